@@ -1,0 +1,57 @@
+"""What training runs know of a task: its batches, model, loss and what is measured along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from equiscope.symmetry.declaration import Declaration
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One quantity followed through training: held-out batches and what rotates in them.
+
+    Attributes:
+        name: shown in records and figures, for example ``"forces"`` or ``"t=0.4"``.
+        batches: the held-out batches, the same at every step.
+        declaration: which fields rotate, which are held fixed, and the loss of each output.
+        forward: how the model is called on a batch; ``None`` for ``model(batch)``.
+        headline: whether this probe's percent is the headline of the run (exactly one is).
+    """
+
+    name: str
+    batches: Sequence[Mapping[str, Tensor]]
+    declaration: Declaration
+    forward: Callable[[nn.Module, Mapping[str, Tensor]], Any] | None = None
+    headline: bool = True
+
+
+class Task(Protocol):
+    """A task is plain description: training, tracking, records and report are the same for all."""
+
+    name: str
+
+    def prepare(self, progress: bool = True) -> None:
+        """Make or load the data; called once before anything below."""
+
+    def build_model(self) -> nn.Module:
+        """A freshly initialised model; its weights are a pure function of the seed."""
+
+    def training_batch(self, step: int) -> dict[str, Tensor]:
+        """The batch of a step: samples, augmentation and noise are pure functions of (seed, step)."""
+
+    def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scalar ``"loss"`` to be minimised and its parts."""
+
+    def probes(self, part: str) -> list[Probe]:
+        """What is measured: ``part`` is ``"track"`` (along training) or ``"final"`` (an independent set)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts about data and model for the run's records."""
+
+    def reference(self) -> dict[str, Any]:
+        """The published curve to compare with: ``{"label", "points": {probe: [[step, percent]]}, "source"}``."""
