@@ -1,0 +1,215 @@
+"""How one tensor rotates: irreps strings, Cartesian matrices, stress in Voigt order, as exact float64 matrices."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from equiscope.errors import InputError
+
+
+@runtime_checkable
+class Action(Protocol):
+    """A unitary representation of O(3) on tensors whose last axes have the shape ``shape``.
+
+    Attributes:
+        label: how it is named in results.
+        shape: the trailing shape of one element, for example ``(3,)``.
+    """
+
+    label: str
+    shape: tuple[int, ...]
+
+    def act(self, rotations: Tensor, values: Tensor) -> Tensor:
+        """D(g_i) x_i: rotations (n, 3, 3) float64, values (n, c, *shape) -> the same shape in float64."""
+
+    def canonical(self, values: Tensor) -> Tensor:
+        """The same elements in coordinates (…, d) whose Euclidean norm the action leaves unchanged."""
+
+    def invariants(self, symmetry: str) -> Tensor:
+        """Orthonormal basis (d, k) of the invariant vectors, in canonical coordinates."""
+
+
+@functools.cache
+def _sphere_points(degree: int) -> Tensor:
+    """2(2l+1) well spread directions on which the degree-l harmonics are well conditioned."""
+    count = 2 * (2 * degree + 1)
+    k = torch.arange(count, dtype=torch.float64) + 0.5
+    z, angle = 1 - 2 * k / count, k * 2.399963229728653  # the golden angle
+    ring = torch.sqrt(1 - z * z)
+    return torch.stack([ring * angle.cos(), ring * angle.sin(), z], dim=-1)
+
+
+@functools.cache
+def _sphere_inverse(degree: int) -> Tensor:
+    harmonics = o3.spherical_harmonics(degree, _sphere_points(degree), normalize=False)
+    return torch.linalg.pinv(harmonics)
+
+
+def wigner_d(degree: int, rotations: Tensor) -> Tensor:
+    """Real Wigner matrices D^l(g) in e3nn's basis, (n, 2l+1, 2l+1) float64, for proper rotations (n, 3, 3).
+
+    Solved from Y_l(g x) = D^l(g) Y_l(x) on fixed directions, which, unlike Euler angles, loses no digits near the
+    poles, where every finite group has its elements. For l = 1 it is the rotation matrix itself.
+    """
+    if degree == 0:
+        return torch.ones(len(rotations), 1, 1, dtype=torch.float64, device=rotations.device)
+    if degree == 1:
+        return rotations
+    points = _sphere_points(degree).to(rotations.device)
+    turned = torch.einsum("nij,pj->npi", rotations, points)
+    harmonics = o3.spherical_harmonics(degree, turned, normalize=False)
+    return torch.einsum("mp,npk->nkm", _sphere_inverse(degree).to(rotations.device), harmonics)
+
+
+def _signs(rotations: Tensor) -> Tensor:
+    """+1 for proper, -1 for improper orthogonal matrices, (n,)."""
+    return torch.linalg.det(rotations).sign()
+
+
+@dataclass(frozen=True)
+class IrrepsAction:
+    """Direct sum of O(3) irreps in e3nn's notation and component order, for example ``2x0e+1o+2e``.
+
+    An improper element -R acts as p D^l(R) with p the parity of the irrep; vectors are ``1o``, pseudovectors ``1e``.
+    """
+
+    label: str
+    shape: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            irreps = o3.Irreps(self.label)
+        except (ValueError, AssertionError) as error:
+            raise InputError(f"{self.label!r} is not an irreps string such as '1o' or '2x0e+1o+2e'") from error
+        if irreps.dim == 0:
+            raise InputError(f"irreps {self.label!r} have dimension zero")
+        object.__setattr__(self, "shape", (irreps.dim,))
+
+    @property
+    def irreps(self) -> o3.Irreps:
+        return o3.Irreps(self.label)
+
+    def act(self, rotations: Tensor, values: Tensor) -> Tensor:
+        values = values.double()
+        sign = _signs(rotations)
+        proper = rotations * sign[:, None, None]
+        parts, start = [], 0
+        for multiplicity, irrep in self.irreps:
+            width = multiplicity * irrep.dim
+            part = values[..., start : start + width]
+            start += width
+            if irrep.p < 0:
+                part = part * sign[:, None, None]
+            if irrep.l > 0:
+                part = part.unflatten(-1, (multiplicity, irrep.dim))
+                part = torch.einsum("nij,ncmj->ncmi", wigner_d(irrep.l, proper), part).flatten(-2)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def canonical(self, values: Tensor) -> Tensor:
+        return values
+
+    def invariants(self, symmetry: str) -> Tensor:
+        flags: list[bool] = []
+        for multiplicity, irrep in self.irreps:
+            fixed = irrep.l == 0 and (symmetry != "O3" or irrep.p == 1)
+            flags += [fixed] * (multiplicity * irrep.dim)
+        return torch.eye(self.shape[0], dtype=torch.float64)[:, torch.tensor(flags)]
+
+
+@dataclass(frozen=True)
+class MatrixAction:
+    """Cartesian rank-2 tensors (…, 3, 3): S -> g S g^T (even under inversion).
+
+    ``symmetric`` states that S = S^T, as for a stress; it is checked where the values are measured.
+    """
+
+    label: str = "cartesian"
+    symmetric: bool = False
+    shape: tuple[int, ...] = (3, 3)
+
+    def act(self, rotations: Tensor, values: Tensor) -> Tensor:
+        return torch.einsum("nij,ncjk,nlk->ncil", rotations, values.double(), rotations)
+
+    def canonical(self, values: Tensor) -> Tensor:
+        if self.symmetric:
+            skew = (values - values.mT).abs().max() if values.numel() else torch.zeros(())
+            if skew > 1e-3 * values.abs().max().clamp_min(1e-30):
+                raise InputError(
+                    f"a field declared as symmetric stress has |S - S^T| up to {float(skew):.3g}: "
+                    "declare it 'cartesian' or symmetrise it"
+                )
+        return values.flatten(-2)
+
+    def invariants(self, symmetry: str) -> Tensor:
+        return (torch.eye(3, dtype=torch.float64) / 3**0.5).reshape(9, 1)
+
+
+# ASE's Voigt order: xx, yy, zz, yz, xz, xy.
+_VOIGT_TO_MATRIX = torch.tensor([0, 5, 4, 5, 1, 3, 4, 3, 2])
+_MATRIX_TO_VOIGT = torch.tensor([0, 4, 8, 5, 2, 1])
+
+
+@dataclass(frozen=True)
+class VoigtAction:
+    """Symmetric 3x3 tensors as six numbers in ASE's order xx, yy, zz, yz, xz, xy (no factor on off-diagonals).
+
+    The plain norm of the six numbers is not rotation invariant, so losses are taken on the nine matrix entries.
+    """
+
+    label: str = "voigt"
+    shape: tuple[int, ...] = (6,)
+
+    def act(self, rotations: Tensor, values: Tensor) -> Tensor:
+        matrix = self.canonical(values.double()).unflatten(-1, (3, 3))
+        turned = torch.einsum("nij,ncjk,nlk->ncil", rotations, matrix, rotations)
+        return turned.flatten(-2)[..., _MATRIX_TO_VOIGT.to(values.device)]
+
+    def canonical(self, values: Tensor) -> Tensor:
+        return values[..., _VOIGT_TO_MATRIX.to(values.device)]
+
+    def invariants(self, symmetry: str) -> Tensor:
+        return MatrixAction().invariants(symmetry)
+
+
+def action(spec: str | Action) -> Action:
+    """The action named by an irreps string, ``"cartesian"``, ``"stress"`` or ``"voigt"``; actions pass through.
+
+    Raises:
+        InputError: for anything else, or for an action that is not a unitary representation.
+    """
+    if isinstance(spec, str):
+        named: dict[str, Action] = {
+            "cartesian": MatrixAction(),
+            "stress": MatrixAction("stress", symmetric=True),
+            "voigt": VoigtAction(),
+        }
+        return named[spec] if spec in named else IrrepsAction(spec)
+    if not isinstance(spec, Action):
+        raise InputError(f"an action is an irreps string or an object with act, canonical and invariants, got {spec!r}")
+    _check_unitary(spec)
+    return spec
+
+
+def _check_unitary(spec: Action) -> None:
+    """A custom action must preserve norms and compose like the rotations do, to 1e-9."""
+    from equiscope.symmetry.rotations import haar
+
+    generator = torch.Generator().manual_seed(7)
+    g, h = haar(4, generator), haar(4, generator)
+    x = torch.randn(4, 1, *spec.shape, generator=generator, dtype=torch.float64)
+    turned = spec.act(h, x)
+    before, after = (spec.canonical(v).flatten(1).norm(dim=1) for v in (x, turned))
+    if (before - after).abs().max() > 1e-9 * before.max():
+        raise InputError(
+            f"action {spec.label!r} is not unitary: it changes the norm of a random tensor from "
+            f"{float(before[0]):.6g} to {float(after[0]):.6g}; the split of the loss needs an orthogonal action"
+        )
+    if (spec.act(g, turned) - spec.act(g @ h, x)).abs().max() > 1e-9 * x.abs().max():
+        raise InputError(f"action {spec.label!r} is not a representation: D(g) D(h) differs from D(gh)")

@@ -1,0 +1,177 @@
+"""Which fields of a batch and of an output rotate, about which centre, and which are held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from equiscope.errors import DeclarationError
+from equiscope.symmetry.actions import Action, action
+
+SYMMETRIES = ("SO3", "O3")
+
+
+@dataclass(frozen=True)
+class Input:
+    """How one field of the batch rotates.
+
+    Attributes:
+        irreps: an irreps string such as ``"1o"``, ``"cartesian"``, ``"stress"``, ``"voigt"``, or an action.
+        points: True for positions, which turn about the declared centre; False for vectors and tensors; None
+            (default) means positions if this is the only ``1o`` input.
+    """
+
+    irreps: str | Action
+    points: bool | None = None
+
+    @property
+    def action(self) -> Action:
+        return action(self.irreps)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How one output of the model rotates, and the loss it is judged by.
+
+    Attributes:
+        irreps: as for :class:`Input`.
+        target: name of the batch field with the label; None measures without labels (no percent).
+        loss: ``"mse"`` or another name of :mod:`equiscope.decomposition.losses`, or a callable
+            ``loss(prediction, target) -> per sample``.
+        mask: boolean batch field marking the real atoms; None takes the declaration's mask.
+        weight: factor of this output in the total loss.
+        per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …).
+    """
+
+    irreps: str | Action
+    target: str | None = None
+    loss: str | Callable[[Tensor, Tensor], Tensor] = "mse"
+    mask: str | None = None
+    weight: float = 1.0
+    per: str = "atom"
+
+    def __post_init__(self) -> None:
+        if self.per not in ("atom", "sample"):
+            raise DeclarationError(f"per must be 'atom' or 'sample', got {self.per!r}")
+        if not self.weight >= 0:
+            raise DeclarationError(f"an output's weight must be >= 0, got {self.weight!r}")
+
+    @property
+    def action(self) -> Action:
+        return action(self.irreps)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The symmetry a model is held to: what rotates, what stays, and how samples are weighed.
+
+    Attributes:
+        inputs: batch fields that rotate with the sample.
+        outputs: model outputs to be measured; a single one may be a bare tensor.
+        fixed: floating batch fields that do not rotate (charges, times); undeclared ones are an error.
+        center: ``"origin"``, ``"mean"`` of the real points, or a batch field (samples, 3).
+        group: the symmetry claimed: ``"SO3"`` or ``"O3"``.
+        mask: boolean batch field (samples, atoms) marking real atoms.
+        clusters: batch field naming the independent unit of each sample (molecule, protein family).
+        ids: integer batch field identifying samples; their position in the data set by default.
+        weighting: ``"sample"``: mean over samples of means over components; ``"component"`` pools components.
+    """
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Output]
+    fixed: Sequence[str] = ()
+    center: str = "origin"
+    group: str = "SO3"
+    mask: str | None = None
+    clusters: str | None = None
+    ids: str | None = None
+    weighting: str = "sample"
+    _points: tuple[str, ...] = field(init=False, repr=False, default=())
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise DeclarationError("no input is declared to rotate: give inputs={'pos': '1o'} or the like")
+        if not self.outputs:
+            raise DeclarationError("no output is declared: give outputs={'forces': '1o'} or the like")
+        if self.group not in SYMMETRIES:
+            raise DeclarationError(f"group must be one of {SYMMETRIES}, got {self.group!r}")
+        if self.weighting not in ("sample", "component"):
+            raise DeclarationError(f"weighting must be 'sample' or 'component', got {self.weighting!r}")
+        as_input = {k: v if isinstance(v, Input) else Input(v) for k, v in self.inputs.items()}
+        as_output = {k: v if isinstance(v, Output) else Output(v) for k, v in self.outputs.items()}
+        masks = {o.mask for o in as_output.values() if o.mask}
+        if self.mask is None and len(masks) == 1:
+            object.__setattr__(self, "mask", masks.pop())
+        object.__setattr__(
+            self,
+            "outputs",
+            {k: replace(o, mask=o.mask or self.mask if o.per == "atom" else None) for k, o in as_output.items()},
+        )
+        object.__setattr__(self, "inputs", as_input)
+        object.__setattr__(self, "fixed", tuple(self.fixed))
+        for spec in (*as_input.values(), *as_output.values()):
+            _ = spec.action
+        object.__setattr__(self, "_points", self._find_points())
+
+    def _find_points(self) -> tuple[str, ...]:
+        vectors = [name for name, spec in self.inputs.items() if spec.irreps == "1o"]
+        named = tuple(name for name, spec in self.inputs.items() if spec.points)
+        unsaid = [name for name in vectors if self.inputs[name].points is None]
+        if named or not unsaid:
+            return named
+        if len(vectors) == 1:
+            return tuple(vectors)
+        if self.center != "origin":
+            raise DeclarationError(
+                f"center={self.center!r} needs to know which of {vectors} are positions: "
+                "declare eq.Input('1o', points=True) for positions and points=False for vectors"
+            )
+        return ()
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The inputs that are positions and turn about the centre."""
+        return self._points
+
+    @property
+    def known_fields(self) -> set[str]:
+        """Every batch field the declaration speaks of."""
+        named = {self.mask, self.clusters, self.ids, *self.fixed, *self.inputs}
+        named |= {o.target for o in self.outputs.values()} | {o.mask for o in self.outputs.values()}
+        if self.center not in ("origin", "mean"):
+            named.add(self.center)
+        return {name for name in named if name}
+
+
+def declare(
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    target: str | None = None,
+    loss: Any = "mse",
+    **settings: Any,
+) -> Declaration:
+    """A declaration from the short form, in which ``target`` and ``loss`` speak for the only output.
+
+    Raises:
+        DeclarationError: if the short form is used with several outputs, or a setting is unknown.
+    """
+    full: dict[str, Output] = {}
+    for name, spec in outputs.items():
+        if isinstance(spec, Output):
+            full[name] = spec
+        elif len(outputs) == 1:
+            full[name] = Output(spec, target=target, loss=loss)
+        else:
+            full[name] = Output(spec, loss=loss)
+    if len(outputs) > 1 and target is not None:
+        raise DeclarationError(
+            f"target={target!r} is ambiguous for the outputs {sorted(outputs)}: "
+            "give each its own, outputs={'forces': eq.Output('1o', target='forces'), …}"
+        )
+    only = next(iter(outputs.values()), None)
+    if target is not None and isinstance(only, Output) and only.target not in (None, target):
+        raise DeclarationError(f"target={target!r} contradicts the output's own target={only.target!r}")
+    return Declaration(dict(inputs), full, **settings)

@@ -1,0 +1,231 @@
+"""Sets of rotations: Haar samples, finite groups, random cosets, quadratures, and their exact Wigner degree.
+
+A set {(g_k, w_k)} has *degree* t when sum_k w_k D^l(g_k) = 0 for every Wigner degree 1 <= l <= t, so that its
+average of a function on SO(3) without components above t is the Haar average.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from equiscope.errors import InputError
+
+GROUP_DEGREES = {"D2": 1, "T": 2, "O": 3, "I": 5}
+
+
+@dataclass(frozen=True)
+class RotationSet:
+    """A weighted set of rotations, used as K in the random coset K u (u first, then k).
+
+    Attributes:
+        name: ``"haar"``, a group's name, ``"superfibonacci-N"`` or ``"lebedev-T"``.
+        matrices: (n, 3, 3) float64, orthogonal; determinant -1 for the improper half under O(3).
+        weights: (n,) float64, positive, summing to 1.
+        degree: every Wigner degree 1 <= l <= degree averages to zero exactly.
+    """
+
+    name: str
+    matrices: Tensor
+    weights: Tensor
+    degree: int
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+
+def haar(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """``count`` independent Haar-distributed rotations, (count, 3, 3) float64.
+
+    A normalised standard normal 4-vector is uniform on the unit quaternions, whose image in SO(3) is Haar
+    (Shoemake 1992). The global random state is untouched when a generator is given.
+    """
+    device = generator.device if generator is not None else "cpu"
+    normals = torch.randn(count, 4, generator=generator, dtype=torch.float64, device=device)
+    return from_quaternions(normals)
+
+
+def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
+    """One Haar rotation per id, (len(ids), 3, 3) float64: a pure function of (seed, id, stream).
+
+    Philox is counter based: equal keys give equal rotations whatever the batch size or process.
+
+    Raises:
+        InputError: if the seed, an id or the stream is negative.
+    """
+    if seed < 0 or stream < 0 or any(i < 0 for i in ids):
+        raise InputError(f"seed, ids and stream must be non-negative, got seed={seed}, stream={stream}")
+    normals = np.empty((len(ids), 4))
+    for row, sample in enumerate(ids):
+        bits = np.random.Philox(key=[seed, int(sample)], counter=[0, 0, 0, stream])
+        normals[row] = np.random.Generator(bits).standard_normal(4)
+    return from_quaternions(torch.from_numpy(normals))
+
+
+def from_quaternions(quaternions: Tensor) -> Tensor:
+    """Rotation matrices of quaternions (n, 4) in (x, y, z, w) order, normalised first."""
+    return roma.unitquat_to_rotmat(quaternions / quaternions.norm(dim=-1, keepdim=True))
+
+
+@functools.cache
+def _group_matrices(name: str) -> Tensor:
+    """The rotations of a finite group, float64."""
+    if name == "D2":
+        rows = [np.diag(s) for s in itertools.product((1.0, -1.0), repeat=3) if np.prod(s) > 0]
+        return torch.from_numpy(np.stack(rows))
+    if name in ("T", "O"):
+        signed = [
+            np.eye(3)[list(p)] * np.array(s)[:, None]
+            for p in itertools.permutations(range(3))
+            for s in itertools.product((1.0, -1.0), repeat=3)
+        ]
+        proper = [m for m in signed if round(float(np.linalg.det(m))) == 1]
+        if name == "T":
+            even = {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
+            proper = [m for m in proper if tuple(np.abs(m).argmax(1)) in even]
+        return torch.from_numpy(np.stack(proper))
+    return from_quaternions(torch.tensor(_icosian_quaternions(), dtype=torch.float64))
+
+
+def _icosian_quaternions() -> list[tuple[float, ...]]:
+    """One of each ± pair of the 120 unit icosians, whose rotations are the icosahedral group."""
+    golden = (1 + math.sqrt(5)) / 2
+    units = {tuple(float(v) for v in row) for row in np.concatenate([np.eye(4), -np.eye(4)])}
+    units |= set(itertools.product((0.5, -0.5), repeat=4))
+    for signs in itertools.product((1, -1), repeat=3):
+        base = [0.0, signs[0] / (2 * golden), signs[1] / 2, signs[2] * golden / 2]
+        for order in itertools.permutations(range(4)):
+            inversions = sum(a > b for a, b in itertools.combinations(order, 2))
+            if inversions % 2 == 0:
+                units.add(tuple(base[i] for i in order))
+    halves = [q for q in units if next(v for v in reversed(q) if abs(v) > 1e-9) > 0]
+    return sorted(halves, reverse=True, key=lambda q: (q[3], q))
+
+
+def group(name: str) -> RotationSet:
+    """A finite rotation group: D2 (4 rotations, degree 1), T (12, 2), O (24, 3) or I (60, 5).
+
+    Raises:
+        InputError: for any other name.
+    """
+    if name not in GROUP_DEGREES:
+        raise InputError(f"unknown rotation group {name!r}; the finite groups are {', '.join(GROUP_DEGREES)}")
+    matrices = _group_matrices(name)
+    return RotationSet(name, matrices, _uniform(len(matrices)), GROUP_DEGREES[name])
+
+
+def _uniform(count: int) -> Tensor:
+    return torch.full((count,), 1.0 / count, dtype=torch.float64)
+
+
+def super_fibonacci(count: int) -> RotationSet:
+    """``count`` evenly spread rotations on a super-Fibonacci spiral (Alexa, CVPR 2022); exact degree 0.
+
+    Raises:
+        InputError: if count < 1.
+    """
+    if count < 1:
+        raise InputError(f"super-Fibonacci needs at least one rotation, got {count}")
+    phi, psi = math.sqrt(2.0), 1.533751168755204288118041  # psi**4 = psi + 4
+    s = torch.arange(count, dtype=torch.float64) + 0.5
+    r, big = torch.sqrt(s / count), torch.sqrt(1 - s / count)
+    alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
+    quaternions = torch.stack([r * alpha.sin(), r * alpha.cos(), big * beta.sin(), big * beta.cos()], dim=-1)
+    return RotationSet(f"superfibonacci-{count}", from_quaternions(quaternions), _uniform(count), 0)
+
+
+@functools.cache
+def lebedev(degree: int) -> RotationSet:
+    """Product of a Lebedev grid of odd degree t on the sphere with t+1 equal angles about each axis: degree t.
+
+    With D^l(R(n, gamma)) built from functions of the axis of degree l and e^{i m gamma}, |m| <= l <= t, the angles
+    remove every m != 0 and the grid every remaining l. Degrees with negative weights are refused.
+
+    Raises:
+        InputError: for a degree without a Lebedev grid of positive weights in SciPy's table.
+    """
+    from scipy.integrate import lebedev_rule
+
+    try:
+        points, weights = lebedev_rule(degree)
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(f"no Lebedev grid of degree {degree} is tabulated: choose 3, 5, 7, 9, 11, 15 …") from error
+    if weights.min() <= 0:
+        raise InputError(f"the Lebedev grid of degree {degree} has weights <= 0: choose another degree")
+    axis = torch.from_numpy(np.ascontiguousarray(points.T))
+    frames = _frames_with_z(axis)
+    angles = 2 * math.pi * torch.arange(degree + 1, dtype=torch.float64) / (degree + 1)
+    about_z = torch.zeros(len(angles), 3, 3, dtype=torch.float64)
+    about_z[:, 0, 0], about_z[:, 0, 1] = angles.cos(), -angles.sin()
+    about_z[:, 1, 0], about_z[:, 1, 1] = angles.sin(), angles.cos()
+    about_z[:, 2, 2] = 1
+    matrices = (frames[:, None] @ about_z[None]).reshape(-1, 3, 3)
+    shares = torch.from_numpy(weights / weights.sum()).repeat_interleave(len(angles)) / len(angles)
+    return RotationSet(f"lebedev-{degree}", matrices, shares, degree)
+
+
+def _frames_with_z(axis: Tensor) -> Tensor:
+    """Rotations whose third column is the given unit axis, (n, 3, 3)."""
+    helper = torch.zeros_like(axis)
+    helper.scatter_(1, axis.abs().argmin(dim=1, keepdim=True), 1.0)
+    x = torch.linalg.cross(helper, axis)
+    x = x / x.norm(dim=-1, keepdim=True)
+    return torch.stack([x, torch.linalg.cross(axis, x), axis], dim=-1)
+
+
+def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
+    """The set K of a design by its name, doubled by the inversion when the claimed symmetry is O(3).
+
+    ``"haar"`` is the trivial group (independent rotations), ``"D2"|"T"|"O"|"I"`` the finite groups,
+    ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name == "haar":
+        base = RotationSet("haar", torch.eye(3, dtype=torch.float64)[None], _uniform(1), 0)
+    elif name in GROUP_DEGREES:
+        base = group(name)
+    elif match := re.fullmatch(r"superfibonacci-(\d+)", name):
+        base = super_fibonacci(int(match[1]))
+    elif match := re.fullmatch(r"lebedev-(\d+)", name):
+        base = lebedev(int(match[1]))
+    else:
+        raise InputError(
+            f"unknown rotations {name!r}: use 'haar', one of {', '.join(GROUP_DEGREES)}, "
+            "'superfibonacci-N' or 'lebedev-T'"
+        )
+    if symmetry != "O3":
+        return base
+    both = torch.cat([base.matrices, -base.matrices])
+    return RotationSet(base.name, both, torch.cat([base.weights, base.weights]) / 2, base.degree)
+
+
+def characters(matrices: Tensor, degree: int) -> Tensor:
+    """SO(3) characters chi_l(g) = 1 + 2 sum_{m=1}^{l} cos(m theta) for l = 0..degree, (degree+1, ...).
+
+    cos(m theta) by the Chebyshev recurrence from cos(theta) = (tr g - 1)/2, exact to rounding.
+    """
+    cosine = ((matrices.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
+    previous, current = torch.ones_like(cosine), cosine
+    rows = [torch.ones_like(cosine)]
+    for _ in range(degree):
+        rows.append(rows[-1] + 2 * current)
+        previous, current = current, 2 * cosine * current - previous
+    return torch.stack(rows)
+
+
+def residual(rotations: RotationSet, degree: int) -> Tensor:
+    """|| sum_k w_k D^l(g_k) ||_F^2 = sum_jk w_j w_k chi_l(g_j^T g_k) for l = 0..degree; zero where the set is exact."""
+    pairs = torch.einsum("jab,kac->jkbc", rotations.matrices, rotations.matrices)
+    weights = rotations.weights[:, None] * rotations.weights[None, :]
+    return (weights * characters(pairs, degree)).sum(dim=(1, 2))
