@@ -1,0 +1,155 @@
+"""What the orbit needs of a batch: its fields, which sample each row belongs to, and how to make a rotated copy.
+
+Dense batches are dicts of tensors with samples first. Other kinds (graphs) register a converter with
+``as_batch.register``; nothing else in the library knows their layout.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from equiscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The real rows of a tensor: which sample each belongs to and where it lies.
+
+    Attributes:
+        sample: (n,) int64, the sample of each row.
+        index: (n,) positions in the tensor with its ``leading`` axes flattened; None when every row is real.
+        leading: number of leading axes that the rows run over (1: samples or graph nodes, 2: samples x atoms).
+        samples: number of samples in the batch.
+    """
+
+    sample: Tensor
+    index: Tensor | None
+    leading: int
+    samples: int
+
+    def select(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Real rows as (n, c, *shape); axes between the leading ones and ``shape`` are folded into c."""
+        flat = values.flatten(0, self.leading - 1) if self.leading > 1 else values
+        flat = flat.reshape(flat.shape[0], -1, *shape)
+        return flat if self.index is None else flat[self.index]
+
+    def scatter(self, rows: Tensor, like: Tensor, fill: Tensor | None = None) -> Tensor:
+        """Rows (n, c, *shape) back in the layout of ``like``; other entries are ``fill`` or zero."""
+        if self.index is None:
+            return rows.reshape(like.shape)
+        base = torch.zeros_like(like, dtype=rows.dtype) if fill is None else fill.to(rows.dtype)
+        flat = base.flatten(0, self.leading - 1) if self.leading > 1 else base
+        flat = flat.reshape(flat.shape[0], *rows.shape[1:])
+        return flat.index_copy(0, self.index, rows).reshape(like.shape)
+
+    def sum(self, rows: Tensor) -> Tensor:
+        """Sum of row values (n,) over each sample, (samples,)."""
+        return torch.zeros(self.samples, dtype=rows.dtype, device=rows.device).index_add(0, self.sample, rows)
+
+    @functools.cached_property
+    def counts(self) -> Tensor:
+        """Number of rows of each sample, (samples,) float64."""
+        return self.sum(torch.ones(len(self.sample), dtype=torch.float64, device=self.sample.device))
+
+
+class Batch(Protocol):
+    """A batch of samples; each sample is rotated by its own rotation."""
+
+    size: int
+
+    def fields(self) -> Mapping[str, Tensor]:
+        """The batch's tensors by name."""
+
+    def labels(self, name: str) -> list[Any]:
+        """One hashable value per sample of the field ``name`` (clusters, ids)."""
+
+    def rows(self, name: str, per: str, mask: str | None) -> Rows:
+        """The real rows of field or output ``name``; ``per`` is "atom", "sample" or "any" (by the field's own length)."""
+
+    def with_fields(self, changed: Mapping[str, Tensor]) -> Any:
+        """A fresh copy of what the model is called with, some fields replaced."""
+
+
+class DenseBatch:
+    """A dict of tensors with samples first; atoms, if any, are the second axis, padded and masked."""
+
+    def __init__(self, batch: Mapping[str, Any]):
+        tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.ndim > 0}
+        if not tensors:
+            raise InputError(f"a batch needs at least one tensor with samples first, got fields {sorted(batch)}")
+        sizes = {k: len(v) for k, v in batch.items() if k in tensors or isinstance(v, (list, tuple))}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"the fields of a batch differ in length (samples first): {sizes}")
+        self._batch = dict(batch)
+        self._tensors = tensors
+        self.size = next(iter(sizes.values()))
+        if self.size == 0:
+            raise InputError(f"an empty batch: {sizes}")
+        self._rows: dict[str | None, Rows] = {}
+
+    def fields(self) -> Mapping[str, Tensor]:
+        return self._tensors
+
+    def labels(self, name: str) -> list[Any]:
+        values = self._batch[name]
+        return values.tolist() if isinstance(values, Tensor) else list(values)
+
+    def rows(self, name: str, per: str, mask: str | None) -> Rows:
+        # Without a mask every entry of a sample is real, so atoms need no rows of their own.
+        mask = mask if per == "atom" else None
+        if mask not in self._rows:
+            self._rows[mask] = self._make_rows(mask)
+        return self._rows[mask]
+
+    def _make_rows(self, mask: str | None) -> Rows:
+        device = next(iter(self._tensors.values())).device
+        if mask is None:
+            return Rows(torch.arange(self.size, device=device), None, 1, self.size)
+        real = self._tensors[mask]
+        if real.dtype != torch.bool or real.ndim != 2:
+            raise InputError(f"mask {mask!r} must be boolean (samples, atoms), got {real.dtype} {tuple(real.shape)}")
+        if not bool(real.any(dim=1).all()):
+            empty = (~real.any(dim=1)).nonzero().flatten().tolist()
+            raise InputError(f"samples {empty[:5]} of the batch have zero atoms in mask {mask!r}: remove them")
+        index = real.flatten().nonzero().flatten()
+        return Rows(torch.div(index, real.shape[1], rounding_mode="floor"), index, 2, self.size)
+
+    def with_fields(self, changed: Mapping[str, Tensor]) -> dict[str, Any]:
+        # Clones, so that a model that edits its input in place cannot spoil the next pass.
+        return {
+            k: changed[k] if k in changed else (v.clone() if isinstance(v, Tensor) else v)
+            for k, v in self._batch.items()
+        }
+
+
+@functools.singledispatch
+def as_batch(batch: Any) -> Batch:
+    """The batch protocol for a user's batch.
+
+    Raises:
+        InputError: for a type nobody registered.
+    """
+    raise InputError(
+        f"cannot measure a batch of type {type(batch).__name__}: give dicts of tensors (samples first), "
+        "or import an adapter (equiscope.adapters.pyg for PyTorch Geometric batches)"
+    )
+
+
+@as_batch.register(Mapping)
+def _dense(batch: Mapping[str, Any]) -> Batch:
+    return DenseBatch(batch)
+
+
+def as_batches(batches: Any) -> Iterable[Any]:
+    """The iterable of batches; a single mapping is refused with the remedy."""
+    if isinstance(batches, Mapping):
+        raise InputError("batches must be an iterable of batches, got one batch: write [batch]")
+    if not isinstance(batches, Iterable):
+        raise InputError(f"batches must be an iterable of batches, got {type(batches).__name__}")
+    return batches

@@ -1,0 +1,213 @@
+"""Measure one batch after another: the model's orbit, its split, and the per-sample figures to be pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition import noise
+from equiscope.decomposition.batches import Batch, as_batch
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.orbit import Forward, check_batch, input_rows, predict, rows_of, twisted
+from equiscope.decomposition.split import OutputSplit, SampleValues
+from equiscope.errors import InputError, NonFiniteError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.orientation import longest_axis_outer
+from equiscope.symmetry.rotations import RotationSet, haar_keyed
+
+
+class Caller:
+    """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
+
+    def __init__(self, forward: Callable[[Any, Any], Any] | None):
+        self._forward = forward
+        self._grad = False
+        self.calls = 0
+
+    def __call__(self, model: Any, native: Any) -> Any:
+        self.calls += 1
+        try:
+            with torch.set_grad_enabled(self._grad):
+                return self._run(model, native)
+        except RuntimeError as error:
+            if not self._grad and "does not require grad" in str(error):
+                self._grad = True
+                with torch.enable_grad():
+                    return self._run(model, native)
+            self._explain(model, native, error)
+            raise
+
+    def _run(self, model: Any, native: Any) -> Any:
+        return self._forward(model, native) if self._forward is not None else model(native)
+
+    @staticmethod
+    def _explain(model: Any, native: Any, error: RuntimeError) -> None:
+        """Turn torch's message into one that names the field, if the model and the batch differ in device or dtype."""
+        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        if parameter is None:
+            return
+        for name, value in as_batch(native).fields().items():
+            if value.device != parameter.device:
+                raise InputError(
+                    f"batch field {name!r} is on {value.device} but the model is on {parameter.device}: "
+                    "move the batch or the model"
+                ) from error
+            if value.is_floating_point() and value.dtype != parameter.dtype:
+                raise InputError(
+                    f"batch field {name!r} is {value.dtype} but the model's parameters are {parameter.dtype}: "
+                    f"convert the batch, or the model with model.to({value.dtype})"
+                ) from error
+
+
+@dataclass
+class Collected:
+    """Per-sample figures of everything measured so far; lists hold one entry per batch."""
+
+    ids: list[Any] = field(default_factory=list)
+    clusters: list[Any] = field(default_factory=list)
+    values: dict[str, list[SampleValues]] = field(default_factory=dict)
+    as_given: dict[str, list[Tensor]] = field(default_factory=dict)
+    targets: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
+    floors: dict[str, list[Tensor]] = field(default_factory=dict)
+    axes: list[Tensor] = field(default_factory=list)
+    noise_checked: int = 0
+
+
+class Collector:
+    """Runs a model over batches and keeps per-sample figures; :func:`equiscope.measure` pools them."""
+
+    def __init__(
+        self, model: Any, declaration: Declaration, forward: Forward | None, rotations: RotationSet, seed: int
+    ):
+        self.model, self.declaration, self.rotations, self.seed = model, declaration, rotations, seed
+        self.caller = Caller(forward)
+        self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+        self.collected = Collected()
+
+    def run(self, native: Any, cosets: int, noise_samples: int) -> BatchOrbit:
+        """Measure one batch with ``cosets`` cosets a sample and keep its figures."""
+        orbit = BatchOrbit(self, native)
+        first = orbit.as_given()
+        # The first batch is always checked, so that a random model never gets a figure.
+        if self.collected.noise_checked < max(noise_samples, 1):
+            self.collected.noise_checked += orbit.batch.size
+            orbit.noise_floor(first)
+        orbit.add_cosets(cosets)
+        self._keep(orbit)
+        return orbit
+
+    def _keep(self, orbit: BatchOrbit) -> None:
+        kept = self.collected
+        for name, split in orbit.splits.items():
+            values = split.values()
+            _check_predictions(name, values, orbit.ids)
+            kept.values.setdefault(name, []).append(values)
+        kept.ids += orbit.ids
+        kept.clusters += orbit.labels()
+        kept.axes += orbit.axes()
+
+
+class BatchOrbit:
+    """One batch and its orbit so far; more cosets can be added at any time."""
+
+    def __init__(self, collector: Collector, native: Any):
+        self._c = collector
+        self.batch: Batch = as_batch(native)
+        check_batch(self.batch, collector.declaration)
+        self.device = next(iter(self.batch.fields().values())).device
+        start = len(collector.collected.ids)
+        field_name = collector.declaration.ids
+        raw = self.batch.labels(field_name) if field_name else range(start, start + self.batch.size)
+        self.ids = [self._sample_id(i) for i in raw]
+        self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
+        self._cosets = 0
+
+    @staticmethod
+    def _sample_id(value: Any) -> int:
+        if not isinstance(value, int) or value < 0:
+            raise InputError(f"sample ids must be integers >= 0, got {value!r}")
+        return value
+
+    def labels(self) -> list[Any]:
+        """The cluster of each sample; its id if no clusters are declared."""
+        name = self._c.declaration.clusters
+        return self.batch.labels(name) if name else list(self.ids)
+
+    def _new_split(self, name: str) -> OutputSplit:
+        spec, loss = self._c.declaration.outputs[name], self._c.losses[name]
+        rows = self.batch.rows(name, spec.per, spec.mask)
+        if spec.target is None:
+            return OutputSplit(rows, spec.action, loss, None)
+        raw = self.batch.fields()[spec.target]
+        if not raw.is_floating_point():
+            return OutputSplit(rows, spec.action, loss, rows.select(raw, (1,)), raw)
+        target = rows_of(raw, name, self.batch, self._c.declaration).double()
+        if loss.per_sample is None:
+            target = spec.action.canonical(target)
+        return OutputSplit(rows, spec.action, loss, target, raw)
+
+    def as_given(self) -> dict[str, Tensor]:
+        """The model's answer to the batch as it came, its loss kept."""
+        kept = self._c.collected
+        first = self._predict()
+        for name, split in self.splits.items():
+            if split.target is None:
+                continue
+            kept.as_given.setdefault(name, []).append(split.sample_loss(split.coordinates(first[name].double())))
+            if not split.loss.exact:
+                kept.targets.setdefault(name, []).append((split.target, split.rows.sample, split.rows.counts))
+        return first
+
+    def _predict(self) -> dict[str, Tensor]:
+        native = self.batch.with_fields({})
+        answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
+        return {k: v.detach() for k, v in answer.items()}
+
+    def noise_floor(self, first: Mapping[str, Tensor]) -> None:
+        """The numerical floor of this batch; refuses a model that is random."""
+        c = self._c
+        repeats = noise.check_repeat(first, self._predict())
+        splits = {name: self._new_split(name) for name in self.splits}
+        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, repeats, c.seed, self.ids)
+        for name, values in floors.items():
+            c.collected.floors.setdefault(name, []).append(values)
+
+    def add_cosets(self, count: int) -> None:
+        """Run ``count`` more independent cosets K u of every sample."""
+        c = self._c
+        matrices = c.rotations.matrices.to(self.device)
+        weights = c.rotations.weights.tolist()
+        for stream in range(self._cosets, self._cosets + count):
+            shift = haar_keyed(c.seed, self.ids, stream).to(self.device)
+            for matrix, weight in zip(matrices, weights, strict=True):
+                passes = twisted(c.model, self.batch, matrix @ shift, c.declaration, c.caller)
+                for name, prediction in passes.items():
+                    self.splits[name].add(prediction.detach(), weight)
+            for split in self.splits.values():
+                split.close_coset()
+        self._cosets += count
+
+    def axes(self) -> list[Tensor]:
+        """u u^T of each sample's longest axis, if the declaration has points."""
+        points = self._c.declaration.points
+        if not points:
+            return []
+        rows = input_rows(self.batch, points[0], self._c.declaration)
+        values = rows.select(self.batch.fields()[points[0]], (3,)).double()
+        sample = rows.sample.repeat_interleave(values.shape[1])
+        return [longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)]
+
+
+def _check_predictions(name: str, values: SampleValues, ids: list[int]) -> None:
+    bad = ~torch.isfinite(values.square)
+    if bool(bad.any()):
+        which = [ids[i] for i in bad.nonzero().flatten().tolist()]
+        raise NonFiniteError(
+            f"prediction {name!r} is NaN, infinite or too large to square in {len(which)} of {len(ids)} samples of a "
+            f"batch (ids {which[:5]}), for at least one rotation: look at the model on these samples"
+        )
+

@@ -1,0 +1,108 @@
+"""Convex losses of one sample, and whether they are rotation invariant and split exactly.
+
+Every loss is a function of the rows of a sample in canonical coordinates; a sample's loss is the mean over its
+real components (squared error, L1, Huber) or rows (vector norm, cross-entropy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equiscope.errors import InputError
+
+
+def _identity(prediction: Tensor) -> Tensor:
+    return prediction
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A convex loss.
+
+    Attributes:
+        name: as shown in results.
+        per_row: (prediction, target) rows (n, c, d) -> (n, c) mean loss of each row.
+        exact: True for squared error, whose split is exactly unbiased at any number of passes.
+        invariant: whether loss(g a, g b) = loss(a, b) for every orthogonal action.
+        prepare: map applied to a prediction before it is averaged over rotations.
+        per_sample: a user's loss on whole tensors, in place of ``per_row``.
+    """
+
+    name: str
+    per_row: Callable[[Tensor, Tensor], Tensor] | None
+    exact: bool = False
+    invariant: bool = True
+    prepare: Callable[[Tensor], Tensor] = _identity
+    per_sample: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """|p - y|^2 / d: mean over the d components of a row."""
+    return (prediction - target).square().mean(dim=-1)
+
+
+def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """|p - y|_1 / d, componentwise; depends on the frame."""
+    return (prediction - target).abs().mean(dim=-1)
+
+
+def huber(prediction: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
+    """Componentwise Huber loss r^2/2 for |r| < delta, delta (|r| - delta/2) beyond; depends on the frame."""
+    return F.huber_loss(prediction, target, reduction="none", delta=delta).mean(dim=-1)
+
+
+def vector_norm(prediction: Tensor, target: Tensor) -> Tensor:
+    """|p - y|_2 of each row (per-atom force error; the training loss of EScAIP)."""
+    return (prediction - target).norm(dim=-1)
+
+
+def cross_entropy_logits(logits: Tensor, target: Tensor) -> Tensor:
+    """-log softmax(z)_y; the twirled prediction averages logits."""
+    return torch.logsumexp(logits, dim=-1) - _pick(logits, target)
+
+
+def cross_entropy_probabilities(probabilities: Tensor, target: Tensor) -> Tensor:
+    """-log p_y; the twirled prediction averages probabilities."""
+    return -_pick(probabilities, target).log()
+
+
+def _pick(values: Tensor, target: Tensor) -> Tensor:
+    return values.gather(-1, target.long()).squeeze(-1)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    return torch.softmax(logits.double(), dim=-1)
+
+
+LOSSES = {
+    "mse": Loss("mse", squared_error, exact=True),
+    "l1": Loss("l1", absolute_error, invariant=False),
+    "huber": Loss("huber", huber, invariant=False),
+    "l2_norm": Loss("l2_norm", vector_norm),
+    "cross_entropy_logits": Loss("cross_entropy_logits", cross_entropy_logits),
+    "cross_entropy_probabilities": Loss("cross_entropy_probabilities", cross_entropy_probabilities, prepare=_softmax),
+}
+
+
+def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The loss named, or a user's callable ``loss(prediction, target) -> (samples,)``.
+
+    Raises:
+        InputError: for an unknown name; ``"cross_entropy"`` must say what is averaged.
+    """
+    if isinstance(spec, Loss):
+        return spec
+    if callable(spec):
+        return Loss(getattr(spec, "__name__", type(spec).__name__), None, invariant=True, per_sample=spec)
+    if spec == "cross_entropy":
+        raise InputError(
+            "say what the twirled prediction averages: loss='cross_entropy_logits' or 'cross_entropy_probabilities'"
+        )
+    if spec not in LOSSES:
+        raise InputError(f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)")
+    return LOSSES[spec]

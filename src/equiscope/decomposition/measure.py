@@ -1,0 +1,143 @@
+"""The front door: how much of a model's loss is there only because its symmetry is imperfect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.noise import hardware_notes
+from equiscope.decomposition.pool import summarise
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.result import Result
+from equiscope.decomposition.split import JACKKNIFE_COSETS
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration, declare
+from equiscope.symmetry.rotations import rotation_set
+
+NOISE_SAMPLES = 32
+
+
+def measure(
+    model: nn.Module | Callable[[Any], Any],
+    batches: Iterable[Any],
+    declaration: Declaration | None = None,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
+    target: str | None = None,
+    loss: Any = "mse",
+    forward: Callable[[Any, Any], Any] | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+    noise_samples: int = NOISE_SAMPLES,
+    progress: bool = False,
+    **settings: Any,
+) -> Result:
+    """Split a model's loss into what a perfectly symmetric version of it would have, and the rest.
+
+    With p_g = g^-1 f(g x) and g Haar distributed, for a convex loss l,
+
+        total = E_g l(p_g, y) = l(E_g p_g, y) + equivariance,        percent = 100 mean(equivariance) / mean(total)
+
+    with means over samples; for squared error equivariance = E_g |p_g - E p|^2. The rotations of each sample are
+    ``cosets`` independent random cosets K u, which makes the estimate exactly unbiased for squared error
+    (:mod:`equiscope.decomposition.split`) at ``cosets * len(K)`` passes.
+
+    Args:
+        model: called as ``model(batch)`` in eval mode, or through ``forward(model, batch)``; it is left as it was.
+        batches: iterable of dicts of tensors, samples first, or of batches an adapter registered.
+        declaration: what rotates; or give its fields here: ``inputs={"pos": "1o"}, outputs={"forces": "1o"},
+            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``center``, ``group``, ``weighting``.
+        rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
+            ``"superfibonacci-N"`` or ``"lebedev-T"``.
+        cosets: independent cosets per sample, at least 2 (4 for losses other than squared error).
+        seed: rotations are a pure function of (seed, sample id, coset).
+        noise_samples: samples used for the numerical noise floor.
+        progress: show a progress bar.
+
+    Returns:
+        A frozen :class:`Result`; losses in the units of the target squared (squared error) or of the loss.
+
+    Raises:
+        DeclarationError: a field is missing, undeclared or of the wrong shape.
+        NonFiniteError: NaN or infinity in an input, target or prediction.
+        RandomModelError: the model answers identical calls differently.
+        InputError: any other bad argument; the message says what was seen and what to do.
+
+    Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025.
+    """
+    declaration = _declaration(declaration, inputs, outputs, target, loss, settings)
+    _check_counts(cosets, noise_samples, seed)
+    chosen = rotation_set(rotations, declaration.group)
+    collector = Collector(model, declaration, forward, chosen, seed)
+    needed = 2 if all(spec.exact for spec in collector.losses.values()) else JACKKNIFE_COSETS
+    if cosets < needed:
+        raise InputError(
+            f"cosets={cosets} is too few: {collector_losses(collector)} needs at least {needed} independent cosets "
+            "for an unbiased split"
+        )
+    with untouched(model):
+        for native in _bar(as_batches(batches), progress):
+            collector.run(native, cosets, noise_samples)
+    if not collector.collected.ids:
+        raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
+    design = {
+        "passes": cosets * len(chosen),
+        "model_calls": collector.caller.calls,
+        "rotations": rotations,
+        "cosets": cosets,
+        "seed": seed,
+    }
+    notes = hardware_notes(_device(model))
+    return summarise(collector.collected, declaration, collector.losses, design, notes)
+
+
+def collector_losses(collector: Collector) -> str:
+    """The names of the losses, for messages."""
+    return ", ".join(sorted({spec.name for spec in collector.losses.values()}))
+
+
+def _declaration(
+    declaration: Declaration | None,
+    inputs: Mapping[str, Any] | None,
+    outputs: Mapping[str, Any] | None,
+    target: str | None,
+    loss: Any,
+    settings: Mapping[str, Any],
+) -> Declaration:
+    if declaration is not None:
+        if inputs or outputs or target or settings:
+            given = [*(["inputs"] if inputs else []), *(["outputs"] if outputs else []), *settings]
+            raise InputError(f"give either a declaration or its fields, not both (got {given})")
+        return declaration
+    if inputs is None or outputs is None:
+        raise InputError("say what rotates: inputs={'pos': '1o'}, outputs={'forces': '1o'}, target='forces'")
+    unknown = set(settings) - set(Declaration.__dataclass_fields__)
+    if unknown:
+        raise InputError(f"measure got unknown arguments {sorted(unknown)}")
+    return declare(inputs, outputs, target, loss, **settings)
+
+
+def _check_counts(cosets: int, noise_samples: int, seed: int) -> None:
+    for name, value, low in (("cosets", cosets, 1), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+
+
+def _device(model: Any) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _bar(batches: Iterable[Any], progress: bool) -> Iterable[Any]:
+    if not progress:
+        return batches
+    from tqdm.auto import tqdm
+
+    return tqdm(batches, desc="measuring", unit="batch")

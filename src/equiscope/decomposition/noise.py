@@ -1,0 +1,111 @@
+"""The numerical noise floor: what the split shows for a model whose only fault is rounding.
+
+Inputs are turned there and back, R^-1 (R x), in the model's own dtype: no net rotation, but the network amplifies the
+rounding as it does for a real rotation. The split of those passes, plus the spread of identical repeats (atomics,
+autotuning), plus the rounding of the output in the turned frame, is the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equiscope.decomposition.batches import Batch, as_batch
+from equiscope.decomposition.orbit import Forward, predict, rotated
+from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
+from equiscope.errors import RandomModelError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import haar_keyed
+
+RANDOM_MODEL = 1e-3
+# Far above any coset's stream, so that the floor never shares rotations with the orbit.
+NOISE_STREAM = 1 << 40
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Change of an output between two identical calls: mean square change and mean square of the output."""
+
+    change: float
+    square: float
+
+    @property
+    def relative(self) -> float:
+        return (self.change / self.square) ** 0.5 if self.square > 0 else 0.0
+
+
+def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Repeat]:
+    """Compare two identical calls, output by output.
+
+    Raises:
+        RandomModelError: if the root mean square change exceeds 1e-3 of the output.
+    """
+    repeats: dict[str, Repeat] = {}
+    for name, a in first.items():
+        x, y = a.double(), second[name].double()
+        repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()))
+        if repeat.relative > RANDOM_MODEL:
+            raise RandomModelError(
+                f"output {name!r} changes by {repeat.relative:.3g} of its size between two identical calls in eval mode: "
+                "the model is random (dropout called functionally, sampled noise?). Its spread would be counted as "
+                "equivariance error: switch the randomness off, or make the noise a declared input that rotates"
+            )
+        repeats[name] = repeat
+    return repeats
+
+
+def floor(
+    model: Any,
+    batch: Batch,
+    declaration: Declaration,
+    forward: Forward | None,
+    splits: Mapping[str, OutputSplit],
+    repeats: Mapping[str, Repeat],
+    seed: int,
+    ids: list[int],
+) -> dict[str, Tensor]:
+    """Per-sample floor of each output's equivariance error, (samples,) float64, in the loss's units.
+
+    ``splits`` are fresh splits of this batch, one per output; each there-and-back pass counts as its own coset.
+    """
+    device = next(iter(batch.fields().values())).device
+    outputs: dict[str, Tensor] = {}
+    turns = torch.eye(3, dtype=torch.float64)
+    for stream in range(JACKKNIFE_COSETS):
+        turns = haar_keyed(seed, ids, NOISE_STREAM + stream).to(device)
+        there = as_batch(rotated(batch, turns, declaration))
+        back = rotated(there, turns.mT, declaration)
+        outputs = {k: v.detach() for k, v in predict(model, back, batch, declaration, forward).items()}
+        for name, rows in outputs.items():
+            splits[name].add(rows.double(), 1.0)
+            splits[name].close_coset()
+    floors: dict[str, Tensor] = {}
+    for name, split in splits.items():
+        rounding = _output_rounding(outputs[name], turns, batch, declaration, name)
+        floors[name] = split.values().equivariance + repeats[name].change / 2 + rounding
+    return floors
+
+
+def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: Declaration, name: str) -> Tensor:
+    """Mean square change of an output that is turned, stored in its dtype and turned back, (samples,)."""
+    spec = declaration.outputs[name]
+    rows = batch.rows(name, spec.per, spec.mask)
+    turned = spec.action.act(turns[rows.sample], output).to(output.dtype)
+    back = spec.action.act(turns.mT[rows.sample], turned)
+    change = (back - output.double()).square().flatten(2).mean(-1).mean(1)
+    return rows.sum(change) / rows.counts
+
+
+def hardware_notes(device: torch.device) -> list[str]:
+    """Settings of the machine that raise the floor, named."""
+    notes = []
+    if device.type == "cuda":
+        if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32:
+            notes.append("TF32 is allowed on this GPU (10-bit mantissa): it raises the noise floor")
+        if not torch.are_deterministic_algorithms_enabled():
+            notes.append("GPU kernels may add in varying order (atomics); the spread of repeats is in the floor")
+    return notes

@@ -1,0 +1,229 @@
+"""Pool per-sample figures into a Result: weights, ratio of means, skill, noise floor, notes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscope.decomposition import statistics
+from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.result import OutputResult, PerSample, Result
+from equiscope.decomposition.split import SampleValues
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.orientation import eigenvalues
+
+POOR_SKILL = 0.05
+FLOORS = 3
+
+
+def host(values: Tensor) -> statistics.Array:
+    """A tensor's values on the host in float64."""
+    return values.detach().to("cpu", torch.float64).numpy()
+
+
+def sample_weights(values: SampleValues, weighting: str) -> statistics.Array:
+    """Weight of each sample, mean 1: equal, or by its number of components."""
+    components = host(values.components)
+    return np.ones_like(components) if weighting == "sample" else components / components.mean()
+
+
+def summarise(
+    collected: Collected,
+    declaration: Declaration,
+    losses: Mapping[str, Loss],
+    settings: Mapping[str, Any],
+    notes: list[str],
+) -> Result:
+    """The Result of everything collected; ``settings`` are its fields that describe the design."""
+    values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
+    weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
+    parts = {name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values}
+    labelled = [p for p in parts.values() if p.labelled]
+    counted = labelled or list(parts.values())
+    share = {p.name: declaration.outputs[p.name].weight for p in counted}
+    a = sum(share[p.name] * p.equivariance for p in counted)
+    b = sum(share[p.name] * p.total for p in counted)
+    codes, count = statistics.encode(collected.clusters)
+    headline = statistics.ratio(
+        statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count)
+    )
+    total, equivariance = float(b.mean()), float(a.mean())
+    floor = sum(share[p.name] * p.floor for p in counted)
+    baseline = sum(share[p.name] * p.baseline for p in counted)
+    square = sum(share[p.name] * p.square for p in counted)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = a / b
+    outputs = {
+        p.name: OutputResult(
+            percent=100 * _divide(p.mean_equivariance, p.mean_total),
+            contribution_percent=100 * _divide(share.get(p.name, 0.0) * p.mean_equivariance, total),
+            total=p.mean_total,
+            twirled=p.mean_total - p.mean_equivariance,
+            equivariance=p.mean_equivariance,
+            r2=1 - _divide(p.mean_total, p.baseline),
+            relative_equivariance=_divide(p.mean_equivariance, p.square),
+            noise_floor=p.floor,
+            loss_as_given=p.as_given,
+            weight=declaration.outputs[p.name].weight,
+            loss=losses[p.name].name,
+        )
+        for p in parts.values()
+    }
+    axes = torch.cat(collected.axes).mean(0) if collected.axes else None
+    r2 = 1 - _divide(total, baseline)
+    result_notes = [*notes, *_notes(parts, labelled, losses, r2, headline, equivariance, floor)]
+    return Result(
+        percent=100 * headline.value,
+        percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
+        percent_error=100 * max(headline.error, headline.jackknife_error),
+        interval_kind=headline.kind,
+        mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else math.nan,
+        total=total,
+        twirled=total - equivariance,
+        equivariance=equivariance,
+        r2=r2,
+        relative_equivariance=_divide(equivariance, square),
+        noise_floor=floor,
+        noise_floor_percent=100 * _divide(floor, total),
+        distinguishable=equivariance > FLOORS * floor,
+        loss_as_given=sum(share[p.name] * p.as_given for p in counted),
+        samples=len(collected.ids),
+        clusters=count,
+        loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
+        center=declaration.center,
+        group=declaration.group,
+        weighting=declaration.weighting,
+        rotated={k: _describe(k, declaration) for k in declaration.inputs},
+        held_fixed=tuple(declaration.fixed),
+        orientation=eigenvalues(axes) if axes is not None else None,
+        outputs=outputs,
+        notes=tuple(dict.fromkeys(result_notes)),
+        per_sample=PerSample(collected.ids, collected.clusters, torch.from_numpy(b), torch.from_numpy(a)),
+        **settings,
+    )
+
+
+class _OutputPool:
+    """One output's weighted per-sample arrays and means."""
+
+    def __init__(
+        self,
+        name: str,
+        values: SampleValues,
+        weights: statistics.Array,
+        collected: Collected,
+        loss: Loss,
+        declaration: Declaration,
+    ):
+        self.name, self.loss = name, loss
+        self.labelled = declaration.outputs[name].target is not None
+        self.total = weights * host(values.total)
+        self.equivariance = weights * host(values.equivariance)
+        self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
+        self.square = float((weights * host(values.square)).mean())
+        as_given = collected.as_given.get(name)
+        self.as_given = float((weights * host(torch.cat(as_given))).mean()) if as_given else math.nan
+        floors = host(torch.cat(collected.floors[name]))
+        self.floor = float((weights[: len(floors)] * floors).sum() / weights[: len(floors)].sum())
+        self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
+        self.baseline = self._baseline(values, weights, collected, declaration)
+
+    def _baseline(
+        self, values: SampleValues, weights: statistics.Array, collected: Collected, declaration: Declaration
+    ) -> float:
+        """Loss of the best constant equivariant predictor: the mean of the invariant part, zero otherwise."""
+        if not self.labelled:
+            return math.nan
+        action = declaration.outputs[self.name].action
+        if self.loss.exact:
+            square = weights * host(values.target_square)
+            invariant = host(values.target_invariant)
+            kept = action.invariants(declaration.group).shape[1]
+            centre = (weights[:, None] * invariant[:, :kept]).mean(axis=0)
+            dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
+            return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
+        return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)
+
+
+def constant_loss(
+    loss: Loss, targets: list[tuple[Tensor, Tensor, Tensor]], action: Any, group: str, weights: statistics.Array
+) -> float:
+    """Loss of a constant prediction: class frequencies for cross-entropy, the invariant mean for the others."""
+    if loss.per_sample is not None:
+        return math.nan
+    rows = torch.cat([t for t, _, _ in targets])
+    offsets = np.cumsum([0, *[len(c) for _, _, c in targets]])
+    sample = torch.cat([s + int(o) for (_, s, _), o in zip(targets, offsets[:-1], strict=True)])
+    counts = torch.cat([c for _, _, c in targets])
+    share = (torch.as_tensor(weights, device=rows.device) / counts)[sample]
+    share = share / share.sum()
+    if not rows.is_floating_point():
+        classes = torch.zeros(int(action.shape[0]), dtype=torch.float64, device=rows.device)
+        classes.index_add_(0, rows[:, 0].flatten().long(), share)
+        constant = classes if loss.name.endswith("probabilities") else classes.clamp_min(1e-300).log()
+    else:
+        basis = action.invariants(group).to(rows.device)
+        constant = basis @ torch.einsum("n,ncd,dk->k", share / rows.shape[1], rows, basis)
+    per_row = loss.per_row(constant.expand(*rows.shape[:2], len(constant)), rows).mean(dim=1)
+    return float((share * per_row).sum())
+
+
+def _divide(a: float, b: float) -> float:
+    return a / b if b not in (0, 0.0) and not math.isnan(b) else math.nan
+
+
+def _describe(name: str, declaration: Declaration) -> str:
+    label = declaration.inputs[name].action.label
+    return f"{label} (positions, about {declaration.center})" if name in declaration.points else label
+
+
+def _notes(
+    parts: Mapping[str, _OutputPool],
+    labelled: list[_OutputPool],
+    losses: Mapping[str, Loss],
+    r2: float,
+    headline: statistics.Ratio,
+    equivariance: float,
+    floor: float,
+) -> list[str]:
+    notes = []
+    missing = sorted(set(parts) - {p.name for p in labelled})
+    if missing:
+        notes.append(f"no target for {missing}: percent needs labels, the relative equivariance error does not")
+    if labelled and r2 < POOR_SKILL:
+        notes.append(
+            f"the model is hardly better than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
+        )
+    if equivariance <= FLOORS * floor:
+        notes.append("not distinguishable from numerical noise: the equivariance error is under three noise floors")
+    if headline.kind == "none":
+        notes.append("fewer than two clusters: no confidence interval")
+    if labelled and headline.value < 0:
+        notes.append("the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped")
+    for part in labelled:
+        notes += loss_notes(losses[part.name], part.halvings)
+    return notes
+
+
+def loss_notes(loss: Loss, halvings: statistics.Array) -> list[str]:
+    """What must be said of a loss that is not squared error: frame dependence, remaining bias."""
+    notes = []
+    if not loss.invariant:
+        notes.append(
+            f"loss {loss.name!r} acts on components and is not rotation invariant: it is taken in the frame of the labels"
+        )
+    if not loss.exact and np.isfinite(halvings).all():
+        full, half, quarter = halvings
+        if half > full and quarter > half:
+            order = math.log2((quarter - half) / (half - full))
+            notes.append(
+                f"{loss.name}: the plug-in twirled loss falls {quarter:.5g}, {half:.5g}, {full:.5g} at a quarter, half and all "
+                f"cosets (bias of order {order:.2f} in 1/cosets); the jackknife removes order 1"
+            )
+    return notes

@@ -1,0 +1,62 @@
+"""Leave a measured model and the global random state bitwise as they were, also after an exception."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def untouched(model: Any) -> Iterator[None]:
+    """Eval mode inside; afterwards parameters, buffers, gradients, train/eval flags and random states as before.
+
+    Gradients are set aside, so that a model that calls ``backward`` for its forces cannot add to them. Works inside
+    an outer inference mode. Anything that is not an ``nn.Module`` only has the random states kept.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    flags = [m.training for m in modules]
+    tensors = [*model.parameters(), *model.buffers()] if modules else []
+    values = [t.detach().clone() for t in tensors]
+    gradients = [t.grad for t in tensors]
+    states = _random_states()
+    try:
+        with torch.inference_mode(False):
+            for tensor in tensors:
+                tensor.grad = None
+            for module in modules:
+                module.training = False
+            yield
+    finally:
+        with torch.inference_mode(False), torch.no_grad():
+            for tensor, value, gradient in zip(tensors, values, gradients, strict=True):
+                if not _same_bits(tensor, value):
+                    tensor.copy_(value)
+                tensor.grad = gradient
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+        _set_random_states(states)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    # NaN buffers compare unequal to themselves; copying them back is harmless.
+    return a.shape == b.shape and torch.equal(a, b)
+
+
+def _random_states() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda, np.random.get_state(), random.getstate()
+
+
+def _set_random_states(states: tuple[Any, ...]) -> None:
+    cpu, cuda, numpy, python = states
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(numpy)
+    random.setstate(python)

@@ -1,0 +1,147 @@
+"""The result of a measurement: frozen, printable, and plain enough to be stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OutputResult:
+    """One output's own split.
+
+    Attributes:
+        percent: 100 x its equivariance error / its total loss.
+        contribution_percent: 100 x weight x its equivariance error / the whole total loss; these add up to the headline.
+        total, twirled, equivariance, r2, relative_equivariance, noise_floor, loss_as_given: as in :class:`Result`.
+        weight, loss: as declared.
+    """
+
+    percent: float
+    contribution_percent: float
+    total: float
+    twirled: float
+    equivariance: float
+    r2: float
+    relative_equivariance: float
+    noise_floor: float
+    loss_as_given: float
+    weight: float
+    loss: str
+
+
+@dataclass(frozen=True)
+class PerSample:
+    """Per-sample figures behind a result: combined total loss and equivariance error, ids and clusters."""
+
+    ids: list[Any]
+    clusters: list[Any]
+    total: Tensor
+    equivariance: Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """How much of a loss is there only because the symmetry is imperfect.
+
+    Attributes:
+        percent: 100 x equivariance / total, a ratio of means over samples; NaN without labels.
+        percent_interval: its 95 % interval over clusters; ``(0, upper)`` where ``interval_kind`` is "upper limit".
+        percent_error: its standard error.
+        interval_kind: ``"two-sided"``, ``"upper limit"`` or ``"none"`` (fewer than two clusters).
+        mean_of_ratios_percent: mean of per-sample percents, another and biased quantity, for comparison.
+        total: mean over rotations of the loss; twirled: loss of the rotation-averaged prediction;
+            equivariance: total - twirled.
+        r2: 1 - total / loss of the best constant equivariant predictor (called skill for losses other than squared).
+        relative_equivariance: equivariance / mean |f|^2.
+        noise_floor: equivariance error that rounding alone would show, same unit as ``equivariance``.
+        distinguishable: whether ``equivariance`` exceeds three noise floors.
+        loss_as_given: the loss on the batches as they came, not averaged over rotations.
+        samples, clusters: how many; passes: rotations a sample; model_calls: calls of the model in all.
+        rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.
+        orientation: eigenvalues of the data's orientation tensor, (1/3, 1/3, 1/3) when even; None without points.
+        outputs: per-output splits; notes: what a reader must know.
+    """
+
+    percent: float
+    percent_interval: tuple[float, float]
+    percent_error: float
+    interval_kind: str
+    mean_of_ratios_percent: float
+    total: float
+    twirled: float
+    equivariance: float
+    r2: float
+    relative_equivariance: float
+    noise_floor: float
+    noise_floor_percent: float
+    distinguishable: bool
+    loss_as_given: float
+    samples: int
+    clusters: int
+    passes: int
+    model_calls: int
+    rotations: str
+    cosets: int
+    group: str
+    seed: int
+    weighting: str
+    loss: str
+    center: str
+    rotated: dict[str, str]
+    held_fixed: tuple[str, ...]
+    orientation: tuple[float, float, float] | None
+    outputs: dict[str, OutputResult]
+    notes: tuple[str, ...] = ()
+    spectrum: dict[str, Any] | None = None
+    per_sample: PerSample | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for storage; ``per_sample`` is left out."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "per_sample"}
+        fields["outputs"] = {k: dataclasses.asdict(v) for k, v in self.outputs.items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Result:
+        """The result stored by :meth:`to_dict`.
+
+        Raises:
+            TypeError: if fields are missing or unknown.
+        """
+        plain = dict(data)
+        plain["outputs"] = {k: OutputResult(**v) for k, v in data["outputs"].items()}
+        for name in ("percent_interval", "held_fixed", "notes", "orientation"):
+            plain[name] = tuple(plain[name]) if plain[name] is not None else None
+        return cls(**plain)
+
+    def __str__(self) -> str:
+        skill = "R²" if self.loss == "mse" else "skill"
+        measured = f"{self.passes} rotations x {self.samples} samples"
+        if math.isnan(self.percent):
+            line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² (percent needs labels)"
+        elif self.interval_kind == "upper limit":
+            line = f"{_digits(self.percent)} % of the loss is equivariance error (95 % upper limit {_digits(self.percent_interval[1])})"
+        elif self.interval_kind == "none":
+            line = f"{_digits(self.percent)} % of the loss is equivariance error (one cluster: no interval)"
+        else:
+            low, high = (_digits(v) for v in self.percent_interval)
+            line = f"{_digits(self.percent)} % of the loss is equivariance error (95 % CI {low}–{high})"
+        head = f"{line}; {skill} {self.r2:.2f}; {measured}"
+        if not self.distinguishable:
+            head += "; not distinguishable from numerical noise"
+        return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
+
+
+def _digits(value: float) -> str:
+    """Two significant digits, without exponents down to 0.001."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) < 1e-3:
+        return f"{value:.1e}"
+    decimals = max(0, 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"

@@ -1,0 +1,208 @@
+"""The unbiased split of the loss of one batch into twirled loss and equivariance error, pass by pass.
+
+Squared error, R >= 2 independent cosets of K (weights w_k), P_r = sum_k w_k p_{k u_r}:
+
+    total         = mean over r of sum_k w_k |p_{k u_r} - y|^2
+    equivariance  = mean_r sum_k w_k |p_{k u_r} - P_r|^2  +  1/(R-1) sum_r |P_r - mean P|^2
+    twirled       = total - equivariance
+
+Each k u_r is Haar distributed, so E[within] = tr Cov(p) - tr Cov(P) and E[between] = tr Cov(P): exactly unbiased for
+any model and any set K. The factor M/(M-1) on a structured set is not. With K = {1} this is the usual sample variance.
+
+Other convex losses: the plug-in loss(mean P) is biased upwards; the delete-one-coset jackknife
+R l(mean P) - (R-1)/R sum_r l(mean of the others) removes the 1/R term, and equals the above for squared error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from equiscope.decomposition.batches import Rows
+from equiscope.decomposition.losses import Loss
+from equiscope.errors import InputError
+from equiscope.symmetry.actions import Action
+
+JACKKNIFE_COSETS = 4
+
+
+@dataclass
+class SampleValues:
+    """Per-sample figures of one output, each (samples,) float64; concatenated over batches.
+
+    Attributes:
+        total, equivariance: the loss and its part from imperfect symmetry; NaN total without a target.
+        square: mean of |p|^2 over components and passes.
+        components: number of real components.
+        target_square: mean of |y|^2 over components.
+        target_invariant: (samples, k) mean over rows of the invariant part of y.
+        halvings: (samples, 3) plug-in twirled loss from all, half and a quarter of the cosets (jackknifed losses).
+    """
+
+    total: Tensor
+    equivariance: Tensor
+    square: Tensor
+    components: Tensor
+    target_square: Tensor
+    target_invariant: Tensor
+    halvings: Tensor
+
+    @staticmethod
+    def cat(parts: list[SampleValues]) -> SampleValues:
+        names = SampleValues.__dataclass_fields__
+        return SampleValues(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+
+@dataclass
+class OutputSplit:
+    """Running split of one output over one batch.
+
+    Call :meth:`add` for every pass of a coset, :meth:`close_coset` after its last, and :meth:`values` at the end.
+    Predictions are rows (n, c, *shape) in float64, rotated back; sums are centred on the first of them, so that a
+    small variance on top of a large mean keeps its digits.
+    """
+
+    rows: Rows
+    action: Action
+    loss: Loss
+    target: Tensor | None
+    target_layout: Tensor | None = None
+    _reference: Tensor | None = None
+    _within: Tensor | None = None
+    _shift: Tensor | None = None
+    _weight: float = 0.0
+    _total: Tensor | None = None
+    _square: Tensor | None = None
+    _within_sum: Tensor | None = None
+    _mean: Tensor | None = None
+    _between: Tensor | None = None
+    _cosets: int = 0
+    _means: list[Tensor] = field(default_factory=list)
+
+    def add(self, prediction: Tensor, weight: float) -> None:
+        """One pass of the coset, with its weight in the set K."""
+        prediction = self.coordinates(prediction)
+        if self._reference is None:
+            self._reference = prediction
+            zero = torch.zeros(self.rows.samples, dtype=torch.float64, device=prediction.device)
+            self._total, self._square, self._within_sum = zero, zero.clone(), zero.clone()
+        delta = prediction - self._reference
+        if self._shift is None:
+            self._shift = torch.zeros_like(delta)
+            self._within = torch.zeros_like(self._total)
+        self._shift.add_(delta, alpha=weight)
+        self._within.add_(self._mean_square(delta), alpha=weight)
+        self._square.add_(self._mean_square(prediction), alpha=weight)
+        if self.target is not None:
+            self._total.add_(self.sample_loss(prediction), alpha=weight)
+        self._weight += weight
+
+    def close_coset(self) -> None:
+        """Fold the passes since the last call into the between-coset moments."""
+        if self._shift is None or abs(self._weight - 1) > 1e-9:
+            raise InputError(f"a coset was closed with weights summing to {self._weight:.6g} instead of 1")
+        self._within_sum.add_(self._within - self._mean_square(self._shift))
+        self._cosets += 1
+        if self._mean is None:
+            self._mean, self._between = self._shift, torch.zeros_like(self._total)
+        else:
+            step = self._shift - self._mean
+            self._mean = self._mean + step / self._cosets
+            # Welford: the new deviation from the old mean times that from the new one.
+            self._between.add_(self._mean_square(step), alpha=1 - 1 / self._cosets)
+        if not self.loss.exact:
+            self._means.append(self._shift)
+        self._shift, self._weight = None, 0.0
+
+    @property
+    def cosets(self) -> int:
+        return self._cosets
+
+    def twirled_prediction(self) -> Tensor:
+        """The mean prediction over all passes, rows in the loss's coordinates."""
+        return self._reference + self._mean
+
+    def values(self) -> SampleValues:
+        """The per-sample figures from all closed cosets.
+
+        Raises:
+            InputError: with fewer than two cosets (four for losses that need the jackknife).
+        """
+        needed = 2 if self.loss.exact else JACKKNIFE_COSETS
+        if self._cosets < needed:
+            raise InputError(f"{self.loss.name} needs at least {needed} independent cosets, got {self._cosets}")
+        total = self._total / self._cosets
+        variance = self._within_sum / self._cosets + self._between / (self._cosets - 1)
+        halvings = torch.full((len(total), 3), torch.nan, dtype=torch.float64, device=total.device)
+        if self.target is None:
+            if not self.loss.exact:
+                raise InputError(f"loss {self.loss.name!r} needs a target; without one only 'mse' can be measured")
+            total, equivariance = torch.full_like(total, torch.nan), variance
+        elif self.loss.exact:
+            equivariance = variance
+        else:
+            equivariance = total - self._jackknife()
+            halvings = self._halvings()
+        components = self.rows.counts * self._reference[0].numel()
+        square, invariant = self._target_moments()
+        return SampleValues(
+            total, equivariance, self._square / self._cosets, components, square, invariant, halvings
+        )
+
+    def sample_loss(self, prediction: Tensor) -> Tensor:
+        """The loss of each sample, (samples,), for rows in the loss's coordinates."""
+        if self.loss.per_sample is not None:
+            like = self.target_layout
+            values = self.loss.per_sample(self.rows.scatter(prediction, like), self.rows.scatter(self.target, like))
+            if values.shape != (self.rows.samples,):
+                raise InputError(
+                    f"loss {self.loss.name!r} must return one value a sample ({self.rows.samples},), "
+                    f"got {tuple(values.shape)}: average over atoms and components, not over samples"
+                )
+            return values.double()
+        return self._sample_mean(self.loss.per_row(prediction, self.target))
+
+    def coordinates(self, values: Tensor) -> Tensor:
+        """Prediction rows in the coordinates in which they are averaged and compared."""
+        if self.loss.per_sample is not None:
+            return values
+        return self.loss.prepare(self.action.canonical(values))
+
+    def _sample_mean(self, per_row: Tensor) -> Tensor:
+        return self.rows.sum(per_row.mean(dim=1)) / self.rows.counts
+
+    def _mean_square(self, rows: Tensor) -> Tensor:
+        return self._sample_mean(rows.square().flatten(2).mean(dim=-1))
+
+    def _jackknife(self) -> Tensor:
+        count = self._cosets
+        full = self.sample_loss(self.twirled_prediction())
+        rest = torch.zeros_like(full)
+        for mean in self._means:
+            others = (self._mean * count - mean) / (count - 1)
+            rest += self.sample_loss(self._reference + others)
+        return count * full - (count - 1) / count * rest
+
+    def _halvings(self) -> Tensor:
+        """Plug-in twirled loss from all, each half and each quarter of the cosets: its decrease shows the bias."""
+        count = self._cosets // 4 * 4
+        columns = []
+        for parts in (1, 2, 4):
+            size = count // parts
+            groups = [self._means[i * size : (i + 1) * size] for i in range(parts)]
+            losses = [self.sample_loss(self._reference + torch.stack(g).mean(0)) for g in groups]
+            columns.append(torch.stack(losses).mean(0))
+        return torch.stack(columns, dim=-1)
+
+    def _target_moments(self) -> tuple[Tensor, Tensor]:
+        if self.target is None or not self.loss.exact:
+            empty = torch.full_like(self._total, torch.nan)
+            return empty, empty[:, None]
+        square = self._mean_square(self.target)
+        basis = self.action.invariants("SO3").to(self.target.device)
+        parts = self.target @ basis
+        if parts.shape[-1] == 0:
+            return square, torch.zeros(len(square), 0, dtype=torch.float64, device=square.device)
+        return square, torch.stack([self._sample_mean(parts[..., k]) for k in range(parts.shape[-1])], dim=-1)

@@ -1,0 +1,90 @@
+"""The group-averaged model as a module: test-time averaging, the twirled loss, and what analyses differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition.batches import Batch, as_batch
+from equiscope.decomposition.orbit import rotated, rows_of
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration, declare
+from equiscope.symmetry.rotations import haar_keyed, rotation_set
+
+
+class Twirled(nn.Module):
+    """f averaged over rotations: (1/C) sum_c sum_k w_k g^-1 f(g x), g = k u_c.
+
+    The shifts u_c are the same for every sample and call (a function of ``seed``), so that the averaged model is a
+    deterministic function; ``cosets=1, shift=False`` averages over the set K itself, which for a finite group makes
+    the model exactly equivariant under that group. Wigner degrees up to the set's degree are averaged exactly.
+
+    Args:
+        model: any module; called as ``model(batch)`` or ``forward(model, batch)``.
+        declaration: or its fields, as for :func:`equiscope.measure` (targets are not needed).
+        rotations, cosets, seed: the set K, the number of shifts and their seed.
+        shift: whether to shift the set by random u_c.
+
+    Calling it with a batch returns a dict of the declared outputs in the model's dtype and layout, differentiable
+    with respect to parameters and inputs; entries behind a mask are zero.
+
+    Raises:
+        InputError: for ``shift=False`` with more than one coset.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        declaration: Declaration | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        forward: Callable[[Any, Any], Any] | None = None,
+        rotations: str = "T",
+        cosets: int = 1,
+        seed: int = 0,
+        shift: bool = True,
+        **settings: Any,
+    ):
+        super().__init__()
+        if declaration is None:
+            declaration = declare(inputs or {}, outputs or {}, **settings)
+        if cosets < 1 or (not shift and cosets != 1):
+            raise InputError(f"Twirled needs cosets >= 1, and exactly 1 with shift=False; got {cosets}")
+        chosen = rotation_set(rotations, declaration.group)
+        shifts = haar_keyed(seed, range(cosets)) if shift else torch.eye(3, dtype=torch.float64)[None]
+        self.model = model
+        self.declaration = declaration
+        self._forward = forward
+        elements = torch.cat([chosen.matrices @ u for u in shifts])
+        # Plain attributes rather than buffers: .half() or .float() must not round the rotations.
+        self._elements = elements
+        self._weights = (chosen.weights.repeat(cosets) / cosets).tolist()
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        """The averaged outputs of a batch."""
+        wrapped: Batch = as_batch(batch)
+        device = next(iter(wrapped.fields().values())).device
+        sums: dict[str, Tensor] = {}
+        layouts: dict[str, Tensor] = {}
+        for element, weight in zip(self._elements.to(device), self._weights, strict=True):
+            turns = element.expand(wrapped.size, 3, 3)
+            native = rotated(wrapped, turns, self.declaration)
+            answer = self._forward(self.model, native) if self._forward is not None else self.model(native)
+            if isinstance(answer, Tensor):
+                answer = {next(iter(self.declaration.outputs)): answer}
+            for name, spec in self.declaration.outputs.items():
+                rows = rows_of(answer[name], name, wrapped, self.declaration)
+                sample = wrapped.rows(name, spec.per, spec.mask).sample
+                back = spec.action.act(turns.mT[sample], rows) * weight
+                sums[name] = sums[name] + back if name in sums else back
+                layouts[name] = answer[name]
+        return {
+            name: wrapped.rows(name, spec.per, spec.mask)
+            .scatter(sums[name], layouts[name].detach())
+            .to(layouts[name].dtype)
+            for name, spec in self.declaration.outputs.items()
+        }
