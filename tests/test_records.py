@@ -1,0 +1,166 @@
+"""Records: checksums, torn lines, damage of any byte, full disk, and values that JSON cannot hold."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from equiscope import records
+from equiscope.errors import InputError, IntegrityError, RunError
+
+
+def _write(path: Path, count: int = 6) -> list[dict]:
+    with records.Records(path) as book:
+        for step in range(count):
+            book.append("train", step=step, loss=1e-5 / (step + 1), parts={"forces": 0.1 * step})
+        return list(book.entries)
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "records.jsonl"
+    written = _write(path)
+    assert records.read(path) == written
+    assert [r["n"] for r in written] == list(range(6))
+    assert all(list(r)[:2] == ["n", "kind"] and list(r)[-1] == "sha" for r in written)
+
+
+def test_reopening_continues(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 2)
+    with records.Records(path) as book:
+        assert book.torn == b""
+        assert book.append("end", step=9)["n"] == 2
+    assert [r["kind"] for r in records.read(path)] == ["train", "train", "end"]
+
+
+def test_append_once_keeps_the_first(tmp_path):
+    with records.Records(tmp_path / "r.jsonl") as book:
+        first = book.append_once("measure", {"step": 3, "probe": "forces"}, percent=1.0)
+        assert book.append_once("measure", {"step": 3, "probe": "forces"}, percent=2.0) == first
+        assert book.append_once("measure", {"step": 4, "probe": "forces"}, percent=2.0)["n"] == 1
+
+
+def test_plain_values():
+    value = {"a": np.float32(0.5), "b": torch.tensor([1, 2]), "c": float("nan"), "d": (True, Path("x"))}
+    assert records.plain(value) == {"a": 0.5, "b": [1, 2], "c": None, "d": [True, "x"]}
+    json.dumps(records.plain(value), allow_nan=False)
+    with pytest.raises(InputError, match=r"train\.parts\.f is a function"):
+        records.plain({"parts": {"f": records.plain}}, "train")
+
+
+def test_every_byte_flip_is_noticed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match=r"damaged at line [1-4]"):
+            records.read(path)
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(IntegrityError, match="3 records were written"):
+            records.read(path)
+
+
+def test_swapped_and_doubled_lines(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    a, b, c = path.read_bytes().splitlines(keepends=True)
+    for order in (b + a + c, a + a + b + c, a + c + b):
+        path.write_bytes(order)
+        with pytest.raises(IntegrityError, match="lines are missing or doubled"):
+            records.read(path)
+
+
+@pytest.mark.parametrize("bytes_left", [1, 20, -1])
+def test_torn_last_line_is_set_aside(tmp_path, bytes_left):
+    """A write that a crash cut off: the record was never counted, so the rest is whole."""
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    whole = path.read_bytes()
+    with records.Records(path) as book:
+        book.append("train", step=3)
+    line = path.read_bytes()[len(whole) :]
+    (tmp_path / "records.jsonl.count").write_bytes(records._count_line(3))
+    path.write_bytes(whole + line[:bytes_left])
+    with pytest.warns(UserWarning, match="last line is torn"):
+        assert len(records.read(path)) == 3
+    with records.Records(path) as book:
+        assert book.torn == line[:bytes_left]
+        book.append("resume", step=2)
+    assert [r["kind"] for r in records.read(path)] == ["train"] * 3 + ["resume"]
+    assert (tmp_path / "records.jsonl.torn").read_bytes() == line[:bytes_left] + b"\n"
+
+
+def test_line_written_but_not_yet_counted_is_kept(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    (tmp_path / "records.jsonl.count").write_bytes(records._count_line(2))
+    assert len(records.read(path)) == 3
+
+
+def test_damaged_count_file(tmp_path):
+    path = tmp_path / "records.jsonl"
+    _write(path, 3)
+    beside = tmp_path / "records.jsonl.count"
+    whole = beside.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.Random(place).randrange(8)
+        beside.write_bytes(damaged)
+        with pytest.raises(IntegrityError, match="count is damaged"):
+            records.read(path)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(IntegrityError, match="no records at"):
+        records.read(tmp_path / "records.jsonl")
+
+
+@pytest.mark.parametrize("cut", [0, 7])
+def test_full_disk_leaves_whole_records(tmp_path, cut):
+    path = tmp_path / "records.jsonl"
+    book = records.Records(path)
+    book.append("train", step=0)
+    real = book._file
+
+    class CutThenFull:
+        calls = 0
+
+        def fileno(self):
+            return real.fileno()
+
+        def write(self, data):
+            self.calls += 1
+            if self.calls == 1 and cut:
+                return real.write(data[:cut])
+            raise OSError(28, "No space left on device")
+
+    book._file = CutThenFull()
+    with pytest.raises(RunError, match="No space left on device"):
+        book.append("train", step=1)
+    book._file = real
+    assert len(records.read(path)) == 1
+    book.append("train", step=1)
+    assert [r["step"] for r in records.read(path)] == [0, 1]
+
+
+def test_atomic_write_replaces_or_leaves(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    records.write_atomically(path, b"old")
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        records.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
