@@ -1,8 +1,8 @@
 """Append-only records of a run: one JSON object a line, each with a checksum, nothing half-read.
 
 A line is ``{"n": running number, "kind": str, ..., "sha": s}`` with s the first 16 hex digits of the SHA-256
-over the canonical JSON (sorted keys, no blanks) of everything but ``sha``. Beside the file lies ``<name>.count``,
-the number of lines known to be on disk, so that lines cut off at the end are noticed as well.
+over the canonical JSON (sorted keys, no blanks) of everything but ``sha``. Beside the file lies
+``<name>.count``, the number of lines known to be on disk, so that lines cut off at the end are noticed as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plain(value: Any, where: str = "record") -> Any:
         return os.fspath(value)
     if hasattr(value, "tolist"):
         return plain(value.tolist(), where)
-    raise InputError(f"{where} is a {type(value).__name__}: a record holds numbers, text, lists and dicts only")
+    raise InputError(f"{where} is a {type(value).__name__}: a record holds only numbers, text, lists, dicts")
 
 
 def digest(record: Mapping[str, Any]) -> str:
