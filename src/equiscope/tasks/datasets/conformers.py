@@ -1,0 +1,197 @@
+"""Geometries of a molecule: ETKDG conformers relaxed with MMFF, then jittered or run through Langevin MD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from equiscope.errors import InputError
+from equiscope.tasks.datasets.molecules import Rejected, rdkit
+
+JITTER = (0.03, 0.07)
+TEMPERATURES = (300.0, 500.0)
+BOLTZMANN = 0.0019872042586
+"""kcal/mol/K, the energy unit of MMFF."""
+ACCELERATION = 4.184e-4
+"""1 kcal/mol/Å/Da in Å/fs²."""
+BOND_FACTOR = 1.2
+"""Atoms of a relaxed geometry nearer than this multiple of their covalent radii's sum count as bonded."""
+
+
+@dataclass(frozen=True)
+class Conformers:
+    """Relaxed geometries of one molecule.
+
+    Attributes:
+        mol: the RDKit molecule with hydrogens and its conformers.
+        species: (N,) atomic numbers.
+        positions: (C, N, 3) Å.
+        bonds: (B, 2) indices of bonded atoms.
+        unconverged: conformers whose relaxation ran out of iterations; near a minimum and kept.
+    """
+
+    mol: Any
+    species: np.ndarray
+    positions: np.ndarray
+    bonds: np.ndarray
+    unconverged: int
+
+
+def embed(smiles: str, seed: int, count: int = 3, iterations: int = 200) -> Conformers:
+    """ETKDGv3 conformers of a SMILES, relaxed with MMFF94.
+
+    Raises:
+        Rejected: no embedding even from random coordinates, no MMFF force field, or a relaxed geometry whose
+            near atoms are not the bonded ones.
+    """
+    Chem, AllChem = rdkit("Chem"), rdkit("Chem.AllChem")
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    quiet = rdkit("rdBase").BlockLogs()
+    parameters = AllChem.ETKDGv3()
+    parameters.randomSeed = seed
+    parameters.numThreads = 1
+    ids = list(AllChem.EmbedMultipleConfs(mol, count, parameters))
+    if not ids:
+        parameters.useRandomCoords = True
+        ids = list(AllChem.EmbedMultipleConfs(mol, count, parameters))
+    if not ids:
+        raise Rejected("embedding failed", smiles)
+    relaxed = AllChem.MMFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=iterations)
+    if any(status < 0 for status, _ in relaxed):
+        raise Rejected("no MMFF force field", smiles)
+    del quiet
+    species = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+    bonds = np.array([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()]).reshape(-1, 2)
+    positions = np.stack([mol.GetConformer(i).GetPositions() for i in ids])
+    expected = {tuple(sorted(bond)) for bond in bonds.tolist()}
+    if any(near_pairs(species, x) != expected for x in positions):
+        raise Rejected("bonds changed in relaxation", smiles)
+    return Conformers(mol, species, positions, bonds, sum(status == 1 for status, _ in relaxed))
+
+
+def covalent_radii(species: np.ndarray) -> np.ndarray:
+    """(N,) covalent radii in Å (RDKit's table)."""
+    table = rdkit("Chem").GetPeriodicTable()
+    return np.array([table.GetRcovalent(int(z)) for z in species])
+
+
+def near_pairs(species: np.ndarray, positions: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs i < j with |x_i - x_j| below ``BOND_FACTOR`` times the sum of their covalent radii."""
+    radii = covalent_radii(species)
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    near = distance < BOND_FACTOR * (radii[:, None] + radii[None])
+    i, j = np.nonzero(np.triu(near, 1))
+    return set(zip(i.tolist(), j.tolist(), strict=True))
+
+
+def jittered(conformers: Conformers, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless frames (N, 3): x = conformer + sigma * normal, sigma uniform in 0.03-0.07 Å for each frame."""
+    frame = 0
+    while True:
+        base = conformers.positions[frame % len(conformers.positions)]
+        yield base + rng.uniform(*JITTER) * rng.normal(size=base.shape)
+        frame += 1
+
+
+class MMFF:
+    """MMFF94 energy (kcal/mol) and gradient (kcal/mol/Å) of one molecule at any geometry.
+
+    RDKit caches distances in a force field: ``CalcGrad(list)``, and ``CalcGrad()`` after ``SetPositions``
+    alone, answer for an older geometry. ``SetPositions`` followed by ``Initialize`` is exact.
+    """
+
+    def __init__(self, mol: Any):
+        AllChem = rdkit("Chem.AllChem")
+        self._mol = rdkit("Chem").Mol(mol)
+        self._conformer = self._mol.GetConformer()
+        properties = AllChem.MMFFGetMoleculeProperties(self._mol)
+        self._field = AllChem.MMFFGetMoleculeForceField(self._mol, properties, confId=self._conformer.GetId())
+
+    def _move(self, positions: np.ndarray) -> None:
+        self._conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
+        self._field.Initialize()
+
+    def energy(self, positions: np.ndarray) -> float:
+        """The energy at positions (N, 3) in Å."""
+        self._move(positions)
+        return self._field.CalcEnergy()
+
+    def gradient(self, positions: np.ndarray) -> np.ndarray:
+        """The gradient (N, 3) at positions (N, 3) in Å."""
+        self._move(positions)
+        return np.array(self._field.CalcGrad()).reshape(-1, 3)
+
+
+def langevin(
+    conformers: Conformers,
+    rng: np.random.Generator,
+    *,
+    temperatures: tuple[float, ...] = TEMPERATURES,
+    step: float = 0.5,
+    friction: float = 0.02,
+    equilibrate: int = 500,
+    every: int = 200,
+) -> Iterator[np.ndarray]:
+    """Endless frames (N, 3) of MMFF Langevin dynamics, one trajectory per temperature, taken in turn.
+
+    BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013) with ``step`` in fs and
+    ``friction`` in 1/fs; after ``equilibrate`` steps a frame every ``every`` steps, centred on its mean.
+
+    Raises:
+        Rejected: the dynamics left the finite numbers.
+        InputError: no temperature, or one that is not positive.
+    """
+    if not temperatures or min(temperatures) <= 0:
+        raise InputError(f"Langevin temperatures must be positive, got {temperatures}")
+    runs = [
+        _trajectory(
+            conformers,
+            conformers.positions[i % len(conformers.positions)],
+            np.random.default_rng(rng.integers(2**63, size=4)),
+            temperature=temperature,
+            step=step,
+            friction=friction,
+            equilibrate=equilibrate,
+            every=every,
+        )
+        for i, temperature in enumerate(temperatures)
+    ]
+    while True:
+        for run in runs:
+            x, _ = next(run)
+            yield x - x.mean(0)
+
+
+def _trajectory(
+    conformers: Conformers,
+    start: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    temperature: float,
+    step: float,
+    friction: float,
+    equilibrate: int,
+    every: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    field = MMFF(conformers.mol)
+    mass = np.array([atom.GetMass() for atom in conformers.mol.GetAtoms()])[:, None]
+    thermal = np.sqrt(BOLTZMANN * temperature * ACCELERATION / mass)
+    keep = np.exp(-friction * step)
+    x, v = start.copy(), thermal * rng.normal(size=start.shape)
+    a = -ACCELERATION * field.gradient(x) / mass
+    done = -equilibrate
+    while True:
+        v = v + 0.5 * step * a
+        x = x + 0.5 * step * v
+        v = keep * v + np.sqrt(1 - keep**2) * thermal * rng.normal(size=v.shape)
+        x = x + 0.5 * step * v
+        a = -ACCELERATION * field.gradient(x) / mass
+        v = v + 0.5 * step * a
+        done += 1
+        if not np.isfinite(x).all():
+            raise Rejected("dynamics not finite", f"after {done + equilibrate} steps at {temperature} K")
+        if done > 0 and done % every == 0:
+            yield x.copy(), v.copy()

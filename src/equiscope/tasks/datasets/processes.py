@@ -1,0 +1,102 @@
+"""Spread deterministic jobs over processes: one thread in each, results in order, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from equiscope.errors import DataError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+AHEAD = 4
+"""Jobs in hand per process: enough that none waits for the slowest, few enough to stop soon."""
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[tuple[Any, Any]]:
+    """(job, function(job)) in the order of the jobs; a caller that stops early cancels the rest.
+
+    Processes are spawned, so ``function`` and jobs must pickle, and a script must call this under
+    ``if __name__ == "__main__":``.
+
+    Raises:
+        DataError: a worker process died.
+        Exception: whatever ``function`` raised.
+    """
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    )
+    waiting: deque[tuple[Any, Future[Any]]] = deque()
+    try:
+        with one_thread_each():
+            for job in jobs:
+                waiting.append((job, pool.submit(function, job)))
+                if len(waiting) > AHEAD * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died (killed, out of memory, or a script that starts the work outside "
+            '`if __name__ == "__main__":`); call it again'
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Spawned processes inherit the environment: one BLAS and OpenMP thread each, for equal bytes."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file beside ``path`` until it exists; the system releases it however this process ends.
+
+    The lock file goes once ``path`` is there: whoever still waits on the old one finds the file made.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        if path.exists():
+            lock.unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """Let a worker die with its parent: a killed parent never tells it to stop."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

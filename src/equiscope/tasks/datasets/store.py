@@ -1,0 +1,89 @@
+"""The data file: arrays and JSON metadata in one checksummed ``.npz``, equal bytes for equal content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from equiscope.errors import DataError, InputError, IntegrityError
+
+METADATA = "metadata.json"
+_DIGEST = 64
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Path:
+    """Write arrays and metadata to ``path``, at once or not at all.
+
+    The file is an ordinary ``.npz`` (readable with ``numpy.load``) whose ZIP comment is the SHA-256, in hex,
+    of every byte before it. Members are uncompressed and carry no time, so that the bytes depend on nothing
+    else than the content.
+
+    Raises:
+        InputError: an array of Python objects, which only pickle could store.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = b"0" * _DIGEST
+        text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        archive.writestr(zipfile.ZipInfo(METADATA, _EPOCH), text.encode())
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            if array.dtype.hasobject:
+                raise InputError(f"array {name!r} holds Python objects ({array.dtype}); store numbers only")
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
+    content = buffer.getvalue()[:-_DIGEST]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content + hashlib.sha256(content).hexdigest().encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return path
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the metadata of a file made by :func:`write`.
+
+    Raises:
+        DataError: there is no such file.
+        IntegrityError: the checksum does not match the content (damaged, cut short, or another kind of file).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no data file at {path}; make one first, or check the path")
+    content = path.read_bytes()
+    payload, stated = content[:-_DIGEST], content[-_DIGEST:]
+    found = hashlib.sha256(payload).hexdigest()
+    if found.encode() != stated:
+        raise IntegrityError(
+            f"{path} is damaged: its content has SHA-256 {found[:16]}…, the file states "
+            f"{stated[:16].decode('ascii', 'replace')}…; delete it and make it again"
+        )
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        metadata = json.loads(archive.read(METADATA))
+        arrays = {
+            name.removesuffix(".npy"): np.lib.format.read_array(
+                io.BytesIO(archive.read(name)), allow_pickle=False
+            )
+            for name in archive.namelist()
+            if name != METADATA
+        }
+    return arrays, metadata
+
+
+def checksum(path: str | Path) -> str:
+    """The SHA-256 of a whole file, in hex."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
