@@ -112,7 +112,8 @@ def write_npz(chains: ProteinChains, path: str | Path) -> None:
         "sequence": np.frombuffer("".join(chains.sequences or ()).encode("ascii"), dtype=np.uint8),
         "about": np.array(json.dumps(about)),
     }
-    np.savez_compressed(path, **arrays, sha256=np.array(_digest(arrays)))
+    # First in the archive: a damaged directory loses its last entries, and the checksum must not be one of them.
+    np.savez_compressed(path, sha256=np.array(_digest(arrays)), **arrays)
 
 
 def read_npz(path: str | Path) -> ProteinChains:

@@ -86,6 +86,10 @@ def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, list[_R
     for chain in structure[0]:
         polymer = chain.get_polymer()
         if polymer.check_polymer_type() not in (gemmi.PolymerType.PeptideL, gemmi.PolymerType.PeptideD):
+            # gemmi calls a lone amino acid no polymer; it is a protein chain of one residue all the same.
+            if len(chain) == 1 and gemmi.find_tabulated_residue(chain[0].name).is_amino_acid():
+                dropped["one residue"] += 1
+                found = True
             continue
         found = True
         residues = [_residue(residue) for residue in polymer.first_conformer()]

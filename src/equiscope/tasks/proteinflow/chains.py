@@ -1,0 +1,210 @@
+"""The task's chains in memory: chosen source, split, and padded batches that are pure functions of (seed, step)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscope.errors import DataError, InputError
+from equiscope.symmetry.rotations import haar
+from equiscope.tasks.datasets.promod3 import read_structure_db
+from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
+from equiscope.tasks.datasets.sequence_split import Clusters, cluster_chains, split_clusters
+from equiscope.tasks.datasets.structures import read_structures
+from equiscope.tasks.proteinflow.flow import draw_noise, draw_times, interpolate
+
+ANGSTROM_TO_NM = 0.1
+SOURCES = ("shipped", "npz", "structure_db", "folder")
+_BUCKET = 4  # batches whose chains are sorted by length together, so that little is padding
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """Which chains are used.
+
+    Attributes:
+        source: ``"shipped"``, ``"npz"``, ``"structure_db"`` (ProMod3) or ``"folder"`` (mmCIF and PDB files).
+        path: file or folder of every source but ``"shipped"``.
+        shortest, longest: residues; chains outside are left out and counted.
+        fraction: part of the training chains that is used, for studies of data size.
+        track_chains, final_chains: held-out chains measured along training and at the end.
+    """
+
+    source: str = "shipped"
+    path: str | None = None
+    shortest: int = 40
+    longest: int = 96
+    fraction: float = 1.0
+    track_chains: int = 24
+    final_chains: int = 64
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"unknown chain source {self.source!r}: choose one of {', '.join(SOURCES)}")
+        if self.source != "shipped" and not self.path:
+            raise InputError(f"the chain source {self.source!r} needs a path: set data.path")
+        if not 2 <= self.shortest <= self.longest:
+            raise InputError(f"2 <= shortest <= longest is needed, got {self.shortest} and {self.longest}")
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction must be in (0, 1], got {self.fraction}")
+        if self.track_chains < 2 or self.final_chains < 2:
+            raise InputError(
+                f"an interval needs two held-out chains or more, got {self.track_chains} and {self.final_chains}"
+            )
+
+
+def load_chains(settings: ChainSettings) -> ProteinChains:
+    """The chains of a source within the length limits; what is left out is added to ``counts``.
+
+    Raises:
+        DataError: the source cannot be read, or no chain has a length within the limits.
+    """
+    if settings.source == "structure_db":
+        return read_structure_db(settings.path, settings.shortest, settings.longest)
+    if settings.source == "folder":
+        return read_structures(settings.path, settings.shortest, settings.longest)
+    chains = shipped_chains() if settings.source == "shipped" else read_npz(settings.path)
+    fits = np.flatnonzero((chains.lengths >= settings.shortest) & (chains.lengths <= settings.longest))
+    if not len(fits):
+        raise DataError(
+            f"no chain of {chains.source} has {settings.shortest} to {settings.longest} residues "
+            f"(they have {chains.lengths.min()} to {chains.lengths.max()}): change data.shortest or data.longest"
+        )
+    chosen = chains.select(fits)
+    counts = {**chains.counts, "kept": len(fits), "outside the length limits": len(chains) - len(fits)}
+    return ProteinChains(chosen.ids, chosen.ca, chosen.sequences, chains.source, chains.licence, counts)
+
+
+@dataclass(frozen=True)
+class ChainSet:
+    """Chains with their clusters and parts.
+
+    Attributes:
+        chains: Cα traces in Å.
+        clusters: groups of similar chains; no group is in two parts.
+        parts: chain numbers of ``"train"``, ``"track"`` and ``"final"``.
+    """
+
+    chains: ProteinChains
+    clusters: Clusters
+    parts: Mapping[str, np.ndarray]
+
+    @classmethod
+    def load(cls, settings: ChainSettings, seed: int) -> ChainSet:
+        """Read, cluster and split: a pure function of the data, the settings and the seed."""
+        chains = load_chains(settings)
+        clusters = cluster_chains(chains)
+        wanted = {"track": settings.track_chains, "final": settings.final_chains}
+        parts = split_clusters(clusters, wanted, seed)
+        if settings.fraction < 1:
+            keep = max(1, round(settings.fraction * len(parts["train"])))
+            drawn = np.random.default_rng([seed, 7]).permutation(parts["train"])[:keep]
+            parts["train"] = np.sort(drawn)
+        return cls(chains, clusters, parts)
+
+    def padded(self, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Chains as ``x_1`` (B, N, 3) float32 nm centred, ``mask``, ``residue`` (B, N), ``chain``, ``id`` (B,)."""
+        traces = [self.chains.ca[i] for i in numbers]
+        longest = max(len(trace) for trace in traces)
+        points = np.zeros((len(traces), longest, 3), dtype=np.float32)
+        mask = np.zeros((len(traces), longest), dtype=bool)
+        for row, trace in enumerate(traces):
+            points[row, : len(trace)] = ANGSTROM_TO_NM * trace
+            mask[row, : len(trace)] = True
+        return {
+            "x_1": torch.from_numpy(points),
+            "mask": torch.from_numpy(mask),
+            "residue": torch.arange(longest).repeat(len(traces), 1),
+            "chain": torch.from_numpy(self.clusters.labels[np.asarray(numbers)]),
+            "id": torch.as_tensor(np.asarray(numbers), dtype=torch.int64),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for a run's record: source, licence, counts, lengths, clusters and parts."""
+        lengths = self.chains.lengths
+        return {
+            "source": self.chains.source,
+            "licence": self.chains.licence,
+            "counts": dict(self.chains.counts),
+            "chains": len(self.chains),
+            "residues": int(lengths.sum()),
+            "lengths": [int(lengths.min()), int(lengths.max())],
+            "clusters": self.clusters.number,
+            "clusters_by": self.clusters.by,
+            "parts": {part: len(numbers) for part, numbers in self.parts.items()},
+        }
+
+
+class TrainingStream:
+    """Batches of training chains: batch choice, augmentation, noise and times are pure functions of (seed, step).
+
+    Every epoch takes one chain of each cluster, in a new order; four batches at a time are sorted by length.
+
+    Args:
+        augment: share of chains turned by a Haar-random rotation; 0 leaves them as they are in the PDB.
+        self_conditioning: share of batches trained with a first estimate as input.
+    """
+
+    def __init__(
+        self, data: ChainSet, batch_size: int, seed: int, augment: float = 1.0, self_conditioning: float = 0.5
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size must be positive, got {batch_size}")
+        for name, value in (("augment", augment), ("self_conditioning", self_conditioning)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is a share between 0 and 1, got {value}")
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.augment, self.self_conditioning = augment, self_conditioning
+        train = data.parts["train"]
+        labels = data.clusters.labels[train]
+        self._members = [train[labels == label] for label in np.unique(labels)]
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The batch of a step; see :meth:`ProteinFlow.training_batch` for its fields."""
+        padded = self.data.padded(self._numbers(step))
+        chain, mask = padded.pop("x_1"), padded["mask"]
+        generator = torch.Generator().manual_seed(_mix(self.seed, step, 1))
+        turned = torch.rand(len(chain), generator=generator) < self.augment
+        rotations = haar(len(chain), generator).to(chain.dtype)
+        chain = torch.where(turned[:, None, None], chain @ rotations.mT, chain)
+        t = draw_times(len(chain), generator)
+        x_t, velocity = interpolate(draw_noise(mask, generator), chain, t)
+        guess_first = torch.rand((), generator=generator) < self.self_conditioning
+        return {
+            "x_t": x_t,
+            "x_sc": torch.zeros_like(x_t),
+            "t": t,
+            "velocity": velocity,
+            "self_condition": guess_first.expand(len(chain)).clone(),
+            **padded,
+        }
+
+    def _numbers(self, step: int) -> list[int]:
+        bucket, place = divmod(step, _BUCKET)
+        first = bucket * _BUCKET * self.batch_size
+        numbers = [self._at(first + i) for i in range(_BUCKET * self.batch_size)]
+        numbers.sort(key=lambda number: len(self.data.chains.ca[number]))
+        order = np.random.default_rng(_mix(self.seed, bucket, 2)).permutation(_BUCKET)
+        start = int(order[place]) * self.batch_size
+        return numbers[start : start + self.batch_size]
+
+    def _at(self, position: int) -> int:
+        epoch, place = divmod(position, len(self._members))
+        return int(self._epoch(epoch)[place])
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - the stream lives as long as the run
+    def _epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(_mix(self.seed, epoch, 3))
+        drawn = np.array([rng.choice(members) for members in self._members])
+        return rng.permutation(drawn)
+
+
+def _mix(*keys: int) -> int:
+    """One seed of several non-negative integers."""
+    return int(np.random.SeedSequence(keys).generate_state(1, dtype=np.uint64)[0] >> 1)

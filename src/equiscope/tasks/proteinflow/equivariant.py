@@ -1,0 +1,84 @@
+"""The ``proteina_equivariant`` model: the same trunk on invariant features, exactly equivariant by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from equiscope.tasks.proteinflow.features import PairBias, sinusoids
+from equiscope.tasks.proteinflow.trunk import Trunk, TrunkConfig
+
+STRIDES = (1, 2, 3)
+
+
+def handedness(points: Tensor, mask: Tensor, stride: int) -> Tensor:
+    """Signed volume of four residues i, i+s, i+2s, i+3s over the product of the edge lengths, (B, N) in [−1, 1].
+
+    The triple product a·(b×c) / (|a||b||c|) of successive differences is invariant under rotations and changes
+    sign in a mirror. Distances alone cannot tell a right-handed helix from a left-handed one, and a model
+    without handedness would make both. Zero where the four residues reach beyond the chain.
+    """
+    edges = points[:, stride:] - points[:, :-stride]
+    first, second, third = edges[:, : -2 * stride], edges[:, stride:-stride], edges[:, 2 * stride :]
+    volume = (first * torch.linalg.cross(second, third)).sum(-1)
+    sides = (first.square().sum(-1) * second.square().sum(-1) * third.square().sum(-1)).clamp_min(1e-18).sqrt()
+    inside = mask[:, 3 * stride :]
+    value = torch.where(inside, volume / sides, torch.zeros_like(volume))
+    return F.pad(value, (0, points.shape[1] - value.shape[1]))
+
+
+class ProteinaEquivariant(nn.Module):
+    """Velocity as learned weights times coordinate differences, the weights from invariant features only.
+
+        v_i = Σ_j w_ij (x_j − x_i) + Σ_j u_ij (s_j − x_i),      x = x_t,  s = x_sc
+
+    w_ij = Σ_h c_ih softmax_j(q_ih · k_jh + b_ijh) with signed coefficients c from residue i, and u likewise; the
+    second sum is left out (exactly) where s is zero throughout. Tokens see the residue index, the radius
+    |x_i|, and the handedness of the trace; pairs see distances and sequence separation. Every feature is
+    invariant under rotations and none under reflections-only tricks: the model is SO(3)-equivariant, not
+    O(3)-equivariant, as proteins are handed. Fields and units are those of ``Proteina``.
+    """
+
+    def __init__(self, sizes: TrunkConfig) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.read_index = nn.Linear(sizes.width, sizes.width)
+        self.read_shape = nn.Linear(2 * len(STRIDES) + 2, sizes.width, bias=False)
+        # One set of biases more than the trunk has layers: the last one is for the output weights.
+        self.pair = PairBias(sizes.pair, sizes.layers + 2, sizes.heads, smooth=True)
+        self.trunk = Trunk(sizes)
+        self.norm = nn.LayerNorm(sizes.width)
+        self.key = nn.Linear(sizes.width, 4 * sizes.width, bias=False)
+        self.coefficient = nn.Linear(sizes.width, 2 * sizes.heads)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x_t, x_sc, residue, mask = batch["x_t"], batch["x_sc"], batch["residue"], batch["mask"]
+        index = sinusoids(residue, self.sizes.width, longest=2000.0).to(x_t.dtype)
+        tokens = self.read_index(index) + self.read_shape(_shape(x_t, x_sc, mask))
+        bias = self.pair(x_t, x_sc, residue)
+        tokens = self.norm(self.trunk(tokens, bias[:-2], batch["t"].to(x_t.dtype), mask))
+        noisy, guessed = self._weights(tokens, bias[-2:], mask)
+        informed = x_sc.abs().amax((1, 2), keepdim=True) > 0
+        guessed = torch.where(informed, guessed, torch.zeros_like(guessed))
+        total = (noisy + guessed).sum(-1, keepdim=True)
+        velocity = noisy @ x_t + guessed @ x_sc - total * x_t
+        return {"velocity": torch.where(mask[..., None], velocity, torch.zeros_like(velocity))}
+
+    def _weights(self, tokens: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        heads = self.sizes.heads
+        q, k = self.key(tokens).unflatten(-1, (2, 2, heads, -1)).permute(3, 2, 0, 4, 1, 5)
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias
+        shares = torch.softmax(logits.masked_fill(~mask[:, None, None, :], float("-inf")), dim=-1)
+        signed = self.coefficient(tokens).unflatten(-1, (2, heads)).permute(2, 0, 3, 1)[..., None]
+        noisy, guessed = (shares * signed).sum(2)
+        return noisy, guessed
+
+
+def _shape(x_t: Tensor, x_sc: Tensor, mask: Tensor) -> Tensor:
+    """Invariant features of each residue, (B, N, 2 · strides + 2): handedness and radii of both traces."""
+    features = [handedness(points, mask, stride) for points in (x_t, x_sc) for stride in STRIDES]
+    features += [points.square().sum(-1).clamp_min(1e-12).sqrt() for points in (x_t, x_sc)]
+    return torch.stack(features, dim=-1)

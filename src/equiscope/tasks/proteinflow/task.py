@@ -1,0 +1,292 @@
+"""The protein-backbone flow-matching task: chains, flow, model and what is measured along training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration, Input, Output
+from equiscope.tasks.datasets.orientation import orientation
+from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, _mix
+from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
+from equiscope.tasks.proteinflow.flow import (
+    FLOW_TIMES,
+    clean_estimate,
+    draw_noise,
+    first_pass,
+    flow_loss,
+    interpolate,
+    time_quantile,
+)
+from equiscope.tasks.proteinflow.reference import proteina_reference
+from equiscope.tasks.proteinflow.transformer import Proteina
+from equiscope.tasks.proteinflow.trunk import sizes
+from equiscope.tasks.task import Probe
+
+MODELS = ("proteina", "proteina_equivariant")
+SELF_CONDITIONING = ("zeros", "first_pass")
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """What is measured.
+
+    Attributes:
+        times: flow times, one probe each.
+        draws: flow times drawn for every chain of the pooled probes.
+        batch_size: chains in a measured batch.
+        self_conditioning: what the model gets as first estimate while it is measured. ``"zeros"``: none, as in
+            half of the training; the curve is then that of one fixed function of one fixed input. ``"first_pass"``:
+            the model's own first estimate, made from the turned input, so that what is measured is the two-pass
+            map that the sampler calls. :func:`self_conditioned` makes the third choice, an estimate computed
+            once and turned along with x_t.
+    """
+
+    times: tuple[float, ...] = FLOW_TIMES
+    draws: int = 2
+    batch_size: int = 16
+    self_conditioning: str = "zeros"
+
+    def __post_init__(self) -> None:
+        if not self.times or not all(0 <= t < 1 for t in self.times):
+            raise InputError(f"flow times must be in [0, 1), got {list(self.times)}")
+        if self.draws < 1 or self.batch_size < 1:
+            raise InputError(f"draws and batch_size must be positive, got {self.draws} and {self.batch_size}")
+        if self.self_conditioning not in SELF_CONDITIONING:
+            raise InputError(
+                f"self_conditioning must be one of {', '.join(SELF_CONDITIONING)}, got {self.self_conditioning!r}"
+            )
+
+
+@dataclass(frozen=True)
+class ProteinFlowSettings:
+    """The whole task: data, model, loss, measurement. Defaults are the run of 20 minutes on two cores."""
+
+    seed: int = 0
+    augment: float = 1.0
+    batch_size: int = 16
+    self_conditioning: float = 0.5
+    data: ChainSettings = field(default_factory=ChainSettings)
+    track: TrackSettings = field(default_factory=TrackSettings)
+    model: str = "proteina"
+    size: str = "1M"
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(model: str, size: str, **changes: Any) -> nn.Module:
+    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins`` of ``proteina``.
+
+    Raises:
+        InputError: unknown model, size or setting.
+    """
+    if model == "proteina":
+        smooth = bool(changes.pop("smooth_bins", False))
+        return Proteina(sizes(size, **changes), smooth_bins=smooth)
+    if model == "proteina_equivariant":
+        return ProteinaEquivariant(sizes(size, **changes))
+    raise InputError(f"unknown protein model {model!r}: choose one of {', '.join(MODELS)}")
+
+
+def declaration(output: str = "velocity") -> Declaration:
+    """What rotates: x_t and x_sc about the origin, at which both are centred; the flow time is held fixed."""
+    fixed = ("t",)
+    return Declaration(
+        inputs={"x_t": Input("1o", points=True), "x_sc": Input("1o", points=True)},
+        outputs={output: Output("1o", target=output, loss="mse", mask="mask", per="atom")},
+        fixed=fixed,
+        mask="mask",
+        clusters="chain",
+        ids="id",
+    )
+
+
+class ProteinFlow:
+    """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
+
+    name = "proteinflow"
+
+    def __init__(self, settings: ProteinFlowSettings) -> None:
+        self.settings = settings
+        self._data: ChainSet | None = None
+        self._stream: TrainingStream | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
+        """The task of a resolved configuration with ``seed, augment, batch_size, data, model, loss, track``.
+
+        Raises:
+            InputError: an unknown or impossible value.
+        """
+        model = {key: value for key, value in config.get("model", {}).items() if value is not None}
+        track = _known(TrackSettings, config.get("track", {}))
+        if "times" in track:
+            track["times"] = tuple(float(t) for t in track["times"])
+        return cls(
+            ProteinFlowSettings(
+                seed=int(config.get("seed", 0)),
+                augment=float(config.get("augment", 1.0)),
+                batch_size=int(config.get("batch_size", 16)),
+                self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
+                data=ChainSettings(**_known(ChainSettings, config.get("data", {}))),
+                track=TrackSettings(**track),
+                model=model.pop("name", "proteina"),
+                size=str(model.pop("size", "1M")),
+                model_settings=model,
+            )
+        )
+
+    def prepare(self, progress: bool = True) -> None:
+        """Read, cluster and split the chains; nothing is computed twice."""
+        if self._data is None:
+            s = self.settings
+            self._data = ChainSet.load(s.data, s.seed)
+            self._stream = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
+            if progress:
+                parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
+                print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
+
+    @property
+    def data(self) -> ChainSet:
+        """The chains, once :meth:`prepare` has been called.
+
+        Raises:
+            InputError: before that.
+        """
+        if self._data is None:
+            raise InputError("the protein task has no data yet: call prepare() first")
+        return self._data
+
+    def build_model(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(self.settings.seed, 11))
+            return build(self.settings.model, self.settings.size, **self.settings.model_settings)
+
+    def training_batch(self, step: int) -> dict[str, Tensor]:
+        """``x_t``, ``x_sc`` (zeros), ``velocity`` (B, N, 3) nm, ``t`` (B,), ``residue``, ``mask`` (B, N), ``chain``
+        (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
+        _ = self.data
+        return self._stream.batch(step)
+
+    def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean over chains of :func:`flow_loss`; ``clean`` is the error of the predicted chain, in nm²."""
+        if bool(batch["self_condition"].any()):
+            batch = {**batch, "x_sc": first_pass(model, batch)}
+        loss = flow_loss(model(batch)["velocity"], batch["velocity"], batch["mask"])
+        clean = loss.detach() * (1 - batch["t"]).square()
+        return {"loss": loss.mean(), "clean": clean.mean()}
+
+    def probes(self, part: str) -> list[Probe]:
+        """One probe per flow time, and two pooled over the training law of flow times.
+
+        ``"pooled"`` (the headline) has the training loss: the velocity error, which is Proteina's chain error
+        with weight 1/(1 − t)². ``"pooled, unweighted"`` has the chain error |x̂_1 − x_1|² itself, which early
+        times dominate. Each chain has one noise x_0, the same at every flow time, rotated along as part of x_t.
+        The final probes also measure the pooled two-pass map, whatever the tracked ones do.
+        """
+        track, numbers = self.settings.track, self._held_out(part)
+        noise = self._noise(numbers, part, draws=1)
+        forward = _two_pass if track.self_conditioning == "first_pass" else None
+        found = []
+        for t in track.times:
+            times = [torch.full((len(batch),), t) for batch in numbers]
+            found.append(Probe(f"t={t:g}", self._batches(numbers, noise, times), declaration(), forward, False))
+        pooled, noise, times = self._pooled(numbers, part)
+        batches = self._batches(pooled, noise, times)
+        found.append(Probe("pooled", batches, declaration(), forward, True))
+        clean = [_clean_target(batch) for batch in batches]
+        found.append(Probe("pooled, unweighted", clean, declaration("clean"), _clean(forward), False))
+        if part == "final" and forward is None:
+            found.append(Probe("pooled, self-conditioned", batches, declaration(), _two_pass, False))
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        chains = self.data.padded(range(len(self.data.chains)))
+        turned = orientation(chains["x_1"], chains["mask"])
+        return {
+            "kind": "Cα traces of protein chains",
+            "units": "nm",
+            **self.data.describe(),
+            "orientation": turned.to_dict(),
+            "augment": self.settings.augment,
+            "batch_size": self.settings.batch_size,
+            "measured_self_conditioning": self.settings.track.self_conditioning,
+        }
+
+    def reference(self) -> dict[str, Any]:
+        return proteina_reference()
+
+    def _held_out(self, part: str) -> list[list[int]]:
+        """Chain numbers of a part in batches of similar length."""
+        if part not in ("track", "final"):
+            raise InputError(f"part must be 'track' or 'final', got {part!r}")
+        numbers = sorted(self.data.parts[part].tolist(), key=lambda i: (len(self.data.chains.ca[i]), i))
+        size = self.settings.track.batch_size
+        return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+
+    def _noise(self, numbers: Sequence[Sequence[int]], part: str, draws: int) -> list[Tensor]:
+        key = 21 if part == "track" else 22
+        generator = torch.Generator().manual_seed(_mix(self.settings.seed, key, draws))
+        return [draw_noise(self.data.padded(batch)["mask"], generator) for batch in numbers]
+
+    def _pooled(self, numbers: list[list[int]], part: str) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
+        """Every chain ``draws`` times, at stratified flow times dealt at random."""
+        draws = self.settings.track.draws
+        repeated = [batch for batch in numbers for _ in range(draws)]
+        count = sum(len(batch) for batch in repeated)
+        generator = torch.Generator().manual_seed(_mix(self.settings.seed, 23 if part == "track" else 24))
+        strata = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+        times = time_quantile(strata)[torch.randperm(count, generator=generator)].float()
+        return repeated, self._noise(repeated, part, draws + 1), list(times.split([len(b) for b in repeated]))
+
+    def _batches(
+        self, numbers: Sequence[Sequence[int]], noise: Sequence[Tensor], times: Sequence[Tensor]
+    ) -> list[dict[str, Tensor]]:
+        batches, first = [], 0
+        for chosen, x_0, t in zip(numbers, noise, times, strict=True):
+            padded = self.data.padded(chosen)
+            x_t, velocity = interpolate(x_0, padded.pop("x_1"), t)
+            # Ids number the samples, not the chains: a chain that comes twice gets rotations of its own.
+            padded["id"] = torch.arange(first, first + len(chosen))
+            first += len(chosen)
+            batches.append({"x_t": x_t, "x_sc": torch.zeros_like(x_t), "t": t, "velocity": velocity, **padded})
+        return batches
+
+
+def self_conditioned(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Probe batches whose ``x_sc`` is the model's first estimate in the frame as given, to be turned along.
+
+    The estimate depends on the model, so these batches belong to one state of training, not to a curve.
+    """
+    was_training = model.training
+    model.eval()
+    filled = [{**batch, "x_sc": first_pass(model, batch)} for batch in batches]
+    model.train(was_training)
+    return filled
+
+
+def _two_pass(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return model({**batch, "x_sc": first_pass(model, batch)})
+
+
+def _clean_target(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with the chain x_1 = x_t + (1 − t) v as target instead of the velocity."""
+    target = clean_estimate(batch["x_t"], batch["velocity"], batch["t"])
+    return {**{key: value for key, value in batch.items() if key != "velocity"}, "clean": target}
+
+
+def _clean(forward: Any) -> Any:
+    def predict(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        answer = forward(model, batch) if forward else model(batch)
+        return {"clean": clean_estimate(batch["x_t"], answer["velocity"], batch["t"])}
+
+    return predict
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that belong to a settings class; other keys of the section belong to the run."""
+    return {key: value for key, value in values.items() if key in kind.__dataclass_fields__ and value is not None}
