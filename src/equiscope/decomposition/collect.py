@@ -87,6 +87,8 @@ class Collector:
         self.caller = Caller(forward)
         self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
         self.collected = Collected()
+        # Position in the data set of the first sample, for batches that carry no ids.
+        self.first_id = 0
 
     def run(self, native: Any, cosets: int, noise_samples: int) -> BatchOrbit:
         """Measure one batch with ``cosets`` cosets a sample and keep its figures."""
@@ -119,7 +121,7 @@ class BatchOrbit:
         self.batch: Batch = as_batch(native)
         check_batch(self.batch, collector.declaration)
         self.device = next(iter(self.batch.fields().values())).device
-        start = len(collector.collected.ids)
+        start = collector.first_id + len(collector.collected.ids)
         field_name = collector.declaration.ids
         raw = self.batch.labels(field_name) if field_name else range(start, start + self.batch.size)
         self.ids = [self._sample_id(i) for i in raw]

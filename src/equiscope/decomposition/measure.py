@@ -10,6 +10,7 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
@@ -72,16 +73,11 @@ def measure(
 
     Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025.
     """
-    declaration = _declaration(declaration, inputs, outputs, target, loss, settings)
-    _check_counts(cosets, noise_samples, seed)
+    declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
+    check_counts(cosets, noise_samples, seed)
     chosen = rotation_set(rotations, declaration.group)
     collector = Collector(model, declaration, forward, chosen, seed)
-    needed = 2 if all(spec.exact for spec in collector.losses.values()) else JACKKNIFE_COSETS
-    if cosets < needed:
-        raise InputError(
-            f"cosets={cosets} is too few: {collector_losses(collector)} needs at least {needed} independent cosets "
-            "for an unbiased split"
-        )
+    check_cosets(cosets, collector.losses)
     with untouched(model):
         for native in _bar(as_batches(batches), progress):
             collector.run(native, cosets, noise_samples)
@@ -94,16 +90,25 @@ def measure(
         "cosets": cosets,
         "seed": seed,
     }
-    notes = hardware_notes(_device(model))
+    notes = hardware_notes(device_of(model))
     return summarise(collector.collected, declaration, collector.losses, design, notes)
 
 
-def collector_losses(collector: Collector) -> str:
-    """The names of the losses, for messages."""
-    return ", ".join(sorted({spec.name for spec in collector.losses.values()}))
+def check_cosets(cosets: int, losses: Mapping[str, Loss]) -> None:
+    """Squared error needs two independent cosets for an unbiased split, other losses four.
+
+    Raises:
+        InputError: for fewer.
+    """
+    needed = 2 if all(spec.exact for spec in losses.values()) else JACKKNIFE_COSETS
+    if cosets < needed:
+        names = ", ".join(sorted({spec.name for spec in losses.values()}))
+        raise InputError(
+            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split"
+        )
 
 
-def _declaration(
+def resolve_declaration(
     declaration: Declaration | None,
     inputs: Mapping[str, Any] | None,
     outputs: Mapping[str, Any] | None,
@@ -111,6 +116,11 @@ def _declaration(
     loss: Any,
     settings: Mapping[str, Any],
 ) -> Declaration:
+    """The declaration given, or made of its fields.
+
+    Raises:
+        InputError: if both or neither are given, or a field is unknown.
+    """
     if declaration is not None:
         if inputs or outputs or target or settings:
             given = [*(["inputs"] if inputs else []), *(["outputs"] if outputs else []), *settings]
@@ -124,13 +134,19 @@ def _declaration(
     return declare(inputs, outputs, target, loss, **settings)
 
 
-def _check_counts(cosets: int, noise_samples: int, seed: int) -> None:
+def check_counts(cosets: int, noise_samples: int, seed: int) -> None:
+    """Integers in range.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
     for name, value, low in (("cosets", cosets, 1), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
 
 
-def _device(model: Any) -> torch.device:
+def device_of(model: Any) -> torch.device:
+    """Where a module's parameters are; the CPU for anything else."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return parameter.device if parameter is not None else torch.device("cpu")
 

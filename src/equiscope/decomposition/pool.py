@@ -130,7 +130,9 @@ class _OutputPool:
         as_given = collected.as_given.get(name)
         self.as_given = float((weights * host(torch.cat(as_given))).mean()) if as_given else math.nan
         floors = host(torch.cat(collected.floors[name]))
-        self.floor = float((weights[: len(floors)] * floors).sum() / weights[: len(floors)].sum())
+        # Some samples only have a floor: the first ones, or, gathered over processes, those that are not NaN.
+        checked = np.flatnonzero(~np.isnan(floors))
+        self.floor = _divide(float((weights[checked] * floors[checked]).sum()), float(weights[checked].sum()))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(values, weights, collected, declaration)
 
