@@ -79,7 +79,7 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
     x = x - (share[..., None] * x).sum(1, keepdim=True)
     covariance = torch.einsum("bn,bni,bnj->bij", share, x, x)
     variances, axes = torch.linalg.eigh(covariance)
-    has_axis = (variances[:, 2] - variances[:, 1] > 1e-9 * variances[:, 2]) & (total > 0)
+    has_axis = (variances[:, 2] - variances[:, 1] > 1e-6 * variances[:, 2]) & (total > 0)
     u = axes[has_axis, :, 2]
     n = u.shape[0]
     if n == 0:

@@ -1,0 +1,116 @@
+"""Relaxed conformers, the jitter's size, MMFF gradients free of RDKit's stale caches, and Langevin statistics."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from equiscope.errors import InputError
+from equiscope.tasks.datasets import conformers
+from equiscope.tasks.datasets.conformers import BOLTZMANN, MMFF, Conformers, embed, jittered, langevin, near_pairs
+from equiscope.tasks.datasets.molecules import Rejected
+
+
+@pytest.fixture(scope="module")
+def ethanol() -> Conformers:
+    return embed("CCO", seed=1, count=3)
+
+
+def test_conformers_are_relaxed_and_bonded(ethanol: Conformers) -> None:
+    assert ethanol.positions.shape == (3, 9, 3)
+    assert ethanol.species.tolist() == [6, 6, 8, 1, 1, 1, 1, 1, 1]
+    assert len(ethanol.bonds) == 8
+    field = MMFF(ethanol.mol)
+    for x in ethanol.positions:
+        assert np.abs(field.gradient(x)).max() < 0.1  # kcal/mol/Å
+        assert near_pairs(ethanol.species, x) == {tuple(sorted(b)) for b in ethanol.bonds.tolist()}
+
+
+def test_embedding_is_a_function_of_the_seed(ethanol: Conformers) -> None:
+    assert np.array_equal(embed("CCO", seed=1).positions, ethanol.positions)
+    assert not np.allclose(embed("CCO", seed=2).positions, ethanol.positions)
+
+
+def test_impossible_stereochemistry_is_rejected() -> None:
+    with pytest.raises(Rejected, match="embedding failed"):
+        embed("F[C@]12CC[C@@](F)(C1)C2", seed=0)
+
+
+def test_changed_bonds_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With a reach of twice the covalent radii, second neighbours look bonded.
+    monkeypatch.setattr(conformers, "BOND_FACTOR", 2.0)
+    with pytest.raises(Rejected, match="bonds changed"):
+        embed("CCO", seed=0)
+
+
+def test_near_pairs_sees_a_broken_and_a_formed_bond(ethanol: Conformers) -> None:
+    x = ethanol.positions[0].copy()
+    x[8] = x[1] + [0.9, 0.0, 0.0]
+    pairs = near_pairs(ethanol.species, x)
+    assert (1, 8) in pairs
+    assert (2, 8) not in pairs
+
+
+def test_mmff_gradient_at_moved_geometries(ethanol: Conformers) -> None:
+    field, rng = MMFF(ethanol.mol), np.random.default_rng(0)
+    for _ in range(3):
+        x = ethanol.positions[0] + 0.1 * rng.normal(size=(9, 3))
+        gradient = field.gradient(x)
+        for atom, axis in [(0, 0), (3, 1), (8, 2)]:
+            step = np.zeros((9, 3))
+            step[atom, axis] = 1e-4
+            slope = (field.energy(x + step) - field.energy(x - step)) / 2e-4
+            assert gradient[atom, axis] == pytest.approx(slope, abs=1e-4)
+
+
+def test_jitter_has_the_stated_size(ethanol: Conformers) -> None:
+    frames = itertools.islice(jittered(ethanol, np.random.default_rng(0)), 3000)
+    shift = np.array([x - ethanol.positions[i % 3] for i, x in enumerate(frames)])
+    # E sigma² of a uniform sigma in [a, b] is (a² + ab + b²)/3; sigma varies between frames, not within one.
+    assert np.mean(shift**2) == pytest.approx((0.03**2 + 0.03 * 0.07 + 0.07**2) / 3, rel=0.02)
+    sigma = np.sqrt(np.mean(shift**2, axis=(1, 2)))
+    uniform = 0.04 / np.sqrt(12)
+    sampling = np.sqrt(np.mean(sigma**2) / (2 * 27))
+    assert np.std(sigma) == pytest.approx(np.hypot(uniform, sampling), rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [300.0, 500.0])
+def test_langevin_equipartition(ethanol: Conformers, temperature: float) -> None:
+    run = conformers._trajectory(
+        ethanol,
+        ethanol.positions[0],
+        np.random.default_rng(3),
+        temperature=temperature,
+        step=0.5,
+        friction=0.02,
+        equilibrate=500,
+        every=20,
+    )
+    mass = np.array([atom.GetMass() for atom in ethanol.mol.GetAtoms()])[:, None]
+    field = MMFF(ethanol.mol)
+    lowest = field.energy(ethanol.positions[0])
+    kinetic, potential = [], []
+    for x, v in itertools.islice(run, 250):
+        kinetic.append(0.5 * (mass * v**2).sum() / conformers.ACCELERATION)
+        potential.append(field.energy(x) - lowest)
+    thermal = 0.5 * BOLTZMANN * temperature
+    assert np.mean(kinetic) == pytest.approx(27 * thermal, rel=0.15)
+    assert np.mean(potential) == pytest.approx(21 * thermal, rel=0.25)
+
+
+def test_langevin_frames(ethanol: Conformers) -> None:
+    def first(seed: int) -> np.ndarray:
+        return np.array(list(itertools.islice(langevin(ethanol, np.random.default_rng(seed), every=20), 4)))
+
+    frames = first(0)
+    assert np.array_equal(frames, first(0))
+    assert not np.allclose(frames, first(1))
+    assert np.abs(frames.mean(1)).max() < 1e-12
+    assert np.isfinite(frames).all()
+    with pytest.raises(InputError, match="positive"):
+        next(langevin(ethanol, np.random.default_rng(0), temperatures=(0.0,)))
+
+
+def test_exploding_dynamics_are_rejected(ethanol: Conformers) -> None:
+    with pytest.raises(Rejected, match="not finite"):
+        next(langevin(ethanol, np.random.default_rng(0), step=1e3))
