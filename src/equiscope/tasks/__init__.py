@@ -1,0 +1,37 @@
+"""The tasks by name, imported only when they are built."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from equiscope.errors import InputError
+from equiscope.tasks.task import Task
+
+TASKS = {
+    "forcefield": "equiscope.tasks.forcefield.task:ForceField",
+    "proteinflow": "equiscope.tasks.proteinflow.task:ProteinFlow",
+}
+
+
+def build(config: Mapping[str, Any]) -> Task:
+    """The task of a configuration, whose key ``task`` names one of :data:`TASKS` or a ``"module:Class"``.
+
+    The class is asked by ``from_config(config)``.
+
+    Raises:
+        InputError: if there is no such task.
+    """
+    name = str(config.get("task"))
+    if name not in TASKS and ":" not in name:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}{meant}")
+    module, _, attribute = TASKS.get(name, name).partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise InputError(f"task {name!r} cannot be loaded: {error}") from error
+    return made.from_config(config)

@@ -1,0 +1,156 @@
+"""The folder of a run: its files, its configuration, and a lock that admits one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.records import plain, write_atomically
+
+# What a run may be continued with differently: these change no figure, only where and how it is shown.
+FREE_KEYS = ("root", "progress", "threads")
+_held: set[Path] = set()
+
+
+class RunFolder:
+    """``root/task/name/`` with ``config.yaml``, ``records.jsonl``, ``checkpoints/last.ckpt``, ``figures/`` and
+    ``report.html``.
+
+    Raises:
+        InputError: if the name is no plain folder name.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], task: str, name: str) -> None:
+        for what, text in (("task", task), ("run", name)):
+            if not text or text in (".", "..") or any(c in text for c in "/\\\0"):
+                raise InputError(f"{what}={text!r} is no folder name: use letters, digits, '-' and '_'")
+        self.name = name
+        self.path = Path(root) / task / name
+        self._lock: int | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def open(self, config: Mapping[str, Any]) -> bool:
+        """Make the folder, take its lock and write or compare ``config.yaml``; True if the run is a new one.
+
+        Raises:
+            RunError: the folder is in use, cannot be written, or belongs to another configuration.
+            IntegrityError: the stored configuration cannot be read.
+        """
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.acquire()
+            if self.config.exists():
+                self.compare(config)
+                return False
+            write_atomically(self.config, yaml.safe_dump(plain(config), sort_keys=False).encode())
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
+        return True
+
+    def stored_config(self) -> dict[str, Any]:
+        """The configuration the run was started with.
+
+        Raises:
+            IntegrityError: if it cannot be read.
+        """
+        try:
+            stored = yaml.safe_load(self.config.read_bytes())
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise IntegrityError(f"{self.config} cannot be read: restore it from a copy") from error
+        if not isinstance(stored, dict):
+            raise IntegrityError(f"{self.config} is damaged: it holds no settings; restore it from a copy")
+        return stored
+
+    def compare(self, config: Mapping[str, Any]) -> None:
+        """Refuse to go on with another configuration.
+
+        Raises:
+            RunError: naming every setting that differs, with its old and new value.
+        """
+        old, new = dict(flatten(self.stored_config())), dict(flatten(plain(config)))
+        differs = [
+            f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
+            for key in sorted(old.keys() | new.keys())
+            if key.split(".")[0] not in FREE_KEYS and old.get(key, _MISSING) != new.get(key, _MISSING)
+        ]
+        if differs:
+            raise RunError(
+                f"run folder {self.path} was started with other settings: {', '.join(differs)}; "
+                "use its settings to go on, or another run=NAME"
+            )
+
+    def acquire(self) -> None:
+        """Take the lock; the system releases it when this process ends, however it ends.
+
+        Raises:
+            RunError: if another process, or this one, already works in the folder.
+        """
+        path = (self.path / ".lock").resolve()
+        # A POSIX record lock is not inherited by child processes, so an orphaned worker cannot keep it. Within
+        # one process it does not exclude, hence the set.
+        if path in _held:
+            raise RunError(f"run folder {self.path} is already in use by this process")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise RunError(
+                f"run folder {self.path} is in use by {holder}: wait for it, or choose another run=NAME"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self._lock = descriptor
+        _held.add(path)
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._lock is not None:
+            _held.discard((self.path / ".lock").resolve())
+            os.close(self._lock)
+            self._lock = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+
+_MISSING = object()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,184 @@
+"""One LightningModule that trains any task: optimiser, learning-rate schedule, gradient clipping, EMA."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from equiscope.errors import InputError, RunError
+from equiscope.records import plain
+from equiscope.runs.batches import Batch, Steps, loader
+from equiscope.tasks.task import Task
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
+# Reading the loss from a GPU stalls it, so there it is looked at once in so many steps.
+GPU_CHECK_EVERY = 25
+
+
+class TaskModule(pl.LightningModule):
+    """Trains ``task.build_model()`` on ``task.training_batch(step)`` by ``task.training_loss``.
+
+    Attributes:
+        net: the trained model.
+        averaged: its exponential moving average, if ``ema`` > 0.
+
+    Args:
+        optimizer: ``name`` (adamw, adam, sgd), ``lr``, ``weight_decay``, ``betas``, ``momentum``.
+        schedule: ``warmup``, ``warmup_factor``, ``min_factor``, see :func:`schedule_factor`.
+        clip: largest norm of the gradient; 0 leaves it alone.
+        ema: decay of the average of the weights that is measured; 0 measures the weights themselves.
+        seed: of the random state each step starts from (dropout).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        max_steps: int,
+        clip: float = 0.0,
+        ema: float = 0.0,
+        seed: int = 0,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= ema < 1:
+            raise InputError(f"trainer.ema must be in [0, 1), got {ema}")
+        self.save_hyperparameters(
+            plain(
+                {
+                    "optimizer": dict(optimizer),
+                    "schedule": dict(schedule),
+                    "max_steps": max_steps,
+                    "clip": clip,
+                    "ema": ema,
+                    "seed": seed,
+                }
+            )
+        )
+        self._task, self._workers = task, workers
+        self._optimizer, self._schedule = dict(optimizer), dict(schedule)
+        self._max_steps, self._clip, self._seed = max_steps, clip, seed
+        self.net = task.build_model()
+        self.averaged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema > 0 else None
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)
+        self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
+
+    @property
+    def measured(self) -> nn.Module:
+        """The model whose figures count: the average of the weights where one is kept."""
+        return self.net if self.averaged is None else self.averaged.module
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = build_optimizer(self.net.parameters(), self._optimizer)
+        factor = schedule_factor(self._max_steps, **self._schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        trainer = self.trainer
+        steps = Steps(self._task, self._max_steps, trainer.global_rank, trainer.world_size)
+        return loader(steps, trainer.global_step, self._workers)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout and the like become a function of (seed, step, process), so a resumed run replays them.
+        key = f"{self._seed} {self.trainer.global_step} {self.trainer.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        losses = self._task.training_loss(self.net, batch)
+        loss = losses["loss"]
+        self._note_bad(loss)
+        return {"loss": loss, **{k: v.detach() for k, v in losses.items() if k != "loss"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        parameters = [p for p in self.net.parameters() if p.grad is not None]
+        limit = self._clip if self._clip > 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        # With 16-bit gradient scaling an infinite norm only means that this step is skipped.
+        if self.trainer.precision != "16-mixed":
+            self._note_bad(norm)
+        if self.device.type == "cpu" or self.trainer.global_step % GPU_CHECK_EVERY == 0:
+            self.check_finite()
+
+    def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
+        super().optimizer_step(*arguments, **settings)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.net)
+
+    def _note_bad(self, value: Tensor) -> None:
+        step = torch.full_like(self._bad_step, self.trainer.global_step)
+        fresh = ~torch.isfinite(value.detach()).all() & (self._bad_step < 0)
+        self._bad_step = torch.where(fresh, step, self._bad_step)
+
+    def check_finite(self) -> None:
+        """Stop a run whose loss or gradient is no longer finite.
+
+        Raises:
+            RunError: naming the step at which it happened.
+        """
+        step = int(self._bad_step)
+        if step >= 0:
+            raise RunError(
+                f"the training loss or its gradient is NaN or infinite at step {step}: lower optimizer.lr "
+                f"(now {self._optimizer.get('lr')}), set trainer.clip, or look for bad labels in the data"
+            )
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """AdamW, Adam or SGD.
+
+    Raises:
+        InputError: for another name.
+    """
+    name, lr = str(settings.get("name")).lower(), float(settings["lr"])
+    decay = float(settings.get("weight_decay", 0.0))
+    betas = tuple(float(b) for b in settings.get("betas", (0.9, 0.999)))
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay)
+    if name == "sgd":
+        momentum = float(settings.get("momentum", 0.0))
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+    raise InputError(f"optimizer.name must be one of {', '.join(OPTIMIZERS)}, got {settings.get('name')!r}")
+
+
+def schedule_factor(
+    max_steps: int, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0
+) -> Callable[[int], float]:
+    """Factor of the learning rate at step s: linear warm-up, then half a cosine.
+
+    With S = max_steps, W = warmup S, w = warmup_factor and m = min_factor,
+
+        s < W:   w + (1 - w) s / W
+        s >= W:  m + (1 - m) (1 + cos(pi (s - W) / (S - W))) / 2
+
+    Raises:
+        InputError: if the share of the warm-up is not in [0, 1).
+    """
+    if not 0 <= warmup < 1:
+        raise InputError(f"schedule.warmup is the share of the steps spent warming up, in [0, 1), got {warmup}")
+    ramp = warmup * max_steps
+
+    def factor(step: int) -> float:
+        if step < ramp:
+            return warmup_factor + (1 - warmup_factor) * step / ramp
+        done = min(1.0, (step - ramp) / max(1.0, max_steps - ramp))
+        return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
+
+    return factor

@@ -1,0 +1,242 @@
+"""Follow a run: training records, and the equivariance error of the probes at log-spaced steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition.measure import measure
+from equiscope.decomposition.result import Result
+from equiscope.errors import InputError, IntegrityError
+from equiscope.records import Record, Records
+from equiscope.runs.clock import Clock
+from equiscope.runs.module import TaskModule
+from equiscope.symmetry.rotations import rotation_set
+from equiscope.tasks.task import Probe
+
+# A training step costs about this many forward passes of its batch: one forward, two for the gradient.
+PASSES_PER_STEP = 3.0
+SPACING = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How probes are measured.
+
+    Attributes:
+        rotations, cosets, seed: as for :func:`equiscope.measure`; the same at every step of a run.
+        points: steps measured, first and last included; None for as many as ``share`` allows.
+        first: the first measured step after 0.
+        share: largest share of the run's time that tracking may take.
+    """
+
+    rotations: str = "T"
+    cosets: int = 2
+    seed: int = 0
+    points: int | None = None
+    first: int = 10
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.points is not None and self.points < 2:
+            raise InputError(f"track.points must be at least 2 (the first and the last step), got {self.points}")
+        if not 0 < self.share < 1:
+            raise InputError(f"track.share must be in (0, 1), got {self.share}")
+        if self.first < 1:
+            raise InputError(f"track.first must be at least 1, got {self.first}")
+
+
+def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
+    """Step 0, then ``points - 1`` log-spaced steps from ``first`` to ``max_steps`` (fewer where they coincide)."""
+    first = min(first, max_steps)
+    if points <= 2 or first == max_steps:
+        return sorted({0, max_steps})
+    ratio = (max_steps / first) ** (1 / (points - 2))
+    return sorted({0, max_steps, *(round(first * ratio**i) for i in range(points - 1))})
+
+
+def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: int, max_steps: int) -> int:
+    """How many steps can be measured within the share q of the run's time, from counts alone.
+
+    One measurement costs C = samples x (rotations + 2) forward passes of a sample, a training step 3 x batch
+    size, so n = q / (1 - q) x 3 x batch size x steps / C: a function of configuration and data, which a
+    restarted run finds again.
+    """
+    cost = 0
+    for probe in probes:
+        passes = settings.cosets * len(rotation_set(settings.rotations, probe.declaration.group)) + 2
+        cost += passes * sum(len(next(iter(batch.values()))) for batch in probe.batches)
+    budget = settings.share / (1 - settings.share) * PASSES_PER_STEP * batch_size * max_steps
+    decades = math.log10(max(10.0, max_steps / settings.first))
+    return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
+
+
+def measure_probe(net: nn.Module, probe: Probe, settings: Settings, progress: bool = False) -> Result:
+    """One probe's result, its batches moved to the model's device."""
+    parameter = next(net.parameters(), None)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    return measure(
+        net,
+        [{k: v.to(device) for k, v in batch.items()} for batch in probe.batches],
+        declaration=probe.declaration,
+        forward=probe.forward,
+        rotations=settings.rotations,
+        cosets=settings.cosets,
+        seed=settings.seed,
+        progress=progress,
+    )
+
+
+def record_probes(
+    records: Records,
+    net: nn.Module,
+    probes: Sequence[Probe],
+    part: str,
+    step: int,
+    settings: Settings,
+    progress: bool = False,
+) -> tuple[list[Record], float]:
+    """Measure what is not yet recorded; the records of this step and the seconds an earlier process spent."""
+    written, spent_before = [], 0.0
+    for probe in probes:
+        identity = {"step": step, "part": part, "probe": probe.name}
+        record = records.find("measure", **identity)
+        if record is None:
+            begun = time.perf_counter()
+            result = measure_probe(net, probe, settings, progress)
+            seconds = time.perf_counter() - begun
+            record = records.append(
+                "measure", **identity, headline=probe.headline, seconds=seconds, result=result.to_dict()
+            )
+        else:
+            spent_before += record["seconds"]
+        written.append(record)
+    return written, spent_before
+
+
+class Tracker(pl.Callback):
+    """Writes train and measure records; keeps the clock.
+
+    Records that a killed process wrote before its last checkpoint was reached again are kept as they are.
+
+    Args:
+        records: the run's records; None on processes other than the first.
+        probes: what is measured along the way.
+        settings: with ``points`` set.
+        log_every: a train record every so many steps, with the means over those steps.
+    """
+
+    def __init__(
+        self,
+        records: Records | None,
+        probes: Sequence[Probe],
+        settings: Settings,
+        clock: Clock,
+        max_steps: int,
+        log_every: int,
+    ) -> None:
+        if settings.points is None:
+            raise InputError("the tracker needs settings.points, see affordable_points")
+        self._records, self._probes, self._settings = records, probes, settings
+        self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
+        self._steps = frozenset(measured_steps(max_steps, settings.points, settings.first))
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self.latest: Record | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Clock, sums since the last train record, and how many records are known to be on disk."""
+        return {
+            "clock": self._clock.state_dict(),
+            "sums": dict(self._sums),
+            "count": self._count,
+            "records": 0 if self._records is None else len(self._records.entries),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        written, due = self._records, state_dict["records"]
+        if written is not None and len(written.entries) < due:
+            raise IntegrityError(
+                f"{written.path} is damaged at line {len(written.entries) + 1}: the checkpoint was saved after "
+                f"{due} records; restore the file from a copy"
+            )
+        self._clock.load_state_dict(state_dict["clock"])
+        self._sums, self._count = dict(state_dict["sums"]), int(state_dict["count"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.start()
+        self._measure_if_due(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._accumulate(outputs)
+        step = trainer.global_step
+        if step % self._log_every == 0 or step == self._max_steps:
+            self._record_training(trainer, step)
+        self._measure_if_due(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.stop()
+
+    def _accumulate(self, outputs: Mapping[str, Tensor]) -> None:
+        # Sums stay on the device in float64: reading them every step would stall a GPU.
+        for name, value in outputs.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
+        self._count += 1
+
+    def _record_training(self, trainer: pl.Trainer, step: int) -> None:
+        means = {
+            name: float(trainer.strategy.reduce(total, reduce_op="mean")) / self._count
+            for name, total in self._sums.items()
+        }
+        self._sums, self._count = {}, 0
+        if self._records is not None:
+            self._records.append_once(
+                "train",
+                {"step": step},
+                seconds=self._clock.train,
+                loss=means.pop("loss"),
+                parts=means,
+                lr=trainer.optimizers[0].param_groups[0]["lr"],
+            )
+
+    def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_step not in self._steps:
+            return
+        assert isinstance(module, TaskModule)
+        module.check_finite()
+        with self._clock.tracking(module.device):
+            if self._records is not None:
+                found, before = record_probes(
+                    self._records, module.measured, self._probes, "track", trainer.global_step, self._settings
+                )
+                self._clock.track += before
+                self.latest = next(record for record in found if record["headline"])
+            trainer.strategy.barrier("tracking")
+
+
+class Checkpoints(pl.Callback):
+    """Saves ``last.ckpt`` every so many steps and at the end, after the records of that step."""
+
+    def __init__(self, path: str, every: int, max_steps: int) -> None:
+        if every < 1:
+            raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
+        self._path, self._every, self._max_steps = path, every, max_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self._every == 0 or step == self._max_steps:
+            assert isinstance(pl_module, TaskModule)
+            pl_module.check_finite()
+            trainer.save_checkpoint(self._path)

@@ -1,0 +1,224 @@
+"""A training run from its configuration to its last record; the same call goes on with a run that was stopped."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from equiscope import tasks
+from equiscope.decomposition.result import Result
+from equiscope.errors import InputError, RunError
+from equiscope.records import Record, Records, plain
+from equiscope.runs import progress
+from equiscope.runs.checkpoint import VerifiedCheckpointIO
+from equiscope.runs.clock import Clock
+from equiscope.runs.folder import RunFolder
+from equiscope.runs.module import TaskModule
+from equiscope.runs.tracker import (
+    Checkpoints,
+    Settings,
+    Tracker,
+    affordable_points,
+    measured_steps,
+    record_probes,
+)
+from equiscope.tasks.task import Task
+
+# Handed to pytorch_lightning.Trainer as they are.
+TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
+# Fields of a Result that records hold as null where they are NaN.
+_NUMBERS = {field.name for field in fields(Result) if field.type == "float"}
+_PACKAGES = ("equiscope", "torch", "pytorch-lightning", "e3nn", "numpy")
+
+
+def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFolder:
+    """Train, track, measure; everything in ``root/task/run/``.
+
+    A run that was stopped at any instant goes on from its last checkpoint with the same configuration; on one
+    CPU thread it ends with the same weights and records (times exempt) as one that was never stopped.
+
+    Args:
+        config: the resolved configuration, see ``conf/config.yaml``.
+        show_progress: bars on or off; None for bars in a terminal only.
+
+    Raises:
+        RunError: the folder is in use or belongs to another configuration; the loss is not finite.
+        IntegrityError: damaged records or checkpoint.
+        InputError, DataError: from the task.
+    """
+    for key in ("task", "run", "root", "trainer", "track", "final", "optimizer", "schedule", "batch_size", "seed"):
+        if config.get(key) is None:
+            raise InputError(f"the configuration has no {key!r}: give {key}=…")
+    progress.quiet()
+    if config.get("threads"):
+        torch.set_num_threads(int(config["threads"]))
+    show = progress.shown(show_progress)
+    task = tasks.build(config)
+    folder = RunFolder(config["root"], task.name, config["run"])
+    if rank_zero_only.rank:
+        _run(config, folder, task, None, show=False)
+        return folder
+    folder.open(config)
+    try:
+        with Records(folder.records) as records:
+            if records.torn:
+                warnings.warn(
+                    f"{folder.records}: the last line was torn ({len(records.torn)} bytes of a record that was "
+                    "being written); it is set aside beside the file and made again"
+                )
+            if records.find("end") is None:
+                _run(config, folder, task, records, show)
+    finally:
+        folder.release()
+    return folder
+
+
+def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Records | None, show: bool) -> None:
+    clock = Clock()
+    task.prepare(progress=show)
+    options = config["trainer"]
+    max_steps = int(options["max_steps"])
+    module = TaskModule(
+        task,
+        config["optimizer"],
+        config["schedule"],
+        max_steps=max_steps,
+        clip=float(options.get("clip") or 0.0),
+        ema=float(options.get("ema") or 0.0),
+        seed=int(config["seed"]),
+        workers=int(options.get("workers") or 0),
+    )
+    probes = task.probes("track")
+    settings = Settings(**config["track"])
+    if settings.points is None:
+        points = affordable_points(probes, settings, int(config["batch_size"]), max_steps)
+        settings = replace(settings, points=points)
+    tracker = Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
+    checkpoints = Checkpoints(str(folder.checkpoint), int(options["checkpoint_every"]), max_steps)
+    trainer = _trainer(options, max_steps, [tracker, checkpoints, progress.Bar(tracker, max_steps, show)])
+    if records is not None:
+        _open_records(records, config, task, module, trainer, settings)
+    _fit(trainer, module, folder)
+    if records is not None:
+        _finish(records, config, task, module, trainer, clock, show)
+
+
+def _trainer(options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
+    try:
+        return pl.Trainer(
+            max_steps=max_steps,
+            max_epochs=-1,
+            callbacks=callbacks,
+            plugins=[VerifiedCheckpointIO()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            **{key: options[key] for key in TRAINER_KEYS if options.get(key) is not None},
+        )
+    except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
+        raise InputError(f"the Trainer refuses trainer.*: {error}") from error
+
+
+def _open_records(
+    records: Records,
+    config: Mapping[str, Any],
+    task: Task,
+    module: TaskModule,
+    trainer: pl.Trainer,
+    settings: Settings,
+) -> None:
+    """Run and data records of a new run; a resume record of one that goes on."""
+    if records.find("run") is not None:
+        steps = [record["step"] for record in records.entries if record["kind"] == "train"]
+        records.append("resume", step=max(steps, default=0), time=time.time(), torn_bytes=len(records.torn))
+    else:
+        records.append(
+            "run",
+            name=config["run"],
+            task=task.name,
+            model=config.get("model", {}).get("name", type(module.net).__name__),
+            parameters=sum(p.numel() for p in module.net.parameters()),
+            config=config,
+            versions={**_versions(), "python": platform.python_version()},
+            threads=torch.get_num_threads(),
+            device=str(trainer.strategy.root_device),
+            processes=trainer.world_size,
+            measured_steps=measured_steps(int(config["trainer"]["max_steps"]), settings.points, settings.first),
+            reference=task.reference(),
+            time=time.time(),
+        )
+    if records.find("data") is None:
+        records.append("data", **plain(task.describe(), "data"))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
+    checkpoint = str(folder.checkpoint) if folder.checkpoint.exists() else None
+    try:
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into exit code 1.
+        raise KeyboardInterrupt from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.global_step < int(trainer.max_steps):
+        raise RunError(f"training stopped at step {trainer.global_step} of {trainer.max_steps}: run it again to go on")
+
+
+def _finish(
+    records: Records,
+    config: Mapping[str, Any],
+    task: Task,
+    module: TaskModule,
+    trainer: pl.Trainer,
+    clock: Clock,
+    show: bool,
+) -> None:
+    """The final figure on its independent set, and the end record."""
+    step = trainer.global_step
+    net = module.measured.to(trainer.strategy.root_device)
+    record_probes(records, net, task.probes("final"), "final", step, Settings(**config["final"]), progress=show)
+    records.append(
+        "end",
+        step=step,
+        train_seconds=clock.train,
+        track_seconds=clock.track,
+        track_share=clock.share,
+        wall_seconds=clock.wall,
+    )
+
+
+def headline(records: list[Record]) -> str:
+    """One line for the terminal: the final percent with its interval and R².
+
+    Raises:
+        RunError: if the run has no final figure yet.
+    """
+    final = [r for r in records if r["kind"] == "measure" and r["part"] == "final" and r["headline"]]
+    if not final:
+        raise RunError("the run has no final figure yet: start it again with the same command to finish it")
+    stored = {k: math.nan if v is None and k in _NUMBERS else v for k, v in final[-1]["result"].items()}
+    return str(Result.from_dict(stored)).splitlines()[0]

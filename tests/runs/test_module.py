@@ -1,0 +1,70 @@
+"""Optimisers, the learning-rate schedule, clipping and the average of the weights."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from equiscope.errors import InputError
+from equiscope.runs.module import TaskModule, build_optimizer, schedule_factor
+from tests.runs.toy import Toy
+
+
+def test_schedule_closed_form():
+    factor = schedule_factor(100, warmup=0.2, warmup_factor=0.1, min_factor=0.5)
+    assert factor(0) == pytest.approx(0.1, abs=1e-15)
+    assert factor(10) == pytest.approx(0.55, abs=1e-15)
+    assert factor(20) == pytest.approx(1.0, abs=1e-15)
+    assert factor(60) == pytest.approx(0.75, abs=1e-15)
+    assert factor(80) == pytest.approx(0.5 + 0.25 * (1 + math.cos(0.75 * math.pi)), abs=1e-15)
+    assert factor(100) == pytest.approx(0.5, abs=1e-15)
+    assert schedule_factor(100)(0) == 1.0
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0])
+def test_schedule_refuses(warmup):
+    with pytest.raises(InputError, match=r"schedule\.warmup"):
+        schedule_factor(100, warmup=warmup)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
+def test_optimizers(name, kind):
+    made = build_optimizer(nn.Linear(2, 2).parameters(), {"name": name, "lr": 0.1, "weight_decay": 0.01})
+    assert type(made).__name__ == kind
+    assert made.param_groups[0]["lr"] == 0.1
+    assert made.param_groups[0]["weight_decay"] == 0.01
+
+
+def test_unknown_optimizer():
+    with pytest.raises(InputError, match="adamw, adam, sgd"):
+        build_optimizer([], {"name": "lion", "lr": 1.0})
+
+
+def _module(**settings):
+    return TaskModule(Toy(0, 4), {"name": "sgd", "lr": 0.1}, {}, max_steps=10, **settings)
+
+
+def test_initial_weights_and_what_is_measured():
+    plain, averaged = _module(), _module(ema=0.9)
+    assert plain.measured is plain.net
+    assert averaged.measured is not averaged.net
+    for a, b in zip(plain.net.parameters(), averaged.measured.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any(p.requires_grad for p in averaged.measured.parameters())
+
+
+def test_average_is_the_exponential_one():
+    module = _module(ema=0.75)
+    weight, expected = module.net[0].weight, None
+    for value in (1.0, 2.0, 4.0):
+        with torch.no_grad():
+            weight.fill_(value)
+        module.averaged.update_parameters(module.net)
+        expected = value if expected is None else 0.75 * expected + 0.25 * value
+    assert torch.allclose(module.measured[0].weight, torch.full_like(weight, expected), rtol=1e-6, atol=0)
+
+
+def test_ema_out_of_range():
+    with pytest.raises(InputError, match=r"trainer\.ema"):
+        _module(ema=1.0)

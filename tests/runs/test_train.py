@@ -1,0 +1,193 @@
+"""Whole runs of a toy task: what is written, resuming after SIGKILL bit for bit, and faults."""
+
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+import torch
+
+from equiscope import records
+from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.runs import train as runs
+from equiscope.runs.checkpoint import load
+from equiscope.runs.folder import RunFolder
+from tests.runs import toy
+
+
+def _train(root, **changes):
+    return runs.train(toy.config(root, **changes), show_progress=False)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nobody disturbed."""
+    return _train(tmp_path_factory.mktemp("whole"))
+
+
+def _timeless(folder, kinds=("train", "measure")):
+    times = ("n", "sha", "seconds")
+    return [
+        {k: v for k, v in record.items() if k not in times}
+        for record in records.read(folder.records)
+        if record["kind"] in kinds
+    ]
+
+
+def _same_bits(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same_bits(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_same_bits, a, b))
+    return a == b
+
+
+def _assert_same_end(folder, whole):
+    mine, theirs = load(folder.checkpoint), load(whole.checkpoint)
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert _same_bits(mine[part], theirs[part]), part
+    order = lambda record: (record["kind"], record["step"], record.get("part", ""))  # noqa: E731
+    assert sorted(_timeless(folder), key=order) == sorted(_timeless(whole), key=order)
+
+
+def _die_in_child(root, event=None, after=None):
+    """Train in a child process that is killed at its n-th durable write, or after some seconds."""
+    child = os.fork()
+    if child == 0:
+        if event is not None:
+            toy.kill_at(event)
+        else:
+            threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        try:
+            _train(root)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_records_of_a_run(whole):
+    book = records.read(whole.records)
+    kinds = [record["kind"] for record in book]
+    assert kinds[:3] == ["run", "data", "measure"]
+    assert kinds[-2:] == ["measure", "end"]
+    steps = [r["step"] for r in book if r["kind"] == "measure" and r["part"] == "track"]
+    assert steps == book[0]["measured_steps"] == [0, 3, 5, 8, 14, 24, 40]
+    assert [r["step"] for r in book if r["kind"] == "train"] == list(range(5, 41, 5))
+    end = book[-1]
+    assert end["step"] == 40
+    assert end["train_seconds"] + end["track_seconds"] <= end["wall_seconds"]
+    assert book[0]["parameters"] == 3 * 32 + 32 + 32 * 3 + 3
+    assert "% of the loss is equivariance error" in runs.headline(book)
+    assert not list(whole.path.rglob("*.tmp"))
+
+
+def test_training_learns(whole):
+    results = [r["result"] for r in records.read(whole.records) if r["kind"] == "measure"]
+    assert results[-1]["r2"] > 0.9 > 0.5 > results[0]["r2"]
+
+
+def test_a_finished_run_is_left_alone(whole):
+    before = whole.records.read_bytes()
+    again = runs.train(whole.stored_config(), show_progress=False)
+    assert again.records.read_bytes() == before
+
+
+@pytest.mark.parametrize("event", [1, 6, 15, 26, 33, 41, 44, 47, 60, 70, 78, 82])
+def test_killed_at_a_write_and_resumed(tmp_path, whole, event):
+    assert _die_in_child(tmp_path, event) == -signal.SIGKILL
+    _assert_same_end(_train(tmp_path), whole)
+
+
+def test_killed_again_and_again(tmp_path, whole):
+    for event in (30, 30, 3, 12):
+        assert _die_in_child(tmp_path, event) == -signal.SIGKILL
+    folder = _train(tmp_path)
+    _assert_same_end(folder, whole)
+    assert sum(r["kind"] == "resume" for r in records.read(folder.records)) >= 3
+
+
+@pytest.mark.parametrize("after", [0.08, 0.17, 0.23])
+def test_killed_at_any_time_and_resumed(tmp_path, whole, after):
+    _die_in_child(tmp_path, after=after)
+    _assert_same_end(_train(tmp_path), whole)
+
+
+def test_the_comparison_can_fail(tmp_path, whole):
+    other = _train(tmp_path, seed=1)
+    with pytest.raises(AssertionError):
+        _assert_same_end(other, whole)
+
+
+def _interrupted(tmp_path):
+    assert _die_in_child(tmp_path, 60) == -signal.SIGKILL
+    folder = RunFolder(tmp_path, "toy", "a")
+    assert folder.checkpoint.exists()
+    return folder
+
+
+def test_torn_record_is_reported_and_replayed(tmp_path, whole):
+    folder = _interrupted(tmp_path)
+    with open(folder.records, "ab") as file:
+        file.write(b'{"n": 99, "kind": "tra')
+    with pytest.warns(UserWarning, match="torn"):
+        _train(tmp_path)
+    _assert_same_end(folder, whole)
+    resumed = [r for r in records.read(folder.records) if r["kind"] == "resume"]
+    assert [r["torn_bytes"] for r in resumed] == [22]
+
+
+def test_damaged_checkpoint_stops(tmp_path):
+    folder = _interrupted(tmp_path)
+    content = bytearray(folder.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 4
+    folder.checkpoint.write_bytes(content)
+    with pytest.raises(IntegrityError, match="SHA-256"):
+        _train(tmp_path)
+
+
+def test_lost_records_stop(tmp_path):
+    folder = _interrupted(tmp_path)
+    lines = folder.records.read_bytes().splitlines(keepends=True)
+    folder.records.write_bytes(b"".join(lines[:4]))
+    (folder.path / "records.jsonl.count").unlink()
+    with pytest.raises(IntegrityError, match="damaged at line 6: the checkpoint was saved after"):
+        _train(tmp_path)
+
+
+def test_other_settings_are_refused(tmp_path, whole):
+    root = tmp_path / "copy"
+    shutil.copytree(whole.path.parents[1], root)
+    with pytest.raises(RunError, match=r"optimizer\.lr \(was 0\.01, now 0\.02\)"):
+        _train(root, optimizer__lr=0.02)
+
+
+def test_nan_loss_names_the_step(tmp_path):
+    with pytest.raises(RunError, match="NaN or infinite at step 23: lower"):
+        _train(tmp_path, data={"nan_at": 23})
+    assert load(RunFolder(tmp_path, "toy", "a").checkpoint)["global_step"] == 20
+
+
+def test_the_lock_is_given_back_after_a_fault(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RunError, match="NaN"):
+            _train(tmp_path, data={"nan_at": 0})
+
+
+def test_missing_settings(tmp_path):
+    with pytest.raises(InputError, match="no 'run'"):
+        _train(tmp_path, run=None)
+
+
+def test_trainer_settings_pass_through(tmp_path):
+    with pytest.raises(InputError, match=r"the Trainer refuses trainer\.\*"):
+        _train(tmp_path, trainer__accelerator="abacus")
+
+
+def test_nothing_is_printed_without_a_terminal(tmp_path, capfd):
+    _train(tmp_path, trainer__max_steps=6)
+    out = capfd.readouterr()
+    assert out.out == ""
+    assert out.err == ""
