@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from equiscope.errors import DataError
+from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.processes import THREAD_VARIABLES, available_cores, exclusive, ordered
 
 SCRIPT = """
 import time
 from equiscope.tasks.datasets.processes import ordered
-if __name__ == "__main__":
-    for job, pid in ordered(GETPID, [0], 1):
-        print(pid, flush=True)
-        time.sleep(60)
-""".replace("GETPID", "__import__('tests.tasks.datasets.test_processes', fromlist=['pid']).pid")
+from tests.tasks.datasets.test_processes import pid
+for job, worker in ordered(pid, [0], 1):
+    print(worker, flush=True)
+    time.sleep(60)
+"""
 
 
 def slow_first(job: int) -> tuple[int, list[str | None]]:
@@ -41,6 +41,7 @@ def test_results_come_in_order_from_one_thread_each(monkeypatch: pytest.MonkeyPa
     assert [job for job, _ in results] == list(range(12))
     assert [square for _, (square, _) in results] == [i * i for i in range(12)]
     assert all(threads == ["1", "1", "1"] for _, (_, threads) in results)
+    assert sys.modules["__main__"].__spec__ is not None or sys.modules["__main__"].__file__ is not None
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "OPENBLAS_NUM_THREADS" not in os.environ
 
@@ -50,10 +51,16 @@ def test_a_dead_worker_is_a_clear_error() -> None:
         list(ordered(die, [0], 1))
 
 
-def test_workers_end_with_a_killed_parent() -> None:
+def test_a_script_without_guard_works_and_its_workers_end_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(SCRIPT)
     root = Path(__file__).parents[3]
     parent = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
@@ -68,6 +75,14 @@ def test_workers_end_with_a_killed_parent() -> None:
 def _runs(process: int) -> bool:
     status = Path(f"/proc/{process}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_function_of_the_script_itself_is_refused() -> None:
+    def inside(job: int) -> None: ...
+
+    inside.__module__ = "__main__"
+    with pytest.raises(InputError, match="inside must stand in an importable module"):
+        list(ordered(inside, [0], 1))
 
 
 def test_available_cores() -> None:

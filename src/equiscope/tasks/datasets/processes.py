@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -14,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from equiscope.errors import DataError
+from equiscope.errors import DataError, InputError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AHEAD = 4
@@ -31,31 +32,32 @@ def available_cores() -> int:
 def ordered(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[tuple[Any, Any]]:
     """(job, function(job)) in the order of the jobs; a caller that stops early cancels the rest.
 
-    Processes are spawned, so ``function`` and jobs must pickle, and a script must call this under
-    ``if __name__ == "__main__":``.
+    Processes are spawned, so ``function`` must stand in an importable module and jobs must pickle. They do
+    not run the caller's script again, so that it needs no ``if __name__ == "__main__":``.
 
     Raises:
         DataError: a worker process died.
+        InputError: ``function`` is defined in the script itself.
         Exception: whatever ``function`` raised.
     """
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
+    if function.__module__ == "__main__":
+        raise InputError(f"{function.__name__} must stand in an importable module, not in the script itself")
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
     waiting: deque[tuple[Any, Future[Any]]] = deque()
     try:
-        with one_thread_each():
-            for job in jobs:
+        for job in jobs:
+            # A submission may start a process.
+            with one_thread_each(), _without_script():
                 waiting.append((job, pool.submit(function, job)))
-                if len(waiting) > AHEAD * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
+            if len(waiting) > AHEAD * workers:
                 first, future = waiting.popleft()
                 yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process died (killed, out of memory, or a script that starts the work outside "
-            '`if __name__ == "__main__":`); call it again'
+            "a worker process died (killed, or out of memory); what is finished is kept, call it again"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -74,6 +76,18 @@ def one_thread_each() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the running script from multiprocessing, which would import it in every new process."""
+    main = sys.modules["__main__"].__dict__
+    before = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    main.update(dict.fromkeys(before))
+    try:
+        yield
+    finally:
+        main.update(before)
 
 
 @contextlib.contextmanager

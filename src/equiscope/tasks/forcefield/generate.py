@@ -112,7 +112,7 @@ def generate(config: ForceFieldData, workers: int | None = None, progress: bool 
     a function of the seed and its line in the SMILES file alone, so the bytes depend neither on ``workers``
     nor on whether an earlier call was killed: finished molecules are kept in ``<path>.parts/`` until the file
     is whole. (Another CPU type or another version of RDKit or tblite may change the last digits.) Two calls
-    for one path wait for one another. Processes are spawned: call it under ``if __name__ == "__main__":``.
+    for one path wait for one another.
 
     Args:
         config: what to make.
@@ -146,9 +146,7 @@ def _check_same(path: Path, config: ForceFieldData) -> None:
         if found.get(name) != value
     ]
     if differs:
-        raise DataError(
-            f"{path} was made with {', '.join(differs)}; give another path, or delete it to make it anew"
-        )
+        raise DataError(f"{path} was made with {', '.join(differs)}; give another path, or delete it to make it anew")
 
 
 def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> None:
@@ -164,9 +162,7 @@ def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> N
         "source": {"file": source.name, "sha256": digest},
         "method": "GFN2-xTB (tblite)",
         "units": {"positions": "Å", "energy": "eV", "forces": "eV/Å"},
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("numpy", "rdkit", "scipy", "tblite")
-        },
+        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "rdkit", "scipy", "tblite")},
     }
     parts = path.with_name(f"{path.name}.parts")
     jobs = _jobs(config, accepted, quota, parts, metadata)
@@ -233,9 +229,7 @@ def make_shard(job: Job) -> None:
     with suppress(DataError, IntegrityError):
         if store.read(job.shard)[1]["fingerprint"] == job.fingerprint:
             return
-    made = sample_molecule(
-        job.molecule, job.frames, seed=job.seed, sampler=job.sampler, orientation=job.orientation
-    )
+    made = sample_molecule(job.molecule, job.frames, seed=job.seed, sampler=job.sampler, orientation=job.orientation)
     store.write(job.shard, made.arrays(), {"fingerprint": job.fingerprint, "counts": made.counts})
 
 
