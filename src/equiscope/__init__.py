@@ -1,5 +1,8 @@
 """equiscope: how much of a model's loss is there only because it has not learned 3D rotation symmetry perfectly."""
 
+import importlib
+from typing import Any
+
 from equiscope import errors
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.result import Result
@@ -7,4 +10,38 @@ from equiscope.decomposition.twirled import Twirled
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
 __version__ = "0.1.0"
-__all__ = ["Declaration", "Input", "Output", "Result", "Twirled", "errors", "measure"]
+__all__ = [
+    "Declaration",
+    "EquivarianceError",
+    "EquivarianceTracker",
+    "Input",
+    "Output",
+    "Result",
+    "Twirled",
+    "adapters",
+    "errors",
+    "measure",
+    "testing",
+]
+
+# Loaded on first use, so that `import equiscope` needs neither the time nor the extras of the libraries behind them.
+_LAZY = {
+    "EquivarianceError": ("equiscope.decomposition.metric", "EquivarianceError"),
+    "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
+    "adapters": ("equiscope.adapters", None),
+    "testing": ("equiscope.testing", None),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'equiscope' has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    loaded = importlib.import_module(module)
+    value = loaded if attribute is None else getattr(loaded, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

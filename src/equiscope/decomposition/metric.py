@@ -1,0 +1,206 @@
+"""The measure as a torchmetrics metric: fed batch by batch, over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from torchmetrics import Metric
+    from torchmetrics.utilities import dim_zero_cat
+except ImportError as error:  # pragma: no cover - exercised in a subprocess
+    raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
+
+from equiscope.decomposition.collect import Caller, Collector
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.measure import NOISE_SAMPLES, check_cosets, check_counts, resolve_declaration
+from equiscope.decomposition.noise import hardware_notes
+from equiscope.decomposition.pool import summarise
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.result import Result
+from equiscope.decomposition.tables import Layout, Table
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import rotation_set
+
+
+class EquivarianceError(Metric):
+    """Percent of a loss that is equivariance error, 100 mean(equivariance) / mean(total), batch by batch.
+
+    The state is per sample and keyed by id (``Declaration.ids``): the duplicates with which a distributed sampler
+    pads its shards count once, clusters may straddle processes, and figures do not depend on how samples are
+    sharded. ``compute()`` gathers over processes like any torchmetrics metric.
+
+    Args:
+        declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed, settings: as for
+            :func:`equiscope.measure`.
+        noise_samples: samples of each process used for the numerical noise floor; the floor alone depends on the
+            sharding.
+        metric_arguments: keyword arguments of ``torchmetrics.Metric``.
+
+    Clusters that are not integers are named by 63 bits of a hash in ``result().per_sample.clusters``.
+
+    Raises:
+        InputError: as :func:`equiscope.measure`; and in ``update`` for samples without ids in a distributed run, in
+            ``compute`` if nothing was measured, two samples share an id, or the model changed between updates.
+
+    Example:
+        >>> metric = EquivarianceError(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="forces", ids="id")
+        >>> for batch in loader: metric.update(model, batch)  # doctest: +SKIP
+        >>> metric.compute(), metric.result().r2              # doctest: +SKIP
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 100.0
+
+    def __init__(
+        self,
+        declaration: Declaration | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        target: str | None = None,
+        loss: Any = "mse",
+        forward: Callable[[Any, Any], Any] | None = None,
+        rotations: str = "T",
+        cosets: int = 2,
+        seed: int = 0,
+        noise_samples: int = NOISE_SAMPLES,
+        metric_arguments: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ):
+        super().__init__(**(metric_arguments or {}))
+        self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
+        check_counts(cosets, noise_samples, seed)
+        self.losses = {name: find_loss(spec.loss) for name, spec in self.declaration.outputs.items()}
+        check_cosets(cosets, self.losses)
+        self.rotations, self.cosets, self.seed, self.noise_samples = rotations, cosets, seed, noise_samples
+        self._set = rotation_set(rotations, self.declaration.group)
+        self._layout = Layout(self.declaration, self.losses)
+        self._caller = Caller(forward)
+        self._noise_checked = 0
+        self._result: Result | None = None
+        for name in ("ids", "clusters", "figures"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+        for name in self._layout.with_labels:
+            self.add_state(_owners(name), [], dist_reduce_fx="cat")
+            self.add_state(_labels(name), [], dist_reduce_fx="cat")
+        self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, model: Any, batch: Any, first_id: int | None = None) -> None:
+        """Measure one batch; the model is left as it was.
+
+        Args:
+            model: called as ``model(batch)`` in eval mode, or through ``forward(model, batch)``.
+            batch: a dict of tensors, samples first, or a batch an adapter registered.
+            first_id: position in the data set of the batch's first sample, where samples carry no ids; by default
+                the number of samples seen so far.
+        """
+        self._append(self._measured(model, batch, first_id))
+
+    def forward(self, model: Any, batch: Any, first_id: int | None = None) -> Tensor:
+        """Measure one batch, add it to the state, and return this batch's own percent (this process alone)."""
+        # torchmetrics' forward would run the orbit twice or lose count of the samples.
+        table = self._measured(model, batch, first_id)
+        self._append(table)
+        self._computed = None
+        self._update_count += 1
+        self._forward_cache = self._percent(self._summary(table))
+        return self._forward_cache
+
+    def compute(self) -> Tensor:
+        """The percent of everything measured, a float64 scalar; NaN without labels."""
+        self._result = self._summary(self._table())
+        return self._percent(self._result)
+
+    def result(self) -> Result:
+        """The full :class:`Result` behind :meth:`compute`; like it, a call that every process must make."""
+        self.compute()
+        assert self._result is not None
+        return self._result
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        super().reset()
+        self._noise_checked, self._result = 0, None
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather over processes; a process that measured nothing takes part with an empty table."""
+        if not self.figures:
+            self._append(self._layout.empty(self.device))
+        super().sync(*args, **kwargs)
+
+    def _measured(self, model: Any, batch: Any, first_id: int | None) -> Table:
+        collector = Collector(model, self.declaration, None, self._set, self.seed)
+        collector.caller = self._caller
+        collector.first_id = self._first_id(first_id)
+        collector.collected.noise_checked = self._noise_checked
+        before = self._caller.calls
+        with untouched(model):
+            collector.run(batch, self.cosets, self.noise_samples)
+        self._noise_checked = collector.collected.noise_checked
+        self.model_calls = self.model_calls + (self._caller.calls - before)
+        return self._layout.pack(collector.collected, self.device)
+
+    def _first_id(self, given: int | None) -> int:
+        if given is not None:
+            return given
+        world = torch.distributed.get_world_size() if _distributed() else 1
+        if self.declaration.ids is None and world > 1:
+            raise InputError(
+                f"samples need ids in a run of {world} processes, so that rotations follow the sample and padded "
+                "duplicates count once: declare ids='id', or give update(..., first_id=position in the data set)"
+            )
+        return sum(len(part) for part in self.ids)
+
+    def _append(self, table: Table) -> None:
+        self.ids.append(table.ids)
+        self.clusters.append(table.clusters)
+        self.figures.append(table.figures)
+        for name in self._layout.with_labels:
+            getattr(self, _owners(name)).append(table.owners[name])
+            getattr(self, _labels(name)).append(table.labels[name])
+
+    def _table(self) -> Table:
+        if len(self.figures) == 0 or len(dim_zero_cat(self.ids)) == 0:
+            raise InputError("nothing was measured: call update(model, batch) before compute()")
+        names = self._layout.with_labels
+        return Table(
+            dim_zero_cat(self.ids),
+            dim_zero_cat(self.clusters),
+            dim_zero_cat(self.figures),
+            {name: dim_zero_cat(getattr(self, _owners(name))) for name in names},
+            {name: dim_zero_cat(getattr(self, _labels(name))) for name in names},
+        )
+
+    def _summary(self, table: Table) -> Result:
+        design = {
+            "passes": self.cosets * len(self._set),
+            "model_calls": int(self.model_calls),
+            "rotations": self.rotations,
+            "cosets": self.cosets,
+            "seed": self.seed,
+        }
+        collected = self._layout.unpack(table)
+        return summarise(collected, self.declaration, self.losses, design, hardware_notes(self.device))
+
+    def _percent(self, result: Result) -> Tensor:
+        return torch.tensor(result.percent, dtype=torch.float64, device=self.device)
+
+
+def _owners(name: str) -> str:
+    return f"owners_{name}"
+
+
+def _labels(name: str) -> str:
+    return f"labels_{name}"
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
