@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
-from equiscope.tasks.task import Task
+
+if TYPE_CHECKING:
+    # A process that makes data needs neither torch nor the seconds of its import.
+    from equiscope.tasks.task import Task
 
 TASKS = {
     "forcefield": "equiscope.tasks.forcefield.task:ForceField",
