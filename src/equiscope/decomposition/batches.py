@@ -147,8 +147,8 @@ def _dense(batch: Mapping[str, Any]) -> Batch:
 
 
 def as_batches(batches: Any) -> Iterable[Any]:
-    """The iterable of batches; a single mapping is refused with the remedy."""
-    if isinstance(batches, Mapping):
+    """The iterable of batches; a single batch is refused with the remedy."""
+    if as_batch.dispatch(type(batches)) is not as_batch.dispatch(object):
         raise InputError("batches must be an iterable of batches, got one batch: write [batch]")
     if not isinstance(batches, Iterable):
         raise InputError(f"batches must be an iterable of batches, got {type(batches).__name__}")
