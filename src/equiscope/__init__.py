@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from equiscope import errors
+from equiscope.decomposition.compare import Comparison, compare
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.twirled import Twirled
@@ -11,6 +12,7 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "Declaration",
     "EquivarianceError",
     "EquivarianceTracker",
@@ -19,6 +21,7 @@ __all__ = [
     "Result",
     "Twirled",
     "adapters",
+    "compare",
     "errors",
     "measure",
     "testing",

@@ -171,7 +171,9 @@ def test_contributions_of_several_outputs_add_up():
     parts = result.outputs
     assert sum(p.contribution_percent for p in parts.values()) == pytest.approx(result.percent, rel=1e-12)
     assert result.total == pytest.approx(0.3 * parts["energy"].total + 2 * parts["forces"].total, rel=1e-12)
-    alone = eq.measure(EnergyAndForces(), [batch], inputs={"pos": "1o"}, outputs={"forces": outputs["forces"]}, fixed=["e"])
+    alone = eq.measure(
+        EnergyAndForces(), [batch], inputs={"pos": "1o"}, outputs={"forces": outputs["forces"]}, fixed=["e"]
+    )
     assert parts["forces"].percent == pytest.approx(alone.percent, rel=1e-12)
 
 

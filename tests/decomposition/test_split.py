@@ -25,7 +25,9 @@ def function(x):
 def repeats(name, cosets, chosen_loss=LOSSES["mse"], count=REPEATS, target=Y):
     """``count`` independent estimates for one sample, each with its own rotations."""
     chosen = rotation_set(name)
-    split = OutputSplit(Rows(torch.arange(count), None, 1, count), action("1o"), chosen_loss, target.expand(count, 1, 3))
+    split = OutputSplit(
+        Rows(torch.arange(count), None, 1, count), action("1o"), chosen_loss, target.expand(count, 1, 3)
+    )
     for stream in range(cosets):
         shift = haar_keyed(11, range(count), stream)
         for matrix, weight in zip(chosen.matrices, chosen.weights.tolist(), strict=True):
@@ -42,7 +44,17 @@ def z_score(values, truth):
 
 @pytest.mark.parametrize(
     ("name", "cosets"),
-    [("haar", 2), ("haar", 10), ("D2", 2), ("D2", 3), ("T", 2), ("O", 2), ("I", 2), ("superfibonacci-24", 2), ("lebedev-3", 2)],
+    [
+        ("haar", 2),
+        ("haar", 10),
+        ("D2", 2),
+        ("D2", 3),
+        ("T", 2),
+        ("O", 2),
+        ("I", 2),
+        ("superfibonacci-24", 2),
+        ("lebedev-3", 2),
+    ],
 )
 def test_every_set_is_exactly_unbiased(name, cosets):
     truth = brute_split(function, X, Y, "lebedev-35")

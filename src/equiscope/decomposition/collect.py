@@ -13,6 +13,7 @@ from equiscope.decomposition import noise
 from equiscope.decomposition.batches import Batch, as_batch
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import Forward, check_batch, input_rows, predict, rows_of, twisted
+from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import OutputSplit, SampleValues
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
@@ -73,17 +74,27 @@ class Collected:
     as_given: dict[str, list[Tensor]] = field(default_factory=dict)
     targets: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
     floors: dict[str, list[Tensor]] = field(default_factory=dict)
+    powers: dict[str, list[Tensor]] = field(default_factory=dict)
     axes: list[Tensor] = field(default_factory=list)
     noise_checked: int = 0
+    float64_change: float | None = None
 
 
 class Collector:
     """Runs a model over batches and keeps per-sample figures; :func:`equiscope.measure` pools them."""
 
     def __init__(
-        self, model: Any, declaration: Declaration, forward: Forward | None, rotations: RotationSet, seed: int
+        self,
+        model: Any,
+        declaration: Declaration,
+        forward: Forward | None,
+        rotations: RotationSet,
+        seed: int,
+        highest_degree: int = 0,
+        shift: bool = True,
     ):
         self.model, self.declaration, self.rotations, self.seed = model, declaration, rotations, seed
+        self.highest_degree, self.shift = highest_degree, shift
         self.caller = Caller(forward)
         self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
         self.collected = Collected()
@@ -105,12 +116,21 @@ class Collector:
     def _keep(self, orbit: BatchOrbit) -> None:
         kept = self.collected
         for name, split in orbit.splits.items():
-            values = split.values()
+            values = split.values(replicated=self.shift)
             _check_predictions(name, values, orbit.ids)
             kept.values.setdefault(name, []).append(values)
+            if self.highest_degree:
+                kept.powers.setdefault(name, []).append(orbit.spectra[name].powers())
         kept.ids += orbit.ids
         kept.clusters += orbit.labels()
         kept.axes += orbit.axes()
+
+    def refresh(self, place: int, orbit: BatchOrbit) -> None:
+        """Replace the figures of the batch at ``place`` after cosets were added to it."""
+        for name, split in orbit.splits.items():
+            self.collected.values[name][place] = split.values()
+            if self.highest_degree:
+                self.collected.powers[name][place] = orbit.spectra[name].powers()
 
 
 class BatchOrbit:
@@ -126,6 +146,11 @@ class BatchOrbit:
         raw = self.batch.labels(field_name) if field_name else range(start, start + self.batch.size)
         self.ids = [self._sample_id(i) for i in raw]
         self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
+        self.spectra = {
+            name: Spectrum(split.rows, collector.rotations, collector.highest_degree)
+            for name, split in self.splits.items()
+            if collector.highest_degree
+        }
         self._cosets = 0
 
     @staticmethod
@@ -175,6 +200,9 @@ class BatchOrbit:
         repeats = noise.check_repeat(first, self._predict())
         splits = {name: self._new_split(name) for name in self.splits}
         floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, repeats, c.seed, self.ids)
+        if c.collected.float64_change is None:
+            changes = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
+            c.collected.float64_change = max(changes.values(), default=None)
         for name, values in floors.items():
             c.collected.floors.setdefault(name, []).append(values)
 
@@ -184,14 +212,24 @@ class BatchOrbit:
         matrices = c.rotations.matrices.to(self.device)
         weights = c.rotations.weights.tolist()
         for stream in range(self._cosets, self._cosets + count):
-            shift = haar_keyed(c.seed, self.ids, stream).to(self.device)
+            shift = self._shift(stream)
             for matrix, weight in zip(matrices, weights, strict=True):
-                passes = twisted(c.model, self.batch, matrix @ shift, c.declaration, c.caller)
+                elements = matrix @ shift
+                passes = twisted(c.model, self.batch, elements, c.declaration, c.caller)
                 for name, prediction in passes.items():
-                    self.splits[name].add(prediction.detach(), weight)
+                    rows = self.splits[name].coordinates(prediction.detach())
+                    self.splits[name].add(rows, weight)
+                    if self.spectra:
+                        self.spectra[name].add(rows, elements)
             for split in self.splits.values():
                 split.close_coset()
         self._cosets += count
+
+    def _shift(self, stream: int) -> Tensor:
+        """The rotation u of each sample's coset, (samples, 3, 3)."""
+        if not self._c.shift:
+            return torch.eye(3, dtype=torch.float64, device=self.device).expand(self.batch.size, 3, 3)
+        return haar_keyed(self._c.seed, self.ids, stream).to(self.device)
 
     def axes(self) -> list[Tensor]:
         """u u^T of each sample's longest axis, if the declaration has points."""
@@ -212,4 +250,3 @@ def _check_predictions(name: str, values: SampleValues, ids: list[int]) -> None:
             f"prediction {name!r} is NaN, infinite or too large to square in {len(which)} of {len(ids)} samples of a "
             f"batch (ids {which[:5]}), for at least one rotation: look at the model on these samples"
         )
-

@@ -104,5 +104,7 @@ def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
             "say what the twirled prediction averages: loss='cross_entropy_logits' or 'cross_entropy_probabilities'"
         )
     if spec not in LOSSES:
-        raise InputError(f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)")
+        raise InputError(
+            f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)"
+        )
     return LOSSES[spec]

@@ -13,12 +13,14 @@ from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
+from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.spectrum import degrees_available
 from equiscope.decomposition.split import JACKKNIFE_COSETS
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
-from equiscope.symmetry.rotations import rotation_set
+from equiscope.symmetry.rotations import RotationSet, rotation_set
 
 NOISE_SAMPLES = 32
 
@@ -36,6 +38,10 @@ def measure(
     rotations: str = "T",
     cosets: int = 2,
     seed: int = 0,
+    shift: bool = True,
+    rtol: float | None = None,
+    max_passes: int | None = None,
+    spectrum: bool | int = False,
     noise_samples: int = NOISE_SAMPLES,
     progress: bool = False,
     **settings: Any,
@@ -59,6 +65,13 @@ def measure(
             ``"superfibonacci-N"`` or ``"lebedev-T"``.
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error).
         seed: rotations are a pure function of (seed, sample id, coset).
+        shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
+            twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.
+        rtol: add samples, then cosets, until the 95 % interval's half-width is this fraction of the percent; the
+            Result's notes say whether it was reached.
+        max_passes: with ``rtol``, stop after about this many sample passes.
+        spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
+            (more cosets than two are needed beyond the set's own); no extra model call.
         noise_samples: samples used for the numerical noise floor.
         progress: show a progress bar.
 
@@ -76,22 +89,46 @@ def measure(
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     check_counts(cosets, noise_samples, seed)
     chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, forward, chosen, seed)
-    check_cosets(cosets, collector.losses)
-    with untouched(model):
-        for native in _bar(as_batches(batches), progress):
-            collector.run(native, cosets, noise_samples)
-    if not collector.collected.ids:
-        raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-    design = {
-        "passes": cosets * len(chosen),
-        "model_calls": collector.caller.calls,
-        "rotations": rotations,
-        "cosets": cosets,
-        "seed": seed,
-    }
+    if not shift:
+        _check_unshifted(cosets, chosen, rtol, spectrum)
+    highest = degrees_available(chosen, cosets, spectrum, declaration.group)
+    collector = Collector(model, declaration, forward, chosen, seed, highest, shift)
+    if shift:
+        check_cosets(cosets, collector.losses)
     notes = hardware_notes(device_of(model))
-    return summarise(collector.collected, declaration, collector.losses, design, notes)
+
+    def pooled(count: int) -> Result:
+        if not collector.collected.ids:
+            raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
+        design = {
+            "passes": count * len(chosen),
+            "model_calls": collector.caller.calls,
+            "rotations": rotations,
+            "cosets": count,
+            "seed": seed,
+        }
+        return summarise(collector.collected, declaration, collector.losses, design, notes)
+
+    with untouched(model):
+        stream = _bar(as_batches(batches), progress)
+        if rtol is None:
+            for native in stream:
+                collector.run(native, cosets, noise_samples)
+        else:
+            search = Search(collector, Goal(rtol, max_passes), cosets, noise_samples, pooled)
+            cosets, why = search.run(stream)
+            notes.append(why)
+    return pooled(cosets)
+
+
+def _check_unshifted(cosets: int, chosen: RotationSet, rtol: float | None, spectrum: bool | int) -> None:
+    """A deterministic figure needs one coset of a real set, and has no replicates to be refined or taken apart with."""
+    if cosets != 1 or len(chosen) < 2:
+        raise InputError(
+            f"shift=False measures one set of rotations: give cosets=1 and a set, got {cosets}, {chosen.name!r}"
+        )
+    if rtol is not None or spectrum is not False:
+        raise InputError("rtol and spectrum need independent cosets: leave shift=True")
 
 
 def check_cosets(cosets: int, losses: Mapping[str, Loss]) -> None:

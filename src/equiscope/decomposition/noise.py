@@ -7,12 +7,13 @@ autotuning), plus the rounding of the output in the turned frame, is the floor.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch
 from equiscope.decomposition.orbit import Forward, predict, rotated
@@ -22,6 +23,8 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import haar_keyed
 
 RANDOM_MODEL = 1e-3
+# A float64 copy doubles the memory of the parameters: not made for models where that could hurt.
+FLOAT64_PARAMETERS = 20_000_000
 # Far above any coset's stream, so that the floor never shares rotations with the orbit.
 NOISE_STREAM = 1 << 40
 
@@ -81,7 +84,7 @@ def floor(
         back = rotated(there, turns.mT, declaration)
         outputs = {k: v.detach() for k, v in predict(model, back, batch, declaration, forward).items()}
         for name, rows in outputs.items():
-            splits[name].add(rows.double(), 1.0)
+            splits[name].add(splits[name].coordinates(rows.double()), 1.0)
             splits[name].close_coset()
     floors: dict[str, Tensor] = {}
     for name, split in splits.items():
@@ -98,6 +101,32 @@ def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: D
     back = spec.action.act(turns.mT[rows.sample], turned)
     change = (back - output.double()).square().flatten(2).mean(-1).mean(1)
     return rows.sum(change) / rows.counts
+
+
+def float64_change(
+    model: Any, batch: Batch, declaration: Declaration, forward: Forward | None, first: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Root mean square change of each output, relative to its size, between the model and its float64 copy.
+
+    Empty where no copy can be made: not a module, float64 already, too large, or code that insists on its dtype.
+    """
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    if not parameters or all(p.dtype == torch.float64 for p in parameters):
+        return {}
+    if sum(p.numel() for p in parameters) > FLOAT64_PARAMETERS:
+        return {}
+    doubled = {k: v.double() for k, v in batch.fields().items() if v.is_floating_point()}
+    try:
+        answer = predict(copy.deepcopy(model).double(), batch.with_fields(doubled), batch, declaration, forward)
+    except Exception:
+        # Whatever a foreign model raises in another dtype, the measurement itself does not depend on this check.
+        return {}
+    changes = {}
+    for name, rows in answer.items():
+        exact = rows.detach().double()
+        size = exact.square().mean()
+        changes[name] = float(((exact - first[name].double()).square().mean() / size).sqrt()) if size > 0 else 0.0
+    return changes
 
 
 def hardware_notes(device: torch.device) -> list[str]:

@@ -60,7 +60,9 @@ def center(batch: Batch, declaration: Declaration) -> Tensor | None:
     return batch.fields()[declaration.center].double().reshape(batch.size, 3)
 
 
-def predict(model: Any, native: Any, batch: Batch, declaration: Declaration, forward: Forward | None) -> dict[str, Tensor]:
+def predict(
+    model: Any, native: Any, batch: Batch, declaration: Declaration, forward: Forward | None
+) -> dict[str, Tensor]:
     """The declared outputs of one model call as real rows (n, c, *shape) in the model's dtype.
 
     Raises:
@@ -108,7 +110,9 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration) ->
     return rows.select(value, shape)
 
 
-def rotated_back(values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration) -> dict[str, Tensor]:
+def rotated_back(
+    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration
+) -> dict[str, Tensor]:
     """g^-1 applied to each output's rows, in float64."""
     inverse = rotations.mT
     back: dict[str, Tensor] = {}

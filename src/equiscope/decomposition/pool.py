@@ -14,6 +14,7 @@ from equiscope.decomposition import statistics
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.result import OutputResult, PerSample, Result
+from equiscope.decomposition.spectrum import summarise_spectrum
 from equiscope.decomposition.split import SampleValues
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
@@ -43,22 +44,26 @@ def summarise(
     """The Result of everything collected; ``settings`` are its fields that describe the design."""
     values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
     weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
-    parts = {name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values}
+    parts = {
+        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values
+    }
     labelled = [p for p in parts.values() if p.labelled]
     counted = labelled or list(parts.values())
     share = {p.name: declaration.outputs[p.name].weight for p in counted}
     a = sum(share[p.name] * p.equivariance for p in counted)
     b = sum(share[p.name] * p.total for p in counted)
     codes, count = statistics.encode(collected.clusters)
-    headline = statistics.ratio(
-        statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count)
-    )
+    headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
     floor = sum(share[p.name] * p.floor for p in counted)
     baseline = sum(share[p.name] * p.baseline for p in counted)
     square = sum(share[p.name] * p.square for p in counted)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
+    spectrum = None
+    if collected.powers:
+        powers = sum(share[p.name] * p.weights[:, None] * host(torch.cat(collected.powers[p.name])) for p in counted)
+        spectrum = summarise_spectrum(powers, a, codes, count)
     outputs = {
         p.name: OutputResult(
             percent=100 * _divide(p.mean_equivariance, p.mean_total),
@@ -83,7 +88,9 @@ def summarise(
         percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
         percent_error=100 * max(headline.error, headline.jackknife_error),
         interval_kind=headline.kind,
-        mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else math.nan,
+        mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)]))
+        if np.isfinite(ratios).any()
+        else math.nan,
         total=total,
         twirled=total - equivariance,
         equivariance=equivariance,
@@ -104,6 +111,8 @@ def summarise(
         orientation=eigenvalues(axes) if axes is not None else None,
         outputs=outputs,
         notes=tuple(dict.fromkeys(result_notes)),
+        spectrum=spectrum,
+        float64_change=collected.float64_change,
         per_sample=PerSample(collected.ids, collected.clusters, torch.from_numpy(b), torch.from_numpy(a)),
         **settings,
     )
@@ -121,7 +130,7 @@ class _OutputPool:
         loss: Loss,
         declaration: Declaration,
     ):
-        self.name, self.loss = name, loss
+        self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
         self.total = weights * host(values.total)
         self.equivariance = weights * host(values.equivariance)
@@ -207,7 +216,9 @@ def _notes(
     if headline.kind == "none":
         notes.append("fewer than two clusters: no confidence interval")
     if labelled and headline.value < 0:
-        notes.append("the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped")
+        notes.append(
+            "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
+        )
     for part in labelled:
         notes += loss_notes(losses[part.name], part.halvings)
     return notes

@@ -65,6 +65,9 @@ class Result:
         rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.
         orientation: eigenvalues of the data's orientation tensor, (1/3, 1/3, 1/3) when even; None without points.
         outputs: per-output splits; notes: what a reader must know.
+        spectrum: shares of the error by Wigner degree, if asked for (:mod:`equiscope.decomposition.spectrum`).
+        float64_change: relative root mean square change of the outputs in a float64 copy of the model; None where no
+            copy was made.
     """
 
     percent: float
@@ -98,6 +101,7 @@ class Result:
     outputs: dict[str, OutputResult]
     notes: tuple[str, ...] = ()
     spectrum: dict[str, Any] | None = None
+    float64_change: float | None = None
     per_sample: PerSample | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

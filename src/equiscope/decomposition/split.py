@@ -60,8 +60,11 @@ class OutputSplit:
     """Running split of one output over one batch.
 
     Call :meth:`add` for every pass of a coset, :meth:`close_coset` after its last, and :meth:`values` at the end.
-    Predictions are rows (n, c, *shape) in float64, rotated back; sums are centred on the first of them, so that a
-    small variance on top of a large mean keeps its digits.
+    Predictions are rows in float64, rotated back and in :meth:`coordinates`; sums are centred on the first of them, so
+    that a small variance on top of a large mean keeps its digits.
+
+    ``coset_figures`` holds each coset's own (within-coset variance, mean loss), (samples,) each: their spread says what
+    more cosets would gain.
     """
 
     rows: Rows
@@ -80,10 +83,10 @@ class OutputSplit:
     _between: Tensor | None = None
     _cosets: int = 0
     _means: list[Tensor] = field(default_factory=list)
+    coset_figures: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, prediction: Tensor, weight: float) -> None:
-        """One pass of the coset, with its weight in the set K."""
-        prediction = self.coordinates(prediction)
+        """One pass of the coset, in :meth:`coordinates`, with its weight in the set K."""
         if self._reference is None:
             self._reference = prediction
             zero = torch.zeros(self.rows.samples, dtype=torch.float64, device=prediction.device)
@@ -103,7 +106,10 @@ class OutputSplit:
         """Fold the passes since the last call into the between-coset moments."""
         if self._shift is None or abs(self._weight - 1) > 1e-9:
             raise InputError(f"a coset was closed with weights summing to {self._weight:.6g} instead of 1")
-        self._within_sum.add_(self._within - self._mean_square(self._shift))
+        within = self._within - self._mean_square(self._shift)
+        done = sum((t for _, t in self.coset_figures), torch.zeros_like(self._total))
+        self.coset_figures.append((within, self._total - done))
+        self._within_sum.add_(within)
         self._cosets += 1
         if self._mean is None:
             self._mean, self._between = self._shift, torch.zeros_like(self._total)
@@ -124,17 +130,19 @@ class OutputSplit:
         """The mean prediction over all passes, rows in the loss's coordinates."""
         return self._reference + self._mean
 
-    def values(self) -> SampleValues:
+    def values(self, replicated: bool = True) -> SampleValues:
         """The per-sample figures from all closed cosets.
+
+        ``replicated=False`` takes one unshifted set as it is: its plug-in variance, without a between-coset term.
 
         Raises:
             InputError: with fewer than two cosets (four for losses that need the jackknife).
         """
-        needed = 2 if self.loss.exact else JACKKNIFE_COSETS
+        needed = (2 if self.loss.exact else JACKKNIFE_COSETS) if replicated else 1
         if self._cosets < needed:
             raise InputError(f"{self.loss.name} needs at least {needed} independent cosets, got {self._cosets}")
         total = self._total / self._cosets
-        variance = self._within_sum / self._cosets + self._between / (self._cosets - 1)
+        variance = self._within_sum / self._cosets + self._between / max(self._cosets - 1, 1)
         halvings = torch.full((len(total), 3), torch.nan, dtype=torch.float64, device=total.device)
         if self.target is None:
             if not self.loss.exact:
@@ -142,14 +150,14 @@ class OutputSplit:
             total, equivariance = torch.full_like(total, torch.nan), variance
         elif self.loss.exact:
             equivariance = variance
+        elif not replicated:
+            equivariance = total - self.sample_loss(self.twirled_prediction())
         else:
             equivariance = total - self._jackknife()
             halvings = self._halvings()
         components = self.rows.counts * self._reference[0].numel()
         square, invariant = self._target_moments()
-        return SampleValues(
-            total, equivariance, self._square / self._cosets, components, square, invariant, halvings
-        )
+        return SampleValues(total, equivariance, self._square / self._cosets, components, square, invariant, halvings)
 
     def sample_loss(self, prediction: Tensor) -> Tensor:
         """The loss of each sample, (samples,), for rows in the loss's coordinates."""

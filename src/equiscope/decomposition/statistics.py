@@ -77,7 +77,9 @@ def ratio(a: Array, b: Array, level: float = 0.95) -> Ratio:
     return Ratio(value, error, jackknife, interval, kind, n)
 
 
-def confidence_interval(value: float, error: float, freedom: float, level: float = 0.95) -> tuple[tuple[float, float], str]:
+def confidence_interval(
+    value: float, error: float, freedom: float, level: float = 0.95
+) -> tuple[tuple[float, float], str]:
     """Log-symmetric Student interval of a positive value, or ``(0, upper)`` when it is under three errors."""
     if error == 0:
         return (value, value), "two-sided"

@@ -211,11 +211,13 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
 
 
 def characters(matrices: Tensor, degree: int) -> Tensor:
-    """SO(3) characters chi_l(g) = 1 + 2 sum_{m=1}^{l} cos(m theta) for l = 0..degree, (degree+1, ...).
+    """SO(3) characters chi_l(g) = 1 + 2 sum_{m=1}^{l} cos(m theta) for l = 0..degree, (degree+1, ...)."""
+    return characters_of_traces(matrices.diagonal(dim1=-2, dim2=-1).sum(-1), degree)
 
-    cos(m theta) by the Chebyshev recurrence from cos(theta) = (tr g - 1)/2, exact to rounding.
-    """
-    cosine = ((matrices.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
+
+def characters_of_traces(traces: Tensor, degree: int) -> Tensor:
+    """Characters from tr g: cos(m theta) by the Chebyshev recurrence from cos(theta) = (tr g - 1)/2."""
+    cosine = ((traces - 1) / 2).clamp(-1, 1)
     previous, current = torch.ones_like(cosine), cosine
     rows = [torch.ones_like(cosine)]
     for _ in range(degree):

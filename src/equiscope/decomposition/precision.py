@@ -1,0 +1,138 @@
+"""Add passes until the interval is narrow enough: more samples while there are any, then more rotations of them.
+
+Per sample the variance of the linearised ratio e_i = A_i - R B_i is sigma_b^2 + sigma_w^2 / c with c cosets, at a cost
+of c |K| + 1 passes; its minimum per pass is at c = sqrt(sigma_w^2 / (sigma_b^2 |K|)), nearly always the least that is
+allowed. So samples come first; once they are used up, only sigma_w^2 / c can be lowered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.pool import host
+from equiscope.decomposition.result import Result
+from equiscope.errors import InputError
+
+PILOT_SAMPLES = 32
+# Below this share of the variance, more rotations of the same samples cannot narrow the interval visibly.
+WORTHWHILE = 0.05
+GROWTH = 1.1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When to stop: relative half-width of the 95 % interval, and at most this many sample passes in all."""
+
+    rtol: float
+    max_passes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rtol < 1:
+            raise InputError(f"rtol must lie between 0 and 1, got {self.rtol!r}")
+        if self.max_passes is not None and self.max_passes < 1:
+            raise InputError(f"max_passes must be at least 1, got {self.max_passes!r}")
+
+
+def half_width(result: Result) -> float:
+    """Relative half-width of the percent's interval; infinite for an upper limit or none."""
+    low, high = result.percent_interval
+    if result.interval_kind != "two-sided" or result.percent <= 0:
+        return math.inf
+    return (high - low) / 2 / result.percent
+
+
+class Search:
+    """Measures batch by batch towards a goal; :meth:`run` returns the cosets used and why it stopped."""
+
+    def __init__(
+        self, collector: Collector, goal: Goal, cosets: int, noise_samples: int, summarise: Callable[[int], Result]
+    ):
+        self.collector, self.goal, self.cosets = collector, goal, cosets
+        self.noise_samples, self.summarise = noise_samples, summarise
+        self.orbits: list[BatchOrbit] = []
+
+    def run(self, batches: Iterable[Any]) -> tuple[int, str]:
+        planned = False
+        checked = 0.0
+        for native in batches:
+            self.orbits.append(self.collector.run(native, self.cosets, self.noise_samples))
+            samples = len(self.collector.collected.ids)
+            if samples < max(PILOT_SAMPLES, GROWTH * checked):
+                continue
+            checked = samples
+            result = self.summarise(self.cosets)
+            if half_width(result) <= self.goal.rtol:
+                return self.cosets, self._said("reached", result)
+            if not planned:
+                planned = True
+                self._raise_to(max(self.cosets, self._best_cosets(result)))
+            if self._spent():
+                return self.cosets, self._said("max_passes", result)
+        return self._more_cosets()
+
+    def _more_cosets(self) -> tuple[int, str]:
+        """All samples are in use: turn each more often, as long as that can narrow the interval."""
+        result = self.summarise(self.cosets)
+        while half_width(result) > self.goal.rtol:
+            if self._noise_share(result) < WORTHWHILE:
+                return self.cosets, self._said("samples", result)
+            if self._spent():
+                return self.cosets, self._said("max_passes", result)
+            self._raise_to(self.cosets + max(1, self.cosets // 2))
+            result = self.summarise(self.cosets)
+        return self.cosets, self._said("reached", result)
+
+    def _raise_to(self, cosets: int) -> None:
+        for place, orbit in enumerate(self.orbits):
+            if cosets > self.cosets:
+                orbit.add_cosets(cosets - self.cosets)
+                self.collector.refresh(place, orbit)
+        self.cosets = cosets
+
+    def _spent(self) -> bool:
+        used = len(self.collector.collected.ids) * (self.cosets * len(self.collector.rotations) + 1)
+        return self.goal.max_passes is not None and used >= self.goal.max_passes
+
+    def _variances(self, result: Result) -> tuple[float, float]:
+        """Mean over samples of e_i^2 as seen, and of its part from the finite number of cosets."""
+        ratio = result.percent / 100
+        per_coset = np.concatenate([self._residuals(orbit, ratio) for orbit in self.orbits], axis=1)
+        assert result.per_sample is not None
+        seen = host(result.per_sample.equivariance) - ratio * host(result.per_sample.total)
+        return float((seen**2).mean()), float(per_coset.var(axis=0, ddof=1).mean()) / len(per_coset)
+
+    def _residuals(self, orbit: BatchOrbit, ratio: float) -> np.ndarray[Any, Any]:
+        """e of each coset alone, (cosets, samples), summed over the labelled outputs."""
+        total = 0.0
+        for name, split in orbit.splits.items():
+            weight = self.collector.declaration.outputs[name].weight
+            if split.target is not None:
+                rows = [host(w if split.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
+                total = total + weight * np.stack(rows)
+        return np.asarray(total)
+
+    def _noise_share(self, result: Result) -> float:
+        seen, noise = self._variances(result)
+        return noise / seen if seen > 0 else 0.0
+
+    def _best_cosets(self, result: Result) -> int:
+        seen, noise = self._variances(result)
+        between, within = max(seen - noise, 1e-300), noise * self.cosets
+        return round(min(math.sqrt(within / (between * len(self.collector.rotations))), 16.0))
+
+    def _said(self, why: str, result: Result) -> str:
+        width, samples = half_width(result), result.samples
+        shown = f"±{100 * width:.2g} %" if math.isfinite(width) else "only an upper limit"
+        return {
+            "reached": f"rtol={self.goal.rtol:g} reached: interval {shown} of the value with {samples} samples",
+            "max_passes": f"stopped at max_passes={self.goal.max_passes}: interval {shown} of the value, "
+            f"rtol={self.goal.rtol:g} not reached",
+            "samples": f"all {samples} samples used: interval {shown} of the value, rtol={self.goal.rtol:g} not reached; "
+            "the spread between samples dominates, so only more samples can narrow it",
+        }[why]
