@@ -1,6 +1,7 @@
 """Relaxed conformers, the jitter's size, MMFF gradients free of RDKit's stale caches, and Langevin statistics."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -74,19 +75,40 @@ def test_jitter_has_the_stated_size(ethanol: Conformers) -> None:
     assert np.std(sigma) == pytest.approx(np.hypot(uniform, sampling), rel=0.05)
 
 
+def trajectory(molecule: Conformers, **changes: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    settings = {"temperature": 300.0, "step": 0.5, "friction": 0.02, "equilibrate": 500, "every": 20} | changes
+    return conformers._trajectory(molecule, molecule.positions[0], np.random.default_rng(3), **settings)
+
+
+def masses(molecule: Conformers) -> np.ndarray:
+    return np.array([atom.GetMass() for atom in molecule.mol.GetAtoms()])[:, None]
+
+
+def test_dynamics_without_friction_conserve_energy_to_second_order(ethanol: Conformers) -> None:
+    field, mass = MMFF(ethanol.mol), masses(ethanol)
+
+    def spread(step: float) -> float:
+        run = trajectory(ethanol, step=step, friction=0.0, equilibrate=0, every=round(2 / step))
+        energies = [
+            field.energy(x) + 0.5 * (mass * v**2).sum() / conformers.ACCELERATION for x, v in itertools.islice(run, 60)
+        ]
+        return float(np.std(energies))
+
+    coarse, fine = spread(0.5), spread(0.25)
+    assert coarse < 0.1  # kcal/mol, of 8 kcal/mol of kinetic energy
+    assert fine == pytest.approx(coarse / 4, rel=0.3)
+
+
+def test_frames_are_taken_at_the_stated_steps(ethanol: Conformers) -> None:
+    dense = [x for x, _ in itertools.islice(trajectory(ethanol, equilibrate=0, every=5), 12)]
+    sparse = [x for x, _ in itertools.islice(trajectory(ethanol, equilibrate=20, every=20), 2)]
+    assert np.array_equal(sparse, [dense[7], dense[11]])
+
+
 @pytest.mark.parametrize("temperature", [300.0, 500.0])
 def test_langevin_equipartition(ethanol: Conformers, temperature: float) -> None:
-    run = conformers._trajectory(
-        ethanol,
-        ethanol.positions[0],
-        np.random.default_rng(3),
-        temperature=temperature,
-        step=0.5,
-        friction=0.02,
-        equilibrate=500,
-        every=20,
-    )
-    mass = np.array([atom.GetMass() for atom in ethanol.mol.GetAtoms()])[:, None]
+    run = trajectory(ethanol, temperature=temperature)
+    mass = masses(ethanol)
     field = MMFF(ethanol.mol)
     lowest = field.energy(ethanol.positions[0])
     kinetic, potential = [], []

@@ -1,12 +1,14 @@
 """GFN2-xTB labels against finite differences, rotations and ASE's interface; every refusal."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from equiscope.errors import InputError
 from equiscope.tasks.datasets import xtb
-from equiscope.tasks.datasets.conformers import Conformers, embed
+from equiscope.tasks.datasets.conformers import Conformers, covalent_radii, embed
 from equiscope.tasks.datasets.molecules import Rejected
 from equiscope.tasks.datasets.xtb import check_geometry, label
 
@@ -66,6 +68,19 @@ def test_overlapping_atoms(acetamide: Conformers) -> None:
 def test_stretched_bond(acetamide: Conformers) -> None:
     with pytest.raises(Rejected, match="bond stretched"):
         label(acetamide.species, 1.8 * acetamide.positions[0], acetamide.bonds)
+
+
+def test_the_longest_bond_is_1_45_covalent_sums(acetamide: Conformers) -> None:
+    hydrogen = 3
+    carbon = next(int(i) for i, j in acetamide.bonds if j == hydrogen)
+    direction = acetamide.positions[0, hydrogen] - acetamide.positions[0, carbon]
+    radii = covalent_radii(acetamide.species)
+    for factor, allowed in [(1.44, True), (1.46, False)]:
+        x = acetamide.positions[0].copy()
+        length = factor * (radii[hydrogen] + radii[carbon])
+        x[hydrogen] = x[carbon] + length * direction / np.linalg.norm(direction)
+        with nullcontext() if allowed else pytest.raises(Rejected, match=r"1\.46 x covalent radii > 1\.45"):
+            check_geometry(acetamide.species, x, acetamide.bonds)
 
 
 def test_odd_electrons() -> None:

@@ -72,6 +72,9 @@ def test_batches(frames: FrameSet) -> None:
     assert batch["id"].tolist() == [0, 17, 3]
     assert batch["molecule"].tolist() == [0, 5, 1]
     assert batch["mask"].sum(1).tolist() == [6, 8, 9]
+    for name in ("pos", "species", "mask", "forces", "energy"):
+        stored = getattr(frames, name)[torch.tensor([0, 17, 3])]
+        assert torch.equal(batch[name], stored[:, :9] if stored.ndim > 1 else stored)
     wide = frames.batch(torch.tensor([0, 17, 3]), pad_to=15)
     for name in ("pos", "species", "mask", "forces"):
         assert wide[name].shape[1] == 15
