@@ -92,6 +92,8 @@ class EquivarianceError(Metric):
             self.add_state(_owners(name), [], dist_reduce_fx="cat")
             self.add_state(_labels(name), [], dist_reduce_fx="cat")
         self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
+        # -1 where no float64 copy of the model was made.
+        self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, model: Any, batch: Any, first_id: int | None = None) -> None:
         """Measure one batch; the model is left as it was.
@@ -141,12 +143,19 @@ class EquivarianceError(Metric):
         collector.caller = self._caller
         collector.first_id = self._first_id(first_id)
         collector.collected.noise_checked = self._noise_checked
+        collector.collected.float64_change = self._float64_change()
         before = self._caller.calls
         with untouched(model):
             collector.run(batch, self.cosets, self.noise_samples)
         self._noise_checked = collector.collected.noise_checked
         self.model_calls = self.model_calls + (self._caller.calls - before)
+        if collector.collected.float64_change is not None:
+            self.float64_change = torch.full_like(self.float64_change, collector.collected.float64_change)
         return self._layout.pack(collector.collected, self.device)
+
+    def _float64_change(self) -> float | None:
+        known = float(self.float64_change)
+        return known if known >= 0 else None
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
@@ -188,6 +197,7 @@ class EquivarianceError(Metric):
             "seed": self.seed,
         }
         collected = self._layout.unpack(table)
+        collected.float64_change = self._float64_change()
         return summarise(collected, self.declaration, self.losses, design, hardware_notes(self.device))
 
     def _percent(self, result: Result) -> Tensor:

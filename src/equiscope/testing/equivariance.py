@@ -1,0 +1,239 @@
+"""Assert that a model is equivariant, to rounding or to a stated tolerance, with a report per output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.collect import Collected, Collector
+from equiscope.decomposition.measure import NOISE_SAMPLES, check_counts
+from equiscope.decomposition.pool import FLOORS
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.split import SampleValues
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import rotation_set
+
+PRECISION_UNITS = 4
+TITLES = ("output", "irreps", "RMS f", "RMS deviation", "relative", "allowed", "noise", "verdict", "worst sample")
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """How far one output is from equivariant; all figures per component, in the output's unit.
+
+    Attributes:
+        name, irreps: the output and how it should turn.
+        size: root mean square of f over samples, components and rotations.
+        deviation: root mean square of g^-1 f(g x) minus its average over rotations.
+        floor: the deviation that rounding alone would give.
+        allowed: the largest deviation that passes.
+        worst_id, worst_deviation: the sample that deviates most.
+    """
+
+    name: str
+    irreps: str
+    size: float
+    deviation: float
+    floor: float
+    allowed: float
+    worst_id: Any
+    worst_deviation: float
+
+    @property
+    def relative(self) -> float:
+        """deviation / size; 0 for an output that is zero everywhere."""
+        return self.deviation / self.size if self.size > 0 else 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.deviation <= self.allowed
+
+
+@dataclass(frozen=True)
+class EquivarianceReport:
+    """What :func:`assert_equivariant` found; ``str()`` is the report."""
+
+    outputs: tuple[OutputReport, ...]
+    declaration: Declaration
+    passes: int
+    samples: int
+    tolerance: float | str
+    hints: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(o.passed for o in self.outputs)
+
+    def __str__(self) -> str:
+        broken = [o.name for o in self.outputs if not o.passed]
+        d = self.declaration
+        verdict = f"not {d.group} equivariant in {broken}" if broken else f"{d.group} equivariant"
+        allowed = "noise floor" if isinstance(self.tolerance, str) else f"relative deviation {self.tolerance:g}"
+        turning = ", ".join(
+            f"{k} as {v.action.label}" + (f" about {d.center}" if k in d.points else "") for k, v in d.inputs.items()
+        )
+        rows = [TITLES]
+        for o in self.outputs:
+            figures = [f"{v:.3g}" for v in (o.size, o.deviation, o.relative, o.allowed, o.floor)]
+            end = "zero output" if o.size == 0 else "ok" if o.passed else "BROKEN"
+            rows.append((o.name, o.irreps, *figures, end, f"id {o.worst_id} ({o.worst_deviation:.3g})"))
+        widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+        lines = [
+            f"the model is {verdict} (tolerance: {allowed}; {self.passes} rotations x {self.samples} samples)",
+            *("  " + "  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows),
+            f"  rotated: {turning}; held fixed: {', '.join(d.fixed) or 'nothing'}",
+            *(f"  hint: {h}" for h in self.hints),
+        ]
+        return "\n".join(lines)
+
+
+def assert_equivariant(
+    model: Any,
+    batches: Iterable[Any],
+    declaration: Declaration,
+    tolerance: float | str = "noise floor",
+    *,
+    forward: Callable[[Any, Any], Any] | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+) -> EquivarianceReport:
+    """Every declared output satisfies f(g x) = D(g) f(x), to rounding or to a tolerance.
+
+    For each output, with p_g = g^-1 f(g x) over random cosets, the root mean square deviation
+
+        sqrt(E_x E_g |p_g - E_g p_g|^2)   must be   <= sqrt(3) x the noise floor,   or   <= tolerance x sqrt(E |f|^2).
+
+    Args:
+        tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured from inputs
+            turned there and back in the model's own dtype, and is at least four units of that dtype's precision
+            (4.8e-7 of the output's size in float32, 8.9e-16 in float64). Or a number, relative to the size of the
+            output.
+        model, batches, declaration, forward, rotations, cosets, seed: as for :func:`equiscope.measure`; labels are
+            not needed and losses not used.
+
+    Returns:
+        The report of a model that passed.
+
+    Raises:
+        AssertionError: with the report, naming outputs and the worst sample, and hints at what would pass.
+        InputError: as :func:`equiscope.measure`.
+    """
+    if isinstance(tolerance, bool) or not (tolerance == "noise floor" or _is_tolerance(tolerance)):
+        raise InputError(f"tolerance must be 'noise floor' or a number >= 0, got {tolerance!r}")
+    given = listed(batches)
+    declaration = label_free(declaration, given[0])
+    precision = _precision(model, given[0], declaration)
+
+    def report(chosen: Declaration) -> EquivarianceReport:
+        collected, passes = orbits(model, given, chosen, forward, rotations, cosets, seed)
+        outputs = tuple(_output(name, collected, chosen, tolerance, precision) for name in chosen.outputs)
+        return EquivarianceReport(outputs, chosen, passes, len(collected.ids), tolerance)
+
+    found = report(declaration)
+    if not found.passed:
+        hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
+        hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
+        raise AssertionError(str(replace(found, hints=hints)))
+    return found
+
+
+def listed(batches: Iterable[Any]) -> list[Any]:
+    """The batches as a list, which checks go through more than once.
+
+    Raises:
+        InputError: if there are none.
+    """
+    given = list(as_batches(batches))
+    if not given:
+        raise InputError("the iterable of batches is empty: there is nothing to check (a used-up generator?)")
+    return given
+
+
+def label_free(declaration: Declaration, native: Any) -> Declaration:
+    """The declaration without labels and losses; label fields that the batch has are held fixed."""
+    fields = as_batch(native).fields()
+    present = native if isinstance(native, Mapping) else fields
+    targets = {o.target for o in declaration.outputs.values() if o.target in fields}
+    outputs = {k: replace(o, target=None, loss="mse", weight=1.0) for k, o in declaration.outputs.items()}
+    return replace(
+        declaration,
+        inputs={k: replace(v, points=k in declaration.points) for k, v in declaration.inputs.items()},
+        outputs=outputs,
+        fixed=tuple(dict.fromkeys([*declaration.fixed, *sorted(targets)])),
+        clusters=declaration.clusters if declaration.clusters in present else None,
+        ids=declaration.ids if declaration.ids in present else None,
+    )
+
+
+def orbits(
+    model: Any,
+    given: Sequence[Any],
+    declaration: Declaration,
+    forward: Callable[[Any, Any], Any] | None,
+    rotations: str,
+    cosets: int,
+    seed: int,
+) -> tuple[Collected, int]:
+    """Per-sample figures of every output over random cosets, and the number of rotations of each sample."""
+    check_counts(cosets, 0, seed)
+    if cosets < 2:
+        raise InputError(f"cosets={cosets} is too few: an unbiased deviation needs at least 2 independent cosets")
+    chosen = rotation_set(rotations, declaration.group)
+    collector = Collector(model, declaration, forward, chosen, seed)
+    with untouched(model):
+        for native in given:
+            collector.run(native, cosets, NOISE_SAMPLES)
+    return collector.collected, cosets * len(chosen)
+
+
+def _is_tolerance(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
+def _precision(model: Any, native: Any, declaration: Declaration) -> float:
+    """The unit roundoff of the coarsest dtype among the rotated inputs and the model's parameters."""
+    fields = as_batch(native).fields()
+    dtypes = {fields[name].dtype for name in declaration.inputs if name in fields}
+    if isinstance(model, nn.Module):
+        dtypes |= {p.dtype for p in model.parameters()}
+    return max((torch.finfo(d).eps for d in dtypes if d.is_floating_point), default=0.0)
+
+
+def _output(
+    name: str, collected: Collected, declaration: Declaration, tolerance: float | str, precision: float
+) -> OutputReport:
+    values = SampleValues.cat(collected.values[name])
+    size, deviation = (math.sqrt(max(float(v.mean()), 0.0)) for v in (values.square, values.equivariance))
+    # Rounding is heavy-tailed: a turn there and back can restore the very bits, which tells nothing of other turns.
+    floor = max(math.sqrt(float(torch.cat(collected.floors[name]).mean())), PRECISION_UNITS * precision * size)
+    worst = int(values.equivariance.argmax())
+    return OutputReport(
+        name=name,
+        irreps=declaration.outputs[name].action.label,
+        size=size,
+        deviation=deviation,
+        floor=floor,
+        allowed=math.sqrt(FLOORS) * floor if isinstance(tolerance, str) else tolerance * size,
+        worst_id=collected.ids[worst],
+        worst_deviation=math.sqrt(max(float(values.equivariance[worst]), 0.0)),
+    )
+
+
+def _variants(declaration: Declaration) -> list[tuple[Declaration, str]]:
+    """Other declarations under which the same model may be symmetric, and what that would mean."""
+    variants = []
+    if declaration.group == "O3":
+        text = "it is equivariant under proper rotations: look at parities (vectors are '1o', pseudovectors '1e')"
+        variants.append((replace(declaration, group="SO3"), text))
+    if declaration.points and declaration.center == "origin":
+        text = "it is equivariant about each sample's mean position: declare center='mean'"
+        variants.append((replace(declaration, center="mean"), text))
+    return variants
