@@ -27,7 +27,7 @@ def test_measured_steps_are_log_spaced():
 def test_affordable_points_follow_the_budget():
     probes, settings = Toy(0, 8).probes("track"), tracker.Settings(share=0.2)
     cost = (24 + 2) * 16
-    budget = 0.25 * 3 * 8 * 1000
+    budget = 0.25 * 2 * 8 * 1000
     assert tracker.affordable_points(probes, settings, 8, 1000) == int(budget // cost)
     assert tracker.affordable_points(probes, settings, 8, 10) == 2
     assert tracker.affordable_points(probes, settings, 8, 10**6) <= 2 + 12 * 5

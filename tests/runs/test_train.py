@@ -75,7 +75,7 @@ def test_records_of_a_run(whole):
     assert kinds[-2:] == ["measure", "end"]
     steps = [r["step"] for r in book if r["kind"] == "measure" and r["part"] == "track"]
     assert steps == book[0]["measured_steps"] == [0, 3, 5, 8, 14, 24, 40]
-    assert [r["step"] for r in book if r["kind"] == "train"] == list(range(5, 41, 5))
+    assert [r["step"] for r in book if r["kind"] == "train"] == list(range(4, 41, 4))
     end = book[-1]
     assert end["step"] == 40
     assert end["train_seconds"] + end["track_seconds"] <= end["wall_seconds"]

@@ -76,7 +76,7 @@ def config(root, **changes):
         "trainer": {
             "max_steps": 40,
             "checkpoint_every": 10,
-            "log_every": 5,
+            "log_every": 4,
             "accelerator": "cpu",
             "devices": 1,
             "clip": 1.0,

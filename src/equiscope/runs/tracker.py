@@ -21,8 +21,8 @@ from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
 from equiscope.tasks.task import Probe
 
-# A training step costs about this many forward passes of its batch: one forward, two for the gradient.
-PASSES_PER_STEP = 3.0
+# A training step costs about this many gradient-free passes of its batch (measured; three by counting).
+PASSES_PER_STEP = 2.0
 SPACING = 12
 
 
@@ -65,8 +65,8 @@ def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
 def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: int, max_steps: int) -> int:
     """How many steps can be measured within the share q of the run's time, from counts alone.
 
-    One measurement costs C = samples x (rotations + 2) forward passes of a sample, a training step 3 x batch
-    size, so n = q / (1 - q) x 3 x batch size x steps / C: a function of configuration and data, which a
+    One measurement costs C = samples x (rotations + 2) forward passes of a sample, a training step 2 x batch
+    size, so n = q / (1 - q) x 2 x batch size x steps / C: a function of configuration and data, which a
     restarted run finds again.
     """
     cost = 0

@@ -99,7 +99,7 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         workers=int(options.get("workers") or 0),
     )
     probes = task.probes("track")
-    settings = Settings(**config["track"])
+    settings = _settings(config["track"])
     if settings.points is None:
         points = affordable_points(probes, settings, int(config["batch_size"]), max_steps)
         settings = replace(settings, points=points)
@@ -111,6 +111,11 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
     _fit(trainer, module, folder)
     if records is not None:
         _finish(records, config, task, module, trainer, clock, show)
+
+
+def _settings(section: Mapping[str, Any]) -> Settings:
+    """The settings of the measure; a task may have settings of its own in the same section."""
+    return Settings(**{f.name: section[f.name] for f in fields(Settings) if f.name in section})
 
 
 def _trainer(options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -200,7 +205,7 @@ def _finish(
     """The final figure on its independent set, and the end record."""
     step = trainer.global_step
     net = module.measured.to(trainer.strategy.root_device)
-    record_probes(records, net, task.probes("final"), "final", step, Settings(**config["final"]), progress=show)
+    record_probes(records, net, task.probes("final"), "final", step, _settings(config["final"]), progress=show)
     records.append(
         "end",
         step=step,

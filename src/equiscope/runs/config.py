@@ -1,0 +1,93 @@
+"""The configuration of a run, composed by Hydra from the package's ``conf`` folder and ``key=value`` overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from equiscope.errors import InputError
+from equiscope.runs.folder import flatten
+
+CONF = "equiscope.conf"
+
+
+GROUPS = ("task", "model", "loss", "optimizer")
+# Settings of Lightning's Trainer take several types: devices=2, devices=auto, devices=[0,1].
+_ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
+
+
+def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The whole configuration as plain dicts, every reference resolved.
+
+    Args:
+        overrides: ``task=forcefield``, ``trainer.max_steps=100``, ``+key=value`` for new keys, and so on.
+
+    Raises:
+        InputError: in one line, for an unknown key or choice, a value that cannot be read or is of the wrong
+            type, a missing value.
+    """
+    try:
+        made = _compose(overrides, complete=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key or error.key
+        raise InputError(f"{key} has no value: add {key}=…") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error, overrides)) from error
+    _check_types(made, _defaults(overrides))
+    made["run"] = str(made["run"])
+    return made
+
+
+def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    with initialize_config_module(config_module=CONF, version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    made = OmegaConf.to_container(config, resolve=complete, throw_on_missing=complete)
+    assert isinstance(made, dict)
+    return {str(key): value for key, value in made.items()}
+
+
+def _defaults(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the groups chosen by the overrides and nothing else changed; empty if impossible."""
+    chosen = [override for override in overrides if override.split("=")[0] in GROUPS]
+    try:
+        return _compose(chosen)
+    except (HydraException, OmegaConfBaseException):
+        return {}
+
+
+def _check_types(made: Mapping[str, Any], default: Mapping[str, Any], prefix: str = "") -> None:
+    for key, old in default.items():
+        new, name = made.get(key), f"{prefix}{key}"
+        if isinstance(old, Mapping):
+            if not isinstance(new, Mapping):
+                raise InputError(f"{name} is a group of settings ({', '.join(old)}), not a value: got {new!r}")
+            _check_types(new, old, f"{name}.")
+            continue
+        if old is None or old == "???" or key in _ANY_TYPE or (new is None and prefix == "data."):
+            continue
+        kinds: tuple[type, ...] = (int, float, bool) if key == "augment" else _ACCEPTED.get(type(old), (type(old),))
+        if not isinstance(new, kinds) or (isinstance(new, bool) and bool not in kinds):
+            raise InputError(f"{name} must be like {old!r}, got {new!r}")
+
+
+_ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int)}
+
+
+def _one_line(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's message without its line breaks, with the nearest known key where one was mistyped."""
+    text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    if text.startswith("Could not override '") and "No match in the defaults list" not in text:
+        key = text.split("'")[1]
+        known = [*GROUPS, *(name for name, _ in flatten(_defaults(overrides)))]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        return f"there is no setting {key!r}{meant} (to add a new one, write +{key}=…)"
+    return f"the settings cannot be read: {text.split(' Config search path')[0].split(' See https')[0]}"

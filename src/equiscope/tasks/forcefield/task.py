@@ -1,0 +1,207 @@
+"""The force-field task: real molecules, a model by name, its loss, and the forces that are followed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration, Input, Output
+from equiscope.symmetry.rotations import haar
+from equiscope.tasks.forcefield import models
+from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
+from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.task import Probe
+
+FORCES = Declaration(
+    inputs={"pos": Input("1o", points=True)},
+    outputs={"forces": Output("1o", target="forces", loss="mse", mask="mask", per="atom")},
+    fixed=("energy",),
+    center="origin",
+    group="SO3",
+    mask="mask",
+    clusters="molecule",
+    ids="id",
+)
+_GENERATION = tuple(field.name for field in fields(ForceFieldData))
+# Read off the vector figures of the paper (its first default run): step, percent.
+PAPER = [
+    [20, 20.2],
+    [860, 5.0],
+    [1680, 2.0],
+    [2560, 1.0],
+    [4740, 0.081],
+    [17000, 0.38],
+    [445000, 0.055],
+]
+
+
+class ForceField:
+    """Energies and forces of small organic molecules.
+
+    Args:
+        data: fields of :class:`ForceFieldData`, and ``workers`` (processes that make the data, None for all
+            cores), ``train_frames`` (use only so many, None for all), ``track_frames`` and ``final_frames``
+            (held-out frames measured along the way and at the end, None for all), ``probe_batch`` (their
+            batch size).
+        model: ``name``, ``size`` and further settings of :func:`equiscope.tasks.forcefield.models.build`.
+        loss: ``name`` and weights, see :class:`ForceFieldLoss`.
+        augment: share of the training samples that get a rotation of their own; True is 1, False 0.
+
+    Raises:
+        InputError: for unknown or impossible settings.
+    """
+
+    name = "forcefield"
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        model: Mapping[str, Any],
+        loss: Mapping[str, Any],
+        batch_size: int = 32,
+        augment: bool | float = True,
+        seed: int = 0,
+    ) -> None:
+        self._share = float(augment)
+        if not 0 <= self._share <= 1:
+            raise InputError(f"augment must be true, false or a share between 0 and 1, got {augment!r}")
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if seed < 0:
+            raise InputError(f"seed must not be negative, got {seed}")
+        known = {*_GENERATION, "workers", "train_frames", "track_frames", "final_frames", "probe_batch"}
+        if unknown := set(data) - known:
+            raise InputError(f"unknown data settings {sorted(unknown)}; the known ones are {sorted(known)}")
+        self._data = dict(data)
+        self._generation = ForceFieldData(**{key: data[key] for key in _GENERATION if key in data})
+        self._model = {key: value for key, value in model.items() if value is not None}
+        self._batch_size, self._seed = batch_size, seed
+        self._frames: FrameSet | None = None
+        self._objective = ForceFieldLoss(**loss)
+        self._order: tuple[int, Tensor] | None = None
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            models.build(**self._model)  # without memory: only to refuse bad settings before data is made
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ForceField:
+        """The task of a resolved configuration."""
+        return cls(
+            data=config["data"],
+            model=config["model"],
+            loss=config["loss"],
+            batch_size=int(config["batch_size"]),
+            augment=config["augment"],
+            seed=int(config["seed"]),
+        )
+
+    def prepare(self, progress: bool = True) -> None:
+        """Load the data file; make it first if it is missing."""
+        if self._frames is not None:
+            return
+        path = generate(self._generation, workers=self._data.get("workers"), progress=progress)
+        self._frames = load(path, verbose=progress)
+        self._train = self._chosen("train")
+        chosen = self._frames.mask[self._train]
+        force = self._frames.forces[self._train][chosen].double().square().mean().sqrt()
+        energy = self._frames.energy[self._train].double().square().mean().sqrt()
+        scales = {"force_scale": float(force), "energy_scale": max(float(energy), 1e-6)}
+        self._objective = replace(self._objective, **scales)
+
+    def build_model(self) -> nn.Module:
+        """The model with the initial weights of the seed; the global random state is left alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_key(self._seed, "weights"))
+            return models.build(**self._model)
+
+    def training_batch(self, step: int) -> dict[str, Tensor]:
+        """The frames of a step, each turned by its own Haar rotation where augmentation asks for it.
+
+        Frames come in passes over the training set, each in an order of its own: a function of (seed, step).
+        """
+        frames = self._loaded()
+        first = step * self._batch_size
+        batch = frames.batch([self._frame(place) for place in range(first, first + self._batch_size)])
+        return rotate(batch, self._share, _key(self._seed, "rotations", step))
+
+    def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``loss`` and its parts, see :class:`ForceFieldLoss`."""
+        self._loaded()
+        return self._objective(model(batch), batch)
+
+    def probes(self, part: str) -> list[Probe]:
+        """The forces on molecules that training never saw: ``"track"`` or, other molecules again, ``"final"``."""
+        frames, chosen = self._loaded(), self._chosen(part)
+        # Sorted by size, so that batches carry little padding.
+        chosen = chosen[torch.argsort(frames.atoms[chosen], stable=True)]
+        batches = [frames.batch(rows) for rows in chosen.split(int(self._data.get("probe_batch") or 64))]
+        return [Probe("forces", batches, FORCES)]
+
+    def describe(self) -> dict[str, Any]:
+        """Counts, split, orientation and label statistics of the data."""
+        frames = self._loaded()
+        used = {part: len(self._chosen(part)) for part in ("train", "track", "final")}
+        return {**frames.describe(), "path": str(self._generation.resolved_path()), "used": used}
+
+    def reference(self) -> dict[str, Any]:
+        """The paper's force-field curve."""
+        return {
+            "label": "paper (EScAIP 6M on SPICE, no augmentation)",
+            "points": {"forces": PAPER},
+            "source": "Shen, Nowara, Maser, Cho, TMLR 2025, arXiv 2512.02303, read off its figures",
+        }
+
+    def _loaded(self) -> FrameSet:
+        if self._frames is None:
+            raise InputError("the task has no data yet: call prepare() first")
+        return self._frames
+
+    def _chosen(self, part: str) -> Tensor:
+        """Frames of a part: all, or so many of them as asked, spread evenly over the molecules."""
+        every, wanted = self._loaded().indices(part), self._data.get(f"{part}_frames")
+        if wanted is None or wanted >= len(every):
+            return every
+        if wanted < 1:
+            raise InputError(f"data.{part}_frames must be at least 1, got {wanted}")
+        return every[(torch.arange(wanted) * len(every)) // wanted]
+
+    def _frame(self, place: int) -> int:
+        """The frame at a place of the endless sequence of shuffled passes over the training set."""
+        turn, inside = divmod(place, len(self._train))
+        if self._order is None or self._order[0] != turn:
+            generator = torch.Generator().manual_seed(_key(self._seed, "order", turn))
+            self._order = (turn, self._train[torch.randperm(len(self._train), generator=generator)])
+        return int(self._order[1][inside])
+
+
+def rotate(batch: Mapping[str, Tensor], share: float, key: int) -> dict[str, Tensor]:
+    """Turn positions and forces of a share of the samples, each by its own Haar rotation R: x -> R x.
+
+    Args:
+        batch: ``pos`` and ``forces`` (B, N, 3).
+        share: probability that a sample is turned, in [0, 1].
+        key: seed of the rotations and of the choice.
+    """
+    out = dict(batch)
+    if share <= 0:
+        return out
+    generator = torch.Generator().manual_seed(key)
+    count = len(out["pos"])
+    rotations = haar(count, generator)
+    turned = torch.rand(count, generator=generator, dtype=torch.float64) < share
+    rotations[~turned] = torch.eye(3, dtype=torch.float64)
+    rotations = rotations.to(out["pos"].device)
+    for name in ("pos", "forces"):
+        out[name] = (out[name].double() @ rotations.mT).to(out[name].dtype)
+    return out
+
+
+def _key(seed: int, *what: str | int) -> int:
+    """A 63-bit seed of its own for every purpose and step."""
+    text = "/".join(map(str, (seed, *what)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,171 @@
+"""The force-field task: batches as functions of (seed, step), augmentation, probes, and refusals."""
+
+import pytest
+import torch
+
+import equiscope as eq
+from equiscope.errors import InputError
+from equiscope.tasks import build
+from equiscope.tasks.datasets import store
+from equiscope.tasks.datasets.molecules import Molecule
+from equiscope.tasks.forcefield.frames import sample_molecule
+from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
+from equiscope.tasks.forcefield.task import rotate
+
+MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    made = [sample_molecule(Molecule(i, s), 4, seed=0).arrays() for i, s in enumerate(MOLECULES)]
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": ForceFieldData().content(),
+        "source": {},
+        "method": "GFN2-xTB (tblite)",
+        "versions": {},
+        "counts": {},
+    }
+    return str(store.write(tmp_path_factory.mktemp("data") / "set.npz", _join(made), metadata))
+
+
+def _config(path, **changes):
+    made = {
+        "task": "forcefield",
+        "seed": 0,
+        "augment": True,
+        "batch_size": 6,
+        "data": {"path": path, "track_frames": 3, "probe_batch": 2},
+        "model": {"name": "edge_transformer", "size": "nano"},
+        "loss": {"name": "squared", "forces": 1.0, "energy": 0.01},
+    }
+    made.update(changes)
+    return made
+
+
+@pytest.fixture
+def task(path):
+    made = build(_config(path))
+    made.prepare(progress=False)
+    return made
+
+
+def _same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_batches_are_functions_of_seed_and_step(path, task):
+    again = build(_config(path))
+    again.prepare(progress=False)
+    steps = [7, 0, 3, 7, 12]
+    assert all(_same(task.training_batch(s), again.training_batch(s)) for s in reversed(steps))
+    other = build(_config(path, seed=1))
+    other.prepare(progress=False)
+    assert not torch.equal(task.training_batch(0)["id"], other.training_batch(0)["id"])
+
+
+def test_every_pass_shows_every_frame_once(task):
+    train = len(task._train)
+    ids = torch.cat([task.training_batch(s)["id"] for s in range(2 * train // 6 + 1)])
+    first, second = ids[:train], ids[train : 2 * train]
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(task._train.tolist())
+    assert first.tolist() != second.tolist()
+
+
+def test_augmentation_turns_positions_and_forces_alike(path, task):
+    plain = build(_config(path, augment=False))
+    plain.prepare(progress=False)
+    turned, given = task.training_batch(2), plain.training_batch(2)
+    assert torch.equal(turned["id"], given["id"])
+    for i in range(6):
+        mask = given["mask"][i]
+        both = [torch.cat([b["pos"][i][mask], b["forces"][i][mask]]).double() for b in (given, turned)]
+        u, _, v = torch.linalg.svd(both[0].T @ both[1])
+        rotation = v.T @ torch.diag(torch.tensor([1.0, 1.0, torch.linalg.det(u @ v)], dtype=torch.float64)) @ u.T
+        assert torch.allclose(both[0] @ rotation.T, both[1], atol=1e-5)
+        assert not torch.allclose(both[0], both[1], atol=1e-2)
+    assert not torch.equal(task.training_batch(2)["pos"], task.training_batch(2 + 5 * len(task._train))["pos"])
+
+
+def test_augmentation_is_haar_and_its_share_is_kept():
+    batch = {"pos": torch.eye(3).expand(4000, 3, 3), "forces": torch.zeros(4000, 3, 3)}
+    rotations = rotate(batch, 1.0, 5)["pos"].mT.double()
+    assert torch.allclose(rotations @ rotations.mT, torch.eye(3, dtype=torch.float64), atol=1e-6)
+    assert float(rotations.mean(0).abs().max()) < 4 * (1 / 3 / 4000) ** 0.5
+    part = rotate(batch, 0.25, 5)["pos"]
+    share = float((part != torch.eye(3)).any(dim=(1, 2)).double().mean())
+    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+    assert _same(rotate(batch, 0.0, 5), batch)
+
+
+def test_weights_follow_the_seed_and_leave_the_random_state(path, task):
+    state = torch.get_rng_state()
+    first, second = task.build_model(), task.build_model()
+    assert torch.equal(state, torch.get_rng_state())
+    assert _same(first.state_dict(), second.state_dict())
+    assert not _same(first.state_dict(), build(_config(path, seed=1)).build_model().state_dict())
+
+
+def test_probes_are_apart_from_training_and_each_other(task):
+    frames = task._frames
+    molecules = {"train": set(frames.molecule[task._train].tolist())}
+    for part in ("track", "final"):
+        (probe,) = task.probes(part)
+        assert probe.headline
+        assert probe.name == "forces"
+        molecules[part] = {int(m) for batch in probe.batches for m in batch["molecule"]}
+    assert not molecules["train"] & molecules["track"]
+    assert not molecules["train"] & molecules["final"]
+    assert not molecules["track"] & molecules["final"]
+    assert [len(batch["id"]) for batch in task.probes("track")[0].batches] == [2, 1]
+
+
+def test_probe_is_measured(task):
+    (probe,) = task.probes("track")
+    model = task.build_model()
+    result = eq.measure(model, probe.batches, declaration=probe.declaration)
+    assert result.samples == 3
+    assert 0 < result.percent < 100
+    assert "energy" in result.held_fixed
+
+
+def test_loss_is_standardised_and_trains(task):
+    batch, model = task.training_batch(0), task.build_model()
+    zero = lambda b: {name: torch.zeros_like(b[name]) for name in ("forces", "energy")}  # noqa: E731
+    parts = [task.training_loss(zero, task.training_batch(step)) for step in range(len(task._train))]
+    assert sum(float(p["energy"]) for p in parts) / len(parts) == pytest.approx(1.0, abs=1e-4)
+    loss = task.training_loss(model, batch)["loss"]
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_fewer_training_frames(path):
+    task = build(_config(path, data={"path": path, "train_frames": 8}))
+    task.prepare(progress=False)
+    ids = torch.cat([task.training_batch(s)["id"] for s in range(8)])
+    assert len(set(ids.tolist())) == 8
+    assert len(set(task._frames.molecule[ids].tolist())) == 8
+    assert task.describe()["used"]["train"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"name": "transformer"}}, "no force-field model 'transformer'"),
+        ({"model": {"name": "escaip", "size": "9M"}}, "no size '9M'"),
+        ({"loss": {"name": "l3", "forces": 1.0, "energy": 1.0}}, r"loss\.name"),
+        ({"augment": 1.5}, "augment"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"data": {"frame": 10}}, r"unknown data settings \['frame'\]"),
+    ],
+)
+def test_refusals_before_any_data_is_made(changes, message):
+    with pytest.raises(InputError, match=message):
+        build(_config("nowhere.npz", **changes))
+
+
+def test_unprepared_task_says_so(path):
+    with pytest.raises(InputError, match="prepare"):
+        build(_config(path)).training_batch(0)

@@ -1,0 +1,121 @@
+"""The command line: one-line errors with exit code 2, and the commands end to end on a toy task."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from equiscope import cli, records
+from equiscope.errors import DataError
+from equiscope.runs import config as conf
+from tests.runs import toy
+
+
+def _fails(capsys, *arguments):
+    assert cli.main(list(arguments)) == 2
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("equiscope: ")
+    assert out.err.count("\n") == 1
+    assert "Traceback" not in out.err
+    return out.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["run=a", "trainer.max_step=3"], "no setting 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
+        (["run=a", "modle=escaip"], "no setting 'modle'; did you mean 'model'?"),
+        (["run=a", "model=transformer"], "Could not find 'model/transformer' Available options"),
+        (["run=a", "task=nope"], "Could not find 'task/nope'"),
+        ([], "run has no value: add run="),
+        (["run=a", "seed=abc"], "seed must be like 0, got 'abc'"),
+        (["run=a", "trainer.max_steps=1.5"], "trainer.max_steps must be like 2400, got 1.5"),
+        (["run=a", "optimizer.lr=true"], "optimizer.lr must be like 0.003, got True"),
+        (["run=a", "trainer=3"], "trainer is a group of settings"),
+        (["run=a", "novalue"], "the settings cannot be read"),
+        (["run=a", "model.size=9M"], "no size '9M'"),
+        (["run=a", "+model.depth=9"], "has no setting ['depth']"),
+        (["run=a", "loss.name=l3"], "loss.name must be one of"),
+        (["run=a/b"], "run='a/b' is no folder name"),
+    ],
+)
+def test_bad_settings_in_one_line(capsys, tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in _fails(capsys, "train", *settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_reach_their_place():
+    made = conf.configuration(["run=7", "model=escaip", "model.size=1M", "loss=escaip", "augment=0.5"])
+    assert made["run"] == "7"
+    assert made["model"] == {"name": "escaip", "size": "1M"}
+    assert made["loss"] == {"name": "escaip", "forces": 100.0, "energy": 4.0}
+    assert made["augment"] == 0.5
+    assert made["task"] == "forcefield"
+    assert conf.configuration(["run=a", "trainer.devices=auto"])["trainer"]["devices"] == "auto"
+
+
+def test_readers_of_a_missing_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no run folder forcefield/none" in _fails(capsys, "report", "forcefield/none")
+
+
+def _toy_run(monkeypatch, tmp_path, **changes):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(conf, "configuration", lambda settings: toy.config(tmp_path / "runs", **changes))
+
+
+def test_train_prints_the_headline(capsys, tmp_path, monkeypatch):
+    _toy_run(monkeypatch, tmp_path)
+    assert cli.main(["train", "run=a"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "% of the loss is equivariance error (95 % CI " in out[0]
+    assert "R² 0.9" in out[0]
+    assert out[1] == f"records: {tmp_path / 'runs' / 'toy' / 'a' / 'records.jsonl'}"
+    assert records.read(out[1].removeprefix("records: "))[-1]["kind"] == "end"
+
+
+def test_nan_loss_is_one_line(capsys, tmp_path, monkeypatch):
+    _toy_run(monkeypatch, tmp_path, data={"nan_at": 3})
+    assert "infinite at step 3" in _fails(capsys, "train", "run=a")
+
+
+def test_ctrl_c(capsys, monkeypatch):
+    def stopped(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conf, "configuration", stopped)
+    assert cli.main(["train", "run=a"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_demo_builds_the_report(capsys, tmp_path, monkeypatch):
+    _toy_run(monkeypatch, tmp_path)
+    built = []
+    monkeypatch.setattr(cli, "_build_report", lambda folder: built.append(folder) or folder / "report.html")
+    assert cli.main(["demo", "--threads", "1"]) == 0
+    assert built == [tmp_path / "runs" / "toy" / "a"]
+    assert f"report: {built[0] / 'report.html'}" in capsys.readouterr().out
+
+
+def test_data_command(capsys, monkeypatch):
+    seen = {}
+
+    def generate(config, workers, progress):
+        seen.update(config=config, workers=workers)
+        raise DataError("stop here")
+
+    monkeypatch.setattr("equiscope.tasks.forcefield.data.generate", generate)
+    arguments = ["--frames", "60", "--seed", "3", "--sampler", "langevin", "--out", "x.npz", "--workers", "2"]
+    assert "stop here" in _fails(capsys, "data", "forcefield", *arguments)
+    made = seen["config"]
+    assert (made.frames, made.seed, made.sampler, made.path, seen["workers"]) == (60, 3, "langevin", "x.npz", 2)
+
+
+def test_the_command_is_installed():
+    command = Path(sys.executable).with_name("equiscope")
+    shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in ("demo", "train", "data", "report"):
+        assert name in shown
