@@ -1,0 +1,264 @@
+"""EScAIP: an invariant attention backbone whose only broken symmetry is a three-row force head.
+
+Written after the description of EScAIP (Qu and Krishnapriyan, arXiv 2410.24169), first version. Its twirl and its
+equivariance error are known in closed form: :mod:`equiscope.tasks.forcefield.escaip_closed_form`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+from equiscope.tasks.forcefield import neighbours
+from equiscope.tasks.forcefield.radial import RadialBasis, lengths_and_units, log_envelope
+from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+
+
+@dataclass(frozen=True)
+class EscaipConfig:
+    """Sizes of an :class:`Escaip`; lengths in Å.
+
+    Attributes:
+        degree: highest Legendre degree of the angles between edges.
+        nearest: keep at most this many neighbours; ``None`` keeps all and the energy surface continuous.
+        tied: one row in the force head instead of three, which makes the model exactly equivariant.
+    """
+
+    width: int = 32
+    layers: int = 2
+    heads: int = 4
+    radial: int = 24
+    degree: int = 4
+    cutoff: float = 5.0
+    nearest: int | None = None
+    tied: bool = False
+    elements: tuple[int, ...] = field(default=ORGANIC)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}: change one of them")
+        if self.degree < 1:
+            raise InputError(f"degree must be at least 1, it is {self.degree}")
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What the force head reads, per atom and neighbour: F_i = m_i Σ_j (W h_ij) ⊙ d_ij.
+
+    Attributes:
+        magnitude: m (A,). features: h (A, K, H), the cutoff envelope included. unit: d (A, K, 3).
+        valid: (A, K), which entries are neighbours; features and units are zero elsewhere.
+        atoms: the atoms, to bring per-atom values back into the padded batch.
+    """
+
+    magnitude: Tensor
+    features: Tensor
+    unit: Tensor
+    valid: Tensor
+    atoms: neighbours.FlatAtoms
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Invariants of the edges of a batch, and where they stand in the neighbour table.
+
+    Attributes:
+        found: the neighbour list. unit: (E, 3). weight: (E, 1) cutoff envelope.
+        legendre: (A, K, K, L + 1) Legendre polynomials of the cosines between the edges of each atom.
+        bias: (A, 1, 1, K) log envelope, hugely negative where there is no neighbour.
+    """
+
+    found: neighbours.Neighbours
+    unit: Tensor
+    weight: Tensor
+    legendre: Tensor
+    bias: Tensor
+
+
+def legendre(cosine: Tensor, degree: int) -> Tensor:
+    """P_0 … P_degree of ``cosine`` on a new last axis, by (l + 1) P_{l+1} = (2l + 1) x P_l − l P_{l−1}."""
+    values = [torch.ones_like(cosine), cosine]
+    for l in range(1, degree):  # noqa: E741
+        values.append(((2 * l + 1) * cosine * values[l] - l * values[l - 1]) / (l + 1))
+    return torch.stack(values, dim=-1)
+
+
+def feedforward(width: int, out: int | None = None) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, out or width))
+
+
+class NeighbourAttention(nn.Module):
+    """Softmax attention among the edges of each atom with logits q·k / √d + Σ_l c_l P_l(cos) + log envelope.
+
+    The angle between two edges enters as a bias, one learned coefficient per head and Legendre degree, so that
+    the result is invariant. Written with plain products and softmax: fused attention has no second derivative.
+    """
+
+    def __init__(self, width: int, heads: int, degree: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.angle = nn.Parameter(torch.zeros(degree + 1, heads))
+
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        atoms, places = edges.found.table.shape
+        table = self.qkv(x).index_select(0, edges.found.table.flatten())
+        q, k, v = table.reshape(atoms, places, 3, self.heads, x.shape[1] // self.heads).permute(2, 0, 3, 1, 4)
+        angle = (edges.legendre @ self.angle).permute(0, 3, 1, 2)
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + angle + edges.bias
+        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
+        return self.out(mixed.index_select(0, edges.found.slot))
+
+
+class Layer(nn.Module):
+    """One round: edges read their atoms, attend to each other, and are summed into their centres.
+
+    h_ij ← h_ij + Attention(A norm h_ij + B norm n_i + C norm n_j);  h ← h + FFN(norm h);
+    n_i ← n_i + D Σ_j w_ij norm h_ij;  n ← n + FFN(norm n)
+    """
+
+    def __init__(self, config: EscaipConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.norm_edge, self.norm_node = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.from_edge = nn.Linear(width, width)
+        self.from_nodes = nn.Linear(width, 2 * width, bias=False)
+        self.attention = NeighbourAttention(width, config.heads, config.degree)
+        self.norm_edge_ffn, self.norm_node_ffn = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.edge_ffn, self.node_ffn = feedforward(width), feedforward(width)
+        self.norm_sum = nn.LayerNorm(width)
+        self.to_node = nn.Linear(width, width)
+
+    def forward(self, edge: Tensor, node: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:
+        centre, neighbour = self.from_nodes(self.norm_node(node)).chunk(2, dim=1)
+        message = self.from_edge(self.norm_edge(edge))
+        message = message + centre.index_select(0, edges.found.centre)
+        message = message + neighbour.index_select(0, edges.found.neighbour)
+        edge = edge + self.attention(message, edges)
+        edge = edge + self.edge_ffn(self.norm_edge_ffn(edge))
+        node = node + self.to_node(sum_edges(self.norm_sum(edge), edges, len(node)))
+        return edge, node + self.node_ffn(self.norm_node_ffn(node))
+
+
+def sum_edges(values: Tensor, edges: Edges, count: int) -> Tensor:
+    """(E, H) → (A, H): Σ_j w_ij values_ij."""
+    return values.new_zeros(count, values.shape[1]).index_add(0, edges.found.centre, values * edges.weight)
+
+
+class ForceHead(nn.Module):
+    """Bias-free linear head a = W h with three rows, Xavier-uniform; ``tied`` repeats one row three times."""
+
+    def __init__(self, width: int, tied: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1 if tied else 3, width))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features @ self.weight.expand(3, -1).mT
+
+
+class Escaip(nn.Module):
+    """Energy and forces from invariant features and one symmetry-breaking force head.
+
+    F_i = m_i Σ_j (W h_ij) ⊙ d_ij with invariant magnitude m_i and edge features h_ij (envelope included), unit vectors
+    d_ij and W ∈ R^{3×H}; with tied rows the model is exactly equivariant. E = Σ_i FFN(n_i). Called with a batch
+    (pos (B, N, 3) in Å, species, mask (B, N)); returns ``energy`` (B,) in eV and ``forces`` (B, N, 3) in eV/Å, zero in
+    the padding.
+
+    The invariants are the distances, the species of both ends, the cosines between the edges of an atom and the
+    per-degree norms of their mean spherical harmonics, by the addition theorem
+    |Σ_j w_j Y_l(d_j)|² ∝ Σ_jk w_j w_k P_l(d_j·d_k), here divided by (1 + Σ_j w_j)².
+    """
+
+    def __init__(self, config: EscaipConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, kinds = config.width, len(config.elements)
+        self.species = SpeciesIndex(config.elements)
+        self.radial = RadialBasis(config.radial, config.cutoff)
+        self.edge_in = nn.Linear(config.radial, width)
+        self.node_in = nn.Linear(config.degree + 1, width)
+        self.centre, self.neighbour = nn.Embedding(kinds, width), nn.Embedding(kinds, width)
+        self.node_species = nn.Embedding(kinds, width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm_edge, self.norm_node = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.edge_out = nn.Linear(config.layers * width, width)
+        self.node_out = nn.Linear(config.layers * width, width)
+        self.direction_ffn = feedforward(width)
+        self.magnitude = feedforward(width, 1)
+        self.energy = feedforward(width, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # Magnitudes start at one: from zero, magnitude and direction would keep each other's gradient small.
+        nn.init.ones_(self.magnitude[-1].bias)
+        self.force_head = ForceHead(width, config.tied)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        atoms, edges, magnitude, features, energy = self._read_out(batch)
+        forces = self.force_head(features) * edges.unit
+        forces = magnitude[:, None] * forces.new_zeros(len(magnitude), 3).index_add(0, edges.found.centre, forces)
+        return {"energy": atoms.sum_samples(energy), "forces": atoms.pad(forces)}
+
+    def head_inputs(self, batch: Mapping[str, Tensor]) -> HeadInputs:
+        """Magnitudes, features, directions and their mask, as the force head reads them, by atom and neighbour."""
+        atoms, edges, magnitude, features, _ = self._read_out(batch)
+        valid, slot = edges.found.valid, edges.found.slot
+
+        def table(values: Tensor) -> Tensor:
+            flat = values.new_zeros(valid.numel(), values.shape[1]).index_copy(0, slot, values)
+            return flat.reshape(*valid.shape, values.shape[1])
+
+        return HeadInputs(magnitude, table(features), table(edges.unit), valid, atoms)
+
+    def _read_out(self, batch: Mapping[str, Tensor]) -> tuple[neighbours.FlatAtoms, Edges, Tensor, Tensor, Tensor]:
+        """Atoms, edges, magnitudes m (A,), edge features h (E, H) with envelope, and atomic energies (A,)."""
+        atoms = neighbours.flatten(batch)
+        index = self.species(atoms.species)
+        edges, length = self._edges(atoms)
+        edge = self.edge_in(self.radial(length))
+        edge = edge + self.centre(index)[edges.found.centre] + self.neighbour(index)[edges.found.neighbour]
+        node = self.node_species(index) + self.node_in(order_parameters(edges))
+        edge_layers, node_layers = [], []
+        for layer in self.layers:
+            edge, node = layer(edge, node, edges)
+            edge_layers.append(self.norm_edge(edge))
+            node_layers.append(self.norm_node(node))
+        features = self.edge_out(torch.cat(edge_layers, dim=1))
+        features = (features + self.direction_ffn(features)) * edges.weight
+        node = self.node_out(torch.cat(node_layers, dim=1))
+        return atoms, edges, self.magnitude(node)[:, 0], features, self.energy(node)[:, 0]
+
+    def _edges(self, atoms: neighbours.FlatAtoms) -> tuple[Edges, Tensor]:
+        """The edges of a batch and their (E,) lengths."""
+        found = neighbours.find(atoms, self.config.cutoff, self.config.nearest)
+        displacement = atoms.pos.index_select(0, found.neighbour) - atoms.pos.index_select(0, found.centre)
+        length, unit = lengths_and_units(displacement)
+        log_weight = log_envelope(length, self.config.cutoff)
+        directions = unit[found.table]
+        # Finite, not −inf: an atom without neighbours would have nothing to normalise by.
+        bias = log_weight[found.table].masked_fill(~found.valid, -1e9)
+        edges = Edges(
+            found=found,
+            unit=unit,
+            weight=log_weight.exp()[:, None],
+            legendre=legendre(directions @ directions.mT, self.config.degree),
+            bias=bias[:, None, None, :],
+        )
+        return edges, length
+
+
+def order_parameters(edges: Edges) -> Tensor:
+    """(A, L + 1) norms of the envelope-weighted mean spherical harmonics of each atom's neighbours."""
+    valid = edges.found.valid
+    weight = torch.where(valid, edges.weight[:, 0][edges.found.table], 0.0)
+    squared = torch.einsum("aj,ak,ajkl->al", weight, weight, edges.legendre)
+    # The small constant keeps the square root differentiable where a mean vanishes by symmetry.
+    return (squared.clamp_min(0) + 1e-6).sqrt() / (1 + weight.sum(1, keepdim=True))

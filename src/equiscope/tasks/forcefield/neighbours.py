@@ -1,0 +1,193 @@
+"""Neighbour lists within a cutoff for padded batches of molecules, with bounded memory.
+
+A padded batch (B, N) is flattened to its A real atoms once; edges, tables and indices then refer to flat atoms,
+so padding (which may hold anything, 999 or NaN) is never read and atoms of different samples never meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from equiscope.errors import InputError
+
+PAIRS_AT_ONCE = 1 << 20
+"""Upper bound of the atom pairs whose distances are held at one time (about 16 MB in float32)."""
+
+
+@dataclass(frozen=True)
+class FlatAtoms:
+    """The real atoms of a padded batch, one after another.
+
+    Attributes:
+        pos: (A, 3) positions in Å, differentiable with respect to the batch's.
+        species: (A,) atomic numbers.
+        place: (A,) index of each atom in the flattened (B·N) batch.
+        sample: (A,) sample of each atom, ascending.
+        shape: (B, N) of the batch.
+    """
+
+    pos: Tensor
+    species: Tensor
+    place: Tensor
+    sample: Tensor
+    shape: tuple[int, int]
+
+    def sum_samples(self, values: Tensor) -> Tensor:
+        """(A, ...) per-atom values → (B, ...) sums over the atoms of each sample."""
+        return values.new_zeros(self.shape[0], *values.shape[1:]).index_add(0, self.sample, values)
+
+    def pad(self, values: Tensor) -> Tensor:
+        """(A, ...) per-atom values → (B, N, ...) with zeros in the padding."""
+        size, length = self.shape
+        flat = values.new_zeros(size * length, *values.shape[1:])
+        return flat.index_copy(0, self.place, values).reshape(size, length, *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Directed edges i → j with |x_j − x_i| < cutoff, sorted by (i, j).
+
+    Attributes:
+        centre: (E,) flat atom i of each edge.
+        neighbour: (E,) flat atom j of each edge.
+        reverse: (E,) index of the edge j → i; ``None`` where the list was cut to the nearest (not symmetric).
+        table: (A, K) edge indices of each atom, K the largest number of neighbours; 0 where ``valid`` is false.
+        valid: (A, K) which entries of the table are edges.
+        slot: (E,) position of each edge in the flattened (A·K) table.
+    """
+
+    centre: Tensor
+    neighbour: Tensor
+    reverse: Tensor | None
+    table: Tensor
+    valid: Tensor
+    slot: Tensor
+
+
+def flatten(batch: Mapping[str, Tensor]) -> FlatAtoms:
+    """The real atoms of a dense batch with ``pos`` (B, N, 3), ``species`` (B, N) and ``mask`` (B, N).
+
+    Raises:
+        InputError: a field is missing, has the wrong shape or type, or a sample has no atoms.
+    """
+    missing = [name for name in ("pos", "species", "mask") if name not in batch]
+    if missing:
+        raise InputError(f"the batch has no {missing}; it has {sorted(batch)}: add the missing fields")
+    pos, species, mask = batch["pos"], batch["species"], batch["mask"]
+    if mask.dtype != torch.bool:
+        raise InputError(f"mask must be boolean (true for real atoms), it is {mask.dtype}: use mask.bool()")
+    if pos.shape != (*mask.shape, 3) or species.shape != mask.shape:
+        raise InputError(
+            f"pos must be (B, N, 3), species and mask (B, N); they are {tuple(pos.shape)}, "
+            f"{tuple(species.shape)} and {tuple(mask.shape)}"
+        )
+    place = mask.flatten().nonzero().squeeze(1)
+    sample = place.div(mask.shape[1], rounding_mode="floor")
+    atoms = mask.sum(1)
+    if bool((atoms == 0).any()):
+        empty = (atoms == 0).nonzero().flatten().tolist()
+        raise InputError(f"samples {empty[:8]} of the batch have no atoms (mask all false): leave them out")
+    return FlatAtoms(
+        pos=pos.reshape(-1, 3).index_select(0, place),
+        species=species.flatten().index_select(0, place),
+        place=place,
+        sample=sample,
+        shape=(mask.shape[0], mask.shape[1]),
+    )
+
+
+def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_once: int = PAIRS_AT_ONCE) -> Neighbours:
+    """All directed edges shorter than ``cutoff`` (Å) inside each sample.
+
+    Distances are taken for blocks of atoms against the atoms of their own samples, at most ``pairs_at_once`` at
+    a time, so that memory grows with the number of edges and not with the square of a molecule. The result does
+    not depend on the block size.
+
+    Args:
+        atoms: from :func:`flatten`.
+        cutoff: in Å; an edge at exactly the cutoff is left out.
+        nearest: keep only this many shortest edges of every atom. The list is then no longer symmetric
+            (``reverse`` is ``None``) and the energy surface no longer continuous.
+        pairs_at_once: memory bound.
+
+    Raises:
+        InputError: the cutoff is not positive, or ``nearest`` is below 1.
+    """
+    if not cutoff > 0:
+        raise InputError(f"the cutoff must be a positive length in Å, it is {cutoff}")
+    if nearest is not None and nearest < 1:
+        raise InputError(f"nearest must be at least 1 or None, it is {nearest}")
+    centre, neighbour, squared = _edges(atoms, cutoff, pairs_at_once)
+    count = len(atoms.sample)
+    if nearest is not None:
+        keep = _shortest(centre, squared, count, nearest)
+        centre, neighbour = centre[keep], neighbour[keep]
+    degree = torch.bincount(centre, minlength=count)
+    width = int(degree.max()) if count else 0
+    first = degree.cumsum(0) - degree
+    column = torch.arange(len(centre), device=centre.device) - first[centre]
+    slot = centre * width + column
+    table = torch.zeros(count * width, dtype=torch.int64, device=centre.device)
+    table[slot] = torch.arange(len(centre), device=centre.device)
+    columns = torch.arange(width, device=centre.device)
+    return Neighbours(
+        centre=centre,
+        neighbour=neighbour,
+        # Edges are sorted by (i, j) and the set is symmetric, so sorting by (j, i) lists the reversed edges.
+        reverse=neighbour.argsort(stable=True) if nearest is None else None,
+        table=table.reshape(count, width),
+        valid=columns < degree[:, None],
+        slot=slot,
+    )
+
+
+def _edges(atoms: FlatAtoms, cutoff: float, pairs_at_once: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres, neighbours and squared lengths of all edges, sorted by (centre, neighbour)."""
+    pos, sample = atoms.pos.detach(), atoms.sample
+    count, device = len(sample), pos.device
+    sizes = torch.bincount(sample, minlength=atoms.shape[0])
+    starts = sizes.cumsum(0) - sizes
+    longest = int(sizes.max()) if count else 0
+    centres, neighbours, lengths = [], [], []
+    for begin, end, low, high in _blocks(count, longest, pairs_at_once):
+        rows = torch.arange(begin, end, device=device)
+        start, size = starts[sample[rows]], sizes[sample[rows]]
+        local = torch.arange(low, high, device=device)
+        other = (start[:, None] + local).clamp_max(count - 1)
+        # Separate products and sums: |x_i − x_j| and |x_j − x_i| are equal to the last bit, the set symmetric.
+        dx, dy, dz = (pos[rows, c, None] - pos[:, c][other] for c in range(3))
+        squared = dx * dx + dy * dy + dz * dz
+        near = (squared < cutoff * cutoff) & (local < size[:, None]) & (other != rows[:, None])
+        row, column = near.nonzero(as_tuple=True)
+        centres.append(rows[row])
+        neighbours.append(other[row, column])
+        lengths.append(squared[row, column])
+    centre, neighbour, squared = torch.cat(centres), torch.cat(neighbours), torch.cat(lengths)
+    if longest > pairs_at_once:
+        order = (centre * count + neighbour).argsort()
+        centre, neighbour, squared = centre[order], neighbour[order], squared[order]
+    return centre, neighbour, squared
+
+
+def _blocks(count: int, longest: int, pairs_at_once: int) -> list[tuple[int, int, int, int]]:
+    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs."""
+    wide = max(1, min(longest, pairs_at_once))
+    rows = max(1, pairs_at_once // wide)
+    return [
+        (begin, min(begin + rows, count), low, min(low + wide, longest))
+        for begin in range(0, count, rows)
+        for low in range(0, longest, wide)
+    ]
+
+
+def _shortest(centre: Tensor, squared: Tensor, count: int, nearest: int) -> Tensor:
+    """Indices, ascending, of the ``nearest`` shortest edges of every atom."""
+    order = squared.argsort(stable=True)
+    order = order[centre[order].argsort(stable=True)]
+    degree = torch.bincount(centre, minlength=count)
+    rank = torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]
+    return order[rank < nearest].sort().values
