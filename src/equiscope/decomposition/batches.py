@@ -70,7 +70,7 @@ class Batch(Protocol):
         """One hashable value per sample of the field ``name`` (clusters, ids)."""
 
     def rows(self, name: str, per: str, mask: str | None) -> Rows:
-        """The real rows of field or output ``name``; ``per`` is "atom", "sample" or "any" (by the field's own length)."""
+        """The real rows of a field or output; ``per`` is "atom", "sample" or "any" (by the field's own length)."""
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> Any:
         """A fresh copy of what the model is called with, some fields replaced."""

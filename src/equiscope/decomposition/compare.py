@@ -41,7 +41,7 @@ class Comparison:
     def __str__(self) -> str:
         low, high = self.interval
         return (
-            f"{self.a.percent:.3g} % against {self.b.percent:.3g} %: difference {self.difference:+.3g} percentage points "
+            f"{self.a.percent:.3g} % against {self.b.percent:.3g} %: difference {self.difference:+.3g} points "
             f"(95 % CI {low:+.3g} to {high:+.3g}, paired over {self.a.clusters} clusters)"
         )
 

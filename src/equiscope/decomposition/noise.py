@@ -53,9 +53,9 @@ def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> d
         repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()))
         if repeat.relative > RANDOM_MODEL:
             raise RandomModelError(
-                f"output {name!r} changes by {repeat.relative:.3g} of its size between two identical calls in eval mode: "
-                "the model is random (dropout called functionally, sampled noise?). Its spread would be counted as "
-                "equivariance error: switch the randomness off, or make the noise a declared input that rotates"
+                f"output {name!r} changes by {repeat.relative:.3g} of its size between two identical calls in eval "
+                "mode: the model is random (dropout called functionally, sampled noise?). Its spread would be counted "
+                "as equivariance error: switch the randomness off, or make the noise a declared input that rotates"
             )
         repeats[name] = repeat
     return repeats

@@ -209,7 +209,8 @@ def _notes(
         notes.append(f"no target for {missing}: percent needs labels, the relative equivariance error does not")
     if labelled and r2 < POOR_SKILL:
         notes.append(
-            f"the model is hardly better than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
+            f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "
+            "a small percent says nothing yet"
         )
     if equivariance <= FLOORS * floor:
         notes.append("not distinguishable from numerical noise: the equivariance error is under three noise floors")
@@ -229,14 +230,15 @@ def loss_notes(loss: Loss, halvings: statistics.Array) -> list[str]:
     notes = []
     if not loss.invariant:
         notes.append(
-            f"loss {loss.name!r} acts on components and is not rotation invariant: it is taken in the frame of the labels"
+            f"loss {loss.name!r} acts on components and is not rotation invariant: "
+            "it is taken in the frame of the labels"
         )
     if not loss.exact and np.isfinite(halvings).all():
         full, half, quarter = halvings
         if half > full and quarter > half:
             order = math.log2((quarter - half) / (half - full))
             notes.append(
-                f"{loss.name}: the plug-in twirled loss falls {quarter:.5g}, {half:.5g}, {full:.5g} at a quarter, half and all "
-                f"cosets (bias of order {order:.2f} in 1/cosets); the jackknife removes order 1"
+                f"{loss.name}: the plug-in twirled loss falls {quarter:.5g}, {half:.5g}, {full:.5g} at a quarter, half "
+                f"and all cosets (bias of order {order:.2f} in 1/cosets); the jackknife removes order 1"
             )
     return notes

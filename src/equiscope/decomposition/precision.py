@@ -133,6 +133,6 @@ class Search:
             "reached": f"rtol={self.goal.rtol:g} reached: interval {shown} of the value with {samples} samples",
             "max_passes": f"stopped at max_passes={self.goal.max_passes}: interval {shown} of the value, "
             f"rtol={self.goal.rtol:g} not reached",
-            "samples": f"all {samples} samples used: interval {shown} of the value, rtol={self.goal.rtol:g} not reached; "
-            "the spread between samples dominates, so only more samples can narrow it",
+            "samples": f"all {samples} samples used: interval {shown} of the value, rtol={self.goal.rtol:g} not "
+            "reached; the spread between samples dominates, so only more samples can narrow it",
         }[why]

@@ -16,7 +16,7 @@ class OutputResult:
 
     Attributes:
         percent: 100 x its equivariance error / its total loss.
-        contribution_percent: 100 x weight x its equivariance error / the whole total loss; these add up to the headline.
+        contribution_percent: 100 x weight x its equivariance error / the whole loss; these add up to the headline.
         total, twirled, equivariance, r2, relative_equivariance, noise_floor, loss_as_given: as in :class:`Result`.
         weight, loss: as declared.
     """
@@ -126,15 +126,15 @@ class Result:
     def __str__(self) -> str:
         skill = "R²" if self.loss == "mse" else "skill"
         measured = f"{self.passes} rotations x {self.samples} samples"
+        low, high = (_digits(v) for v in self.percent_interval)
+        interval = {
+            "two-sided": f"95 % CI {low}–{high}",
+            "upper limit": f"95 % upper limit {high}",
+            "none": "one cluster: no interval",
+        }[self.interval_kind]
+        line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval})"
         if math.isnan(self.percent):
             line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² (percent needs labels)"
-        elif self.interval_kind == "upper limit":
-            line = f"{_digits(self.percent)} % of the loss is equivariance error (95 % upper limit {_digits(self.percent_interval[1])})"
-        elif self.interval_kind == "none":
-            line = f"{_digits(self.percent)} % of the loss is equivariance error (one cluster: no interval)"
-        else:
-            low, high = (_digits(v) for v in self.percent_interval)
-            line = f"{_digits(self.percent)} % of the loss is equivariance error (95 % CI {low}–{high})"
         head = f"{line}; {skill} {self.r2:.2f}; {measured}"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"

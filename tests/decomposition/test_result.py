@@ -1,0 +1,59 @@
+"""Results: what they print, what they store, what they refuse."""
+
+import dataclasses
+import math
+
+import pytest
+
+import equiscope as eq
+from equiscope.decomposition.result import _digits
+
+from .models import Tanh, random_batch
+
+RESULT = eq.measure(
+    Tanh(), [random_batch(20)], inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y", spectrum=True
+)
+
+
+def test_the_first_line_says_number_interval_skill_and_effort():
+    line = str(RESULT).splitlines()[0]
+    assert "% of the loss is equivariance error (95 % CI" in line
+    assert "R² " in line
+    assert "24 rotations x 20 samples" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"interval_kind": "upper limit", "percent_interval": (0.0, 0.5)}, "95 % upper limit 0.50"),
+        ({"interval_kind": "none"}, "no interval"),
+        ({"percent": math.nan}, "percent needs labels"),
+        ({"distinguishable": False}, "not distinguishable from numerical noise"),
+        ({"loss": "l1"}, "skill"),
+        ({"notes": ("beware",)}, "\n  note: beware"),
+    ],
+)
+def test_special_cases_are_said(changes, words):
+    assert words in str(dataclasses.replace(RESULT, **changes))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.3712, "0.37"), (12.34, "12"), (0.00456, "0.0046"), (1.2e-5, "1.2e-05"), (0.0, "0")]
+)
+def test_two_significant_digits(value, text):
+    assert _digits(value) == text
+
+
+def test_missing_fields_are_not_invented():
+    data = RESULT.to_dict()
+    del data["total"]
+    with pytest.raises(TypeError):
+        eq.Result.from_dict(data)
+    with pytest.raises(TypeError):
+        eq.Result.from_dict(RESULT.to_dict() | {"extra": 1})
+
+
+def test_per_sample_figures_stay_out_of_storage():
+    assert "per_sample" not in RESULT.to_dict()
+    assert len(RESULT.per_sample.ids) == 20
+    assert float(RESULT.per_sample.equivariance.mean()) == pytest.approx(RESULT.equivariance, rel=1e-12)
