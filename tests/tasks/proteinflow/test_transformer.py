@@ -1,0 +1,72 @@
+"""Tests of the raw-coordinate model."""
+
+import pytest
+import torch
+
+from equiscope.tasks.proteinflow.task import MODELS
+from tests.tasks.proteinflow.common import batch, make, rotations, turned
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_chain_gets_the_same_velocity_alone_and_in_a_padded_batch(model):
+    net, b = make(model).double(), batch(lengths=(14, 9, 12))
+    together = net(b)["velocity"]
+    for row, length in enumerate((14, 9, 12)):
+        alone = {key: value[row : row + 1] for key, value in b.items()}
+        alone = {key: value[:, :length] if value.ndim > 1 else value for key, value in alone.items()}
+        assert torch.allclose(net(alone)["velocity"][0], together[row, :length], atol=1e-10)
+    assert (together[~b["mask"]] == 0).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_stands_in_the_padding_does_not_matter(model):
+    net, b = make(model).double(), batch()
+    dirty = dict(b)
+    for name in ("x_t", "x_sc"):
+        dirty[name] = torch.where(b["mask"][..., None], b[name], torch.full_like(b[name], 7.0))
+    dirty["residue"] = torch.where(b["mask"], b["residue"], 3)
+    assert torch.allclose(net(dirty)["velocity"], net(b)["velocity"], atol=1e-10)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("field", ["x_t", "x_sc", "t", "residue"])
+def test_every_input_is_used(model, field):
+    net, b = make(model).double(), batch()
+    changed = {**b, field: b[field].flip(0) if field != "residue" else b[field].flip(1)}
+    real = b["mask"][..., None].expand_as(b["x_t"])
+    change = (net(changed)["velocity"] - net(b)["velocity"])[real].abs().max()
+    assert change > 1e-3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_gets_a_gradient(model):
+    net, b = make(model).double().train(), batch()
+    net(b)["velocity"].square().sum().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert without == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_equal_seeds_give_equal_weights_and_models_stay_in_single_precision(model):
+    first, second = make(model, seed=4), make(model, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert first(batch(dtype=torch.float32))["velocity"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("source", ["x_t", "x_sc"])
+def test_the_raw_model_is_not_equivariant_in_either_coordinate_input(source):
+    net, b = make("proteina").double(), batch()
+    turns = rotations(3)
+    other = {**b, ("x_sc" if source == "x_t" else "x_t"): torch.zeros_like(b["x_t"])}
+    answer = net(turned(other, turns))["velocity"] @ turns
+    assert (answer - net(other)["velocity"]).abs().max() > 1e-2
+
+
+def test_without_the_two_coordinate_inputs_the_raw_model_ignores_rotations():
+    """Everything else it reads is invariant, so that its answer does not turn at all."""
+    net, b = make("proteina").double(), batch()
+    with torch.no_grad():
+        net.read_noisy.weight.zero_()
+        net.read_guess.weight.zero_()
+    turns = rotations(3)
+    assert torch.allclose(net(turned(b, turns))["velocity"], net(b)["velocity"], atol=1e-8)
