@@ -1,0 +1,175 @@
+"""What the PNG and the interactive figures share: colours, names, and where points lie on a log axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from equiscope.report.crossings import Crossing, Crossings
+from equiscope.report.curves import Curve, RunHistory
+
+# Okabe and Ito's palette: told apart by readers with any common colour blindness, and in grey print.
+INK = "#1f2328"
+GREY = "#6b7280"
+GRID = "#e3e6ea"
+OURS = "#0072B2"
+BAND = "rgba(0,114,178,0.20)"
+PAPER = "#8a8f98"
+LIMIT = "#D55E00"
+SKILLED = "#009E73"
+TWIRLED = "#56B4E9"
+EQUIVARIANCE = "#D55E00"
+PURPLE = "#AA4499"
+SHADE = "#f3ead7"
+
+#: How each crossing is drawn: field of Crossings -> (label, plotly symbol, matplotlib marker, colour).
+MARKERS: dict[str, tuple[str, str, str, str]] = {
+    "first": ("first ≤ {t} %", "diamond", "D", LIMIT),
+    "last_above": ("last above {t} %", "triangle-up", "^", PURPLE),
+    "sustained": ("sustained", "square", "s", OURS),
+    "skilled": ("skilled crossing", "star", "*", SKILLED),
+}
+
+
+@dataclass(frozen=True)
+class LogPoints:
+    """Percents made fit for a log axis.
+
+    y: (T,) the percent; ``floor`` where it is zero or negative, NaN where it is unknown.
+    low, high: (T,) the band, clipped to the floor. at_floor: (T,) bool, the points drawn at the floor.
+    """
+
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    at_floor: np.ndarray
+
+
+def percent_floor(curves: Sequence[Curve], extra: Sequence[float] | np.ndarray = ()) -> float:
+    """The lower end of a log percent axis: a power of ten under every positive estimate."""
+    values = np.concatenate([np.ravel(curve.percent) for curve in curves] + [np.asarray(extra, dtype=float)])
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
+        return 1e-2
+    return float(min(10.0 ** np.floor(np.log10(0.8 * positive.min())), 0.1))
+
+
+def loss_floor(curve: Curve) -> float:
+    """The lower end of the loss axis: a power of ten under the positive losses (the noise floor may lie below)."""
+    values = np.concatenate([curve.total, curve.twirled, curve.equivariance])
+    positive = values[np.isfinite(values) & (values > 0)]
+    return float(10 ** np.floor(np.log10(0.8 * positive.min()))) if len(positive) else 1e-6
+
+
+def percent_ceiling(curves: Sequence[Curve]) -> float:
+    """The upper end of a log percent axis: just above every estimate and limit, 100 % at most beyond 40 %."""
+    values = np.concatenate([np.concatenate([curve.percent, curve.high]) for curve in curves] or [np.array([])])
+    top = max(float(np.nanmax(values)) if np.isfinite(values).any() else 10.0, 4.0)
+    return 110.0 if 40 < top <= 105 else 1.4 * top
+
+
+def log_points(curve: Curve, floor: float) -> LogPoints:
+    """Percents of ``curve`` on a log axis that ends at ``floor``: nothing vanishes silently."""
+    at_floor = np.isfinite(curve.percent) & (curve.percent <= floor)
+    return LogPoints(
+        y=np.where(at_floor, floor, curve.percent),
+        low=np.where(np.isfinite(curve.low), np.maximum(curve.low, floor), np.nan),
+        high=np.where(np.isfinite(curve.high), np.maximum(curve.high, floor), np.nan),
+        at_floor=at_floor,
+    )
+
+
+@dataclass(frozen=True)
+class StepAxis:
+    """A log axis of training steps on which step 0 has a place: left of the first step, under the tick "0"."""
+
+    zero: float | None
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    labels: tuple[str, ...]
+
+    def place(self, steps: np.ndarray | Sequence[float]) -> np.ndarray:
+        """Where to draw ``steps``: (T,) float, step 0 at ``zero``."""
+        steps = np.asarray(steps, dtype=float)
+        return np.where(steps <= 0, self.zero if self.zero is not None else np.nan, steps)
+
+
+def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
+    """The log axis for all of ``steps`` (of every curve that is drawn on it)."""
+    steps = np.asarray(steps, dtype=float)
+    positive = steps[steps > 0]
+    first, last = (positive.min(), positive.max()) if len(positive) else (1.0, 10.0)
+    zero = first / 2.5 if (steps <= 0).any() else None
+    low, high = (zero or first) / 1.3, max(last, 2 * first) * 1.3
+    decades = [10.0**k for k in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
+    ticks = [tick for tick in decades if first * 0.999 <= tick <= high]
+    if len(ticks) < 2:
+        ticks = sorted({float(first), float(last), *ticks})
+    labels = [step_label(tick) for tick in ticks]
+    if zero is not None:
+        ticks, labels = [zero, *ticks], ["0", *labels]
+    return StepAxis(zero, low, high, tuple(ticks), tuple(labels))
+
+
+def step_label(step: float) -> str:
+    """12, 1k, 2.5k, 1M."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if step >= unit:
+            return f"{step / unit:g}{name}"
+    return f"{step:g}"
+
+
+def percent_label(value: float) -> str:
+    """A tick of a percent axis: plain digits down to a thousandth, powers of ten below."""
+    if value >= 1e-3:
+        return f"{value:g} %"
+    return f"{power(value)} %"
+
+
+def power(value: float) -> str:
+    """10⁻⁴ for 1e-4 (the nearest power of ten)."""
+    return f"10{str(round(np.log10(value))).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def decade_ticks(low: float, high: float) -> list[float]:
+    """The powers of ten in [low, high]."""
+    return [10.0**k for k in range(int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9)) + 1)]
+
+
+def marked(found: Crossings) -> list[tuple[str, str, str, str, Crossing]]:
+    """(label with step and R², plotly symbol, matplotlib marker, colour, crossing) of the crossings there are."""
+    rows = []
+    for name, (label, symbol, marker, colour) in MARKERS.items():
+        crossing = getattr(found, name)
+        if crossing is not None:
+            text = f"{label.format(t=f'{found.threshold:g}')}: step {crossing.step:,} (R² {r2_text(crossing.r2)})"
+            rows.append((text, symbol, marker, colour, crossing))
+    return rows
+
+
+def r2_text(value: float) -> str:
+    """R² with two decimals and a real minus sign; "unknown" for NaN."""
+    return "unknown" if not np.isfinite(value) else f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
+
+
+def collapse_span(curve: Curve, skill: float) -> tuple[float, float] | None:
+    """(first step, last step) of the measurements before the model gained skill, None if it had it at once.
+
+    The span ends at the first measured step with R² >= skill, or at the end of the curve.
+    """
+    if not len(curve) or not np.isfinite(curve.r2).any():
+        return None
+    skilled = np.flatnonzero(curve.r2 >= skill)
+    if len(skilled) and skilled[0] == 0:
+        return None
+    return float(curve.step[0]), float(curve.step[skilled[0]] if len(skilled) else curve.step[-1])
+
+
+def reference_points(history: RunHistory, probe: str) -> tuple[str, np.ndarray]:
+    """(label, (P, 2) array of step and percent) of the paper's curve for ``probe``; no rows if there is none."""
+    reference: Mapping = history.run.get("reference") or {}
+    points = (reference.get("points") or {}).get(probe) or []
+    return str(reference.get("label", "paper")), np.asarray(points, dtype=float).reshape(-1, 2)

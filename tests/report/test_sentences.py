@@ -1,0 +1,86 @@
+"""The words: headline, verdict, warning, digits."""
+
+import math
+
+import pytest
+
+from equiscope.report import sentences
+from equiscope.report.crossings import crossings
+from equiscope.report.curves import history
+from tests.report import synthetic
+
+
+def final(**kwargs):
+    return history([synthetic.run_record(), synthetic.measure(2400, part="final", **kwargs)])
+
+
+def test_headline_of_a_good_run():
+    line = sentences.headline(final(percent=0.37, r2=0.93, width=0.1))
+    assert line == (
+        "After 2,400 training steps, 0.37 % (95 % interval 0.33–0.41 %) of the model’s loss is there only because it "
+        "has not learned rotation symmetry perfectly; the model predicts well (R² 0.93 on molecules it has never "
+        "seen), and the value is clearly above numerical noise."
+    )
+
+
+def test_headline_warns_of_a_useless_model_and_of_noise():
+    line = sentences.headline(final(percent=1e-9, r2=0.0, distinguishable=False))
+    assert "no better than a constant answer" in line
+    assert "not distinguishable from numerical noise (noise floor" in line
+
+
+def test_headline_of_an_upper_limit():
+    line = sentences.headline(final(percent=0.003, r2=0.9, interval_kind="upper limit", percent_interval=[0, 0.021]))
+    assert "at most 0.021 % (95 % upper limit)" in line
+
+
+def test_headline_without_measurements():
+    assert sentences.headline(history([])) == "Nothing has been measured in this run yet."
+
+
+def test_task_names_its_samples():
+    told = history([synthetic.run_record(task="proteinflow"), synthetic.measure(1, percent=1.0, r2=0.9)])
+    assert "on protein chains it has never seen" in sentences.headline(told)
+    assert sentences.headline(told).startswith("So far, at step 1,")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.371, 0.343, 0.412), ("0.37", "0.34", "0.41")),
+        ((50.2, 48.1, 52.3), ("50", "48", "52")),
+        ((0.37, 0.02, 1.5), ("0.37", "0.02", "1.50")),
+        ((-0.02, -0.05, 0.01), ("−0.02", "−0.05", "0.01")),
+        ((1.5e-7, 1e-7, 2e-7), ("1.5 × 10⁻⁷", "1.0 × 10⁻⁷", "2.0 × 10⁻⁷")),
+        ((math.nan, 0, 1), ("unknown", "?", "?")),
+    ],
+)
+def test_digits_follow_the_interval(values, expected):
+    assert sentences.percent_text(*values) == expected
+
+
+def found_for(rows):
+    return crossings(history([synthetic.measure(s, percent=p, r2=r2) for s, p, r2 in rows]).curves["forces"])
+
+
+def test_verdicts():
+    assert "Skilled crossing at step 20" in sentences.verdict(found_for([(0, 30, 0), (10, 1, 0.2), (20, 1, 0.8)]))
+    assert "not with R²" in sentences.verdict(found_for([(0, 30, 0), (10, 1, 0.2), (20, 1, 0.3)]))
+    assert "not certain" in sentences.verdict(found_for([(0, 30, 0), (10, 1, 0.2), (20, 1.9, 0.3)]))
+    assert "No crossing" in sentences.verdict(found_for([(0, 30, 0)]))
+
+
+@pytest.mark.parametrize(
+    ("r2", "title"), [(0.0, "Collapse"), (-2.0, "Collapse"), (0.3, "Caution"), (None, "Skill unknown")]
+)
+def test_first_crossing_without_skill_is_called_out(r2, title):
+    records = [synthetic.measure(0, percent=30, r2=0.0), synthetic.measure(10, percent=0.1, r2=r2 or 0.0)]
+    records[1]["result"]["r2"] = r2
+    notice = sentences.crossing_warning(crossings(history(records).curves["forces"]))
+    assert notice.title == title
+    assert "step 10" in notice.text
+    assert ("zero predictor" in notice.text) == (r2 == 0.0)
+
+
+def test_a_sound_first_crossing_has_no_warning():
+    assert sentences.crossing_warning(found_for([(0, 30, 0), (10, 1, 0.8)])) is None

@@ -1,0 +1,85 @@
+"""The tables: comparison with the paper, probes, run, what was rotated."""
+
+import pytest
+
+from equiscope.report import tables
+from equiscope.report.crossings import crossings
+from equiscope.report.curves import history
+from tests.report import synthetic
+
+
+def test_comparison_puts_ours_beside_the_papers():
+    told = history(synthetic.force_field_run())
+    rows = {what: (ours, theirs) for what, ours, theirs in tables.comparison(told, crossings(told.headline))}
+    assert rows["start"][1] == "20.2 % at step 20"
+    assert rows["first ≤ 2 %"][0].endswith("at step 60 (R² 0.00)")
+    assert rows["first ≤ 2 %"][1] == "1,680 (last above 1,920)"
+    assert rows["skilled crossing"][0].endswith("at step 1,000 (R² 0.53)")
+    assert rows["end"] == ("0.45 % at step 2,400 (R² 0.93)", "about 0.055 % at step 445k")
+
+
+def test_comparison_reads_the_points_where_there_is_no_table():
+    reference = {"label": "paper", "points": {"forces": synthetic.PAPER_POINTS}}
+    told = history(synthetic.force_field_run(reference=reference))
+    rows = {row[0]: row[2] for row in tables.comparison(told, crossings(told.headline))}
+    assert rows["start"] == "20 % at step 20"
+    assert rows["first ≤ 2 %"] == "2.0 % at step 1,680"
+    assert rows["end"] == "0.055 % at step 445,000"
+
+
+def test_comparison_keeps_rows_it_does_not_know_and_other_thresholds():
+    table = [["first ≤ 5 %", "860"], ["batch size", "64"]]
+    told = history(synthetic.force_field_run(reference={"label": "paper", "points": {}, "table": table}))
+    rows = tables.comparison(told, crossings(told.headline))
+    assert rows[-2:] == [("first ≤ 5 %", "", "860"), ("batch size", "", "64")]
+    assert dict((r[0], r[2]) for r in rows)["first ≤ 2 %"] == "–"
+
+
+def test_probes_and_comparison_by_probe():
+    told = history(synthetic.flow_run())
+    rows = tables.probes(told)
+    assert [row[0] for row in rows] == ["pooled", *(f"t={t:g}" for t in synthetic.TIMES)]
+    assert rows[0][1:3] == ("3.1 % (2.6–3.6 %)", "0.60")
+    by_probe = tables.comparison_by_probe(told)
+    assert [row[:2] for row in by_probe[:2]] == [("t=0.4", "this run"), ("t=0.4", "paper")]
+    assert by_probe[1][-1] == "6.5 % at step 1,100,000"
+
+
+def test_run_table():
+    rows = dict(tables.run_table(history(synthetic.force_field_run())))
+    assert rows["parameters"] == "59,203"
+    assert rows["training time"] == "4 min 36 s"
+    assert rows["tracking share"] == "12 % of training and tracking"
+    assert rows["steps"] == "2,400 of 2,400"
+    assert "torch 2.13.0" in rows["versions"]
+
+
+def test_rotation_table_names_what_turned_and_what_was_held():
+    rows = dict(tables.rotation_table(synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"])))
+    assert rows["rotated: pos"] == "1o (a vector)"
+    assert rows["held fixed"] == "charges, cell"
+    assert rows["centre of rotation"] == "origin"
+    assert rows["rotations"] == "2 random cosets of the group T: 24 per sample"
+    assert rows["samples"] == "96 in 48 independent clusters"
+
+
+def test_outputs_table_only_for_several_outputs():
+    one = synthetic.result(0.4, 0.9)
+    assert tables.outputs_table(one) == []
+    two = one | {"outputs": {**one["outputs"], "energy": one["outputs"]["forces"] | {"percent": 0.1}}}
+    assert [row[0] for row in tables.outputs_table(two)] == ["forces", "energy"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(12345, "12,345"), (0.123456, "0.123"), (-2.5, "−2.5"), (None, "–"), (True, "yes"), ([1, 2], "1, 2"), ([], "none"),
+     (1e-11, "1e−11"), (list(range(40)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (40 in all)")],
+)  # fmt: skip
+def test_text(value, expected):
+    assert tables.text(value) == expected
+
+
+def test_flatten_moment_duration():
+    assert tables.flatten({"a": {"b_c": 1}, "d": "x"}) == [("a · b c", "1"), ("d", "x")]
+    assert tables.moment(0.0) == "1970-01-01 00:00 UTC"
+    assert [tables.duration(s) for s in (1.5, 61, 3700, float("nan"))] == ["1.5 s", "1 min 1 s", "1 h 1 min", ""]
