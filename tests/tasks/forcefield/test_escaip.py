@@ -1,0 +1,101 @@
+"""EScAIP: invariant up to its head, exactly equivariant when tied, and the head inputs are what it says."""
+
+import e3nn.o3
+import numpy as np
+import pytest
+import torch
+
+from equiscope.symmetry.rotations import haar
+from equiscope.tasks.forcefield import neighbours
+from equiscope.tasks.forcefield.escaip import legendre, order_parameters
+from equiscope.tasks.forcefield.models import build
+from equiscope.tasks.forcefield.radial import envelope
+from tests.tasks.forcefield.molecules import random_batch, rotated
+from tests.tasks.forcefield.test_models import awake
+
+
+def model_of(name: str, **settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return awake(build(name, **settings).double())
+
+
+@pytest.mark.parametrize("determinant", [1, -1])
+@pytest.mark.parametrize("settings", [{}, {"nearest": 5}])
+def test_the_tied_twin_is_exactly_equivariant(determinant: int, settings: dict) -> None:
+    model = model_of("escaip_tied", **settings)
+    batch = random_batch([12, 15, 1, 8], pad=float("nan"))
+    out = model(batch)
+    for rotation in determinant * haar(3, torch.Generator().manual_seed(1)):
+        turned = model(rotated(batch, rotation))
+        torch.testing.assert_close(turned["forces"] @ rotation, out["forces"], atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(turned["energy"], out["energy"], atol=1e-10, rtol=1e-10)
+
+
+def test_three_free_rows_break_the_symmetry_of_forces_but_not_of_the_energy() -> None:
+    model = model_of("escaip")
+    batch = random_batch([12, 15, 8])
+    rotation = haar(1, torch.Generator().manual_seed(1))[0]
+    out, turned = model(batch), model(rotated(batch, rotation))
+    assert (turned["forces"] @ rotation - out["forces"]).norm() > 0.05 * out["forces"].norm()
+    torch.testing.assert_close(turned["energy"], out["energy"], atol=1e-10, rtol=1e-10)
+
+
+def test_the_tied_twin_runs_the_same_code_on_the_same_weights() -> None:
+    free, tied = model_of("escaip"), model_of("escaip_tied")
+    weights = free.state_dict()
+    tied.load_state_dict({**weights, "force_head.weight": weights["force_head.weight"][:1]})
+    with torch.no_grad():
+        free.force_head.weight.copy_(free.force_head.weight[:1].clone().expand(3, -1))
+    batch = random_batch([12, 8])
+    torch.testing.assert_close(free(batch)["forces"], tied(batch)["forces"], atol=1e-10, rtol=1e-10)
+
+
+def test_head_inputs_give_the_forces() -> None:
+    model = model_of("escaip")
+    batch = random_batch([12, 15, 1, 8], pad=999.0)
+    inputs = model.head_inputs(batch)
+    rows = inputs.features @ model.force_head.weight.T
+    forces = inputs.magnitude[:, None] * (rows * inputs.unit).sum(1)
+    torch.testing.assert_close(inputs.atoms.pad(forces), model(batch)["forces"], atol=1e-10, rtol=1e-10)
+    assert (inputs.features[~inputs.valid] == 0).all()
+    assert torch.allclose(inputs.unit[inputs.valid].norm(dim=-1), torch.ones(1, dtype=torch.float64))
+
+
+def test_head_inputs_are_invariant() -> None:
+    model = model_of("escaip")
+    batch = random_batch([12, 8])
+    rotation = haar(1, torch.Generator().manual_seed(2))[0]
+    one, other = model.head_inputs(batch), model.head_inputs(rotated(batch, rotation))
+    torch.testing.assert_close(one.magnitude, other.magnitude, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(one.features, other.features, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(one.unit @ rotation.T, other.unit, atol=1e-10, rtol=1e-10)
+
+
+def test_the_force_head_starts_xavier_uniform() -> None:
+    torch.manual_seed(0)
+    weight = build("escaip", "6M").force_head.weight
+    bound = (6 / (3 + weight.shape[1])) ** 0.5
+    assert weight.shape[0] == 3
+    assert 0.95 * bound < weight.abs().max() <= bound
+    assert abs(weight.var() / (bound**2 / 3) - 1) < 0.15
+
+
+def test_legendre_polynomials() -> None:
+    x = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    expected = np.polynomial.legendre.legvander(x.numpy(), 9)
+    torch.testing.assert_close(legendre(x, 9), torch.from_numpy(expected), atol=1e-12, rtol=0)
+    assert legendre(x, 1).shape == (21, 2)
+
+
+def test_order_parameters_are_norms_of_mean_spherical_harmonics() -> None:
+    model = model_of("escaip", degree=6)
+    atoms = neighbours.flatten(random_batch([9, 1, 5]))
+    edges, length = model._edges(atoms)
+    weight = envelope(length, model.config.cutoff)
+    total = torch.zeros(15, dtype=torch.float64).index_add(0, edges.found.centre, weight)
+    for degree in range(7):
+        harmonics = e3nn.o3.spherical_harmonics(degree, edges.unit, normalize=True, normalization="norm")
+        mean = torch.zeros(15, 2 * degree + 1, dtype=torch.float64)
+        mean = mean.index_add(0, edges.found.centre, weight[:, None] * harmonics)
+        expected = (mean.square().sum(1) + 1e-6).sqrt() / (1 + total)
+        torch.testing.assert_close(order_parameters(edges)[:, degree], expected, atol=1e-9, rtol=0)
