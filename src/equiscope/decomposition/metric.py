@@ -11,7 +11,7 @@ from torch import Tensor
 try:
     from torchmetrics import Metric
     from torchmetrics.utilities import dim_zero_cat
-except ImportError as error:  # pragma: no cover - exercised in a subprocess
+except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
 from equiscope.decomposition.collect import Caller, Collector

@@ -1,0 +1,296 @@
+"""A Lightning callback that follows the equivariance error of any LightningModule while it trains."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DistributedSampler
+
+try:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.utilities import move_data_to_device
+except ImportError:
+    try:
+        from lightning.pytorch import Callback, LightningModule, Trainer
+        from lightning.pytorch.utilities import move_data_to_device
+    except ImportError as error:
+        message = "EquivarianceTracker needs pytorch-lightning: pip install equiscope[lightning]"
+        raise ImportError(message) from error
+
+from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
+from equiscope.decomposition.metric import EquivarianceError
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.result import Result
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+
+LAST_DECADE = 12
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One measurement: at which optimizer step and epoch, how long it took (s), and its result."""
+
+    step: int
+    epoch: int
+    seconds: float
+    result: Result
+
+
+class EquivarianceTracker(Callback):
+    """Measures a model on the same batches and the same rotations again and again while it trains.
+
+    Every measurement is kept in ``history`` (saved in Lightning's checkpoints), sent to every logger of the Trainer
+    under ``{name}/percent``, ``{name}/interval_low``, ``{name}/interval_high``, ``{name}/total``, ``{name}/twirled``,
+    ``{name}/equivariance``, ``{name}/r2``, ``{name}/relative_equivariance`` and ``{name}/noise_floor``, and put among
+    ``trainer.callback_metrics``, where ``ModelCheckpoint(monitor="equivariance/percent")`` finds it. Figures that are
+    not finite (percent and r2 without labels) are not logged. Training goes on as if nothing had been measured: random
+    states, gradients, modes and buffers are restored.
+
+    In a distributed run each process measures its share of the batches and the figures are pooled over all of them.
+
+    Args:
+        batches: batches that can be gone through more than once (a list, a DataLoader), or a function that returns
+            an iterable of batches. Keep them the same and in the same order, so that the curve has no other noise.
+        declaration, inputs, outputs, target, loss, rotations, cosets, seed, noise_samples, settings: as for
+            :func:`equiscope.measure`. In a distributed run with a DistributedSampler samples need ``ids``.
+        when: ``"validation"``: at the end of every validation; an integer n: at optimizer steps 0, n, 2n, …;
+            ``"log"``: at step 0 and ``per_decade`` log-spaced steps a decade; or a sequence of steps.
+        per_decade: see ``when``.
+        forward: ``forward(module, batch)`` calls the module; ``module(batch)`` by default. It runs in the Trainer's
+            precision.
+        budget: largest share of the run's time for measuring. The first measurement is always made; a later one that
+            is not affordable yet is put off until it is, or to the end of training.
+        name: prefix of the logged names, and what tells several trackers apart.
+        sharded: whether the iterable already differs between processes; by default, whether its sampler is a
+            DistributedSampler. Otherwise process r takes batches r, r + world, ….
+
+    Raises:
+        InputError: for arguments out of range, or batches that cannot be gone through twice.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        declaration: Declaration | None = None,
+        *,
+        when: str | int | Sequence[int] = "validation",
+        per_decade: int = 8,
+        forward: Callable[[Any, Any], Any] | None = None,
+        budget: float | None = None,
+        name: str = "equivariance",
+        sharded: bool | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        target: str | None = None,
+        loss: Any = "mse",
+        rotations: str = "T",
+        cosets: int = 2,
+        seed: int = 0,
+        noise_samples: int = NOISE_SAMPLES,
+        **settings: Any,
+    ):
+        super().__init__()
+        if isinstance(batches, Iterator):
+            raise InputError("batches is a generator, gone after one use: give a list, a DataLoader or a function")
+        if budget is not None and not 0 < budget < 1:
+            raise InputError(f"budget is the share of time for measuring, between 0 and 1, got {budget!r}")
+        self.batches = batches if callable(batches) else as_batches(batches)
+        self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
+        self.forward, self.budget, self.name, self.sharded = forward, budget, name, sharded
+        self.when = when
+        self._schedule = Schedule(when, per_decade)
+        self._design = {"rotations": rotations, "cosets": cosets, "seed": seed, "noise_samples": noise_samples}
+        # Made once here so that bad arguments stop before training does.
+        EquivarianceError(self.declaration, **self._design)
+        self.history: list[Tracked] = []
+        self._checked, self._pending, self._float64_change = -1, False, -1.0
+        self._earlier, self._started = 0.0, time.monotonic()
+
+    @property
+    def results(self) -> list[Result]:
+        """The results so far, in order."""
+        return [tracked.result for tracked in self.history]
+
+    @property
+    def spent(self) -> float:
+        """Seconds spent measuring so far."""
+        return sum(tracked.seconds for tracked in self.history)
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(name=self.name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types for Lightning's checkpoints."""
+        history = [
+            {"step": t.step, "epoch": t.epoch, "seconds": t.seconds, "result": t.result.to_dict()} for t in self.history
+        ]
+        return {"history": history, "checked": self._checked, "pending": self._pending, "elapsed": self._elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written."""
+        stored = state_dict["history"]
+        self.history = [Tracked(**{**t, "result": Result.from_dict(t["result"])}) for t in stored]
+        self._checked, self._pending = state_dict["checked"], state_dict["pending"]
+        self._earlier, self._started = state_dict["elapsed"], time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step < self._checked:
+            # Another fit from the beginning.
+            self._checked, self._pending = -1, False
+        self._started = time.monotonic()
+        self._at_step(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self._at_step(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.when == "validation" and not trainer.sanity_checking:
+            self._pending = True
+            self._measure_if_affordable(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._pending:
+            self.measure(trainer, pl_module)
+        self._earlier, self._started = self._elapsed(), time.monotonic()
+
+    def _at_step(self, trainer: Trainer, module: LightningModule) -> None:
+        step = trainer.global_step
+        self._pending |= self._schedule.due(self._checked, step)
+        self._checked = step
+        if self.when != "validation":
+            self._measure_if_affordable(trainer, module)
+
+    def _measure_if_affordable(self, trainer: Trainer, module: LightningModule) -> None:
+        if not self._pending:
+            return
+        affordable = True
+        if self.budget is not None and self.history and trainer.state.fn == "fit":
+            affordable = self.spent + self.history[-1].seconds <= self.budget * self._elapsed()
+            # Clocks differ between processes, the decision must not.
+            affordable = trainer.strategy.broadcast(affordable)
+        if affordable:
+            self.measure(trainer, module)
+
+    def _elapsed(self) -> float:
+        return self._earlier + time.monotonic() - self._started
+
+    def measure(self, trainer: Trainer, module: LightningModule) -> Tracked:
+        """Measure now, log and keep the result; every process of a distributed run must call it."""
+        start = time.monotonic()
+        metric = EquivarianceError(self.declaration, forward=self._called(trainer), **self._design).to(module.device)
+        metric.float64_change.fill_(self._float64_change)
+        # The random state alone: a DataLoader draws from it when it starts.
+        with untouched(None):
+            for first_id, native in self._share(trainer):
+                native = move_data_to_device(trainer.precision_plugin.convert_input(native), module.device)
+                metric.update(module, native, first_id)
+            with warnings.catch_warnings():
+                # A process without batches has nothing to update with.
+                warnings.filterwarnings("ignore", message="The ``compute`` method")
+                result = metric.result()
+        # A float64 pass is slow on a GPU: the first measurement makes it, the others carry its figure.
+        self._float64_change = -1.0 if result.float64_change is None else result.float64_change
+        tracked = Tracked(trainer.global_step, trainer.current_epoch, time.monotonic() - start, result)
+        self.history.append(tracked)
+        self._pending = False
+        self._log(trainer, tracked)
+        return tracked
+
+    def _called(self, trainer: Trainer) -> Callable[[Any, Any], Any]:
+        def called(module: Any, native: Any) -> Any:
+            with trainer.precision_plugin.forward_context():
+                return self.forward(module, native) if self.forward is not None else module(native)
+
+        return called
+
+    def _share(self, trainer: Trainer) -> Iterator[tuple[int | None, Any]]:
+        """This process's batches, each with the position of its first sample in the data set if that is known."""
+        iterable = as_batches(self.batches() if callable(self.batches) else self.batches)
+        sharded = self.sharded
+        if sharded is None:
+            sharded = isinstance(getattr(iterable, "sampler", None), DistributedSampler)
+        first_id = 0
+        for number, native in enumerate(iterable):
+            if sharded:
+                yield None, native
+            elif number % trainer.world_size == trainer.global_rank:
+                yield first_id, native
+            if self.declaration.ids is None and not sharded:
+                first_id += as_batch(native).size
+
+    def _log(self, trainer: Trainer, tracked: Tracked) -> None:
+        result = tracked.result
+        low, high = result.percent_interval
+        figures = {
+            "percent": result.percent,
+            "interval_low": low,
+            "interval_high": high,
+            "total": result.total,
+            "twirled": result.twirled,
+            "equivariance": result.equivariance,
+            "r2": result.r2,
+            "relative_equivariance": result.relative_equivariance,
+            "noise_floor": result.noise_floor,
+        }
+        named = {f"{self.name}/{k}": v for k, v in figures.items() if math.isfinite(v)}
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in named.items()})
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(named, step=tracked.step)
+
+
+class Schedule:
+    """Which optimizer steps are measured.
+
+    Raises:
+        InputError: for anything but ``"validation"``, ``"log"``, a positive integer or a sequence of steps >= 0.
+    """
+
+    def __init__(self, when: str | int | Sequence[int], per_decade: int = 8):
+        self._every: int | None = None
+        self._steps: list[int] = []
+        if when == "validation":
+            return
+        if isinstance(when, bool) or not isinstance(when, str | int | Sequence):
+            raise InputError(_unclear(when))
+        if isinstance(when, int):
+            if when < 1:
+                raise InputError(_unclear(when))
+            self._every = when
+        elif when == "log":
+            if not isinstance(per_decade, int) or per_decade < 1:
+                raise InputError(f"per_decade must be an integer >= 1, got {per_decade!r}")
+            spaced = {round(10 ** (k / per_decade)) for k in range(LAST_DECADE * per_decade + 1)}
+            self._steps = sorted({0, *spaced})
+        elif isinstance(when, str) or not when or not all(_is_step(s) for s in when):
+            raise InputError(_unclear(when))
+        else:
+            self._steps = sorted(set(when))
+
+    def due(self, after: int, step: int) -> bool:
+        """Whether a scheduled step s lies in after < s <= step."""
+        return self._count(step) > self._count(after)
+
+    def _count(self, step: int) -> int:
+        """Number of scheduled steps <= step."""
+        if self._every is not None:
+            return step // self._every + 1
+        return bisect.bisect_right(self._steps, step)
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _unclear(when: Any) -> str:
+    return f"when must be 'validation', 'log', a number of steps >= 1 or a sequence of steps >= 0, got {when!r}"
