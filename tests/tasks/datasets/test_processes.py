@@ -50,10 +50,10 @@ def test_results_come_in_order_from_one_thread_each_until_a_worker_dies(monkeypa
 def test_a_script_without_guard_works_and_its_workers_end_with_it(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[3]
+    path = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     parent = subprocess.Popen(
         [sys.executable, str(script)],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
