@@ -23,7 +23,6 @@ test: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests
-	$(BIN)/mypy src
 
 clean:
 	rm -rf .venv build dist
