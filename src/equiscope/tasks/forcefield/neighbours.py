@@ -166,15 +166,15 @@ def _edges(atoms: FlatAtoms, cutoff: float, pairs_at_once: int) -> tuple[Tensor,
         centres.append(rows[row])
         neighbours.append(other[row, column])
         lengths.append(squared[row, column])
-    centre, neighbour, squared = torch.cat(centres), torch.cat(neighbours), torch.cat(lengths)
-    if longest > pairs_at_once:
-        order = (centre * count + neighbour).argsort()
-        centre, neighbour, squared = centre[order], neighbour[order], squared[order]
-    return centre, neighbour, squared
+    return torch.cat(centres), torch.cat(neighbours), torch.cat(lengths)
 
 
 def _blocks(count: int, longest: int, pairs_at_once: int) -> list[tuple[int, int, int, int]]:
-    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs."""
+    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs, in reading order.
+
+    A molecule wider than the bound gets blocks of one atom and part of its partners, so that edges found block
+    after block are always sorted by (centre, neighbour).
+    """
     wide = max(1, min(longest, pairs_at_once))
     rows = max(1, pairs_at_once // wide)
     return [
