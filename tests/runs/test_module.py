@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from equiscope.errors import InputError
-from equiscope.runs.module import TaskModule, build_optimizer, schedule_factor
+from equiscope.runs.module import TaskModule, build_optimizer, schedule_factor, update_average
 from tests.runs.toy import Toy
 
 
@@ -55,14 +55,19 @@ def test_initial_weights_and_what_is_measured():
 
 
 def test_average_is_the_exponential_one():
-    module = _module(ema=0.75)
-    weight, expected = module.net[0].weight, None
-    for value in (1.0, 2.0, 4.0):
+    averaged, net = nn.Linear(1, 1), nn.Linear(1, 1)
+    net.register_buffer("count", torch.tensor(3))
+    averaged.register_buffer("count", torch.tensor(0))
+    expected = averaged.weight.item()
+    for step in (1, 2, 5, 40):
         with torch.no_grad():
-            weight.fill_(value)
-        module.averaged.update_parameters(module.net)
-        expected = value if expected is None else 0.75 * expected + 0.25 * value
-    assert torch.allclose(module.measured[0].weight, torch.full_like(weight, expected), rtol=1e-6, atol=0)
+            net.weight.fill_(float(step))
+        update_average(averaged, net, step, 0.75)
+        kept = {1: 1 / 10, 2: 2 / 11, 5: 5 / 14, 40: 0.75}[step]
+        expected = kept * expected + (1 - kept) * step
+        assert averaged.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert averaged.count == 3
+    assert net.weight.item() == 40
 
 
 def test_ema_out_of_range():

@@ -13,12 +13,12 @@ from equiscope.tasks.task import Probe
 class Toy:
     name = "toy"
 
-    def __init__(self, seed: int, batch_size: int, nan_at: int | None = None) -> None:
-        self.seed, self.batch_size, self.nan_at = seed, batch_size, nan_at
+    def __init__(self, seed: int, batch_size: int, nan_at: int | None = None, dropout: float = 0.1) -> None:
+        self.seed, self.batch_size, self.nan_at, self.dropout = seed, batch_size, nan_at, dropout
 
     @classmethod
     def from_config(cls, config):
-        return cls(config["seed"], config["batch_size"], config.get("data", {}).get("nan_at"))
+        return cls(config["seed"], config["batch_size"], **config.get("data", {}))
 
     def prepare(self, progress=True):
         pass
@@ -26,7 +26,7 @@ class Toy:
     def build_model(self):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Dropout(0.1), nn.Linear(32, 3))
+            return nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Dropout(self.dropout), nn.Linear(32, 3))
 
     def _samples(self, count, key):
         generator = torch.Generator().manual_seed(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from equiscope.errors import InputError, RunError
@@ -68,15 +68,14 @@ class TaskModule(pl.LightningModule):
         self._optimizer, self._schedule = dict(optimizer), dict(schedule)
         self._max_steps, self._clip, self._seed = max_steps, clip, seed
         self.net = task.build_model()
-        self.averaged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema > 0 else None
-        if self.averaged is not None:
-            self.averaged.requires_grad_(False)
+        self.averaged = copy.deepcopy(self.net).requires_grad_(False) if ema > 0 else None
+        self._ema = ema
         self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
 
     @property
     def measured(self) -> nn.Module:
         """The model whose figures count: the average of the weights where one is kept."""
-        return self.net if self.averaged is None else self.averaged.module
+        return self.net if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = build_optimizer(self.net.parameters(), self._optimizer)
@@ -118,7 +117,7 @@ class TaskModule(pl.LightningModule):
     def optimizer_step(self, *arguments: Any, **settings: Any) -> None:
         super().optimizer_step(*arguments, **settings)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.net)
+            update_average(self.averaged, self.net, self.trainer.global_step, self._ema)
 
     def _note_bad(self, value: Tensor) -> None:
         step = torch.full_like(self._bad_step, self.trainer.global_step)
@@ -137,6 +136,18 @@ class TaskModule(pl.LightningModule):
                 f"the training loss or its gradient is NaN or infinite at step {step}: lower optimizer.lr "
                 f"(now {self._optimizer.get('lr')}), set trainer.clip, or look for bad labels in the data"
             )
+
+
+@torch.no_grad()
+def update_average(averaged: nn.Module, net: nn.Module, step: int, decay: float) -> None:
+    """a <- d a + (1 - d) w with d = min(decay, step / (9 + step)) after ``step`` steps; buffers are copied.
+
+    The smaller d of the first steps keeps the average from lagging behind while everything still moves.
+    """
+    kept = min(decay, step / (9 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(net.parameters()), 1 - kept)
+    for mine, theirs in zip(averaged.buffers(), net.buffers(), strict=True):
+        mine.copy_(theirs)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
