@@ -1,0 +1,166 @@
+"""ASE calculators: how far energies, forces and stresses are from rotation symmetry, structure by structure.
+
+    from ase.build import bulk, molecule
+    from ase.calculators.emt import EMT
+    import equiscope as eq
+
+    result = eq.adapters.ase.measure(EMT(), [bulk("Cu", cubic=True), molecule("CO")], progress=False)
+    print(result)                    # one line an output; the worst structures by name
+    result.to_csv("structures.csv")  # one row a structure
+
+or from the shell, ``equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz``.
+
+Each structure is one batch of the measure. Positions and lattice vectors turn together, x -> R x, a -> R a, so that
+fractional coordinates and periodic images stay what they are; forces turn back by R^T, a stress by R^T S R in ASE's
+Voigt order, and an energy not at all. Units are ASE's: eV, Å.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from tqdm.auto import tqdm
+
+from equiscope.adapters import ase_structures as st
+from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
+from equiscope.adapters.ase_run import Design, Run
+from equiscope.decomposition.preserve import untouched
+from equiscope.errors import InputError
+
+NOISE_SAMPLES = 32
+
+__all__ = ["AseResult", "StructureRow", "measure"]
+
+
+def measure(
+    calculator: Any,
+    structures: str | Path | Iterable[Atoms],
+    outputs: Sequence[str] | None = None,
+    labels: bool | Mapping[str, str] = False,
+    *,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+    energy_weight: float = 1.0,
+    force_weight: float = 1.0,
+    stress_weight: float = 1.0,
+    energy_per_atom: bool = True,
+    clusters: str | Sequence[Any] | None = None,
+    rotate: Mapping[str, Any] | None = None,
+    center: str = "origin",
+    group: str = "SO3",
+    noise_samples: int = NOISE_SAMPLES,
+    energy_unit: str | None = None,
+    length_unit: str | None = None,
+    label_length_unit: str | None = None,
+    stress_unit: str | None = None,
+    precision: str = "auto",
+    csv: str | Path | None = None,
+    on_error: str = "report",
+) -> AseResult:
+    """The equivariance error of a calculator's energies, forces and stresses, and its share of the loss with labels.
+
+    For output f and g Haar distributed, p_g = g^-1 f(g x): equivariance = E_g |p_g - E p|^2, per component. With labels
+    y, percent = 100 mean(equivariance) / mean(E_g |p_g - y|^2); see :func:`equiscope.measure`.
+
+    Args:
+        calculator: an ASE calculator. It is asked anew at every rotation; its cached results are dropped.
+        structures: a file ASE reads, or an iterable of ``Atoms``. Constraints are left out.
+        outputs: of "energy", "forces", "stress"; by default all that the calculator has. Stress is measured where a
+            structure has a volume and a periodic direction.
+        labels: False: no labels, relative equivariance error only. True: the results ASE read with the structure
+            (``SinglePointCalculator``). ``{"forces": "REF_forces"}``: named keys of ``arrays`` or ``info``.
+        rotations, cosets, seed, group, noise_samples: as for :func:`equiscope.measure`; the rotations of a structure
+            are a function of (seed, its position in ``structures``).
+        progress: show a progress bar.
+        energy_weight, force_weight, stress_weight: weights of the squared errors in the combined Result.
+        energy_per_atom: measure energies in eV per atom.
+        clusters: ``info`` key, or one label a structure, naming structures that are not independent.
+        rotate: further fields of ``arrays`` or ``info`` that rotate, ``{"external_field": "1o"}``. Momenta (vectors)
+            and magnetic moments with three components (pseudovectors) do so by themselves.
+        center: "origin", or "mean": the mean of the positions. The cell turns alike.
+        energy_unit, length_unit, label_length_unit, stress_unit: of the file, where it is not in eV and Å;
+            ``length_unit`` is that of positions and cells, and of force labels unless ``label_length_unit`` differs
+            (Å positions with Hartree/Bohr forces: energy_unit="Hartree", label_length_unit="Bohr").
+        precision: of the calculator, "float32" or "float64"; "auto" takes it from the forces or stress it returns. A
+            calculator in single precision is handed positions and cells rounded to it, so that the noise floor
+            contains that rounding.
+        csv: file to which each structure's row is written as soon as it is measured.
+        on_error: "report": a structure on which the calculator raises becomes a failed row, and the rest goes on;
+            "raise": stop at once.
+
+    Raises:
+        InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
+        RandomModelError: if the calculator answers identical calls differently.
+    """
+    _check_arguments(calculator, cosets, noise_samples, seed, labels)
+    for name, value, known in (
+        ("on_error", on_error, ("report", "raise")),
+        ("precision", precision, ("auto", "float32", "float64")),
+        ("center", center, ("origin", "mean")),
+    ):
+        if value not in known:
+            raise InputError(f"{name} must be one of {known}, got {value!r}")
+    units = st.Units(energy_unit, length_unit, label_length_unit, stress_unit)
+    if labels is False and (energy_unit or label_length_unit or stress_unit):
+        raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
+    listed = st.as_structures(structures)
+    chosen = _outputs(calculator, outputs)
+    found = st.find_labels(listed, chosen, labels)
+    fields = st.find_fields(listed, rotate or {})
+    plan = st.Plan(chosen, found, fields, units, energy_per_atom)
+    weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
+    design = Design(calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision)
+    named = _clusters(listed, clusters)
+    run = Run(design)
+    with untouched(calculator), RowWriter(csv, columns(chosen, found)) as writer:
+        for index, atoms in enumerate(tqdm(listed, desc="measuring", unit="structure", disable=not progress)):
+            writer.write(run.structure(index, atoms, named[index], on_error))
+    return run.result(listed)
+
+
+def _check_arguments(calculator: Any, cosets: int, noise_samples: int, seed: int, labels: Any) -> None:
+    if isinstance(calculator, type):
+        raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
+    if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
+        raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
+    for name, value, low in (("cosets", cosets, 2), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+    if not isinstance(labels, bool | Mapping):
+        raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
+
+
+def _outputs(calculator: Any, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    known = getattr(calculator, "implemented_properties", None)
+    if outputs is None:
+        chosen = tuple(o for o in st.OUTPUTS if known is None or o in known)
+        if not chosen:
+            raise InputError(f"{type(calculator).__name__} has none of {st.OUTPUTS}; it implements {known}")
+        return chosen
+    if isinstance(outputs, str):
+        raise InputError(f"outputs must be a list, got the string {outputs!r}: write [{outputs!r}]")
+    unknown = sorted(set(outputs) - set(st.OUTPUTS))
+    if unknown or not outputs:
+        raise InputError(f"outputs must be some of {st.OUTPUTS}, got {list(outputs)}")
+    lacking = [o for o in outputs if known is not None and o not in known]
+    if lacking:
+        raise InputError(f"{type(calculator).__name__} does not implement {lacking}; it has {list(known)}")
+    return tuple(o for o in st.OUTPUTS if o in outputs)
+
+
+def _clusters(structures: Sequence[Atoms], clusters: str | Sequence[Any] | None) -> list[Any]:
+    if clusters is None:
+        return list(range(len(structures)))
+    if isinstance(clusters, str):
+        missing = [i for i, a in enumerate(structures) if clusters not in a.info]
+        if missing:
+            raise InputError(f"clusters={clusters!r}: structures {missing[:5]} have no such info key")
+        return [a.info[clusters] for a in structures]
+    if len(clusters) != len(structures):
+        raise InputError(f"clusters must name one cluster a structure ({len(structures)}), got {len(clusters)}")
+    return list(clusters)
