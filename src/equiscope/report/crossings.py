@@ -136,5 +136,5 @@ def _last(flags: np.ndarray) -> int | None:
 def _from_here_on(flags: np.ndarray) -> int | None:
     """The first place from which on all flags hold, None when the last one does not hold."""
     last_failure = _last(~flags)
-    start = 0 if last_failure is None else last_failure
+    start = 0 if last_failure is None else last_failure + 1
     return start if start < len(flags) else None
