@@ -149,7 +149,7 @@ def _outputs(calculator: Any, outputs: Sequence[str] | None) -> tuple[str, ...]:
         raise InputError(f"outputs must be some of {st.OUTPUTS}, got {list(outputs)}")
     lacking = [o for o in outputs if known is not None and o not in known]
     if lacking:
-        raise InputError(f"{type(calculator).__name__} does not implement {lacking}; it has {list(known)}")
+        raise InputError(f"{type(calculator).__name__} does not implement {lacking}; it has {list(known or ())}")
     return tuple(o for o in st.OUTPUTS if o in outputs)
 
 
