@@ -5,6 +5,7 @@ import torch
 
 import equiscope as eq
 from equiscope.testing import assert_declared_symmetry_complete
+from equiscope.testing.completeness import _trial
 from tests.testing.models import batch
 
 
@@ -116,6 +117,23 @@ def test_a_broken_model_is_not_blamed_on_its_inputs():
 
     found = assert_declared_symmetry_complete(model, given(), declared())
     assert len(found.trials) == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "floor", "forgotten"),
+    [
+        ([1, 1, 1, 1], [0.1, 0.1, 0.1, 0.1], 0.0, True),
+        ([1, 1, 1, 1], [0.1, 0.1, 0.1, 1.1], 0.0, True),
+        ([100, 1, 1, 1], [1, 2, 2, 2], 0.0, False),  # one sample's luck
+        ([1, 1, 1, 100], [0.1, 0.1, 0.1, 100], 0.0, False),  # most samples, but not most of the error
+        ([1, 1, 1, 1], [0.6, 0.6, 0.6, 0.6], 0.0, False),
+        ([1, 1, 1, 1], [0.1, 0.1, 0.1, 0.1], 0.5, False),  # rounding alone
+        ([0, 0, 0, 0], [0, 0, 0, 0], 0.0, False),
+    ],
+)
+def test_what_counts_as_forgotten(before, after, floor, forgotten):
+    values = [{"forces": torch.tensor(v, dtype=torch.float64)} for v in (before, after)]
+    assert _trial({"cell": eq.Input("1o")}, *values, {"forces": floor}).forgotten is forgotten
 
 
 def test_labels_are_not_inputs():
