@@ -1,8 +1,8 @@
 """Append-only records of a run: one JSON object a line, each with a checksum, nothing half-read.
 
-A line is ``{"n": running number, "kind": str, ..., "sha": s}`` with s the first 16 hex digits of the SHA-256
-over the canonical JSON (sorted keys, no blanks) of everything but ``sha``. Beside the file lies
-``<name>.count``, the number of lines known to be on disk, so that lines cut off at the end are noticed as well.
+A line is ``{"n": running number, "kind": str, ..., "sha": s}`` with s the first 16 hex digits of the
+SHA-256 over the canonical JSON (sorted keys, no blanks) of everything but ``sha``. Beside the file lies
+``<name>.count``, the number of lines known to be on disk, so that lines lost at the end are noticed.
 """
 
 from __future__ import annotations
