@@ -153,6 +153,14 @@ class ForceField:
         return {
             "label": "paper (EScAIP 6M on SPICE, no augmentation)",
             "points": {"forces": PAPER},
+            "table": [
+                ["start", "20 % at step 20"],
+                ["first ≤ 2 %", "2.0 % at step 1,680–1,900 (three seeds)"],
+                ["last above 2 %", "step 1,800–1,920"],
+                ["dip", "0.08 % at step 4,740"],
+                ["later peak", "0.38 % near step 17,000"],
+                ["end", "0.055 % at step 445,000"],
+            ],
             "source": "Shen, Nowara, Maser, Cho, TMLR 2025, arXiv 2512.02303, read off its figures",
         }
 

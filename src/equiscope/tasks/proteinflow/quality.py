@@ -18,7 +18,8 @@ HELIX_TURN = (20.0, 80.0)  # degrees: the Cα dihedral of a right-handed helix i
 
 def step_lengths(traces: Sequence[np.ndarray]) -> np.ndarray:
     """Distances of consecutive Cα, pooled over chains, Å; traces are (L, 3) in Å."""
-    return np.concatenate([np.linalg.norm(np.diff(ca, axis=0), axis=1) for ca in traces])
+    edges = (np.diff(np.asarray(ca, dtype=np.float64), axis=0) for ca in traces)
+    return np.concatenate([np.linalg.norm(edge, axis=1) for edge in edges])
 
 
 def radius_of_gyration(ca: np.ndarray) -> float:

@@ -79,14 +79,14 @@ class ProteinFlowSettings:
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
-    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins`` of ``proteina``.
+    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
 
     Raises:
         InputError: unknown model, size or setting.
     """
     if model == "proteina":
-        smooth = bool(changes.pop("smooth_bins", False))
-        return Proteina(sizes(size, **changes), smooth_bins=smooth)
+        smooth, neighbours = bool(changes.pop("smooth_bins", False)), int(changes.pop("neighbours", 0))
+        return Proteina(sizes(size, **changes), smooth, neighbours)
     if model == "proteina_equivariant":
         return ProteinaEquivariant(sizes(size, **changes))
     raise InputError(f"unknown protein model {model!r}: choose one of {', '.join(MODELS)}")
@@ -208,7 +208,7 @@ class ProteinFlow:
         chains = self.data.padded(range(len(self.data.chains)))
         turned = orientation(chains["x_1"], chains["mask"])
         return {
-            "kind": "Cα traces of protein chains",
+            "content": "Cα traces of protein chains",
             "units": "nm",
             **self.data.describe(),
             "orientation": turned.to_dict(),
