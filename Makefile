@@ -26,3 +26,22 @@ lint: $(INSTALLED)
 
 clean:
 	rm -rf .venv build dist
+
+.PHONY: benchmark pretrained
+RUN ?= runs/forcefield/demo
+
+# Estimators side by side on the demo's trained model; about 20 minutes.
+benchmark: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/estimators.py $(RUN)
+
+# Real pretrained networks, each in an environment of its own since their pins clash with ours and each other's.
+pretrained:
+	$(PYTHON) -m venv .venv-potentials
+	.venv-potentials/bin/pip install --quiet torch==2.13.0
+	.venv-potentials/bin/pip install --quiet -c examples/pretrained/potentials.txt sevenn chgnet -e '.[ase]'
+	OMP_NUM_THREADS=1 .venv-potentials/bin/python examples/pretrained/potentials.py benchmarks/results/pretrained_potentials.md
+	$(PYTHON) -m venv .venv-voxels
+	.venv-voxels/bin/pip install --quiet torch==2.13.0 'numpy<2'
+	.venv-voxels/bin/pip install --quiet --no-deps -r examples/pretrained/voxels.txt
+	.venv-voxels/bin/pip install --quiet 'numpy<2' rdkit pytest pandas pytorch-ignite scikit-learn matplotlib -e .
+	OMP_NUM_THREADS=1 .venv-voxels/bin/python examples/pretrained/voxel_network.py benchmarks/results/pretrained_voxels.md

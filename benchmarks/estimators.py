@@ -137,7 +137,12 @@ def own_cost(probe, batches, size="1M", repeats=5):
                     model(batch)
         ratios.append(spent / (time.perf_counter() - begun))
     parameters = sum(p.numel() for p in model.parameters())
-    return {"parameters": parameters, "model_calls": result.model_calls, "ratios": ratios, "median": float(np.median(ratios))}
+    return {
+        "parameters": parameters,
+        "model_calls": result.model_calls,
+        "ratios": ratios,
+        "median": float(np.median(ratios)),
+    }
 
 
 def memory(run: str):
@@ -145,7 +150,9 @@ def memory(run: str):
     peaks = {}
     for passes, rotations, cosets in ((8, "D2", 2), (240, "T", 20)):
         command = [sys.executable, __file__, run, "--memory-of", rotations, str(cosets)]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         peaks[passes] = float(answer.stdout.strip().splitlines()[-1])
     return peaks
 
@@ -172,7 +179,10 @@ def e3nn_test(model, batches, truth_relative):
             do_translation=False,
         )
         found.append(float(next(iter(answer.values())).max()))
-    return {"max_abs_error_per_trial": found, "note": "maximum over one random rotation: a lower bound, no loss, no interval"}
+    return {
+        "max_abs_error_per_trial": found,
+        "note": "maximum over one random rotation: a lower bound, no loss, no interval",
+    }
 
 
 def main() -> None:
@@ -201,7 +211,12 @@ def main() -> None:
     print(table[-1], flush=True)
     spectrum = per_sample(model, probe, batches, "O", 2, 0, spectrum=3)[0].spectrum
     report = {
-        "machine": {"python": platform.python_version(), "torch": torch.__version__, "threads": 1, "load": os.getloadavg()},
+        "machine": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "threads": 1,
+            "load": os.getloadavg(),
+        },
         "samples": len(truth),
         "repeats": options.repeats,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -240,7 +255,10 @@ def as_markdown(report) -> str:
             f"{row['bias']:+.4f} | {base['per_sample'] / row['per_sample']:.1f} |"
         )
     cost = report["own_cost"]
-    shares = ", ".join(f"l = {d}: {100 * s:.1f} %" for d, s in zip(report["spectrum"]["degrees"], report["spectrum"]["share"], strict=True))
+    shares = ", ".join(
+        f"l = {d}: {100 * s:.1f} %"
+        for d, s in zip(report["spectrum"]["degrees"], report["spectrum"]["share"], strict=True)
+    )
     lines += [
         "",
         f"Spectrum of the equivariance error: {shares}, above {100 * report['spectrum']['remainder']:.1f} %.",

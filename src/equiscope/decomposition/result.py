@@ -133,9 +133,10 @@ class Result:
             "none": "one cluster: no interval",
         }[self.interval_kind]
         line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval})"
+        line += f"; {skill} {self.r2:.2f}"
         if math.isnan(self.percent):
             line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² (percent needs labels)"
-        head = f"{line}; {skill} {self.r2:.2f}; {measured}"
+        head = f"{line}; {measured}"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
