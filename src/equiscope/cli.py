@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscope import commands_measure
-from equiscope.errors import EquiscopeError, InputError
+from equiscope import commands_measure, commands_sample
+from equiscope.errors import EquiscopeError
 
 FAILED, INTERRUPTED = 2, 130
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"equiscope {_version()}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_data, _add_report, commands_measure.add_parser):
+    for add in (_add_demo, _add_train, _add_data, _add_report, commands_measure.add_parser, commands_sample.add_parser):
         add(commands)
     return top
 
@@ -119,10 +119,9 @@ def _run(config: dict[str, Any]) -> Path:
 
 
 def _report(options: argparse.Namespace) -> int:
-    given = Path(options.folder)
-    folder = given if given.is_dir() or given.is_absolute() else Path("runs") / given
-    if not folder.is_dir():
-        raise InputError(f"there is no run folder {given}: give its path, or task/name for runs/task/name")
+    from equiscope.runs.folder import find_run
+
+    folder = find_run(options.folder)
     print(f"report: {_build_report(folder)}")
     return 0
 

@@ -5,8 +5,8 @@ import torch
 
 from equiscope import records
 from equiscope.errors import IntegrityError, RunError
-from equiscope.runs.trained import open_run
 from equiscope.runs.train import train
+from equiscope.runs.trained import open_run
 
 from .toy import config
 

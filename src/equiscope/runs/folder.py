@@ -154,3 +154,16 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def find_run(given: str | os.PathLike[str]) -> Path:
+    """A run's folder by its path, or as ``task/name`` under ``runs/``.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    path = Path(given)
+    folder = path if path.is_dir() or path.is_absolute() else Path("runs") / path
+    if not folder.is_dir():
+        raise InputError(f"there is no run folder {path}: give its path, or task/name for runs/task/name")
+    return folder

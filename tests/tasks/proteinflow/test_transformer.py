@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from equiscope.errors import InputError
 from equiscope.tasks.proteinflow.task import MODELS
+from equiscope.tasks.proteinflow.transformer import relative_neighbours
 from tests.tasks.proteinflow.common import batch, make, rotations, turned
 
 
@@ -70,3 +72,29 @@ def test_without_the_two_coordinate_inputs_the_raw_model_ignores_rotations():
         net.read_guess.weight.zero_()
     turns = rotations(3)
     assert torch.allclose(net(turned(b, turns))["velocity"], net(b)["velocity"], atol=1e-8)
+
+
+def test_relative_neighbours_are_differences_within_the_chain():
+    b = batch(lengths=(5, 3))
+    found = relative_neighbours(b["x_t"], b["mask"], 2).unflatten(-1, (4, 3))
+    for row, length in enumerate((5, 3)):
+        x = b["x_t"][row]
+        for i in range(length):
+            for place, offset in enumerate((1, -1, 2, -2)):
+                inside = 0 <= i + offset < length
+                expected = x[i + offset] - x[i] if inside else torch.zeros(3, dtype=x.dtype)
+                assert torch.allclose(found[row, i, place], expected), (row, i, offset)
+
+
+def test_neighbours_break_the_symmetry_too_and_leave_padding_alone():
+    net, b = make("proteina", neighbours=2).double(), batch(lengths=(14, 9, 2))
+    with torch.no_grad():
+        net.read_noisy.weight.zero_()
+        net.read_guess.weight.zero_()
+    turns = rotations(3)
+    plain = net(b)["velocity"]
+    assert (net(turned(b, turns))["velocity"] @ turns - plain).abs().max() > 1e-2
+    alone = {key: value[1:2, :9] if value.ndim > 1 else value[1:2] for key, value in b.items()}
+    assert torch.allclose(net(alone)["velocity"][0], plain[1, :9], atol=1e-10)
+    with pytest.raises(InputError, match="0 or more"):
+        make("proteina", neighbours=-1)
