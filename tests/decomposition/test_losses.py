@@ -116,3 +116,12 @@ def test_unknown_losses_are_refused(spec):
 def test_kinks_and_the_order_of_the_bias_are_said():
     result = eq.measure(Tanh(), [random_batch(200)], loss="l2_norm", rotations="haar", cosets=16, **SHORT)
     assert any("bias of order" in n for n in result.notes)
+
+
+def own_cross_entropy(logits, label):
+    return nn.functional.cross_entropy(logits, label, reduction="none")
+
+
+def test_a_users_loss_may_have_class_labels():
+    ours, theirs = classify("cross_entropy_logits", 4)[2], classify(own_cross_entropy, 4)[2]
+    assert theirs.percent == pytest.approx(ours.percent, rel=1e-10)

@@ -2,7 +2,8 @@
 
 Inputs are turned there and back, R^-1 (R x), in the model's own dtype: no net rotation, but the network amplifies the
 rounding as it does for a real rotation. The split of those passes, plus the spread of identical repeats (atomics,
-autotuning), plus the rounding of the output in the turned frame, is the floor.
+autotuning), plus the rounding of the output in the turned frame, is the floor. It is at least (2 eps)^2 mean |f|^2, eps
+of the output's dtype: a turn there and back may by luck restore the very bits it started from.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def floor(
     floors: dict[str, Tensor] = {}
     for name, split in splits.items():
         rounding = _output_rounding(outputs[name], turns, batch, declaration, name)
-        floors[name] = split.values().equivariance + repeats[name].change / 2 + rounding
+        values, eps = split.values(), torch.finfo(outputs[name].dtype).eps
+        seen = values.equivariance + repeats[name].change / 2 + rounding
+        floors[name] = torch.maximum(seen, (2 * eps) ** 2 * values.square) if split.loss.exact else seen
     return floors
 
 

@@ -162,8 +162,8 @@ class OutputSplit:
     def sample_loss(self, prediction: Tensor) -> Tensor:
         """The loss of each sample, (samples,), for rows in the loss's coordinates."""
         if self.loss.per_sample is not None:
-            like = self.target_layout
-            values = self.loss.per_sample(self.rows.scatter(prediction, like), self.rows.scatter(self.target, like))
+            target = self.rows.scatter(self.target, self.target_layout)
+            values = self.loss.per_sample(self.rows.scatter(prediction, self._layout_of(prediction)), target)
             if values.shape != (self.rows.samples,):
                 raise InputError(
                     f"loss {self.loss.name!r} must return one value a sample ({self.rows.samples},), "
@@ -177,6 +177,13 @@ class OutputSplit:
         if self.loss.per_sample is not None:
             return values
         return self.loss.prepare(self.action.canonical(values))
+
+    def _layout_of(self, prediction: Tensor) -> Tensor:
+        """A tensor with the shape of the whole prediction: the target's, unless the target is a class index."""
+        if self.target_layout.is_floating_point():
+            return self.target_layout
+        width = prediction.shape[2:] if prediction.shape[1] == 1 else prediction.shape[1:]
+        return prediction.new_zeros(*self.target_layout.shape[: self.rows.leading], *width)
 
     def _sample_mean(self, per_row: Tensor) -> Tensor:
         return self.rows.sum(per_row.mean(dim=1)) / self.rows.counts

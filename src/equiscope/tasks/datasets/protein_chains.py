@@ -113,7 +113,7 @@ def write_npz(chains: ProteinChains, path: str | Path) -> None:
         "about": np.array(json.dumps(about)),
     }
     # First in the archive: a damaged directory loses its last entries, and the checksum must not be one of them.
-    np.savez_compressed(path, sha256=np.array(_digest(arrays)), **arrays)
+    np.savez_compressed(path, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
 
 
 def read_npz(path: str | Path) -> ProteinChains:

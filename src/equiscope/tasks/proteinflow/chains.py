@@ -65,11 +65,12 @@ def load_chains(settings: ChainSettings) -> ProteinChains:
     Raises:
         DataError: the source cannot be read, or no chain has a length within the limits.
     """
+    path = settings.path or ""
     if settings.source == "structure_db":
-        return read_structure_db(settings.path, settings.shortest, settings.longest)
+        return read_structure_db(path, settings.shortest, settings.longest)
     if settings.source == "folder":
-        return read_structures(settings.path, settings.shortest, settings.longest)
-    chains = shipped_chains() if settings.source == "shipped" else read_npz(settings.path)
+        return read_structures(path, settings.shortest, settings.longest)
+    chains = shipped_chains() if settings.source == "shipped" else read_npz(path)
     fits = np.flatnonzero((chains.lengths >= settings.shortest) & (chains.lengths <= settings.longest))
     if not len(fits):
         raise DataError(

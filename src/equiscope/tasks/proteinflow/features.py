@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 NEAREST, FARTHEST = 0.1, 3.0  # nm, between the first and the last edge of the distance bins
@@ -80,8 +81,9 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.net = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.widen = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, t: Tensor) -> Tensor:
         waves = sinusoids(1000 * t, self.width, longest=10_000.0)
-        return self.net(waves.to(self.net[0].weight.dtype))
+        return self.out(F.silu(self.widen(waves.to(self.widen.weight.dtype))))

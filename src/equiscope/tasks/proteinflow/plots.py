@@ -64,7 +64,7 @@ def plot_traces(traces: Sequence[np.ndarray], path: str | Path, titles: Sequence
         flat = ca - ca.mean(axis=0)
         flat = flat @ np.linalg.svd(flat, full_matrices=False)[2].T
         ends = np.stack([flat[:-1, :2], flat[1:, :2]], axis=1)
-        axes.add_collection(LineCollection(ends, array=np.arange(len(ends)), cmap="turbo", lw=2))
+        axes.add_collection(LineCollection(list(ends), array=np.arange(len(ends)), cmap="turbo", lw=2))
         extent = np.abs(flat[:, :2]).max() * 1.1
         axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal", xticks=[], yticks=[])
         axes.set_title(titles[number] if number < len(titles) else f"{len(ca)} residues", fontsize=9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -94,11 +94,10 @@ def build(model: str, size: str, **changes: Any) -> nn.Module:
 
 def declaration(output: str = "velocity") -> Declaration:
     """What rotates: x_t and x_sc about the origin, at which both are centred; the flow time is held fixed."""
-    fixed = ("t",)
     return Declaration(
         inputs={"x_t": Input("1o", points=True), "x_sc": Input("1o", points=True)},
         outputs={output: Output("1o", target=output, loss="mse", mask="mask", per="atom")},
-        fixed=fixed,
+        fixed=("t",),
         mask="mask",
         clusters="chain",
         ids="id",
@@ -169,7 +168,8 @@ class ProteinFlow:
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``x_t``, ``x_sc`` (zeros), ``velocity`` (B, N, 3) nm, ``t`` (B,), ``residue``, ``mask`` (B, N), ``chain``
         (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
-        _ = self.data
+        _ = self.data  # says what is missing before prepare()
+        assert self._stream is not None
         return self._stream.batch(step)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -287,6 +287,7 @@ def _clean(forward: Any) -> Any:
     return predict
 
 
-def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that belong to a settings class; other keys of the section belong to the run."""
-    return {key: value for key, value in values.items() if key in kind.__dataclass_fields__ and value is not None}
+    names = {found.name for found in fields(kind)}
+    return {key: value for key, value in values.items() if key in names and value is not None}
