@@ -76,6 +76,16 @@ def test_real_chains_are_what_proteins_are(real):
     assert own.gyration_mean == pytest.approx(own.gyration_real, rel=0.05)
 
 
+def test_the_power_law_is_recovered_and_its_exponent_may_come_from_more_chains():
+    rods = [np.outer(np.linspace(-1, 1, n), [1.0, 0, 0]) * n**0.7 for n in (400, 800, 1600)]
+    fitted = RealChains.of(rods)
+    assert fitted.exponent == pytest.approx(0.7, abs=2e-3)
+    assert fitted.gyration(800) == pytest.approx(radius_of_gyration(rods[1]), rel=1e-3)
+    twice = RealChains.of([2 * rods[0], 2 * rods[0]], trend=rods)
+    assert twice.exponent == pytest.approx(fitted.exponent)
+    assert twice.gyration(400) == pytest.approx(2 * radius_of_gyration(rods[0]))
+
+
 def test_random_walks_and_mirror_images_are_told_from_proteins(real):
     rng = np.random.default_rng(0)
     walks = [np.cumsum(rng.normal(size=(90, 3)) * 3.5, axis=0) for _ in range(20)]

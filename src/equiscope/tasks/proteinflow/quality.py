@@ -100,8 +100,8 @@ class RealChains:
     exponent: float
 
     @classmethod
-    def of(cls, traces: Sequence[np.ndarray]) -> RealChains:
-        """Fit the power law; it needs chains of two lengths or more.
+    def of(cls, traces: Sequence[np.ndarray], trend: Sequence[np.ndarray] | None = None) -> RealChains:
+        """Fit the power law to ``traces``, its exponent to ``trend`` if given: more lengths, a steadier exponent.
 
         Raises:
             InputError: fewer than two chains.
@@ -110,7 +110,10 @@ class RealChains:
             raise InputError(f"two real chains or more are needed to compare with, got {len(traces)}")
         lengths = np.log([len(ca) for ca in traces])
         radii = np.log([radius_of_gyration(ca) for ca in traces])
-        exponent = np.polyfit(lengths, radii, 1)[0] if np.ptp(lengths) > 0 else 0.0
+        wide = traces if trend is None else trend
+        spread = np.log([len(ca) for ca in wide])
+        sizes = np.log([radius_of_gyration(ca) for ca in wide])
+        exponent = np.polyfit(spread, sizes, 1)[0] if np.ptp(spread) > 0 else 0.0
         return cls(tuple(traces), float(np.exp(radii.mean() - exponent * lengths.mean())), float(exponent))
 
     def gyration(self, length: np.ndarray | int) -> np.ndarray:

@@ -105,7 +105,7 @@ def real_chains(task: ProteinFlow, length: int, least: int = 50) -> RealChains:
     """The task's chains within a tenth of ``length`` residues; all of them where these are fewer than ``least``."""
     chains = task.data.chains
     near = [ca for ca in chains.ca if abs(len(ca) - length) <= 0.1 * length]
-    return RealChains.of(near if len(near) >= least else list(chains.ca))
+    return RealChains.of(near if len(near) >= least else chains.ca, trend=chains.ca)
 
 
 def _angstrom(chains: Tensor) -> list[np.ndarray]:
