@@ -24,6 +24,8 @@ def test_comparison_reads_the_points_where_there_is_no_table():
     rows = {row[0]: row[2] for row in tables.comparison(told, crossings(told.headline))}
     assert rows["start"] == "20 % at step 20"
     assert rows["first ≤ 2 %"] == "2.0 % at step 1,680"
+    assert rows["dip (lowest)"] == "0.081 % at step 4,740"
+    assert rows["later peak"] == "0.38 % at step 17,000"
     assert rows["end"] == "0.055 % at step 445,000"
 
 
@@ -54,6 +56,16 @@ def test_run_table():
     assert "torch 2.13.0" in rows["versions"]
 
 
+def test_data_table_folds_details_but_never_the_orientation():
+    facts = {f"fact {i}": i for i in range(30)}
+    data = {"kind": "data", **facts, "orientation": {"eigenvalues": [0.3, 0.33, 0.37]}, "counts": {"read": 7}}
+    main, details = tables.data_table(history([data]))
+    assert len(main) == tables.MAIN_ROWS
+    assert main[:2] == [("orientation · eigenvalues", "0.3, 0.33, 0.37"), ("fact 0", "0")]
+    assert details[-1] == ("counts · read", "7")
+    assert len(main) + len(details) == 32
+
+
 def test_rotation_table_names_what_turned_and_what_was_held():
     rows = dict(tables.rotation_table(synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"])))
     assert rows["rotated: pos"] == "1o (a vector)"
@@ -73,7 +85,8 @@ def test_outputs_table_only_for_several_outputs():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(12345, "12,345"), (0.123456, "0.123"), (-2.5, "−2.5"), (None, "–"), (True, "yes"), ([1, 2], "1, 2"), ([], "none"),
-     (1e-11, "1e−11"), (list(range(40)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (40 in all)")],
+     (1e-11, "1 × 10⁻¹¹"), (-2.5e-7, "−2.5 × 10⁻⁷"),
+     (list(range(40)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (40 in all)")],
 )  # fmt: skip
 def test_text(value, expected):
     assert tables.text(value) == expected

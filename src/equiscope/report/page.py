@@ -76,6 +76,7 @@ def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], fo
         "skill": interactive.skill_figure(told),
     }
     panels = interactive.panel_figures(told)
+    data_rows, more_data_rows = tables.data_table(told)
     reference = told.run.get("reference") or {}
     at_floor = curve is not None and style.log_points(curve, _floor(told)).at_floor
     return {
@@ -101,7 +102,8 @@ def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], fo
         "comparison_by_probe": tables.comparison_by_probe(told),
         "reference": {"label": None, "source": None} | dict(reference),
         "run_rows": tables.run_table(told),
-        "data_rows": tables.data_table(told),
+        "data_rows": data_rows,
+        "more_data_rows": more_data_rows,
         "config_rows": tables.config_table(told),
         "rotation_rows": tables.rotation_table(result) if result is not None else [],
         "output_rows": tables.outputs_table(result) if result is not None else [],

@@ -45,12 +45,13 @@ def percent_text(value: float, low: float = math.nan, high: float = math.nan) ->
     """(value, low, high) as digits without the sign of percent, all with the decimals that the interval warrants."""
     if not math.isfinite(value):
         return "unknown", "?", "?"
-    # Between the interval's half width and two significant digits of the value, the coarser, but no bound rounds to 0.
+    # As fine as the interval's half width and as two significant digits of the value; no bound rounds to 0.
     scale = (high - low) / 2 if math.isfinite(low) and math.isfinite(high) and high > low else abs(value) / 10
     smallest = min((abs(v) for v in (value, low, high) if math.isfinite(v) and v != 0), default=1.0)
     if smallest < 1e-4 and abs(value) < 1e-3:
         return tuple(_scientific(v) for v in (value, low, high))  # type: ignore[return-value]
-    decimals = max(0, -math.floor(math.log10(scale or 1.0)), -math.floor(math.log10(smallest)))
+    digits = 1 - math.floor(math.log10(abs(value) or 1.0))
+    decimals = max(0, -math.floor(math.log10(scale or 1.0)), -math.floor(math.log10(smallest)), digits)
     return tuple(f"{v:.{min(decimals, 6)}f}".replace("-", "−") for v in (value, low, high))  # type: ignore[return-value]
 
 

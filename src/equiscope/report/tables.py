@@ -15,6 +15,11 @@ from equiscope.report.style import r2_text
 
 Row = tuple[str, ...]
 
+#: What a task tells of its data that is of use only to who wants to make it again.
+_DETAILS = {"config", "counts", "path", "reference_energies", "source", "versions"}
+#: Rows of the data table that are shown unfolded.
+MAIN_ROWS = 20
+
 #: What an irreps string of low degree means in words.
 _IRREPS = {
     "0e": "a scalar, unchanged by rotation",
@@ -105,7 +110,13 @@ def _from_points(history: RunHistory, probe: str) -> dict[str, str]:
     if not len(points):
         return {}
     below = points[points[:, 1] <= 2.0]
-    rows = {"start": points[0], "end": points[-1], "dip": points[points[:, 1].argmin()]}
+    # The paper calls dip the lowest point before its curve rises again; a curve that never does has its lowest.
+    middle = points[1:-1][(points[1:-1, 1] < points[:-2, 1]) & (points[1:-1, 1] < points[2:, 1])]
+    dip = min(middle if len(middle) else points, key=lambda point: point[1])
+    after = points[points[:, 0] > dip[0]]
+    rows = {"start": points[0], "end": points[-1], "dip": dip}
+    if len(middle):
+        rows["peak"] = after[after[:, 1].argmax()]
     if len(below):
         rows["first"] = below[0]
     return {key: f"{_percent(percent)} at step {step:,.0f}" for key, (step, percent) in rows.items()}
@@ -173,10 +184,15 @@ def run_table(history: RunHistory) -> list[Row]:
     return [row for row in rows if row[1] not in ("", "–")]
 
 
-def data_table(history: RunHistory) -> list[Row]:
-    """What the task says of its data, nested names joined by a dot."""
+def data_table(history: RunHistory) -> tuple[list[Row], list[Row]]:
+    """(counts, units and orientation; how it was made in detail) of the task's data, nested names joined by a dot."""
     skipped = {"n", "kind", "sha"}
-    return flatten({key: value for key, value in history.data.items() if key not in skipped})
+    told = {key: value for key, value in history.data.items() if key not in skipped}
+    main = flatten({key: value for key, value in told.items() if key not in _DETAILS})
+    details = flatten({key: value for key, value in told.items() if key in _DETAILS})
+    # Whatever a task tells, its orientation is never among the rows that are folded away.
+    main.sort(key=lambda row: not row[0].startswith("orientation") if len(main) > MAIN_ROWS else False)
+    return main[:MAIN_ROWS], [*main[MAIN_ROWS:], *details]
 
 
 def config_table(history: RunHistory) -> list[Row]:
@@ -258,7 +274,8 @@ def text(value: Any) -> str:
             return "–"
         if value == int(value) and abs(value) < 1e6:
             return f"{int(value):,}"
-        return f"{value:.3g}".replace("-", "−")
+        mantissa, _, exponent = f"{value:.3g}".partition("e")
+        return (f"{mantissa} × {style.power(10.0 ** int(exponent))}" if exponent else mantissa).replace("-", "−")
     if isinstance(value, list | tuple):
         shown = [text(item) for item in value[:12]]
         return ", ".join([*shown, f"… ({len(value)} in all)"] if len(value) > 12 else shown) or "none"

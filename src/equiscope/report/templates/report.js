@@ -15,11 +15,16 @@
     }
     return layout;
   }
+  // Legend texts do not wrap by themselves: on a phone long ones get a line break.
+  function wrapped(data, width) {
+    if (width >= 560) return data;
+    return data.map(t => (t.name || '').length > 42 ? {...t, name: t.name.replace(/(.{20,34}) /, '$1<br>')} : t);
+  }
   function draw() {
     for (const script of document.querySelectorAll('script[data-for]')) {
       const node = document.getElementById(script.dataset.for);
       const figure = JSON.parse(script.textContent);
-      Plotly.newPlot(node, figure.data, fitted(figure, node.clientWidth), config);
+      Plotly.newPlot(node, wrapped(figure.data, node.clientWidth), fitted(figure, node.clientWidth), config);
       drawn.push({node, figure, narrow: node.clientWidth < 560});
     }
   }
@@ -29,7 +34,8 @@
       const narrow = item.node.clientWidth < 560;
       if (narrow === item.narrow || !item.node.clientWidth) continue;
       item.narrow = narrow;
-      Plotly.react(item.node, item.figure.data, fitted(item.figure, item.node.clientWidth), config);
+      const width = item.node.clientWidth;
+      Plotly.react(item.node, wrapped(item.figure.data, width), fitted(item.figure, width), config);
     }
   });
   document.documentElement.dataset.drawn = drawn.length;
