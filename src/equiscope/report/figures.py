@@ -19,7 +19,7 @@ from equiscope.report import style
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, number
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
     "axes.edgecolor": "#9aa1aa",
@@ -47,7 +47,7 @@ def save(history: RunHistory, folder: Path, dpi: int = 150) -> dict[str, Path]:
     }
     paths = {}
     for name, draw in drawings.items():
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             figure = draw(history)
             path = folder / f"{name}.png"
             if figure is None:

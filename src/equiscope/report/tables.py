@@ -191,7 +191,8 @@ def data_table(history: RunHistory) -> tuple[list[Row], list[Row]]:
     main = flatten({key: value for key, value in told.items() if key not in _DETAILS})
     details = flatten({key: value for key, value in told.items() if key in _DETAILS})
     # Whatever a task tells, its orientation is never among the rows that are folded away.
-    main.sort(key=lambda row: not row[0].startswith("orientation") if len(main) > MAIN_ROWS else False)
+    if len(main) > MAIN_ROWS:
+        main.sort(key=lambda row: not row[0].startswith("orientation"))
     return main[:MAIN_ROWS], [*main[MAIN_ROWS:], *details]
 
 
