@@ -90,7 +90,7 @@ def test_foreign_and_inconsistent_files_are_data_errors(write, blob, message):
 def test_every_truncation_is_a_data_error(write):
     whole = database([entry(), entry("2DEF", letter="K")])
     for length in range(0, len(whole), 97):
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match=r"truncated|too short|announces|ends or breaks"):
             read_structure_db(write(whole[:length]))
     assert len(read_structure_db(write(whole))) == 2
 

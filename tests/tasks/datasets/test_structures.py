@@ -72,6 +72,23 @@ def test_first_model_and_first_alternative_location(tmp_path):
     assert same(chains.ca[0], helix(50))
 
 
+def test_of_two_residues_at_one_place_in_the_chain_the_first_is_read(tmp_path):
+    made = structure(helix(50))
+    chain = made[0][0]
+    twin = chain[10].clone()
+    twin.name = "SER"
+    for residue, altloc in ((chain[10], "A"), (twin, "B")):
+        for atom in residue:
+            atom.altloc = altloc
+    chain.add_residue(twin, 11)
+    made.setup_entities()
+    made.write_pdb(str(tmp_path / "a.pdb"))
+    chains = read_structures(tmp_path)
+    assert len(chains) == 1
+    assert chains.sequences == ("A" * 50,)
+    assert same(chains.ca[0], helix(50))
+
+
 def test_a_break_and_a_missing_ca_cut_the_chain_and_are_counted(tmp_path):
     broken = helix(100)
     broken[50:] += [20.0, 0.0, 0.0]
