@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from equiscope.decomposition.batches import DenseBatch
-from equiscope.decomposition.orbit import center, check_batch, rotated, twisted
+from equiscope.decomposition.checks import check_batch
+from equiscope.decomposition.orbit import center, rotated, twisted
 from equiscope.errors import DeclarationError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.rotations import haar

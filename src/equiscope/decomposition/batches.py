@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,8 @@ class DenseBatch:
         sizes = {k: len(v) for k, v in batch.items() if k in tensors or isinstance(v, (list, tuple))}
         if len(set(sizes.values())) > 1:
             raise InputError(f"the fields of a batch differ in length (samples first): {sizes}")
+        for name, value in batch.items():
+            _refuse_hidden(name, value)
         self._batch = dict(batch)
         self._tensors = tensors
         self.size = next(iter(sizes.values()))
@@ -98,7 +101,11 @@ class DenseBatch:
 
     def labels(self, name: str) -> list[Any]:
         values = self._batch[name]
-        return values.tolist() if isinstance(values, Tensor) else list(values)
+        if isinstance(values, Tensor | np.ndarray):
+            values = values.tolist()
+        if not isinstance(values, list | tuple):
+            raise InputError(f"field {name!r} must hold one value a sample ({self.size}), got {values!r}")
+        return list(values)
 
     def rows(self, name: str, per: str, mask: str | None) -> Rows:
         # Without a mask every entry of a sample is real, so atoms need no rows of their own.
@@ -126,6 +133,25 @@ class DenseBatch:
             k: changed[k] if k in changed else (v.clone() if isinstance(v, Tensor) else v)
             for k, v in self._batch.items()
         }
+
+
+def _refuse_hidden(name: str, value: Any) -> None:
+    """Floating arrays that are no tensors of their own would reach the model without being turned or declared.
+
+    Raises:
+        InputError: naming the field and the remedy.
+    """
+    if isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fc":
+        raise InputError(f"field {name!r} of the batch is a numpy array: make it a tensor, torch.from_numpy(…)")
+    if isinstance(value, Mapping | list | tuple):
+        inner = value.values() if isinstance(value, Mapping) else value
+        for part in inner:
+            if isinstance(part, Tensor) and part.ndim > 0 and (part.is_floating_point() or part.is_complex()):
+                raise InputError(
+                    f"field {name!r} of the batch holds floating tensors in a {type(value).__name__}: give them as "
+                    "fields of their own, which can be declared, and put them together in forward=…"
+                )
+            _refuse_hidden(name, part)
 
 
 @functools.singledispatch

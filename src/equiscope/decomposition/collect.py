@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.batches import Batch, as_batch
+from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import Forward, check_batch, input_rows, predict, rows_of, twisted
+from equiscope.decomposition.orbit import Forward, input_rows, predict, rows_of, twisted
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import OutputSplit, SampleValues
 from equiscope.errors import InputError, NonFiniteError
@@ -25,6 +26,8 @@ class Caller:
     """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
 
     def __init__(self, forward: Callable[[Any, Any], Any] | None):
+        if forward is not None and not callable(forward):
+            raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
         self._forward = forward
         self._grad = False
         self.calls = 0
@@ -43,7 +46,11 @@ class Caller:
             raise
 
     def _run(self, model: Any, native: Any) -> Any:
-        return self._forward(model, native) if self._forward is not None else model(native)
+        if self._forward is not None:
+            return self._forward(model, native)
+        if not callable(model):
+            raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
+        return model(native)
 
     @staticmethod
     def _explain(model: Any, native: Any, error: RuntimeError) -> None:
@@ -117,7 +124,7 @@ class Collector:
         kept = self.collected
         for name, split in orbit.splits.items():
             values = split.values(replicated=self.shift)
-            _check_predictions(name, values, orbit.ids)
+            _check_figures(name, values, orbit.ids, split.target is not None)
             kept.values.setdefault(name, []).append(values)
             if self.highest_degree:
                 kept.powers.setdefault(name, []).append(orbit.spectra[name].powers())
@@ -143,8 +150,8 @@ class BatchOrbit:
         self.device = next(iter(self.batch.fields().values())).device
         start = collector.first_id + len(collector.collected.ids)
         field_name = collector.declaration.ids
-        raw = self.batch.labels(field_name) if field_name else range(start, start + self.batch.size)
-        self.ids = [self._sample_id(i) for i in raw]
+        named = one_each(self.batch.labels(field_name), field_name, self.batch.size) if field_name else None
+        self.ids = [self._sample_id(i) for i in named or range(start, start + self.batch.size)]
         self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
         self.spectra = {
             name: Spectrum(split.rows, collector.rotations, collector.highest_degree)
@@ -155,27 +162,28 @@ class BatchOrbit:
 
     @staticmethod
     def _sample_id(value: Any) -> int:
-        if not isinstance(value, int) or value < 0:
-            raise InputError(f"sample ids must be integers >= 0, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            raise InputError(f"sample ids must be integers >= 0 and < 2**63, got {value!r}")
         return value
 
     def labels(self) -> list[Any]:
         """The cluster of each sample; its id if no clusters are declared."""
         name = self._c.declaration.clusters
-        return self.batch.labels(name) if name else list(self.ids)
+        return one_each(self.batch.labels(name), name, self.batch.size) if name else list(self.ids)
 
     def _new_split(self, name: str) -> OutputSplit:
         spec, loss = self._c.declaration.outputs[name], self._c.losses[name]
         rows = self.batch.rows(name, spec.per, spec.mask)
         if spec.target is None:
-            return OutputSplit(rows, spec.action, loss, None)
+            return OutputSplit(rows, spec.action, loss, None, name=name)
         raw = self.batch.fields()[spec.target]
-        if not raw.is_floating_point():
-            return OutputSplit(rows, spec.action, loss, rows.select(raw, (1,)), raw)
-        target = rows_of(raw, name, self.batch, self._c.declaration).double()
+        if not raw.is_floating_point() and (loss.classes or loss.per_sample is not None):
+            return OutputSplit(rows, spec.action, loss, rows.select(raw, (1,)), raw, name)
+        what = f"target {spec.target!r} of output {name!r}"
+        target = rows_of(raw.double(), name, self.batch, self._c.declaration, what)
         if loss.per_sample is None:
             target = spec.action.canonical(target)
-        return OutputSplit(rows, spec.action, loss, target, raw)
+        return OutputSplit(rows, spec.action, loss, target, raw, name)
 
     def as_given(self) -> dict[str, Tensor]:
         """The model's answer to the batch as it came, its loss kept."""
@@ -242,11 +250,17 @@ class BatchOrbit:
         return [longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)]
 
 
-def _check_predictions(name: str, values: SampleValues, ids: list[int]) -> None:
-    bad = ~torch.isfinite(values.square)
-    if bool(bad.any()):
-        which = [ids[i] for i in bad.nonzero().flatten().tolist()]
-        raise NonFiniteError(
-            f"prediction {name!r} is NaN, infinite or too large to square in {len(which)} of {len(ids)} samples of a "
-            f"batch (ids {which[:5]}), for at least one rotation: look at the model on these samples"
-        )
+def _check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:
+    """Finite figures only: one infinite sample would make a percent of zero out of any data set."""
+    causes = [(values.square, f"prediction {name!r} is NaN, infinite or too large to square", "the model")]
+    if labelled:
+        what = f"the loss of {name!r} is NaN or infinite, for a finite prediction,"
+        causes.append((values.total + values.equivariance, what, "the labels and the loss"))
+    for figures, what, where in causes:
+        bad = ~torch.isfinite(figures)
+        if bool(bad.any()):
+            which = [ids[i] for i in bad.nonzero().flatten().tolist()]
+            raise NonFiniteError(
+                f"{what} in {len(which)} of {len(ids)} samples of a batch (ids {which[:5]}), for at least one "
+                f"rotation: look at {where} on these samples"
+            )

@@ -65,6 +65,9 @@ def compare(a: Any, b: Any, batches: Iterable[Any], *arguments: Any, **settings:
         raise InputError("compare measures both models with the same passes: give cosets instead of rtol")
     kept = list(as_batches(batches))
     first, second = (measure(model, kept, *arguments, **settings) for model in (a, b))
+    for which, result in (("a", first), ("b", second)):
+        if result.total == 0:
+            raise InputError(f"the total loss is zero for model {which}: it has no percent to compare")
     if math.isnan(first.percent) or math.isnan(second.percent):
         raise InputError("comparing percents needs labels: declare a target")
     influence = _influence(second) - _influence(first)

@@ -31,6 +31,7 @@ class Loss:
         invariant: whether loss(g a, g b) = loss(a, b) for every orthogonal action.
         prepare: map applied to a prediction before it is averaged over rotations.
         per_sample: a user's loss on whole tensors, in place of ``per_row``.
+        classes: True if targets are integer classes.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Loss:
     invariant: bool = True
     prepare: Callable[[Tensor], Tensor] = _identity
     per_sample: Callable[[Tensor, Tensor], Tensor] | None = None
+    classes: bool = False
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -84,8 +86,10 @@ LOSSES = {
     "l1": Loss("l1", absolute_error, invariant=False),
     "huber": Loss("huber", huber, invariant=False),
     "l2_norm": Loss("l2_norm", vector_norm),
-    "cross_entropy_logits": Loss("cross_entropy_logits", cross_entropy_logits),
-    "cross_entropy_probabilities": Loss("cross_entropy_probabilities", cross_entropy_probabilities, prepare=_softmax),
+    "cross_entropy_logits": Loss("cross_entropy_logits", cross_entropy_logits, classes=True),
+    "cross_entropy_probabilities": Loss(
+        "cross_entropy_probabilities", cross_entropy_probabilities, prepare=_softmax, classes=True
+    ),
 }
 
 
@@ -103,7 +107,7 @@ def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
         raise InputError(
             "say what the twirled prediction averages: loss='cross_entropy_logits' or 'cross_entropy_probabilities'"
         )
-    if spec not in LOSSES:
+    if not isinstance(spec, str) or spec not in LOSSES:
         raise InputError(
             f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)"
         )

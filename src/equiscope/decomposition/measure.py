@@ -91,10 +91,14 @@ def measure(
     chosen = rotation_set(rotations, declaration.group)
     if not shift:
         _check_unshifted(cosets, chosen, rtol, spectrum)
+    if max_passes is not None and rtol is None:
+        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
     highest = degrees_available(chosen, cosets, spectrum, declaration.group)
     collector = Collector(model, declaration, forward, chosen, seed, highest, shift)
     if shift:
         check_cosets(cosets, collector.losses)
+    if highest:
+        _check_spectrum(collector.losses)
     notes = hardware_notes(device_of(model))
 
     def pooled(count: int) -> Result:
@@ -131,6 +135,12 @@ def _check_unshifted(cosets: int, chosen: RotationSet, rtol: float | None, spect
         raise InputError("rtol and spectrum need independent cosets: leave shift=True")
 
 
+def _check_spectrum(losses: Mapping[str, Loss]) -> None:
+    others = sorted({spec.name for spec in losses.values() if not spec.exact})
+    if others:
+        raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
+
+
 def check_cosets(cosets: int, losses: Mapping[str, Loss]) -> None:
     """Squared error needs two independent cosets for an unbiased split, other losses four.
 
@@ -159,15 +169,15 @@ def resolve_declaration(
         InputError: if both or neither are given, or a field is unknown.
     """
     if declaration is not None:
-        if inputs or outputs or target or settings:
-            given = [*(["inputs"] if inputs else []), *(["outputs"] if outputs else []), *settings]
+        if not isinstance(declaration, Declaration):
+            raise InputError(f"declaration must be an equiscope.Declaration, got {type(declaration).__name__}")
+        fields = {"inputs": inputs, "outputs": outputs, "target": target, "loss": None if loss == "mse" else loss}
+        given = [*(name for name, value in fields.items() if value), *settings]
+        if given:
             raise InputError(f"give either a declaration or its fields, not both (got {given})")
         return declaration
     if inputs is None or outputs is None:
         raise InputError("say what rotates: inputs={'pos': '1o'}, outputs={'forces': '1o'}, target='forces'")
-    unknown = set(settings) - set(Declaration.__dataclass_fields__)
-    if unknown:
-        raise InputError(f"measure got unknown arguments {sorted(unknown)}")
     return declare(inputs, outputs, target, loss, **settings)
 
 
@@ -178,8 +188,8 @@ def check_counts(cosets: int, noise_samples: int, seed: int) -> None:
         InputError: naming the argument and its value.
     """
     for name, value, low in (("cosets", cosets, 1), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
+            raise InputError(f"{name} must be an integer >= {low} and < 2**63, got {value!r}")
 
 
 def device_of(model: Any) -> torch.device:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from equiscope.decomposition.batches import Batch, as_batch
 from equiscope.decomposition.orbit import Forward, predict, rotated
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
-from equiscope.errors import RandomModelError
+from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import haar_keyed
 
@@ -47,10 +47,16 @@ def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> d
 
     Raises:
         RandomModelError: if the root mean square change exceeds 1e-3 of the output.
+        InputError: if an output changes its shape.
     """
     repeats: dict[str, Repeat] = {}
     for name, a in first.items():
         x, y = a.double(), second[name].double()
+        if x.shape != y.shape:
+            raise InputError(
+                f"output {name!r} changes shape between two identical calls: rows of {tuple(x.shape[1:])}, then "
+                f"{tuple(y.shape[1:])}"
+            )
         repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()))
         if repeat.relative > RANDOM_MODEL:
             raise RandomModelError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.errors import DeclarationError, InputError, NonFiniteError
+from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
 
 Forward = Callable[[Any, Any], Any]
@@ -69,44 +69,56 @@ def predict(
         DeclarationError: if a declared output is missing or its shape does not fit its action.
     """
     answer = forward(model, native) if forward is not None else model(native)
+    # Copies: a model may answer every call in the same memory (CUDA graphs do).
+    return {k: rows_of(v, k, batch, declaration).clone() for k, v in outputs_of(answer, declaration).items()}
+
+
+def outputs_of(answer: Any, declaration: Declaration) -> dict[str, Tensor]:
+    """The declared outputs by name from a model's answer: a dict, an object with attributes, or the only tensor.
+
+    Raises:
+        DeclarationError: if a declared output is missing or no tensor.
+    """
     if isinstance(answer, Tensor):
         if len(declaration.outputs) > 1:
             raise DeclarationError(
                 f"the model returned one tensor, but the outputs {sorted(declaration.outputs)} are declared: "
                 "return a dict, or use forward=lambda model, batch: {...}"
             )
-        answer = {next(iter(declaration.outputs)): answer}
-    return {name: _output_rows(answer, name, batch, declaration) for name in declaration.outputs}
+        return {next(iter(declaration.outputs)): answer}
+    found: dict[str, Tensor] = {}
+    for name in declaration.outputs:
+        value = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
+        if not isinstance(value, Tensor):
+            known = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
+            raise DeclarationError(f"the model's answer has no tensor {name!r}; it has {known}")
+        found[name] = value
+    return found
 
 
-def _output_rows(answer: Any, name: str, batch: Batch, declaration: Declaration) -> Tensor:
-    value = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
-    if not isinstance(value, Tensor):
-        known = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
-        raise DeclarationError(f"the model's answer has no tensor {name!r}; it has {known}")
-    return rows_of(value, name, batch, declaration)
-
-
-def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration) -> Tensor:
-    """Real rows of a tensor shaped like output ``name`` (the output itself, or its target)."""
+def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str = "") -> Tensor:
+    """Real rows of a tensor shaped like output ``name`` (the output itself, or its target, named by ``what``)."""
     spec = declaration.outputs[name]
     shape = spec.action.shape
     rows = batch.rows(name, spec.per, spec.mask)
-    if shape != (1,) and tuple(value.shape[-len(shape) :]) != shape:
+    what = what or f"output {name!r}"
+    if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
-            f"output {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
+            f"{what} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
         )
+    if value.numel() == 0:
+        raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
     if spec.mask is not None and rows.leading == 2:
         expected = tuple(batch.fields()[spec.mask].shape)
         if tuple(value.shape[:2]) != expected:
             raise DeclarationError(
-                f"output {name!r} is declared per atom with mask {spec.mask!r} {expected}, got {tuple(value.shape)}; "
+                f"{what} is declared per atom with mask {spec.mask!r} {expected}, got {tuple(value.shape)}; "
                 "for one value a sample declare per='sample'"
             )
     elif rows.leading == 1 and rows.index is None and value.shape[:1] != (len(rows.sample),):
-        raise DeclarationError(f"output {name!r} has {tuple(value.shape)}, expected {len(rows.sample)} rows first")
+        raise DeclarationError(f"{what} has {tuple(value.shape)}, expected {len(rows.sample)} rows first")
     if not value.is_floating_point():
-        raise InputError(f"{name!r} must be floating, got {value.dtype}")
+        raise InputError(f"{what} must be floating, got {value.dtype}")
     return rows.select(value, shape)
 
 
@@ -132,58 +144,3 @@ def twisted(
     """
     native = rotated(batch, rotations, declaration)
     return rotated_back(predict(model, native, batch, declaration, forward), batch, rotations, declaration)
-
-
-def check_batch(batch: Batch, declaration: Declaration) -> None:
-    """Every declared field is there and finite where it is real, and every floating field is declared.
-
-    Raises:
-        DeclarationError: naming the missing or undeclared field and the remedy.
-        NonFiniteError: naming the field and the samples.
-    """
-    fields = batch.fields()
-    for name in (*declaration.inputs, *declaration.fixed):
-        if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {sorted(fields)}")
-    for name in declaration.known_fields - set(declaration.inputs) - set(declaration.fixed):
-        try:
-            batch.labels(name) if name not in fields else None
-        except KeyError:
-            raise DeclarationError(f"the batch has no field {name!r}; it has {sorted(fields)}") from None
-    floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
-    unknown = sorted(floating - declaration.known_fields)
-    if unknown:
-        raise DeclarationError(
-            f"the floating fields {unknown} of the batch are neither rotated nor a target nor held fixed: declare each "
-            f"as an input (inputs={{'{unknown[0]}': '1o'}}) or say fixed={unknown!r}"
-        )
-    for name, spec in declaration.inputs.items():
-        if not fields[name].is_floating_point():
-            raise DeclarationError(f"input {name!r} is declared to rotate but has dtype {fields[name].dtype}")
-        shape = spec.action.shape
-        if shape != (1,) and tuple(fields[name].shape[-len(shape) :]) != shape:
-            raise DeclarationError(
-                f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, "
-                f"got {tuple(fields[name].shape)}"
-            )
-        if name in declaration.points:
-            _check_finite(input_rows(batch, name, declaration), fields[name], shape, f"input {name!r}")
-    for name, output in declaration.outputs.items():
-        if output.target is not None and fields[output.target].is_floating_point():
-            rows = batch.rows(name, output.per, output.mask)
-            values = rows_of(fields[output.target], name, batch, declaration)
-            _finite_rows(rows, values, f"target {output.target!r}")
-
-
-def _check_finite(rows: Rows, values: Tensor, shape: tuple[int, ...], what: str) -> None:
-    _finite_rows(rows, rows.select(values, shape), what)
-
-
-def _finite_rows(rows: Rows, values: Tensor, what: str) -> None:
-    bad = ~torch.isfinite(values).flatten(1).all(dim=1)
-    if bool(bad.any()):
-        samples = rows.sample[bad].unique().tolist()
-        raise NonFiniteError(
-            f"{what} is NaN or infinite in {len(samples)} of {rows.samples} samples of a batch "
-            f"(positions {samples[:5]}): remove these samples, or mask the entries that are padding"
-        )

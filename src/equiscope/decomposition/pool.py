@@ -82,7 +82,8 @@ def summarise(
     }
     axes = torch.cat(collected.axes).mean(0) if collected.axes else None
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *_notes(parts, labelled, losses, r2, headline, equivariance, floor)]
+    result_notes = [*notes, *_data_notes(collected.ids, count, total)]
+    result_notes += _notes(parts, labelled, losses, r2, headline, equivariance, floor)
     return Result(
         percent=100 * headline.value,
         percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
@@ -214,14 +215,25 @@ def _notes(
         )
     if equivariance <= FLOORS * floor:
         notes.append("not distinguishable from numerical noise: the equivariance error is under three noise floors")
-    if headline.kind == "none":
-        notes.append("fewer than two clusters: no confidence interval")
     if labelled and headline.value < 0:
         notes.append(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
         )
     for part in labelled:
         notes += loss_notes(losses[part.name], part.halvings)
+    return notes
+
+
+def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:
+    """What must be said of the samples, whatever the model answers."""
+    notes = []
+    if clusters < 2:
+        notes.append("fewer than two clusters: no confidence interval")
+    if total == 0:
+        notes.append("the total loss is zero: every rotation of every sample is predicted exactly, and percent is 0/0")
+    repeated = len(ids) - len(set(ids))
+    if repeated:
+        notes.append(f"{repeated} samples repeat an id: they were given the same rotations and each counts")
     return notes
 
 

@@ -33,10 +33,11 @@ class Goal:
     max_passes: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.rtol < 1:
+        if isinstance(self.rtol, bool) or not isinstance(self.rtol, int | float) or not 0 < self.rtol < 1:
             raise InputError(f"rtol must lie between 0 and 1, got {self.rtol!r}")
-        if self.max_passes is not None and self.max_passes < 1:
-            raise InputError(f"max_passes must be at least 1, got {self.max_passes!r}")
+        limit = self.max_passes
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise InputError(f"max_passes must be an integer >= 1, got {limit!r}")
 
 
 def half_width(result: Result) -> float:

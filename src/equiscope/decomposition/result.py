@@ -135,7 +135,8 @@ class Result:
         line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval})"
         line += f"; {skill} {self.r2:.2f}"
         if math.isnan(self.percent):
-            line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² (percent needs labels)"
+            why = "the total loss is zero" if self.total == 0 else "percent needs labels"
+            line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² ({why})"
         head = f"{line}; {measured}"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"

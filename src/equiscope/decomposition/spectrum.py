@@ -41,13 +41,13 @@ def degrees_available(rotations: RotationSet, cosets: int, asked: bool | int, gr
     """
     if asked is False:
         return 0
+    if not isinstance(asked, int) or asked < 1:
+        raise InputError(f"spectrum must be True or a degree >= 1, got {asked!r}")
     if group != "SO3":
         raise InputError("the spectrum by Wigner degree is that of SO(3): measure with group='SO3'")
     highest = rotations.degree if asked is True else asked
     if asked is True and highest == 0:
         highest = 3
-    if highest < 1:
-        raise InputError(f"spectrum must be True or a degree >= 1, got {asked!r}")
     if highest > rotations.degree and cosets < 3:
         raise InputError(
             f"degree {highest} is above the degree {rotations.degree} of {rotations.name!r} and needs at least three "

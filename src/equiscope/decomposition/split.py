@@ -72,6 +72,7 @@ class OutputSplit:
     loss: Loss
     target: Tensor | None
     target_layout: Tensor | None = None
+    name: str = "output"
     _reference: Tensor | None = None
     _within: Tensor | None = None
     _shift: Tensor | None = None
@@ -91,6 +92,11 @@ class OutputSplit:
             self._reference = prediction
             zero = torch.zeros(self.rows.samples, dtype=torch.float64, device=prediction.device)
             self._total, self._square, self._within_sum = zero, zero.clone(), zero.clone()
+        elif prediction.shape != self._reference.shape:
+            raise InputError(
+                f"{self.name!r} changes shape between rotations: rows of {tuple(self._reference.shape[1:])} first, "
+                f"{tuple(prediction.shape[1:])} now"
+            )
         delta = prediction - self._reference
         if self._shift is None:
             self._shift = torch.zeros_like(delta)
@@ -161,13 +167,20 @@ class OutputSplit:
 
     def sample_loss(self, prediction: Tensor) -> Tensor:
         """The loss of each sample, (samples,), for rows in the loss's coordinates."""
+        if prediction.shape[:2] != self.target.shape[:2]:
+            raise InputError(
+                f"the target of {self.name!r} has rows of {tuple(self.target.shape[1:])}, the prediction of "
+                f"{tuple(prediction.shape[1:])}: they must agree, one value for each"
+            )
         if self.loss.per_sample is not None:
-            target = self.rows.scatter(self.target, self.target_layout)
-            values = self.loss.per_sample(self.rows.scatter(prediction, self._layout_of(prediction)), target)
-            if values.shape != (self.rows.samples,):
+            # Copies: a loss that works in place would spoil the prediction and the user's own labels.
+            target = self.rows.scatter(self.target, self.target_layout).clone()
+            values = self.loss.per_sample(self.rows.scatter(prediction, self._layout_of(prediction)).clone(), target)
+            if not isinstance(values, Tensor) or values.shape != (self.rows.samples,):
+                seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise InputError(
                     f"loss {self.loss.name!r} must return one value a sample ({self.rows.samples},), "
-                    f"got {tuple(values.shape)}: average over atoms and components, not over samples"
+                    f"got {seen}: average over atoms and components, not over samples"
                 )
             return values.double()
         return self._sample_mean(self.loss.per_row(prediction, self.target))

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch
-from equiscope.decomposition.orbit import rotated, rows_of
+from equiscope.decomposition.checks import check_inputs
+from equiscope.decomposition.measure import check_counts, resolve_declaration
+from equiscope.decomposition.orbit import outputs_of, rotated, rows_of
 from equiscope.errors import InputError
-from equiscope.symmetry.declaration import Declaration, declare
+from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
 
@@ -32,7 +34,8 @@ class Twirled(nn.Module):
     with respect to parameters and inputs; entries behind a mask are zero.
 
     Raises:
-        InputError: for ``shift=False`` with more than one coset.
+        InputError: for ``shift=False`` with more than one coset or another bad argument; in a call, for a batch that
+            lacks a declared field.
     """
 
     def __init__(
@@ -50,10 +53,10 @@ class Twirled(nn.Module):
         **settings: Any,
     ):
         super().__init__()
-        if declaration is None:
-            declaration = declare(inputs or {}, outputs or {}, **settings)
-        if cosets < 1 or (not shift and cosets != 1):
-            raise InputError(f"Twirled needs cosets >= 1, and exactly 1 with shift=False; got {cosets}")
+        declaration = resolve_declaration(declaration, inputs, outputs, None, "mse", settings)
+        check_counts(cosets, 0, seed)
+        if not shift and cosets != 1:
+            raise InputError(f"Twirled needs cosets to be exactly 1 with shift=False; got {cosets}")
         chosen = rotation_set(rotations, declaration.group)
         shifts = haar_keyed(seed, range(cosets)) if shift else torch.eye(3, dtype=torch.float64)[None]
         self.model = model
@@ -67,6 +70,7 @@ class Twirled(nn.Module):
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """The averaged outputs of a batch."""
         wrapped: Batch = as_batch(batch)
+        check_inputs(wrapped, self.declaration)
         device = next(iter(wrapped.fields().values())).device
         sums: dict[str, Tensor] = {}
         layouts: dict[str, Tensor] = {}
@@ -74,14 +78,13 @@ class Twirled(nn.Module):
             turns = element.expand(wrapped.size, 3, 3)
             native = rotated(wrapped, turns, self.declaration)
             answer = self._forward(self.model, native) if self._forward is not None else self.model(native)
-            if isinstance(answer, Tensor):
-                answer = {next(iter(self.declaration.outputs)): answer}
+            found = outputs_of(answer, self.declaration)
             for name, spec in self.declaration.outputs.items():
-                rows = rows_of(answer[name], name, wrapped, self.declaration)
+                rows = rows_of(found[name], name, wrapped, self.declaration)
                 sample = wrapped.rows(name, spec.per, spec.mask).sample
                 back = spec.action.act(turns.mT[sample], rows) * weight
                 sums[name] = sums[name] + back if name in sums else back
-                layouts[name] = answer[name]
+                layouts[name] = found[name]
         return {
             name: wrapped.rows(name, spec.per, spec.mask)
             .scatter(sums[name], layouts[name].detach())

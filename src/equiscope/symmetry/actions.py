@@ -185,6 +185,8 @@ def action(spec: str | Action) -> Action:
             "voigt": VoigtAction(),
         }
         return named[spec] if spec in named else IrrepsAction(spec)
+    if isinstance(spec, type):
+        raise InputError(f"an action is an instance, got the class {spec.__name__}: write {spec.__name__}(…)")
     if not isinstance(spec, Action):
         raise InputError(f"an action is an irreps string or an object with act, canonical and invariants, got {spec!r}")
     _check_unitary(spec)
@@ -199,11 +201,14 @@ def _check_unitary(spec: Action) -> None:
     g, h = haar(4, generator), haar(4, generator)
     x = torch.randn(4, 1, *spec.shape, generator=generator, dtype=torch.float64)
     turned = spec.act(h, x)
+    if turned.shape != x.shape:
+        raise InputError(f"action {spec.label!r} turns shape {tuple(x.shape)} into {tuple(turned.shape)}")
     before, after = (spec.canonical(v).flatten(1).norm(dim=1) for v in (x, turned))
-    if (before - after).abs().max() > 1e-9 * before.max():
+    # Written so that NaN fails too.
+    if not (before - after).abs().max() <= 1e-9 * before.max():
         raise InputError(
             f"action {spec.label!r} is not unitary: it changes the norm of a random tensor from "
             f"{float(before[0]):.6g} to {float(after[0]):.6g}; the split of the loss needs an orthogonal action"
         )
-    if (spec.act(g, turned) - spec.act(g @ h, x)).abs().max() > 1e-9 * x.abs().max():
+    if not (spec.act(g, turned) - spec.act(g @ h, x)).abs().max() <= 1e-9 * x.abs().max():
         raise InputError(f"action {spec.label!r} is not a representation: D(g) D(h) differs from D(gh)")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +28,10 @@ class Input:
 
     irreps: str | Action
     points: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.points not in (None, True, False):
+            raise DeclarationError(f"points must be True, False or None, got {self.points!r}")
 
     @property
     def action(self) -> Action:
@@ -56,8 +62,10 @@ class Output:
     def __post_init__(self) -> None:
         if self.per not in ("atom", "sample"):
             raise DeclarationError(f"per must be 'atom' or 'sample', got {self.per!r}")
-        if not self.weight >= 0:
-            raise DeclarationError(f"an output's weight must be >= 0, got {self.weight!r}")
+        if not isinstance(self.weight, int | float) or not 0 <= self.weight < math.inf:
+            raise DeclarationError(f"an output's weight must be a finite number >= 0, got {self.weight!r}")
+        for role in ("target", "mask"):
+            _check_name(role, getattr(self, role))
 
     @property
     def action(self) -> Action:
@@ -100,6 +108,13 @@ class Declaration:
             raise DeclarationError(f"group must be one of {SYMMETRIES}, got {self.group!r}")
         if self.weighting not in ("sample", "component"):
             raise DeclarationError(f"weighting must be 'sample' or 'component', got {self.weighting!r}")
+        _check_mapping("inputs", self.inputs, "{'pos': '1o'}")
+        _check_mapping("outputs", self.outputs, "{'forces': '1o'}")
+        for role in ("mask", "clusters", "ids"):
+            _check_name(role, getattr(self, role))
+        if not isinstance(self.center, str):
+            raise DeclarationError(f"center must be 'origin', 'mean' or the name of a batch field, got {self.center!r}")
+        self._check_fixed()
         as_input = {k: v if isinstance(v, Input) else Input(v) for k, v in self.inputs.items()}
         as_output = {k: v if isinstance(v, Output) else Output(v) for k, v in self.outputs.items()}
         masks = {o.mask for o in as_output.values() if o.mask}
@@ -116,8 +131,31 @@ class Declaration:
             _ = spec.action
         object.__setattr__(self, "_points", self._find_points())
 
+    def _check_fixed(self) -> None:
+        if isinstance(self.fixed, str) or not isinstance(self.fixed, Iterable):
+            example = [self.fixed] if isinstance(self.fixed, str) else ["charge"]
+            raise DeclarationError(f"fixed must be a list of batch fields, fixed={example!r}, got {self.fixed!r}")
+        both = sorted(set(self.fixed) & set(self.inputs))
+        if both:
+            raise DeclarationError(f"fields {both} are declared both to rotate (inputs) and to be held fixed")
+
     def _find_points(self) -> tuple[str, ...]:
-        vectors = [name for name, spec in self.inputs.items() if spec.irreps == "1o"]
+        points = self._points_named_or_only()
+        for name in points:
+            if self.inputs[name].action.shape != (3,):
+                raise DeclarationError(
+                    f"input {name!r} is declared {self.inputs[name].action.label!r}: positions are vectors, '1o', with "
+                    "their atoms on an axis of their own"
+                )
+        if self.center != "origin" and not points:
+            raise DeclarationError(
+                f"center={self.center!r} needs positions, but none of {sorted(self.inputs)} is declared as such: "
+                "eq.Input('1o', points=True)"
+            )
+        return points
+
+    def _points_named_or_only(self) -> tuple[str, ...]:
+        vectors = [name for name, spec in self.inputs.items() if spec.irreps in ("1o", "1x1o")]
         named = tuple(name for name, spec in self.inputs.items() if spec.points)
         unsaid = [name for name in vectors if self.inputs[name].points is None]
         if named or not unsaid:
@@ -146,6 +184,16 @@ class Declaration:
         return {name for name in named if name}
 
 
+def _check_mapping(name: str, value: Any, example: str) -> None:
+    if value and not isinstance(value, Mapping):
+        raise DeclarationError(f"{name} must be a dict such as {example}, got {value!r}")
+
+
+def _check_name(role: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise DeclarationError(f"{role} must be the name of a batch field, got {reprlib.repr(value)}")
+
+
 def declare(
     inputs: Mapping[str, Any],
     outputs: Mapping[str, Any],
@@ -156,12 +204,20 @@ def declare(
     """A declaration from the short form, in which ``target`` and ``loss`` speak for the only output.
 
     Raises:
-        DeclarationError: if the short form is used with several outputs, or a setting is unknown.
+        DeclarationError: if the short form is used with several outputs, contradicts an output, or a setting is
+            unknown.
     """
+    unknown = sorted(set(settings) - {f.name for f in fields(Declaration) if f.init})
+    if unknown:
+        raise DeclarationError(f"unknown arguments {unknown}")
+    _check_mapping("inputs", inputs, "{'pos': '1o'}")
+    _check_mapping("outputs", outputs, "{'forces': '1o'}")
     full: dict[str, Output] = {}
     for name, spec in outputs.items():
         if isinstance(spec, Output):
-            full[name] = spec
+            if loss not in ("mse", spec.loss):
+                raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
+            full[name] = replace(spec, target=spec.target or target) if len(outputs) == 1 else spec
         elif len(outputs) == 1:
             full[name] = Output(spec, target=target, loss=loss)
         else:

@@ -12,6 +12,9 @@ def longest_axis_outer(points: Tensor, sample: Tensor, samples: int) -> Tensor:
     points: (n, 3) float64, all samples' points one after another; sample: (n,) the sample of each point.
     Returns (samples, 3, 3) float64. For a sample of one point, where no axis is longest, I/3.
     """
+    # Only directions matter: numbers whose squares would overflow are scaled down first.
+    largest = points.abs().max() if points.numel() else torch.ones(())
+    points = points / torch.where(largest > 1e100, largest, 1.0)
     ones = torch.ones(len(points), dtype=torch.float64, device=points.device)
     counts = torch.zeros(samples, dtype=torch.float64, device=points.device).index_add(0, sample, ones)
     sums = torch.zeros(samples, 3, dtype=torch.float64, device=points.device).index_add(0, sample, points)

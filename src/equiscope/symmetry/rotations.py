@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,11 @@ def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
     Philox is counter based: equal keys give equal rotations whatever the batch size or process.
 
     Raises:
-        InputError: if the seed, an id or the stream is negative.
+        InputError: if the seed, an id or the stream is negative or does not fit 64 bits.
     """
-    if seed < 0 or stream < 0 or any(i < 0 for i in ids):
-        raise InputError(f"seed, ids and stream must be non-negative, got seed={seed}, stream={stream}")
+    outside = [k for k in (seed, stream, *ids) if not 0 <= k < 2**64]
+    if outside:
+        raise InputError(f"seed, ids and stream must be non-negative and below 2**64, got {outside[0]}")
     normals = np.empty((len(ids), 4))
     for row, sample in enumerate(ids):
         bits = np.random.Philox(key=[seed, int(sample)], counter=[0, 0, 0, stream])
@@ -191,6 +193,8 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     Raises:
         InputError: for an unknown name.
     """
+    if not isinstance(name, str):
+        raise InputError(f"unknown rotations {reprlib.repr(name)}: give a name, such as 'T' or 'haar'")
     if name == "haar":
         base = RotationSet("haar", torch.eye(3, dtype=torch.float64)[None], _uniform(1), 0)
     elif name in GROUP_DEGREES:
