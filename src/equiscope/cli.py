@@ -67,6 +67,8 @@ def _add_demo(commands: Any) -> None:
 def _add_report(commands: Any) -> None:
     made = _command(commands, "report", _report, "make figures and report.html of a run from its records")
     made.add_argument("folder", metavar="RUN", help="the run's folder, or task/name under runs/")
+    others = "draw these runs on the same axes into figures/beside.png"
+    made.add_argument("--beside", nargs="+", default=[], metavar="RUN", help=others)
 
 
 def _add_data(commands: Any) -> None:
@@ -123,6 +125,11 @@ def _report(options: argparse.Namespace) -> int:
 
     folder = find_run(options.folder)
     print(f"report: {_build_report(folder)}")
+    if options.beside:
+        from equiscope.report import beside
+
+        others = [find_run(other) for other in options.beside]
+        print(f"beside each other: {beside([folder, *others], folder / 'figures' / 'beside.png')}")
     return 0
 
 

@@ -16,8 +16,8 @@ def run(folder, name, percents):
         book.append("run", name=name, model=name, task="toy", parameters=1, config={}, time=0.0)
         for step, percent in percents:
             book.append("train", step=step, seconds=step / 10, loss=1.0, parts={}, lr=0.1)
-            book.append("measure", **{k: v for k, v in synthetic.measure(step).items() if k not in ("kind", "result")},
-                        result=synthetic.result(percent, 0.5))  # fmt: skip
+            made = synthetic.result(percent, 0.5)
+            book.append("measure", step=step, part="track", probe="forces", headline=True, seconds=1.0, result=made)
     return folder
 
 
