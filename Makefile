@@ -24,6 +24,15 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests
 
+.PHONY: planted thorough
+# Every planted bug must be caught by the tests named for it (minutes); the table goes to benchmarks/results.
+planted: $(INSTALLED)
+	$(BIN)/python -m tests.planted.run
+
+# More than ten thousand generated batches (minutes).
+thorough: $(INSTALLED)
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/decomposition/test_properties.py --timeout=3600
+
 clean:
 	rm -rf .venv build dist
 

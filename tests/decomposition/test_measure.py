@@ -368,3 +368,27 @@ NAN = random_batch()["pos"].clone().index_fill(0, torch.tensor([2]), float("nan"
 def test_bad_input_gets_a_clear_error(model, batches, arguments, error, message):
     with pytest.raises(error, match=message):
         eq.measure(model, batches, **(SHORT | arguments))
+
+
+def test_a_quadrature_counts_its_rotations_by_their_weights():
+    a = torch.randn(3, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def cubic(x):
+        return (x @ a.T).pow(3)
+
+    # The twisted prediction has degrees up to 4, its square up to 8: the grid of degree 9 is exact, its plain mean not.
+    batch = {k: v[:, :1] for k, v in random_batch(3).items()}
+    fixed = eq.measure(lambda b: cubic(b["pos"]), [batch], rotations="lebedev-9", cosets=1, shift=False, **SHORT)
+    total, _, equivariance = brute_split(cubic, batch["pos"][:, 0], batch["y"][:, 0], "lebedev-15")
+    assert fixed.equivariance == pytest.approx(float(equivariance.mean()), rel=1e-9)
+    assert fixed.total == pytest.approx(float(total.mean()), rel=1e-9)
+
+
+def test_samples_of_one_cluster_are_not_independent():
+    batch = {k: v.repeat_interleave(4, dim=0) for k, v in random_batch(20).items()}
+    batch["molecule"] = torch.arange(20).repeat_interleave(4)
+    apart = eq.measure(Linear(matrix()), [batch], fixed=[], **SHORT)
+    together = eq.measure(Linear(matrix()), [batch], clusters="molecule", **SHORT)
+    assert (apart.clusters, together.clusters) == (80, 20)
+    assert together.percent == pytest.approx(apart.percent, rel=1e-12)
+    assert together.percent_error == pytest.approx(2 * apart.percent_error, rel=0.1)

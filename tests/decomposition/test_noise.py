@@ -5,8 +5,13 @@ import torch
 from torch import nn
 
 import equiscope as eq
-from equiscope.decomposition.noise import Repeat, check_repeat, hardware_notes
+from equiscope.decomposition.batches import DenseBatch
+from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.noise import Repeat, check_repeat, floor, hardware_notes
+from equiscope.decomposition.split import OutputSplit
 from equiscope.errors import RandomModelError
+from equiscope.symmetry.actions import action
+from equiscope.symmetry.declaration import Declaration
 
 from .models import random_batch
 
@@ -101,3 +106,14 @@ def test_tf32_is_named_on_a_gpu():
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     assert hardware_notes(torch.device("cpu")) == []
+
+
+def test_half_the_change_between_repeats_is_in_the_floor():
+    batch, declaration = DenseBatch(random_batch(4)), Declaration({"pos": "1o"}, {"f": "1o"}, fixed=["y"])
+
+    def of(change):
+        splits = {"f": OutputSplit(batch.rows("f", "atom", None), action("1o"), LOSSES["mse"], None)}
+        model, repeats = (lambda b: b["pos"]), {"f": Repeat(change, 1.0)}
+        return floor(model, batch, declaration, None, splits, repeats, 0, [0, 1, 2, 3])["f"]
+
+    assert (of(0.5) - of(0.0)).tolist() == pytest.approx([0.25] * 4, rel=1e-12)

@@ -140,3 +140,12 @@ def test_too_few_cosets_and_open_cosets_are_refused():
     split.add(torch.ones(1, 1, 1, dtype=torch.float64), 0.5)
     with pytest.raises(InputError, match="weights"):
         split.close_coset()
+
+
+def test_a_small_variance_within_a_coset_on_a_large_mean_keeps_its_digits():
+    split = OutputSplit(Rows(torch.arange(1), None, 1, 1), action("0e"), LOSSES["mse"], None)
+    for _ in range(2):
+        for value in (1e8, 1e8 + 1e-4):
+            split.add(torch.tensor([[[value]]], dtype=torch.float64), 0.5)
+        split.close_coset()
+    assert float(split.values().equivariance) == pytest.approx(0.25e-8, rel=1e-3)

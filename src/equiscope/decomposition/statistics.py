@@ -66,10 +66,14 @@ def ratio(a: Array, b: Array, level: float = 0.95) -> Ratio:
     value = float(a.sum()) / denominator if denominator != 0 else math.nan
     if n < 2 or not math.isfinite(value):
         return Ratio(value, math.nan, math.nan, (math.nan, math.nan), "none", n)
+    # Relative to the denominator and to the largest residual: powers of either must not over- or underflow.
+    a, b = a / denominator, b / denominator
     residual = a - value * b
+    largest = float(np.abs(residual).max())
+    residual = residual / (largest or 1.0)
     spread = float(residual @ residual)
-    error = math.sqrt(n / (n - 1) * spread) / abs(denominator)
-    left_out = (a.sum() - a) / (denominator - b)
+    error = math.sqrt(n / (n - 1) * spread) * largest
+    left_out = (a.sum() - a) / (b.sum() - b)
     jackknife = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
     kurtosis = n * float((residual**4).sum()) / spread**2 if spread > 0 else 3.0
     freedom = max(2.0, min(n - 1.0, 2 * n / max(kurtosis - 1, 1e-9)))

@@ -1,0 +1,288 @@
+"""Unusual but legitimate input: each has a documented result, asserted here."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import equiscope as eq
+
+from .models import Linear, Tanh, linear_error, random_batch
+
+SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
+MATRIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def measure(model, batch, **changes):
+    return eq.measure(model, batch if isinstance(batch, list) else [batch], **(SHORT | changes))
+
+
+def truth(batch):
+    return float(linear_error(MATRIX, batch["pos"]).mean())
+
+
+def test_one_atom_and_one_sample():
+    batch = random_batch(1, 1)
+    result = measure(Linear(MATRIX), batch)
+    assert result.equivariance == pytest.approx(truth(batch), rel=1e-10)
+    assert result.interval_kind == "none"
+    assert math.isnan(result.percent_interval[0])
+    assert result.orientation == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert "one cluster: no interval" in str(result)
+    assert any("fewer than two clusters" in n for n in result.notes)
+
+
+def test_one_atom_about_its_own_mean_stays_while_its_force_turns():
+    batch = random_batch(3, 1)
+    answer = batch["pos"] @ MATRIX.T
+    result = measure(Linear(MATRIX), batch, center="mean")
+    assert result.equivariance == pytest.approx(float(answer.square().mean()), rel=1e-10)
+
+
+def test_one_cluster_of_many_samples():
+    result = measure(Linear(MATRIX), random_batch() | {"m": ["water"] * 6}, clusters="m")
+    assert (result.clusters, result.interval_kind) == (1, "none")
+
+
+def test_all_loss_in_one_cluster():
+    batch = random_batch(3)
+    batch = {k: v * torch.tensor([1.0, 0, 0]).double()[:, None, None] for k, v in batch.items()}
+    with np.errstate(all="ignore"):
+        result = measure(Linear(MATRIX), batch)
+    assert result.equivariance == pytest.approx(truth(batch), rel=1e-10)
+    assert result.percent > 0
+
+
+def test_a_total_loss_of_zero_has_no_percent():
+    result = measure(lambda b: 0 * b["pos"], {k: 0 * v for k, v in random_batch().items()})
+    assert (result.total, result.equivariance) == (0, 0)
+    assert math.isnan(result.percent)
+    assert any("total loss is zero" in n for n in result.notes)
+    assert "total loss is zero" in str(result)
+    assert "labels" not in str(result)
+
+
+def test_subnormal_labels_of_a_zero_model():
+    batch = random_batch()
+    batch["y"] = torch.full_like(batch["y"], 5e-324)
+    result = measure(lambda b: 0 * b["pos"], batch)
+    assert result.total == 0
+    assert any("total loss is zero" in n for n in result.notes)
+
+
+def test_perfect_predictions_are_noise():
+    batch = random_batch()
+    result = measure(lambda b: b["pos"], batch | {"y": batch["pos"].clone()})
+    assert result.total < 1e-30
+    assert not result.distinguishable
+    assert result.r2 == pytest.approx(1)
+
+
+def test_weights_of_zero_have_no_percent():
+    result = measure(Tanh(), random_batch(), outputs={"forces": eq.Output("1o", target="y", weight=0)}, target=None)
+    assert math.isnan(result.percent)
+    assert any("total loss is zero" in n for n in result.notes)
+    assert result.outputs["forces"].percent > 0
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-1), (torch.float16, 2e-2)])
+def test_low_precision_is_measured_with_its_own_floor(dtype, digits):
+    batch = random_batch(32)
+    result = measure(Tanh(dtype=dtype), {k: v.to(dtype) for k, v in batch.items()})
+    assert result.percent == pytest.approx(measure(Tanh(), batch).percent, rel=digits)
+    eps = torch.finfo(dtype).eps
+    assert eps**2 / 10 < result.noise_floor < 100 * eps**2
+
+
+def test_positions_near_the_limit_of_half_precision_are_refused():
+    batch = {k: v.half() for k, v in random_batch().items()}
+    batch["pos"][0, 0, 0] = 60_000
+    with pytest.raises(eq.errors.NonFiniteError, match="too large to turn"):
+        measure(Tanh(dtype=torch.float16), batch)
+
+
+def test_train_mode_and_dropout_layers_are_put_back():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)).double()
+    model[1].eval()
+    result = measure(model, random_batch(), forward=lambda m, b: m(b["pos"]))
+    assert result == measure(model, random_batch(), forward=lambda m, b: m(b["pos"]))
+    assert (model.training, model[0].training, model[1].training) == (True, True, False)
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 3, 20])
+def test_a_model_that_raises_raises_its_own_error(fails_at):
+    class Failing(Linear):
+        calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            if self.calls > fails_at:
+                raise KeyError("attention")
+            torch.rand(1)
+            return super().forward(batch)
+
+    model, state = Failing(MATRIX), torch.get_rng_state()
+    with pytest.raises(KeyError, match="attention"):
+        measure(model, random_batch())
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_loader_that_raises_raises_its_own_error():
+    def loader():
+        yield random_batch()
+        raise OSError("disk on fire")
+
+    model = Tanh()
+    with pytest.raises(OSError, match="disk on fire"):
+        eq.measure(model, loader(), **SHORT)
+    assert model.training
+
+
+def test_answers_in_reused_memory():
+    class Reuses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.energy = torch.zeros(6, dtype=torch.float64)
+
+        def forward(self, batch):
+            torch.sum(batch["pos"] @ MATRIX[0], dim=1, out=self.energy)
+            return {"e": self.energy}
+
+    outputs = {"e": eq.Output("0e", target="e", per="sample")}
+    batch = random_batch() | {"e": torch.ones(6).double()}
+    reused, fresh = (
+        measure(model, batch, outputs=outputs, target=None, fixed=["y"], spectrum=True)
+        for model in (Reuses(), lambda b: {"e": (b["pos"] @ MATRIX[0]).sum(1)})
+    )
+    square = batch["pos"].sum(1).square().sum(-1).mean() * MATRIX[0].square().sum() / 3
+    assert fresh.equivariance == pytest.approx(float(square), rel=1e-10)
+    assert reused.equivariance == pytest.approx(fresh.equivariance, rel=1e-12)
+    assert reused.spectrum["share"] == pytest.approx(fresh.spectrum["share"], rel=1e-9, abs=1e-12)
+
+
+def test_a_loss_that_works_in_place_spoils_nothing():
+    def in_place(prediction, target):
+        return prediction.sub_(target).square_().mean((1, 2))
+
+    def clean(prediction, target):
+        return (prediction - target).square().mean((1, 2))
+
+    batch = random_batch()
+    labels = batch["y"].clone()
+    a, b = (measure(Tanh(), batch, loss=chosen, cosets=4) for chosen in (in_place, clean))
+    assert a.percent == pytest.approx(b.percent, rel=1e-12)
+    assert torch.equal(batch["y"], labels)
+
+    def spoils_target(prediction, target):
+        return target.sub_(prediction).square_().mean((1, 2))
+
+    assert measure(Tanh(), batch, loss=spoils_target, cosets=4).percent == pytest.approx(b.percent, rel=1e-12)
+    assert torch.equal(batch["y"], labels)
+
+
+def test_integer_labels_of_a_regression_are_numbers():
+    batch = random_batch()
+    batch["y"] = batch["y"].round().long()
+    assert measure(Tanh(), batch).total == measure(Tanh(), batch | {"y": batch["y"].double()}).total
+    energies = {"e": eq.Output("0e", target="n", per="sample")}
+    counted = random_batch() | {"n": torch.arange(6)}
+    result = measure(lambda b: {"e": b["pos"].sum((1, 2))}, counted, outputs=energies, target=None, fixed=["y"])
+    assert result.outputs["e"].loss_as_given == pytest.approx(
+        float((counted["pos"].sum((1, 2)) - torch.arange(6)).square().mean())
+    )
+
+
+def test_padding_of_any_input_may_hold_anything():
+    batch = random_batch() | {"mask": torch.tensor([[True] * 3 + [False]] * 6)}
+    inputs = {"pos": eq.Input("1o", points=True), "v": "1o"}
+
+    def model(b):
+        return b["pos"] @ MATRIX.T + b["v"] * 0.1
+
+    clean = measure(model, batch | {"v": batch["pos"]}, inputs=inputs, mask="mask")
+    batch["v"] = batch["pos"].clone()
+    for name in ("pos", "v", "y"):
+        batch[name][:, 3] = math.nan
+    assert measure(model, batch, inputs=inputs, mask="mask").percent == pytest.approx(clean.percent, rel=1e-12)
+
+
+def test_fields_nobody_reads():
+    extra = {"cell": None, "t": torch.tensor(0.5), "name": list("abcdef"), "z": np.arange(6), "meta": {"source": "x"}}
+    assert measure(Tanh(), random_batch() | extra).percent == measure(Tanh(), random_batch()).percent
+
+
+@pytest.mark.parametrize("labels", [list("aabbcc"), np.array([0, 0, 1, 1, 2, 2]), ((0, "x"),) * 2 + (None, None, 1, 1)])
+def test_clusters_of_any_plain_kind(labels):
+    assert measure(Tanh(), random_batch() | {"c": labels}, clusters="c").clusters == 3
+
+
+def test_repeated_ids_are_said_and_count_each():
+    batch = {k: torch.cat([v, v[:2]]) for k, v in random_batch().items()}
+    batch["id"] = torch.tensor([0, 1, 2, 3, 4, 5, 0, 1])
+    result = measure(Tanh(), batch, ids="id")
+    assert (result.samples, result.clusters) == (8, 6)
+    assert any("2 samples repeat an id" in n for n in result.notes)
+    assert result.per_sample.equivariance[0] == result.per_sample.equivariance[6]
+
+
+def test_ids_and_seeds_up_to_the_last_bit():
+    batch = random_batch() | {"id": torch.arange(6) + (2**63 - 6)}
+    result = measure(Linear(MATRIX), batch, ids="id", seed=2**63 - 1)
+    assert result.equivariance == pytest.approx(truth(batch), rel=1e-10)
+
+
+def test_huge_and_tiny_numbers_that_fit():
+    for scale in (1e-140, 1e140):
+        batch = {k: scale * v for k, v in random_batch().items()}
+        result, ordinary = measure(Linear(MATRIX), batch), measure(Linear(MATRIX), random_batch())
+        assert result.percent == pytest.approx(ordinary.percent, rel=1e-9)
+        assert result.percent_interval == pytest.approx(ordinary.percent_interval, rel=1e-9)
+        assert sum(result.orientation) == pytest.approx(1)
+
+
+def test_inputs_that_carry_gradients_and_views():
+    batch = random_batch(1)
+    views = {k: v.expand(6, -1, -1) for k, v in batch.items()}
+    views["pos"] = views["pos"].detach().requires_grad_()
+    result = measure(Linear(MATRIX), views)
+    assert result.equivariance == pytest.approx(truth(batch), rel=1e-10)
+    assert views["pos"].grad is None
+
+
+def test_batches_of_different_sizes_and_dtypes_of_labels():
+    parts = [random_batch(2, 3), random_batch(1, 7, seed=1)]
+    parts[1]["y"] = parts[1]["y"].float()
+    result = measure(Linear(MATRIX), parts)
+    each = [linear_error(MATRIX, p["pos"]).mean(1) for p in parts]
+    assert result.equivariance == pytest.approx(float(torch.cat(each).mean()), rel=1e-10)
+
+
+def test_a_model_without_labels_keeps_its_relative_error():
+    result = measure(Linear(MATRIX), {"pos": random_batch()["pos"]}, target=None)
+    assert math.isnan(result.percent)
+    assert math.isnan(result.total)
+    assert 0 < result.relative_equivariance < 1
+
+
+def test_target_and_loss_speak_for_the_only_output():
+    outputs = {"forces": eq.Output("1o")}
+    assert measure(Tanh(), random_batch(), outputs=outputs).percent == measure(Tanh(), random_batch()).percent
+    with pytest.raises(eq.errors.DeclarationError, match="loss='l1' contradicts"):
+        measure(Tanh(), random_batch(), outputs=outputs, loss="l1", cosets=4)
+
+
+def test_rtol_on_few_samples_ends_and_says_why():
+    result = measure(Tanh(), random_batch(2), rtol=0.01, max_passes=500)
+    assert any("rtol=0.01" in n for n in result.notes)
+
+
+def test_twirled_lets_nan_through_and_keeps_padding_zero():
+    batch = random_batch() | {"mask": torch.tensor([[True] * 3 + [False]] * 6)}
+    twirled = eq.Twirled(Tanh(), inputs=SHORT["inputs"], outputs=SHORT["outputs"], mask="mask")
+    batch["pos"][:, 3] = math.nan
+    assert torch.isfinite(twirled(batch)["forces"]).all()
+    batch["pos"][0, 0] = math.nan
+    assert twirled(batch)["forces"][0, 0].isnan().all()

@@ -1,0 +1,146 @@
+"""Plants one bug after another in a copy of the source and sees that the tests named for it fail: `make planted`."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.planted.mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "equiscope"
+REPORT = ROOT / "benchmarks" / "results" / "planted_bugs.md"
+FAILED = 1  # pytest's exit status for "some tests failed"; 2 and above are errors of the run itself
+
+# Run by the child: the copy, and nothing else, must be what the tests import.
+_CHILD = """
+import pathlib, sys, equiscope, pytest
+copy = pathlib.Path(sys.argv[1]).resolve()
+found = pathlib.Path(equiscope.__file__).resolve()
+if copy not in found.parents:
+    print(f"imported {found} and not the copy")
+    sys.exit(9)
+sys.exit(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *sys.argv[2:]]))
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one planted bug: caught by which test, after how many seconds."""
+
+    mutation: Mutation
+    status: int
+    by: str
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        return self.status == FAILED and bool(self.by)
+
+
+def planted(mutation: Mutation, copy: Path) -> None:
+    """Write the bug into the copy of the package.
+
+    Raises:
+        ValueError: if its old text does not occur exactly once, or the new text is no Python.
+    """
+    file = copy / mutation.file
+    text = file.read_text()
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.name!r}: {mutation.old!r} occurs {text.count(mutation.old)} times")
+    changed = text.replace(mutation.old, mutation.new)
+    compile(changed, mutation.file, "exec")
+    file.write_text(changed)
+
+
+def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """Run test files against the package in ``folder``/src: pytest's exit status and its last lines."""
+    environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    command = [sys.executable, "-c", _CHILD, str(folder), *(f"tests/{t}" for t in tests)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def attempt(mutation: Mutation | None, tests: Iterable[str], source: Path = SOURCE) -> tuple[int, str, float]:
+    """Tests against a fresh copy of the source with one bug, or with none: exit status, output, seconds."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="planted-") as name:
+        copy = Path(name) / "src" / "equiscope"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        if mutation is not None:
+            planted(mutation, copy)
+        status, output = run_tests(Path(name), tests)
+    return status, output, time.perf_counter() - start
+
+
+def catch(mutation: Mutation, source: Path = SOURCE) -> Outcome:
+    """Plant one bug and run the tests named for it until the first failure."""
+    status, output, seconds = attempt(mutation, mutation.tests, source)
+    failed = [line.split(" ")[1] for line in output.splitlines() if line.startswith("FAILED ")]
+    # A package that cannot be imported also exits with 1: only a failing test is a catch.
+    return Outcome(mutation, status, failed[0].split("::", 1)[1] if failed else "", seconds)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The outcomes as a Markdown page."""
+    caught = sum(o.caught for o in outcomes)
+    lines = [
+        "# Planted bugs",
+        "",
+        "Each bug is planted alone in a copy of the source; the tests named for it must fail. "
+        "Without a bug the same tests pass. Made by `make planted`.",
+        "",
+        f"**caught {caught} of {len(outcomes)}**",
+        "",
+        "| bug | file | caught by | seconds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for o in outcomes:
+        by = f"`{o.by}`" if o.caught else "**survived**"
+        lines.append(f"| {o.mutation.name} | `{o.mutation.file}` | {by} | {o.seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run all bugs, or those whose names contain a word; 1 if one survives or the source fails without a bug."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
+    words = parser.parse_args().words
+    chosen = [m for m in MUTATIONS if not words or any(w in m.name for w in words)]
+    with tempfile.TemporaryDirectory(prefix="planted-") as name:
+        # One state of the source for all bugs, whoever edits it meanwhile.
+        source = Path(name) / "equiscope"
+        shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
+        outcomes = catch_all(chosen, source)
+    if outcomes and not words:
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        REPORT.write_text(table(outcomes))
+    return 0 if outcomes and all(o.caught for o in outcomes) else 1
+
+
+def catch_all(mutations: list[Mutation], source: Path) -> list[Outcome]:
+    """Plant every bug in turn and print what became of it; empty if the source fails without any."""
+    files = sorted({t for m in mutations for t in m.tests})
+    status, output, seconds = attempt(None, files, source)
+    if status != 0:
+        print(f"the source fails its own tests without any bug:\n{output[-3000:]}")
+        return []
+    print(f"without a bug: {len(files)} test files pass ({seconds:.0f} s)", flush=True)
+    outcomes = []
+    for mutation in mutations:
+        outcomes.append(outcome := catch(mutation, source))
+        verdict = "caught  " if outcome.caught else "SURVIVED"
+        print(f"{verdict} {outcome.seconds:5.0f} s  {mutation.name}  [{outcome.by or outcome.status}]", flush=True)
+    print(f"caught {sum(o.caught for o in outcomes)} of {len(outcomes)}")
+    return outcomes
+
+
+if __name__ == "__main__":
+    sys.exit(main())
