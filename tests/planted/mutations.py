@@ -129,7 +129,7 @@ MUTATIONS = (
     _m("labels that broadcast over atoms let through", SPLIT,
        "if prediction.shape[:2] != self.target.shape[:2]:", "if False:", f"{D}bad_input"),
     _m("predictions that broadcast over rotations let through", SPLIT,
-       "elif prediction.shape != self._reference.shape:", "elif False:", f"{D}bad_input"),
+       "if prediction.shape != self._shape:", "if False:", f"{D}bad_input"),
     _m("answers in reused memory not copied", ORBIT,
        "rows_of(v, k, batch, declaration).clone()", "rows_of(v, k, batch, declaration)", f"{D}edge_cases"),
     _m("an in-place loss spoils the labels", SPLIT,
@@ -138,7 +138,7 @@ MUTATIONS = (
     _m("an infinite loss makes a percent of zero", COLLECT,
        "    if labelled:\n", "    if False:\n", f"{D}bad_input"),
     _m("numbers hidden in a nested dict reach the model unturned", BATCHES,
-       "            _refuse_hidden(name, value)\n        self", "            pass\n        self", f"{D}bad_input"),
+       "            refuse_hidden(name, value)\n        self", "            pass\n        self", f"{D}bad_input"),
     _m("soft labels read as classes", "decomposition/checks.py",
        "    if loss.classes:\n", "    if False:\n", f"{D}bad_input"),
     # Noise.

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from equiscope.decomposition.batches import Rows, as_batch
+from equiscope.decomposition.batches import Rows, as_batch, refuse_hidden
 from equiscope.errors import InputError
 
 
@@ -65,11 +65,14 @@ class GraphBatch:
 
     def __init__(self, graphs: Data):
         self._graphs = graphs
-        self._tensors = {k: v for k, v in graphs.to_dict().items() if isinstance(v, Tensor)}
+        stored = graphs.to_dict()
+        for name, value in stored.items():
+            refuse_hidden(name, value)
+        self._tensors = {k: v for k, v in stored.items() if isinstance(v, Tensor)}
         self._nodes = self._graph_of_nodes()
         # The stored number of graphs also counts trailing graphs that have no node.
-        stored = getattr(graphs, "num_graphs", None) if "batch" in graphs or "ptr" in graphs else 1
-        self.size = int(stored) if stored else int(self._nodes.max()) + 1
+        count = getattr(graphs, "num_graphs", None) if "batch" in graphs or "ptr" in graphs else 1
+        self.size = int(count) if count else int(self._nodes.max()) + 1
         counts = torch.bincount(self._nodes, minlength=self.size)
         if len(counts) > self.size or bool((counts == 0).any()):
             empty = (counts == 0).nonzero().flatten().tolist()

@@ -88,7 +88,7 @@ class DenseBatch:
         if len(set(sizes.values())) > 1:
             raise InputError(f"the fields of a batch differ in length (samples first): {sizes}")
         for name, value in batch.items():
-            _refuse_hidden(name, value)
+            refuse_hidden(name, value)
         self._batch = dict(batch)
         self._tensors = tensors
         self.size = next(iter(sizes.values()))
@@ -135,7 +135,7 @@ class DenseBatch:
         }
 
 
-def _refuse_hidden(name: str, value: Any) -> None:
+def refuse_hidden(name: str, value: Any) -> None:
     """Floating arrays that are no tensors of their own would reach the model without being turned or declared.
 
     Raises:
@@ -151,7 +151,7 @@ def _refuse_hidden(name: str, value: Any) -> None:
                     f"field {name!r} of the batch holds floating tensors in a {type(value).__name__}: give them as "
                     "fields of their own, which can be declared, and put them together in forward=…"
                 )
-            _refuse_hidden(name, part)
+            refuse_hidden(name, part)
 
 
 @functools.singledispatch

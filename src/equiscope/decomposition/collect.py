@@ -190,9 +190,11 @@ class BatchOrbit:
         kept = self._c.collected
         first = self._predict()
         for name, split in self.splits.items():
+            rows = split.coordinates(first[name].double())
+            split.check_shape(rows)
             if split.target is None:
                 continue
-            kept.as_given.setdefault(name, []).append(split.sample_loss(split.coordinates(first[name].double())))
+            kept.as_given.setdefault(name, []).append(split.sample_loss(rows))
             if not split.loss.exact:
                 kept.targets.setdefault(name, []).append((split.target, split.rows.sample, split.rows.counts))
         return first

@@ -73,6 +73,7 @@ class OutputSplit:
     target: Tensor | None
     target_layout: Tensor | None = None
     name: str = "output"
+    _shape: torch.Size | None = None
     _reference: Tensor | None = None
     _within: Tensor | None = None
     _shift: Tensor | None = None
@@ -88,15 +89,11 @@ class OutputSplit:
 
     def add(self, prediction: Tensor, weight: float) -> None:
         """One pass of the coset, in :meth:`coordinates`, with its weight in the set K."""
+        self.check_shape(prediction)
         if self._reference is None:
             self._reference = prediction
             zero = torch.zeros(self.rows.samples, dtype=torch.float64, device=prediction.device)
             self._total, self._square, self._within_sum = zero, zero.clone(), zero.clone()
-        elif prediction.shape != self._reference.shape:
-            raise InputError(
-                f"{self.name!r} changes shape between rotations: rows of {tuple(self._reference.shape[1:])} first, "
-                f"{tuple(prediction.shape[1:])} now"
-            )
         delta = prediction - self._reference
         if self._shift is None:
             self._shift = torch.zeros_like(delta)
@@ -107,6 +104,19 @@ class OutputSplit:
         if self.target is not None:
             self._total.add_(self.sample_loss(prediction), alpha=weight)
         self._weight += weight
+
+    def check_shape(self, prediction: Tensor) -> None:
+        """Every prediction has the shape of the first one seen here, or it would broadcast.
+
+        Raises:
+            InputError: if a later one differs.
+        """
+        self._shape = self._shape or prediction.shape
+        if prediction.shape != self._shape:
+            raise InputError(
+                f"{self.name!r} changes shape between rotations: rows of {tuple(self._shape[1:])} first, "
+                f"{tuple(prediction.shape[1:])} now"
+            )
 
     def close_coset(self) -> None:
         """Fold the passes since the last call into the between-coset moments."""
