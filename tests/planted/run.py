@@ -83,7 +83,7 @@ def attempt(mutation: Mutation | None, tests: Iterable[str], source: Path = SOUR
 def catch(mutation: Mutation, source: Path = SOURCE) -> Outcome:
     """Plant one bug and run the tests named for it until the first failure."""
     status, output, seconds = attempt(mutation, mutation.tests, source)
-    failed = [line.split(" ")[1] for line in output.splitlines() if line.startswith("FAILED ")]
+    failed = [line[7:].split(" - ")[0] for line in output.splitlines() if line.startswith("FAILED ")]
     # A package that cannot be imported also exits with 1: only a failing test is a catch.
     return Outcome(mutation, status, failed[0].split("::", 1)[1] if failed else "", seconds)
 
