@@ -105,6 +105,7 @@ class Collector:
         self.caller = Caller(forward)
         self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
         self.collected = Collected()
+        self.rounding: dict[str, float] = {}
         # Position in the data set of the first sample, for batches that carry no ids.
         self.first_id = 0
 
@@ -211,10 +212,16 @@ class BatchOrbit:
         splits = {name: self._new_split(name) for name in self.splits}
         floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, repeats, c.seed, self.ids)
         if c.collected.float64_change is None:
-            changes = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
-            c.collected.float64_change = max(changes.values(), default=None)
+            c.rounding = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
+            c.collected.float64_change = max(c.rounding.values(), default=None)
         for name, values in floors.items():
-            c.collected.floors.setdefault(name, []).append(values)
+            # Turned there and back, most roundings inside the network stay as they were; a float64 copy shows them all.
+            known = (
+                0.0
+                if not self.splits[name].loss.exact
+                else c.rounding.get(name, 0.0) ** 2 * float(first[name].double().square().mean())
+            )
+            c.collected.floors.setdefault(name, []).append(values.clamp_min(known))
 
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""

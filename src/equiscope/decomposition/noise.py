@@ -3,7 +3,8 @@
 Inputs are turned there and back, R^-1 (R x), in the model's own dtype: no net rotation, but the network amplifies the
 rounding as it does for a real rotation. The split of those passes, plus the spread of identical repeats (atomics,
 autotuning), plus the rounding of the output in the turned frame, is the floor. It is at least (2 eps)^2 mean |f|^2, eps
-of the output's dtype: a turn there and back may by luck restore the very bits it started from.
+of the output's dtype: a turn there and back may by luck restore the very bits it started from. Where a float64 copy of
+the model can be made, the floor of squared error is also at least the mean square of the rounding it shows.
 """
 
 from __future__ import annotations
