@@ -7,7 +7,8 @@ import pytest
 from equiscope.cli import main
 
 TINY = ["task=proteinflow", "run=tiny", "model.size=nano", "trainer.max_steps=2", "batch_size=2", "threads=1",
-        "data.longest=48", "data.track_chains=2", "data.final_chains=2", "track.points=2", "track.times=[0.5]"]  # fmt: skip
+        "data.longest=48", "data.track_chains=2", "data.final_chains=2", "track.points=2",
+        "track.times=[0.5]"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -101,16 +101,19 @@ def test_damaged_or_missing_checksum(tmp_path):
 
 
 class _Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
     def __reduce__(self):
-        return os.mkdir, ("/tmp/equiscope-code-was-run",)
+        return os.mkdir, (str(self.folder),)
 
 
 def test_code_is_never_unpickled(tmp_path):
     path = tmp_path / "last.ckpt"
-    _save(path, {"weights": _Evil()})
+    _save(path, {"weights": _Evil(tmp_path / "code-was-run")})
     with pytest.raises(IntegrityError, match="not plain"):
         load(path)
-    assert not os.path.exists("/tmp/equiscope-code-was-run")
+    assert not (tmp_path / "code-was-run").exists()
 
 
 def test_full_disk_keeps_the_former_checkpoint(tmp_path, monkeypatch):

@@ -27,10 +27,9 @@ from tqdm.auto import tqdm
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import Design, Run
+from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
-
-NOISE_SAMPLES = 32
 
 __all__ = ["AseResult", "StructureRow", "measure"]
 

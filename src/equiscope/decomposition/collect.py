@@ -216,12 +216,9 @@ class BatchOrbit:
             c.collected.float64_change = max(c.rounding.values(), default=None)
         for name, values in floors.items():
             # Turned there and back, most roundings inside the network stay as they were; a float64 copy shows them all.
-            known = (
-                0.0
-                if not self.splits[name].loss.exact
-                else c.rounding.get(name, 0.0) ** 2 * float(first[name].double().square().mean())
-            )
-            c.collected.floors.setdefault(name, []).append(values.clamp_min(known))
+            if self.splits[name].loss.exact and name in c.rounding:
+                values = values.clamp_min(c.rounding[name] ** 2 * float(first[name].double().square().mean()))
+            c.collected.floors.setdefault(name, []).append(values)
 
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
