@@ -9,6 +9,7 @@ from equiscope.decomposition.measure import measure
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.twirled import Twirled
 from equiscope.symmetry.declaration import Declaration, Input, Output
+from equiscope.symmetry.grids import GridAction
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Declaration",
     "EquivarianceError",
     "EquivarianceTracker",
+    "GridAction",
     "Input",
     "Output",
     "Result",

@@ -101,3 +101,20 @@ def test_unknown_sets_are_refused(name):
 def test_negative_keys_are_refused():
     with pytest.raises(InputError, match="non-negative"):
         rot.haar_keyed(-1, [0])
+
+
+def test_uniform_elements_of_the_octahedral_group_are_uniform_and_keyed():
+    drawn = rot.uniform_keyed("O", 3, range(4800))
+    matches = (drawn[:, None] == rot.group("O").matrices[None]).all(dim=(2, 3))
+    assert bool((matches.sum(1) == 1).all())
+    counts = matches.sum(0).double()
+    assert float(((counts - 200) ** 2 / 200).sum()) < 52  # chi-square, 23 degrees of freedom, p = 5e-4
+    assert torch.equal(rot.uniform_keyed("O", 3, [7, 11]), drawn[[7, 11]])
+    assert torch.equal(rot.uniform_keyed("SO3", 3, [7]), rot.haar_keyed(3, [7]))
+
+
+def test_sets_outside_the_octahedral_group_are_refused():
+    assert len(rot.rotation_set("T", "O")) == 12
+    for name in ("I", "lebedev-3", "superfibonacci-8"):
+        with pytest.raises(InputError, match="leave the octahedral group"):
+            rot.rotation_set(name, "O")

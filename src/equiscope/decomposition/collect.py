@@ -19,7 +19,7 @@ from equiscope.decomposition.split import OutputSplit, SampleValues
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import longest_axis_outer
-from equiscope.symmetry.rotations import RotationSet, haar_keyed
+from equiscope.symmetry.rotations import RotationSet, uniform_keyed
 
 
 class Caller:
@@ -243,7 +243,7 @@ class BatchOrbit:
         """The rotation u of each sample's coset, (samples, 3, 3)."""
         if not self._c.shift:
             return torch.eye(3, dtype=torch.float64, device=self.device).expand(self.batch.size, 3, 3)
-        return haar_keyed(self._c.seed, self.ids, stream).to(self.device)
+        return uniform_keyed(self._c.declaration.group, self._c.seed, self.ids, stream).to(self.device)
 
     def axes(self) -> list[Tensor]:
         """u u^T of each sample's longest axis, if the declaration has points."""

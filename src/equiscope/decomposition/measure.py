@@ -62,7 +62,7 @@ def measure(
         declaration: what rotates; or give its fields here: ``inputs={"pos": "1o"}, outputs={"forces": "1o"},
             target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``center``, ``group``, ``weighting``.
         rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
-            ``"superfibonacci-N"`` or ``"lebedev-T"``.
+            ``"superfibonacci-N"`` or ``"lebedev-T"``; with ``group="O"`` give ``"O"``, the whole group once, exact.
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error).
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
@@ -89,6 +89,9 @@ def measure(
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     check_counts(cosets, noise_samples, seed)
     chosen = rotation_set(rotations, declaration.group)
+    if declaration.group == rotations:
+        # The set is the whole group: its mean is the group's, and a second coset would be the same set again.
+        cosets, shift = 1, False
     if not shift:
         _check_unshifted(cosets, chosen, rtol, spectrum)
     if max_passes is not None and rtol is None:

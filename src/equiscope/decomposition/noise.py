@@ -22,7 +22,7 @@ from equiscope.decomposition.orbit import Forward, predict, rotated
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import haar_keyed
+from equiscope.symmetry.rotations import uniform_keyed
 
 RANDOM_MODEL = 1e-3
 # A float64 copy doubles the memory of the parameters: not made for models where that could hurt.
@@ -87,7 +87,7 @@ def floor(
     outputs: dict[str, Tensor] = {}
     turns = torch.eye(3, dtype=torch.float64)
     for stream in range(JACKKNIFE_COSETS):
-        turns = haar_keyed(seed, ids, NOISE_STREAM + stream).to(device)
+        turns = uniform_keyed(declaration.group, seed, ids, NOISE_STREAM + stream).to(device)
         there = as_batch(rotated(batch, turns, declaration))
         back = rotated(there, turns.mT, declaration)
         outputs = {k: v.detach() for k, v in predict(model, back, batch, declaration, forward).items()}
@@ -107,6 +107,9 @@ def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: D
     """Mean square change of an output that is turned, stored in its dtype and turned back, (samples,)."""
     spec = declaration.outputs[name]
     rows = batch.rows(name, spec.per, spec.mask)
+    if getattr(spec.action, "resampling", None) is not None:
+        # Interpolation is no rounding: it has a floor of its own, measured with the exact answer as the model.
+        return torch.zeros(rows.samples, dtype=torch.float64, device=output.device)
     turned = spec.action.act(turns[rows.sample], output).to(output.dtype)
     back = spec.action.act(turns.mT[rows.sample], turned)
     change = (back - output.double()).square().flatten(2).mean(-1).mean(1)

@@ -82,7 +82,8 @@ def summarise(
     }
     axes = torch.cat(collected.axes).mean(0) if collected.axes else None
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *_data_notes(collected.ids, count, total)]
+    result_notes = [*notes, *group_notes(declaration.group, settings.get("rotations")),
+                    *_data_notes(collected.ids, count, total)]
     result_notes += _notes(parts, labelled, losses, r2, headline, equivariance, floor)
     return Result(
         percent=100 * headline.value,
@@ -222,6 +223,14 @@ def _notes(
     for part in labelled:
         notes += loss_notes(losses[part.name], part.halvings)
     return notes
+
+
+def group_notes(group: str, rotations: Any) -> list[str]:
+    """What a claim smaller than SO(3) means for the reader."""
+    if group != "O":
+        return []
+    how = "exact" if rotations == "O" else "unbiased"
+    return [f"{how} for the octahedral group O, without interpolation; a lower bound of the SO(3) error"]
 
 
 def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:

@@ -14,7 +14,7 @@ from equiscope.decomposition.measure import check_counts, resolve_declaration
 from equiscope.decomposition.orbit import outputs_of, rotated, rows_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import haar_keyed, rotation_set
+from equiscope.symmetry.rotations import rotation_set, uniform_keyed
 
 
 class Twirled(nn.Module):
@@ -58,7 +58,8 @@ class Twirled(nn.Module):
         if not shift and cosets != 1:
             raise InputError(f"Twirled needs cosets to be exactly 1 with shift=False; got {cosets}")
         chosen = rotation_set(rotations, declaration.group)
-        shifts = haar_keyed(seed, range(cosets)) if shift else torch.eye(3, dtype=torch.float64)[None]
+        uniform = uniform_keyed(declaration.group, seed, range(cosets))
+        shifts = uniform if shift else torch.eye(3, dtype=torch.float64)[None]
         self.model = model
         self.declaration = declaration
         self._forward = forward

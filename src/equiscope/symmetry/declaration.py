@@ -13,7 +13,7 @@ from torch import Tensor
 from equiscope.errors import DeclarationError
 from equiscope.symmetry.actions import Action, action
 
-SYMMETRIES = ("SO3", "O3")
+SYMMETRIES = ("SO3", "O3", "O")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Declaration:
         outputs: model outputs to be measured; a single one may be a bare tensor.
         fixed: floating batch fields that do not rotate (charges, times); undeclared ones are an error.
         center: ``"origin"``, ``"mean"`` of the real points, or a batch field (samples, 3).
-        group: the symmetry claimed: ``"SO3"`` or ``"O3"``.
+        group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``, the octahedral group of 24 rotations, under which
+            voxel grids rotate exactly.
         mask: boolean batch field (samples, atoms) marking real atoms.
         clusters: batch field naming the independent unit of each sample (molecule, protein family).
         ids: integer batch field identifying samples; their position in the data set by default.

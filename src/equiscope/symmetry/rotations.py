@@ -73,6 +73,19 @@ def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
     return from_quaternions(torch.from_numpy(normals))
 
 
+def uniform_keyed(symmetry: str, seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
+    """One uniformly distributed element of the claimed symmetry per id, keyed as in :func:`haar_keyed`.
+
+    For ``"SO3"`` and ``"O3"`` a Haar rotation (the inversion is part of the set K), for ``"O"`` one of its 24.
+    """
+    if symmetry != "O":
+        return haar_keyed(seed, ids, stream)
+    matrices = group("O").matrices
+    # The group element nearest to a Haar rotation is uniform: the group moves its Voronoi cells into one another.
+    traces = torch.einsum("nij,kij->nk", haar_keyed(seed, ids, stream), matrices)
+    return matrices[traces.argmax(dim=1)]
+
+
 def from_quaternions(quaternions: Tensor) -> Tensor:
     """Rotation matrices of quaternions (n, 4) in (x, y, z, w) order, normalised first."""
     return roma.unitquat_to_rotmat(quaternions / quaternions.norm(dim=-1, keepdim=True))
@@ -187,12 +200,17 @@ def _frames_with_z(axis: Tensor) -> Tensor:
 def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     """The set K of a design by its name, doubled by the inversion when the claimed symmetry is O(3).
 
+    Of the octahedral group ``"O"`` only itself, its subgroups T and D2, and ``"haar"`` (its own elements, drawn
+    independently) can be sets.
+
     ``"haar"`` is the trivial group (independent rotations), ``"D2"|"T"|"O"|"I"`` the finite groups,
     ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or one whose rotations are not all in the claimed symmetry.
     """
+    if symmetry == "O" and isinstance(name, str) and name not in ("O", "T", "D2", "haar"):
+        raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if not isinstance(name, str):
         raise InputError(f"unknown rotations {reprlib.repr(name)}: give a name, such as 'T' or 'haar'")
     if name == "haar":
