@@ -18,8 +18,19 @@ demo: $(INSTALLED)
 	$(BIN)/equiscope demo
 
 # One thread per process: two OpenMP threads on a busy machine are many times slower than one.
-test: $(INSTALLED)
+test: $(INSTALLED) browser
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# The pages that equiscope makes are opened in a real Chromium; where apt-get is allowed it is installed.
+.PHONY: browser package
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium; } || \
+	echo "no Chromium here: the tests that open pages in it will be skipped, and say so"
+
+# Wheel and sdist, each installed in a clean environment and used there.
+package: $(INSTALLED)
+	$(BIN)/python scripts/check_package.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from equiscope import cli, records
+from equiscope import cli, records, report
 from equiscope.errors import DataError
 from equiscope.runs import config as conf
 from tests.runs import toy
@@ -94,7 +94,7 @@ def test_ctrl_c(capsys, monkeypatch):
 def test_demo_builds_the_report(capsys, tmp_path, monkeypatch):
     _toy_run(monkeypatch, tmp_path)
     built = []
-    monkeypatch.setattr(cli, "_build_report", lambda folder: built.append(folder) or folder / "report.html")
+    monkeypatch.setattr(report, "build", lambda folder: built.append(folder) or folder / "report.html")
     assert cli.main(["demo", "--threads", "1"]) == 0
     assert built == [tmp_path / "runs" / "toy" / "a"]
     assert f"report: {built[0] / 'report.html'}" in capsys.readouterr().out

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscope import commands_measure, commands_sample
+from equiscope import commands_completion, commands_measure, commands_report, commands_sample
+from equiscope.commands_common import BOLD, FILES, RED, SETTINGS, YELLOW, add_command, completed_by, paint
 from equiscope.errors import EquiscopeError
 
 FAILED, INTERRUPTED = 2, 130
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return int(options.run(options) or 0)
         except EquiscopeError as error:
-            print(f"equiscope: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"{paint('equiscope:', RED, sys.stderr)} {' '.join(str(error).split())}", file=sys.stderr)
             return FAILED
         except KeyboardInterrupt:
             print("\nequiscope: stopped; the same command goes on from here", file=sys.stderr)
@@ -36,45 +37,57 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="equiscope",
         description="How much of a model's loss is there only because its symmetry is imperfect.",
+        epilog="equiscope COMMAND --help shows examples.",
     )
     top.add_argument("--version", action="version", version=f"equiscope {_version()}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_data, _add_report, commands_measure.add_parser, commands_sample.add_parser):
+    for add in (
+        _add_demo,
+        _add_train,
+        _add_data,
+        commands_report.add_parser,
+        commands_measure.add_parser,
+        commands_sample.add_parser,
+    ):
         add(commands)
+    commands_completion.add_parser(commands, parser)
     return top
-
-
-def _command(commands: Any, name: str, run: Any, summary: str, **more: Any) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, **more)
-    made.set_defaults(run=run)
-    return made
 
 
 _SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; see the files in equiscope/conf"
 
 
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    completed_by(command.add_argument("settings", nargs="*", metavar="key=value", help=_SETTINGS), SETTINGS)
+
+
 def _add_train(commands: Any) -> None:
-    made = _command(commands, "train", _train, "train a task, measuring along the way; go on if it was stopped")
-    made.add_argument("settings", nargs="*", metavar="key=value", help=_SETTINGS)
+    summary = "train a task, measuring along the way; go on if it was stopped"
+    examples = (
+        "equiscope train task=forcefield run=first model=edge_transformer data.frames=4000 trainer.max_steps=2400",
+        "equiscope train task=forcefield run=escaip model=escaip loss=escaip seed=1",
+        "equiscope train task=proteinflow run=flow trainer.max_steps=1200 logger=none",
+    )
+    _add_settings(add_command(commands, "train", _train, summary, examples))
 
 
 def _add_demo(commands: Any) -> None:
-    made = _command(commands, "demo", _demo, "the main job: real data, a force field, its symmetry, the report")
+    summary = "the main job: real data, a force field, its symmetry, the report"
+    examples = ("equiscope demo", "equiscope demo --threads 1 data.frames=1000 trainer.max_steps=600 run=short")
+    made = add_command(commands, "demo", _demo, summary, examples)
     made.add_argument("--threads", type=int, help="CPU threads; all cores of this machine by default")
-    made.add_argument("settings", nargs="*", metavar="key=value", help=_SETTINGS)
-
-
-def _add_report(commands: Any) -> None:
-    made = _command(commands, "report", _report, "make figures and report.html of a run from its records")
-    made.add_argument("folder", metavar="RUN", help="the run's folder, or task/name under runs/")
-    others = "draw these runs on the same axes into figures/beside.png"
-    made.add_argument("--beside", nargs="+", default=[], metavar="RUN", help=others)
+    _add_settings(made)
 
 
 def _add_data(commands: Any) -> None:
-    made = _command(commands, "data", None, "make a data set")
+    examples = ("equiscope data forcefield --frames 4000", "equiscope data forcefield --help")
+    made = add_command(commands, "data", None, "make a data set", examples)
     kinds = made.add_subparsers(title="data sets", required=True, metavar="KIND")
-    force = _command(kinds, "forcefield", _data_forcefield, "molecules with GFN2-xTB energies and forces")
+    examples = (
+        "equiscope data forcefield --frames 4000 --seed 0",
+        "equiscope data forcefield --sampler langevin --smiles my.smi --out data/mine.npz",
+    )
+    force = add_command(kinds, "forcefield", _data_forcefield, "molecules with GFN2-xTB energies and forces", examples)
     force.add_argument("--frames", type=int, default=4000, help="labelled geometries (default 4000)")
     force.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
     force.add_argument("--sampler", default="jitter", help="jitter (default) or langevin")
@@ -82,7 +95,8 @@ def _add_data(commands: Any) -> None:
     force.add_argument("--max-atoms", type=int, default=20, help="of a molecule, with hydrogens")
     force.add_argument("--frames-per-molecule", type=int, help="most frames of one molecule")
     force.add_argument("--orientation", default="haar", help="haar (default) or embedded")
-    force.add_argument("--smiles", help="a SMILES file of your own instead of RDKit's NCI list")
+    smiles = "a SMILES file of your own instead of RDKit's NCI list"
+    completed_by(force.add_argument("--smiles", help=smiles), FILES)
     force.add_argument("--out", dest="path", help="the file; data/forcefield-….npz by default")
     force.add_argument("--workers", type=int, help="processes; all cores by default")
 
@@ -102,7 +116,9 @@ def _demo(options: argparse.Namespace) -> int:
     config = configuration(["task=forcefield", "run=demo", *options.settings])
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     records = _run(config)
-    print(f"report: {_build_report(records.parent)}")
+    from equiscope.report import build
+
+    print(f"report: {build(records.parent)}")
     return 0
 
 
@@ -115,28 +131,9 @@ def _run(config: dict[str, Any]) -> Path:
     # Processes that Lightning starts for other devices run this command too; one of them speaks.
     if not any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")):
         book = records.read(folder.records)
-        print(headline(book))
+        print(paint(headline(book), BOLD, sys.stdout))
         print(f"records: {folder.records}")
     return folder.records
-
-
-def _report(options: argparse.Namespace) -> int:
-    from equiscope.runs.folder import find_run
-
-    folder = find_run(options.folder)
-    print(f"report: {_build_report(folder)}")
-    if options.beside:
-        from equiscope.report import beside
-
-        others = [find_run(other) for other in options.beside]
-        print(f"beside each other: {beside([folder, *others], folder / 'figures' / 'beside.png')}")
-    return 0
-
-
-def _build_report(folder: Path) -> Path:
-    from equiscope.report import build
-
-    return Path(build(folder))
 
 
 def _data_forcefield(options: argparse.Namespace) -> int:
@@ -149,7 +146,7 @@ def _data_forcefield(options: argparse.Namespace) -> int:
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    print(f"equiscope: warning: {message}", file=sys.stderr)
+    print(f"{paint('equiscope: warning:', YELLOW, sys.stderr)} {message}", file=sys.stderr)
 
 
 def _version() -> str:

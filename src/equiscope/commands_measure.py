@@ -1,9 +1,5 @@
 """The command ``equiscope measure``: the equivariance error of an ASE calculator over a file of structures.
 
-    equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz --csv structures.csv
-    equiscope measure --calculator mace.calculators:mace_mp --set model=small --set device=cpu structures.extxyz
-    equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz
-
 It ends with status 0, or with 1 if some structures could not be measured (the rest is reported all the same).
 """
 
@@ -20,17 +16,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from equiscope.commands_common import FILES, add_command, completed_by
 from equiscope.errors import InputError
 
 SOME_FAILED = 1
+_EXAMPLES = (
+    "equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz --csv structures.csv",
+    "equiscope measure --calculator mace.calculators:mace_mp --set model=small --set device=cpu structures.extxyz",
+    "equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz",
+)
 _UNITS = "eV and Å unless said; the file cannot say"
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "how far an ASE calculator is from rotation symmetry, on a file of structures"
-    made: argparse.ArgumentParser = subparsers.add_parser("measure", help=summary, description=summary)
-    made.add_argument("structures", help="a file ASE can read, such as extended XYZ")
+    made = add_command(subparsers, "measure", run, summary, _EXAMPLES)
+    completed_by(made.add_argument("structures", help="a file ASE can read, such as extended XYZ"), FILES)
     made.add_argument("--index", default=":", help="which structures, as ASE writes it (default ':', all)")
     made.add_argument(
         "--calculator", required=True, metavar="PACKAGE:FACTORY", help="for example ase.calculators.emt:EMT"
@@ -65,7 +67,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", help="everything, written at the end")
     made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
     made.add_argument("--quiet", action="store_true", help="no progress bar")
-    made.set_defaults(run=run)
     return made
 
 

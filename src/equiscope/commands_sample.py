@@ -1,7 +1,4 @@
-"""The command ``equiscope sample``: protein backbones drawn from a trained flow, judged beside real chains.
-
-equiscope sample proteinflow/first --length 96 --number 8 --method heun --twirl T
-"""
+"""The command ``equiscope sample``: protein backbones drawn from a trained flow, judged beside real chains."""
 
 from __future__ import annotations
 
@@ -10,14 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from equiscope.commands_common import FOLDERS, add_command, completed_by
 from equiscope.errors import InputError
+
+_EXAMPLES = (
+    "equiscope sample proteinflow/first --length 96 --number 8",
+    "equiscope sample proteinflow/first --method heun --steps 50 --twirl T --format pdb --out chains",
+)
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "draw protein backbones from a trained flow and judge them beside real chains"
-    made: argparse.ArgumentParser = subparsers.add_parser("sample", help=summary, description=summary)
-    made.add_argument("folder", metavar="RUN", help="the run's folder, or proteinflow/name under runs/")
+    made = add_command(subparsers, "sample", run, summary, _EXAMPLES)
+    folder = "the run's folder, or proteinflow/name under runs/"
+    completed_by(made.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
     made.add_argument("--length", type=int, default=96, help="residues of a chain (default 96)")
     made.add_argument("--number", type=int, default=8, help="chains (default 8)")
     made.add_argument("--steps", type=int, default=100, help="integration steps (default 100)")
@@ -32,7 +36,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--format", default="cif,pdb", help="cif, pdb or both (default cif,pdb)")
     made.add_argument("--out", help="folder for the chains; RUN/samples by default")
-    made.set_defaults(run=run)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.resources
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from equiscope.runs.folder import flatten
 CONF = "equiscope.conf"
 
 
-GROUPS = ("task", "model", "loss", "optimizer")
+GROUPS = ("task", "model", "loss", "optimizer", "logger")
 # Settings of Lightning's Trainer take several types: devices=2, devices=auto, devices=[0,1].
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
 
@@ -43,6 +44,14 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     _check_types(made, _defaults(overrides))
     made["run"] = str(made["run"])
     return made
+
+
+def known_settings() -> list[str]:
+    """The dotted name of every setting of the configuration, of all tasks, sorted; groups by their own name."""
+    names = set(GROUPS)
+    for task in sorted(file.name for file in (importlib.resources.files(CONF) / "task").iterdir()):
+        names |= {name for name, _ in flatten(_compose([f"task={task.removesuffix('.yaml')}"]))}
+    return sorted(name for name in names if name not in ("model.name", "loss.name", "optimizer.name", "logger.name"))
 
 
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from equiscope.errors import InputError, IntegrityError, RunError
 from equiscope.records import plain, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
-FREE_KEYS = ("root", "progress", "threads")
+FREE_KEYS = ("root", "progress", "threads", "logger")
 _held: set[Path] = set()
 
 

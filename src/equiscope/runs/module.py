@@ -62,7 +62,9 @@ class TaskModule(pl.LightningModule):
                     "ema": ema,
                     "seed": seed,
                 }
-            )
+            ),
+            # Loggers are shown the whole configuration instead.
+            logger=False,
         )
         self._task, self._workers = task, workers
         self._optimizer, self._schedule = dict(optimizer), dict(schedule)

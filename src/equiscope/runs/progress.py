@@ -22,6 +22,7 @@ _POINTLESS = (
     ".*`weights_only` was not set.*",
     ".*isinstance.treespec, LeafSpec.*",
     ".*GPU available but not used.*",
+    ".*smaller than the logging interval.*",
 )
 
 

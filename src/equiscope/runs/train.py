@@ -13,13 +13,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope import tasks
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RunError
 from equiscope.records import Record, Records, plain
-from equiscope.runs import progress
+from equiscope.runs import loggers, progress
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
 from equiscope.runs.folder import RunFolder
@@ -59,6 +60,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     for key in ("task", "run", "root", "trainer", "track", "final", "optimizer", "schedule", "batch_size", "seed"):
         if config.get(key) is None:
             raise InputError(f"the configuration has no {key!r}: give {key}=…")
+    loggers.chosen(config)
     progress.quiet()
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
@@ -105,12 +107,18 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         settings = replace(settings, points=points)
     tracker = Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
     checkpoints = Checkpoints(str(folder.checkpoint), int(options["checkpoint_every"]), max_steps)
-    trainer = _trainer(options, max_steps, [tracker, checkpoints, progress.Bar(tracker, max_steps, show)])
+    callbacks = [tracker, checkpoints, progress.Bar(tracker, max_steps, show)]
+    state = loggers.read_state(folder, loggers.chosen(config))
+    logger = loggers.build(config, folder, state)
+    mirror = loggers.Mirror(logger, records, folder, state, config) if logger and records is not None else None
+    trainer = _trainer(options, max_steps, [*callbacks, mirror] if mirror else callbacks, logger)
     if records is not None:
         _open_records(records, config, task, module, trainer, settings)
     _fit(trainer, module, folder)
     if records is not None:
         _finish(records, config, task, module, trainer, clock, show)
+    if mirror:
+        mirror.finish()
 
 
 def _settings(section: Mapping[str, Any]) -> Settings:
@@ -118,7 +126,9 @@ def _settings(section: Mapping[str, Any]) -> Settings:
     return Settings(**{f.name: section[f.name] for f in fields(Settings) if f.name in section})
 
 
-def _trainer(options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+def _trainer(
+    options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback], logger: Logger | None
+) -> pl.Trainer:
     """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
     try:
         return pl.Trainer(
@@ -126,7 +136,7 @@ def _trainer(options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Call
             max_epochs=-1,
             callbacks=callbacks,
             plugins=[VerifiedCheckpointIO()],
-            logger=False,
+            logger=logger or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
