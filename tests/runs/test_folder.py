@@ -82,3 +82,12 @@ def test_folder_that_cannot_be_written(tmp_path):
 def test_names_that_are_no_folder(tmp_path, name):
     with pytest.raises(InputError, match="no folder name"):
         RunFolder(tmp_path, "toy", name)
+
+
+def test_settings_that_an_older_version_did_not_have(tmp_path):
+    folder = RunFolder(tmp_path, "toy", "a")
+    folder.open(CONFIG)
+    folder.compare({**CONFIG, "trainer": {**CONFIG["trainer"], "keep": 8, "new": False}})
+    with pytest.raises(RunError, match=r"trainer\.new \(was 'unset', now True\)"):
+        folder.compare({**CONFIG, "trainer": {**CONFIG["trainer"], "new": True}})
+    folder.release()

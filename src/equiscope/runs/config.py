@@ -20,8 +20,8 @@ CONF = "equiscope.conf"
 
 
 GROUPS = ("task", "model", "loss", "optimizer", "logger")
-# Settings of Lightning's Trainer take several types: devices=2, devices=auto, devices=[0,1].
-_ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
+# These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
+_ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep")
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:

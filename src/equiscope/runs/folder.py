@@ -15,13 +15,13 @@ from equiscope.errors import InputError, IntegrityError, RunError
 from equiscope.records import plain, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
-FREE_KEYS = ("root", "progress", "threads", "logger")
+FREE_KEYS = ("root", "progress", "threads", "logger", "trainer.keep")
 _held: set[Path] = set()
 
 
 class RunFolder:
-    """``root/task/name/`` with ``config.yaml``, ``records.jsonl``, ``checkpoints/last.ckpt``, ``figures/`` and
-    ``report.html``.
+    """``root/task/name/`` with ``config.yaml``, ``records.jsonl``, ``checkpoints/last.ckpt``, those of kept steps
+    beside it, ``figures/`` and ``report.html``.
 
     Raises:
         InputError: if the name is no plain folder name.
@@ -46,6 +46,15 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    def kept(self, step: int) -> Path:
+        """The checkpoint that ``trainer.keep`` left of a step."""
+        return self.checkpoint.with_name(f"step-{step}.ckpt")
+
+    def kept_steps(self) -> list[int]:
+        """The steps whose checkpoints were kept, in order."""
+        names = (path.stem.removeprefix("step-") for path in self.checkpoint.parent.glob("step-*.ckpt"))
+        return sorted(int(name) for name in names if name.isdigit())
 
     @property
     def figures(self) -> Path:
@@ -97,7 +106,10 @@ class RunFolder:
         differs = [
             f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
             for key in sorted(old.keys() | new.keys())
-            if key.split(".")[0] not in FREE_KEYS and old.get(key, _MISSING) != new.get(key, _MISSING)
+            if not {key, key.split(".")[0]} & set(FREE_KEYS)
+            and old.get(key, _MISSING) != new.get(key, _MISSING)
+            # A setting that an older version did not know, and that is off, changes nothing.
+            and (key in old or new[key])
         ]
         if differs:
             raise RunError(

@@ -17,6 +17,7 @@ from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
 from equiscope.runs.clock import Clock
+from equiscope.runs.folder import RunFolder
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
 from equiscope.tasks.task import Probe
@@ -224,19 +225,59 @@ class Tracker(pl.Callback):
             trainer.strategy.barrier("tracking")
 
 
-class Checkpoints(pl.Callback):
-    """Saves ``last.ckpt`` every so many steps and at the end, after the records of that step."""
+def kept_steps(keep: int | Sequence[int] | None, max_steps: int, first: int = 10) -> list[int]:
+    """The steps whose checkpoints stay: those listed, or so many log-spaced ones with step 0 and the last.
 
-    def __init__(self, path: str, every: int, max_steps: int) -> None:
+    Raises:
+        InputError: for a step outside the run, or anything else.
+    """
+    if keep is None or keep == 0:
+        return []
+    whole = not isinstance(keep, bool | str)
+    if whole and isinstance(keep, int) and keep >= 2:
+        return measured_steps(max_steps, keep, first)
+    if whole and isinstance(keep, Sequence):
+        wrong = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
+        if not wrong:
+            wrong = [step for step in keep if not 0 <= step <= max_steps]
+        if not wrong:
+            return sorted(set(keep))
+        keep = wrong[0]
+    raise InputError(
+        f"trainer.keep must be 0, a number of steps >= 2 or a list of steps from 0 to {max_steps}, got {keep!r}"
+    )
+
+
+class Checkpoints(pl.Callback):
+    """Saves ``last.ckpt`` every so many steps and at the end, after the records of that step.
+
+    Args:
+        folder: the run's folder.
+        every: steps between two saves.
+        keep: steps whose checkpoints are also saved under a name of their own, which nothing overwrites.
+    """
+
+    def __init__(self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = ()) -> None:
         if every < 1:
             raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
-        self._path, self._every, self._max_steps = path, every, max_steps
+        self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._save_kept(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step % self._every == 0 or step == self._max_steps:
+        due = step % self._every == 0 or step == self._max_steps
+        if due or step in self._keep:
             assert isinstance(pl_module, TaskModule)
             pl_module.check_finite()
-            trainer.save_checkpoint(self._path)
+        self._save_kept(trainer)
+        if due:
+            trainer.save_checkpoint(str(self._folder.checkpoint))
+
+    def _save_kept(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step in self._keep:
+            trainer.save_checkpoint(str(self._folder.kept(trainer.global_step)))

@@ -30,6 +30,7 @@ from equiscope.runs.tracker import (
     Settings,
     Tracker,
     affordable_points,
+    kept_steps,
     measured_steps,
     record_probes,
 )
@@ -106,7 +107,8 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         points = affordable_points(probes, settings, int(config["batch_size"]), max_steps)
         settings = replace(settings, points=points)
     tracker = Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
-    checkpoints = Checkpoints(str(folder.checkpoint), int(options["checkpoint_every"]), max_steps)
+    keep = kept_steps(options.get("keep"), max_steps, settings.first)
+    checkpoints = Checkpoints(folder, int(options["checkpoint_every"]), max_steps, keep)
     callbacks = [tracker, checkpoints, progress.Bar(tracker, max_steps, show)]
     state = loggers.read_state(folder, loggers.chosen(config))
     logger = loggers.build(config, folder, state)

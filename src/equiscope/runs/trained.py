@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from equiscope import tasks
-from equiscope.errors import IntegrityError, RunError
+from equiscope.errors import RunError
 from equiscope.runs import checkpoint
 from equiscope.runs.folder import RunFolder
 from equiscope.tasks.task import Task
@@ -26,6 +26,7 @@ class Trained:
         task: built from the configuration, not yet prepared.
         model: in eval mode on the CPU, with the averaged weights where the run keeps an average.
         step: the training step of its checkpoint.
+        second_moments: Adam's, bias-corrected, by parameter name; empty where there are none.
     """
 
     folder: RunFolder
@@ -33,37 +34,95 @@ class Trained:
     task: Task
     model: nn.Module
     step: int
+    second_moments: dict[str, Tensor] = field(default_factory=dict)
 
 
-def open_run(path: str | os.PathLike[str], averaged: bool = True) -> Trained:
-    """The run in folder ``path`` with the weights of its last checkpoint.
+def open_run(path: str | os.PathLike[str], averaged: bool = True, step: int | None = None) -> Trained:
+    """The run in folder ``path`` with the weights of its last checkpoint, or of one that ``trainer.keep`` kept.
 
     Args:
         path: the run's folder, ``root/task/name``.
         averaged: take the exponential moving average of the weights if there is one.
+        step: the training step; None for the last checkpoint.
 
     Raises:
-        RunError: if it is no run's folder, or the checkpoint does not fit its configuration.
+        RunError: if it is no run's folder, has no checkpoint of that step, or the checkpoint does not fit its
+            configuration.
         IntegrityError: if its configuration or checkpoint is damaged.
     """
     place = Path(path)
     folder = RunFolder(place.parent.parent, place.parent.name, place.name)
     if not folder.config.exists():
         raise RunError(f"{place} is no run's folder: it has no config.yaml")
-    try:
-        config = yaml.safe_load(folder.config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"{folder.config} is damaged: {error}") from error
+    config = folder.stored_config()
     task = tasks.build(config)
-    stored = checkpoint.load(folder.checkpoint)
+    stored = _stored(folder, step)
     model = task.build_model()
     states = stored["state_dict"]
     prefix = "averaged." if averaged and any(k.startswith("averaged.") for k in states) else "net."
     weights = {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(
-            f"the checkpoint of {place} does not fit the model its configuration describes: {error}"
-        ) from error
-    return Trained(folder, config, task, model.eval(), int(stored["global_step"]))
+    _check_fit(model, weights, place)
+    model.load_state_dict(weights)
+    return Trained(folder, config, task, model.eval(), int(stored["global_step"]), _moments(model, stored))
+
+
+def available_steps(folder: RunFolder) -> list[int]:
+    """The steps of the checkpoints a run has: those kept, and the last one.
+
+    Raises:
+        IntegrityError: if the last checkpoint is damaged.
+    """
+    steps = set(folder.kept_steps())
+    if folder.checkpoint.exists():
+        steps.add(int(checkpoint.load(folder.checkpoint)["global_step"]))
+    return sorted(steps)
+
+
+def _stored(folder: RunFolder, step: int | None) -> dict[str, Any]:
+    """The checkpoint of a step."""
+    if step is None:
+        return checkpoint.load(folder.checkpoint)
+    if step in folder.kept_steps():
+        stored = checkpoint.load(folder.kept(step))
+        if int(stored["global_step"]) == step:
+            return stored
+        raise RunError(f"{folder.kept(step)} is of step {stored['global_step']}: give it back its own name")
+    if folder.checkpoint.exists():
+        stored = checkpoint.load(folder.checkpoint)
+        if int(stored["global_step"]) == step:
+            return stored
+    kept = ", ".join(map(str, available_steps(folder))) or "none"
+    raise RunError(
+        f"{folder.path} has no checkpoint of step {step}; it has those of steps {kept}: "
+        "train with trainer.keep=[…] to keep others"
+    )
+
+
+def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
+    """Names and shapes agree.
+
+    Raises:
+        RunError: naming the first layer that differs.
+    """
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            raise RunError(
+                f"the checkpoint of {place} is of another model: {name!r} is {found.get(name, 'missing')} in the "
+                f"checkpoint and {wanted.get(name, 'missing')} in the model that config.yaml describes; restore the "
+                "config.yaml and checkpoints of one and the same run"
+            )
+
+
+def _moments(model: nn.Module, stored: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Adam's second moments v / (1 - beta_2^t) by parameter name; empty for other optimisers and at step 0."""
+    states = stored.get("optimizer_states") or [{}]
+    state, groups = states[0].get("state", {}), states[0].get("param_groups", [{}])
+    beta = groups[0].get("betas", (0.0, 0.0))[1]
+    found = {}
+    for index, (name, _) in enumerate(model.named_parameters()):
+        own = state.get(index, {})
+        if "exp_avg_sq" in own:
+            found[name] = own["exp_avg_sq"] / (1 - beta ** float(own["step"]))
+    return found
