@@ -133,11 +133,12 @@ def _others_centred(gram: Tensor, means: Tensor, mean_gram: Tensor, r: int, s: i
 
 
 def summarise_spectrum(
-    powers: statistics.Array, equivariance: statistics.Array, codes: Any, count: int
+    powers: statistics.Array, equivariance: statistics.Array, codes: Any, count: int, first: int = 1
 ) -> dict[str, Any]:
     """Shares of the equivariance error at each degree, with standard errors over clusters, and the remainder.
 
-    powers: (samples, L) weighted like ``equivariance`` (samples,). Shares are ratios of means.
+    powers: (samples, L) weighted like ``equivariance`` (samples,), the first column of degree ``first``. Shares are
+    ratios of means.
     """
     remainder = equivariance - powers.sum(axis=1)
     total = statistics.cluster_totals(equivariance, codes, count)
@@ -145,7 +146,7 @@ def summarise_spectrum(
     ratios = [statistics.ratio(statistics.cluster_totals(c, codes, count), total) for c in columns]
     errors = [max(r.error, r.jackknife_error) if np.isfinite(r.error) else float("nan") for r in ratios]
     return {
-        "degrees": list(range(1, powers.shape[1] + 1)),
+        "degrees": list(range(first, powers.shape[1] + first)),
         "share": [r.value for r in ratios[:-1]],
         "error": errors[:-1],
         "remainder": ratios[-1].value,

@@ -1,0 +1,404 @@
+"""Linear heads: how far they are from the maps that commute with rotations, and what that costs.
+
+A head F = W phi on features that turn with rho(g) is symmetric exactly if g^-1 W rho(g) = W for every rotation. With the
+projection on such maps and the features' second moment averaged over the orbit,
+
+    P(W) = E_g g^-1 W rho(g),    C = E_{x,g} rho(g) phi phi^T rho(g)^T,    L_equiv = tr((W - P) C (W - P)^T),
+
+exact for any W (cross terms vanish, since P C commutes as well). Near a symmetric point theta* of a whole network,
+with delta = theta - theta* and J_g the derivative of the twisted prediction, L_equiv = delta^T G delta + O(delta^3),
+G = E Cov_g(J_g). See also Shen et al., TMLR 2025, who plot the variance of the head's weights instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition import statistics
+from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.measure import measure
+from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.result import Result
+from equiscope.errors import InputError
+from equiscope.symmetry.actions import Action, IrrepsAction, action
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import GROUP_DEGREES, RotationSet, haar_keyed, rotation_set
+
+# How closely twice the weights must give twice the answer, relative, for a layer to be a linear head.
+_DOUBLES = 1e-4
+
+
+@runtime_checkable
+class RowHead(Protocol):
+    """A model whose answer is F_c = sum_k W_ck V_kc: a head of three rows, each multiplying one Cartesian component.
+
+    ``head_weight()``: W (3, H). ``head_features(batch)``: V (atoms, H, 3), which turn like vectors, and the sample of
+    each atom (atoms,).
+    """
+
+    def head_weight(self) -> Tensor: ...
+
+    def head_features(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]: ...
+
+
+def _quadrature(degree: int) -> RotationSet:
+    """A set of rotations that averages degrees up to ``degree`` exactly."""
+    for name, exact in GROUP_DEGREES.items():
+        if exact >= degree:
+            return rotation_set(name)
+    return rotation_set(f"lebedev-{degree + 1 - degree % 2}")
+
+
+def _matrices(spec: Action, rotations: Tensor) -> Tensor:
+    """D(g) of an action as matrices, (n, d, d) float64."""
+    width = spec.shape[0]
+    basis = torch.eye(width, dtype=torch.float64, device=rotations.device).expand(len(rotations), width, width)
+    return spec.act(rotations, basis).mT
+
+
+def _irreps(spec: str | Action) -> IrrepsAction:
+    made = action(spec)
+    if not isinstance(made, IrrepsAction):
+        raise InputError(f"features and answers of a head are declared by irreps such as '8x0e+4x1o', got {spec!r}")
+    return made
+
+
+def commutant_projection(weight: Tensor, inputs: str, outputs: str) -> Tensor:
+    """P(W) = E_g D_out(g)^-1 W D_in(g), the nearest map that commutes with rotations, (d_out, d_in) float64.
+
+    Args:
+        weight: W (d_out, d_in). inputs, outputs: irreps of features and answer, for example ``"32x0e+16x1o"``, ``"1o"``.
+
+    Raises:
+        InputError: if the shape of W does not fit the irreps.
+    """
+    turns, after = _irreps(inputs), _irreps(outputs)
+    if weight.shape != (after.shape[0], turns.shape[0]):
+        raise InputError(
+            f"a head from {inputs!r} to {outputs!r} has shape {(after.shape[0], turns.shape[0])}, got "
+            f"{tuple(weight.shape)}"
+        )
+    quadrature = _quadrature(turns.irreps.lmax + after.irreps.lmax)
+    elements = quadrature.matrices.to(weight.device)
+    weights = quadrature.weights.to(weight.device)
+    left, right = _matrices(after, elements), _matrices(turns, elements)
+    return torch.einsum("n,nba,bc,ncd->ad", weights, left, weight.double(), right)
+
+
+def orbit_moment(moment: Tensor, inputs: str) -> Tensor:
+    """E_g rho(g) M rho(g)^T of a second moment M = E phi phi^T (d, d) of features with the given irreps, float64."""
+    turns = _irreps(inputs)
+    quadrature = _quadrature(2 * turns.irreps.lmax)
+    matrices = _matrices(turns, quadrature.matrices.to(moment.device))
+    return torch.einsum("n,nab,bc,ndc->ad", quadrature.weights.to(moment.device), matrices, moment.double(), matrices)
+
+
+def head_form(weight: Tensor, moment: Tensor, inputs: str, outputs: str) -> float:
+    """L_equiv = tr((W - P) C (W - P)^T), summed over the answer's components, with C = ``orbit_moment(moment)``."""
+    apart = weight.double() - commutant_projection(weight, inputs, outputs)
+    return float(torch.einsum("ab,bc,ac->", apart, orbit_moment(moment, inputs), apart))
+
+
+def row_deviation(weight: Tensor) -> Tensor:
+    """D = W - its mean row, (3, H) float64: zero exactly if the model is symmetric."""
+    weight = weight.detach().double()
+    return weight - weight.mean(0)
+
+
+def heads(
+    model: nn.Module,
+    batches: Iterable[Any],
+    declaration: Declaration,
+    *,
+    head: str | None = None,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+    probes: int = 8,
+) -> dict[str, Any]:
+    """How far a model's linear head is from symmetric, and the equivariance error it causes.
+
+    A :class:`RowHead` (EScAIP) has its error in closed form, with D the deviation from the mean row and
+    Q = E V V^T: tr(D Q D^T) / 3, here divided by 3 once more as losses are means over components. It is taken apart
+    exactly into three factors, form = variance x features x alignment:
+
+        variance  = |D|^2 / (3 H)             the paper's plain variance of the weights
+        features  = tr(Q) / 3                 how large the features are
+        alignment = H tr(D Q D^T) / (|D|^2 tr Q)   whether D lies where the features are
+
+    Any other linear head w (the answer doubles when its weights do) has L_equiv = w^T G w exactly, G = E Cov_g(A_g),
+    and the same three factors with |w|^2 / n, tr G and n w^T G w / (|w|^2 tr G).
+
+    Args:
+        head: name of the head's layer; None finds it, the last layer on which the answer depends linearly.
+        rotations, cosets, seed: as for :func:`equiscope.measure`.
+        probes: random heads (signs) whose mean error is tr G (Hutchinson), for heads without the closed form.
+
+    Returns:
+        ``layer``, ``kind`` ("rows" or "linear"), ``variance``, ``normalised_variance`` (by the mean square of the
+        weights), ``features`` (with ``features_error`` over the probes of a linear head), ``alignment``, ``form``, and
+        ``equivariance``, ``equivariance_error`` (standard error over clusters), ``percent`` as measured with rotations
+        on the same samples.
+
+    Raises:
+        InputError: no linear head (the message names the last layers), or several outputs.
+    """
+    if len(declaration.outputs) > 1:
+        raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
+    batches = list(as_batches(batches))
+    if not batches:
+        raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
+    design = {"forward": forward, "rotations": rotations, "cosets": cosets, "seed": seed}
+    result = measure(model, batches, declaration, **design)
+    if isinstance(model, RowHead) and head is None:
+        found = _rows(model, batches, declaration)
+    else:
+        layer = find_head(model, batches[0], declaration, forward, head)
+        found = _linear(model, layer, batches, declaration, design, result.equivariance, probes)
+    return {**found, "equivariance": result.equivariance, "equivariance_error": _error(result),
+            "percent": result.percent, "samples": result.samples, "clusters": result.clusters}  # fmt: skip
+
+
+def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> dict[str, Any]:
+    """The closed form of a head of three rows."""
+    weight = model.head_weight().detach().double()
+    apart = row_deviation(weight)
+    moment = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
+    samples = 0
+    assert isinstance(model, nn.Module)
+    with untouched(model), torch.no_grad():
+        for native in batches:
+            features, sample = model.head_features(native)
+            features = features.double()
+            counts = torch.bincount(sample)
+            # As the loss is: the mean over a sample's atoms and components, then over samples.
+            share = 1 / (3 * counts[sample].double())
+            moment += torch.einsum("akx,alx,a->kl", features, features, share)
+            samples += len(counts)
+    moment /= samples
+    form = float(torch.einsum("ck,kl,cl->", apart, moment, apart)) / 3
+    square, trace = float(apart.square().sum()), float(moment.trace())
+    width = weight.shape[1]
+    return {
+        "layer": "the three rows of head_weight()",
+        "kind": "rows",
+        "parameters": weight.numel(),
+        "variance": square / (3 * width),
+        "normalised_variance": square / float(weight.square().sum()),
+        "features": trace,
+        "alignment": 3 * form * width / (square * trace) if square * trace > 0 else None,
+        "form": form,
+    }
+
+
+def find_head(
+    model: nn.Module, batch: Any, declaration: Declaration, forward: Forward | None = None, head: str | None = None
+) -> str:
+    """Name of the last layer on which the declared output depends linearly: twice its weights, twice the answer.
+
+    Raises:
+        InputError: if there is none, or the one named is none; the message names what was tried.
+    """
+    if head is not None and head not in dict(model.named_modules()):
+        owners = [name for name, part in model.named_modules() if part._parameters]
+        raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
+    wrapped = as_batch(batch)
+    called: list[str] = []
+
+    def answer() -> Tensor:
+        found = predict(model, wrapped.with_fields({}), wrapped, declaration, forward)
+        return torch.cat([rows.detach().double().flatten() for rows in found.values()])
+
+    def noting(name: str) -> Any:
+        return lambda *_: called.append(name)
+
+    with untouched(model):
+        owners = [(n, part) for n, part in model.named_modules() if any(p is not None for p in part._parameters.values())]
+        handles = [part.register_forward_hook(noting(name)) for name, part in owners]
+        try:
+            plain = answer()
+        finally:
+            for handle in handles:
+                handle.remove()
+        tried = list(dict.fromkeys(reversed(called))) if head is None else [head]
+        for name in tried:
+            own = [p for p in model.get_submodule(name).parameters()]
+            with torch.no_grad():
+                torch._foreach_mul_(own, 2.0)
+            twice = answer()
+            with torch.no_grad():
+                torch._foreach_mul_(own, 0.5)
+            if own and bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
+                return name
+    output = next(iter(declaration.outputs))
+    raise InputError(
+        f"{type(model).__name__} has no linear head: doubling the weights of none of its layers "
+        f"({', '.join(tried[:5]) or 'there are none'}) doubles {output!r}. Give the model a last linear layer, or look at "
+        "its gradients and curvature instead"
+    )
+
+
+def _linear(
+    model: nn.Module,
+    layer: str,
+    batches: Sequence[Any],
+    declaration: Declaration,
+    design: Mapping[str, Any],
+    form: float,
+    probes: int,
+) -> dict[str, Any]:
+    """Factors of w^T G w = E Var_g(p_g), which is the equivariance error itself, with tr G from random heads."""
+    if isinstance(probes, bool) or not isinstance(probes, int) or probes < 2:
+        raise InputError(f"probes must be an integer >= 2, got {probes!r}")
+    own = list(model.get_submodule(layer).parameters())
+    square, count = float(sum(p.detach().double().square().sum() for p in own)), sum(p.numel() for p in own)
+    generator = torch.Generator().manual_seed(int(design["seed"]))
+    traces = []
+    with untouched(model):
+        for _ in range(probes):
+            with torch.no_grad():
+                for parameter in own:
+                    signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+                    parameter.copy_(signs.to(parameter))
+            traces.append(measure(model, batches, declaration, **design).equivariance)
+    trace = float(np.mean(traces))
+    rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]
+    return {
+        "layer": layer,
+        "kind": "linear",
+        "parameters": count,
+        "variance": square / count,
+        "normalised_variance": float((rows - rows.mean(0)).square().sum() / rows.square().sum()),
+        "features": trace,
+        "features_error": float(np.std(traces, ddof=1)) / probes**0.5,
+        "alignment": form * count / (square * trace) if square * trace > 0 else None,
+        "form": form,
+    }
+
+
+def _error(result: Result) -> float | None:
+    """Standard error of the mean equivariance error over clusters."""
+    figures = result.per_sample
+    if figures is None:
+        return None
+    codes, count = statistics.encode(list(figures.clusters))
+    totals = statistics.cluster_totals(figures.equivariance.cpu().numpy(), codes, count)
+    sizes = statistics.cluster_totals(np.ones(len(codes)), codes, count)
+    return statistics.ratio(totals, sizes).error
+
+
+def tangent_form(
+    model: nn.Module,
+    reference: Mapping[str, Tensor],
+    batches: Iterable[Any],
+    declaration: Declaration,
+    *,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+) -> dict[str, float]:
+    """delta^T G delta = E Var_g(J_g delta) with delta = theta - theta*, to be compared with L_equiv(theta).
+
+    J_g is the derivative of the twisted prediction at theta*, applied by two backward passes; nothing of the size of G
+    is ever held. Exact where the answer is linear in what differs; else the error is of third order in delta.
+
+    Args:
+        model: with the weights theta. reference: the weights theta* of a symmetric model, by parameter name; those left
+            out are the model's own.
+
+    Returns:
+        ``form``: delta^T G delta; ``equivariance``: L_equiv(theta); ``at_reference``: L_equiv(theta*), zero if theta* is
+        symmetric; ``distance``: |delta|^2.
+
+    Raises:
+        InputError: for a name or shape the model does not have, or an output that cannot be differentiated twice.
+    """
+    own = dict(model.named_parameters())
+    for name, value in reference.items():
+        if name not in own or own[name].shape != value.shape:
+            has = f"has shape {tuple(own[name].shape)}" if name in own else "is no parameter of the model"
+            raise InputError(f"reference {name!r} of shape {tuple(value.shape)} {has}: give weights of the same model")
+    names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
+    if not names:
+        raise InputError("the reference has the model's own weights: there is no difference to follow")
+    batches, design = list(as_batches(batches)), {"forward": forward, "rotations": rotations, "cosets": cosets}
+    error = measure(model, batches, declaration, seed=seed, **design).equivariance
+    with untouched(model):
+        delta = [own[name].detach() - reference[name].to(own[name]) for name in names]
+        with torch.no_grad():
+            for name in names:
+                own[name].copy_(reference[name])
+        rest = measure(model, batches, declaration, seed=seed, **design).equivariance
+        form = _tangent_variance(model, [own[name] for name in names], delta, batches, declaration, seed=seed, **design)
+    distance = float(sum(part.double().square().sum() for part in delta))
+    return {"form": form, "equivariance": error, "at_reference": rest, "distance": distance}
+
+
+def _tangent_variance(
+    model: nn.Module,
+    parameters: list[nn.Parameter],
+    delta: list[Tensor],
+    batches: Sequence[Any],
+    declaration: Declaration,
+    forward: Forward | None,
+    rotations: str,
+    cosets: int,
+    seed: int,
+) -> float:
+    chosen = rotation_set(rotations, declaration.group)
+    collector = Collector(model, declaration, None, chosen, seed)
+    flags = [p.requires_grad for p in parameters]
+    values: list[Tensor] = []
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for native in batches:
+            orbit = BatchOrbit(collector, native)
+            collector.first_id += orbit.batch.size
+            for stream in range(cosets):
+                shift = haar_keyed(seed, orbit.ids, stream).to(orbit.device)
+                for matrix, weight in zip(chosen.matrices.to(orbit.device), chosen.weights.tolist(), strict=True):
+                    turns = matrix @ shift
+                    with torch.enable_grad():
+                        answer = predict(model, rotated(orbit.batch, turns, declaration), orbit.batch, declaration, forward)
+                        moved = _directional(answer, parameters, delta)
+                    back = rotated_back(moved, orbit.batch, turns, declaration)
+                    for name, split in orbit.splits.items():
+                        split.add(split.coordinates(back[name].detach()), weight)
+                for split in orbit.splits.values():
+                    split.close_coset()
+            values += [split.values().equivariance for split in orbit.splits.values()]
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+    return float(torch.cat(values).mean())
+
+
+def _directional(answer: Mapping[str, Tensor], parameters: list[nn.Parameter], delta: list[Tensor]) -> dict[str, Tensor]:
+    """J delta of every output: J^T u is linear in u, and its derivative along delta is J delta."""
+    moved = {}
+    for name, rows in answer.items():
+        dummy = torch.zeros_like(rows, requires_grad=True)
+        try:
+            pulled = torch.autograd.grad(rows, parameters, dummy, create_graph=True, allow_unused=True)
+            along = sum(
+                (p * d).sum() for p, d in zip(pulled, delta, strict=True) if p is not None and p.grad_fn is not None
+            )
+            if not isinstance(along, Tensor):
+                raise InputError(f"output {name!r} does not depend on the weights in which the reference differs")
+            moved[name] = torch.autograd.grad(along, dummy)[0]
+        except RuntimeError as error:
+            raise InputError(
+                f"output {name!r} cannot be differentiated twice by the weights ({error}): switch fused attention to "
+                "its math kernel, and detach nothing on the way"
+            ) from error
+    return moved

@@ -1,0 +1,265 @@
+"""Where inside a network symmetry is lost and won back: each layer's variance over the orbit by Wigner degree.
+
+The features h(g x) of a layer are scalar functions of the rotation g: no label says how they turn. Their variance over
+samples, rows (atoms, edges) and rotations splits, as any function on SO(3) does (Peter-Weyl), into degree l = 0 (what
+stays the same when the sample turns: invariants), l = 1 (what turns like a vector), and so on:
+
+    V_0 = mean over samples of |E_g h(g x)|^2 - |E h|^2,      V_l = (2l + 1) E_{g,g'} chi_l(g^-1 g') <h(g x), h(g' x)>
+
+all per feature and without bias from the finite number of rotations, see :mod:`equiscope.decomposition.spectrum`. The
+constant E h, which carries no information, counts for nothing. An invariant network has its whole variance at l = 0 in
+every layer; the forces of an exactly equivariant one have it at l = 1.
+
+On the same question: Domina, Abbott, Pegolo, Bigi and Ceriotti, "How unconstrained machine-learning models learn
+physical symmetries", arXiv 2603.24638 (March 2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equiscope.analysis.activations import Recorder, default_layers, find_layers, rows_of_features
+from equiscope.decomposition import losses, statistics
+from equiscope.decomposition.batches import Batch, Rows, as_batch, as_batches
+from equiscope.decomposition.checks import check_inputs, one_each
+from equiscope.decomposition.collect import Caller
+from equiscope.decomposition.orbit import rotated
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.spectrum import Spectrum, degrees_available, summarise_spectrum
+from equiscope.decomposition.split import OutputSplit
+from equiscope.errors import InputError, NonFiniteError
+from equiscope.symmetry.actions import action
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import RotationSet, haar_keyed, rotation_set
+
+ROWS = 512
+
+
+@dataclass
+class _Layer:
+    """Figures of one layer, a list entry per sample: V by degree, the whole orbit variance, and |E_g h|^2 with E_g h."""
+
+    powers: list[Tensor] = field(default_factory=list)
+    variance: list[float] = field(default_factory=list)
+    square: list[float] = field(default_factory=list)
+    mean: list[Tensor] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+
+
+def layers(
+    model: nn.Module,
+    batches: Iterable[Any],
+    declaration: Declaration,
+    *,
+    names: Sequence[str] | None = None,
+    forward: Callable[[Any, Any], Any] | None = None,
+    rotations: str = "O",
+    cosets: int = 2,
+    degrees: int | None = None,
+    seed: int = 0,
+    rows: int = ROWS,
+    advance: Callable[[], Any] = lambda: None,
+) -> dict[str, Any]:
+    """Share of each layer's variance at each Wigner degree, with standard errors over clusters.
+
+    Samples are run one at a time, without padding, so that every row of every layer belongs to a known sample whatever
+    its layout (atoms, edges, tokens, pairs); the rotations are those of :func:`equiscope.measure` with the same seed.
+
+    Args:
+        model: any module; called as ``model(batch)`` or ``forward(model, batch)`` in eval mode; left as it was.
+        batches: dicts of tensors (samples first), or other batches of one sample each.
+        declaration: what rotates.
+        names: shell patterns of submodules (``"layers.*.attention"``), ``"answer"`` for the model's own outputs;
+            None for its blocks and the answer.
+        rotations, cosets: the design; degrees up to the set's own are told apart.
+        degrees: highest degree; beyond the set's own it needs three cosets or more.
+        rows: most rows of one sample that are kept, evenly spread, which bounds the memory.
+        advance: called once a sample, for a progress bar.
+
+    Returns:
+        ``layers``: a list in order of execution of ``name``, ``width`` (features), ``rows`` (mean a sample),
+        ``variance`` (per feature, in the feature's units squared), ``degrees`` [0, …, L], ``share`` and ``error`` of
+        each, ``remainder`` (beyond L) and ``remainder_error``; shares and remainder add up to 1 (None for a layer
+        that answers a constant). ``skipped``: layers of the default choice that cannot be taken apart, and why.
+
+    Raises:
+        InputError: no such layer, a layer that does not run or answers no floating tensor, or whose shape changes
+            between rotations or samples; the message names it.
+        NonFiniteError: NaN or infinity in a layer's answer.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"layers of a {type(model).__name__} cannot be recorded: give a torch.nn.Module")
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise InputError(f"rows must be an integer >= 1, got {rows!r}")
+    chosen = rotation_set(rotations, declaration.group)
+    if cosets < 2:
+        raise InputError(f"cosets={cosets!r} is too few: variances without bias need at least 2")
+    highest = degrees_available(chosen, cosets, True if degrees is None else degrees, declaration.group)
+    recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
+    orbit = _Orbit(model, declaration, Caller(forward), chosen, cosets, seed, highest, rows, recorder, names is None)
+    clusters: list[Any] = []
+    with untouched(model), recorder.recording():
+        for single, label, number in _singles(as_batches(batches), declaration):
+            orbit.run(single, number)
+            clusters.append(label)
+            advance()
+    if not clusters:
+        raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
+    return {
+        "layers": orbit.summary(clusters),
+        "skipped": orbit.skipped,
+        "samples": len(clusters),
+        "clusters": len(set(clusters)),
+        "rotations": rotations,
+        "cosets": cosets,
+        "passes": cosets * len(chosen),
+        "seed": seed,
+    }
+
+
+def _singles(batches: Iterable[Any], declaration: Declaration) -> Iterator[tuple[Batch, Any, int]]:
+    """(a batch of one sample without padding, its cluster, its id)."""
+    first = 0
+    for native in batches:
+        batch = as_batch(native)
+        if batch.size > 1 and not isinstance(native, Mapping):
+            raise InputError(
+                f"a {type(native).__name__} of {batch.size} samples cannot be taken apart here: give batches of one "
+                "sample each (a loader with batch_size=1)"
+            )
+        for place in range(batch.size):
+            own = as_batch(_sample(native, place, declaration)) if batch.size > 1 else batch
+            check_inputs(own, declaration)
+            number = one_each(own.labels(declaration.ids), declaration.ids, 1)[0] if declaration.ids else first + place
+            named = declaration.clusters
+            label = one_each(own.labels(named), named, 1)[0] if named else number
+            yield own, label, int(number)
+        first += batch.size
+
+
+def _sample(batch: Mapping[str, Any], place: int, declaration: Declaration) -> dict[str, Any]:
+    """One sample of a dense batch; padding at the end of per-atom fields is cut off where no field runs over pairs."""
+    own = {k: v[place : place + 1] if isinstance(v, Tensor | list | tuple | np.ndarray) else v for k, v in batch.items()}
+    if declaration.mask is None:
+        return own
+    mask = own[declaration.mask]
+    atoms, real = mask.shape[1], int(mask[0].nonzero().max()) + 1
+    per_atom = {k for k, v in own.items() if isinstance(v, Tensor) and v.ndim >= 2 and v.shape[1] == atoms}
+    declared = {*declaration.inputs, *(spec.target for spec in declaration.outputs.values())}
+    pairs = any(own[k].ndim >= 3 and own[k].shape[2] == atoms for k in per_atom - declared)
+    return own if pairs else {k: v[:, :real] if k in per_atom else v for k, v in own.items()}
+
+
+@dataclass
+class _Orbit:
+    """Runs samples over their cosets and keeps each layer's figures."""
+
+    model: nn.Module
+    declaration: Declaration
+    caller: Caller
+    rotations: RotationSet
+    cosets: int
+    seed: int
+    highest: int
+    limit: int
+    recorder: Recorder
+    lenient: bool
+    found: dict[str, _Layer] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def run(self, batch: Batch, number: int) -> None:
+        """One sample over all its rotations."""
+        device = next(iter(batch.fields().values())).device
+        matrices = self.rotations.matrices.to(device)
+        splits: dict[str, OutputSplit] = {}
+        spectra: dict[str, Spectrum] = {}
+        for stream in range(self.cosets):
+            shift = haar_keyed(self.seed, [number], stream).to(device)
+            for matrix, weight in zip(matrices, self.rotations.weights.tolist(), strict=True):
+                elements = matrix @ shift
+                for name, values in self._pass(batch, elements).items():
+                    if name not in splits:
+                        own = Rows(torch.zeros(len(values), dtype=torch.int64, device=device), None, 1, 1)
+                        splits[name] = OutputSplit(own, action("0e"), losses.loss("mse"), None, name=name)
+                        spectra[name] = Spectrum(own, self.rotations, self.highest)
+                    if len(values) != len(splits[name].rows.sample):
+                        raise InputError(
+                            f"layer {name!r} has {len(splits[name].rows.sample)} rows for one rotation of sample "
+                            f"{number} and {len(values)} for another (a neighbour at the cutoff?): leave the sample "
+                            "or the layer out"
+                        )
+                    splits[name].add(values, weight)
+                    spectra[name].add(values, elements)
+            for split in splits.values():
+                split.close_coset()
+        for name, split in splits.items():
+            self._keep(name, split, spectra[name])
+
+    def _pass(self, batch: Batch, elements: Tensor) -> dict[str, Tensor]:
+        """Rows (n, 1, features) of every layer for one rotation."""
+        self.recorder.clear()
+        self.caller(self.model, rotated(batch, elements, self.declaration))
+        kept = {}
+        for name, value in self.recorder.calls.items():
+            if name in self.skipped:
+                continue
+            values = rows_of_features(value, self.limit)
+            if not bool(torch.isfinite(values).all()):
+                raise NonFiniteError(f"layer {name!r} answers NaN or infinity: leave it out, or look at its inputs")
+            known = self.found.get(name)
+            if known is not None and known.mean[0].numel() != values.shape[-1]:
+                self._unfit(name, f"its last axis has {known.mean[0].numel()} and {values.shape[-1]} entries in two "
+                                  "samples, so that it holds no features")  # fmt: skip
+                continue
+            kept[name] = values
+        silent = [name for name in self.recorder.silent() if name not in self.skipped]
+        for name in silent:
+            self._unfit(name, "it does not run, or answers no floating tensor")
+        return kept
+
+    def _unfit(self, name: str, why: str) -> None:
+        """Leave a layer of the default choice out; one that was asked for is an error."""
+        if not self.lenient:
+            raise InputError(f"layer {name!r} cannot be taken apart by degree: {why}; choose other layers")
+        self.skipped[name] = why
+        self.found.pop(name, None)
+
+    def _keep(self, name: str, split: OutputSplit, spectrum: Spectrum) -> None:
+        if name in self.skipped:
+            return
+        values = split.values()
+        layer = self.found.setdefault(name, _Layer())
+        layer.powers.append(spectrum.powers()[0].cpu())
+        layer.variance.append(float(values.equivariance[0]))
+        layer.square.append(float(values.square[0]))
+        layer.mean.append(split.twirled_prediction().mean(dim=(0, 1)).cpu())
+        layer.rows.append(len(split.rows.sample))
+
+    def summary(self, clusters: list[Any]) -> list[dict[str, Any]]:
+        """Shares of every layer, in order of execution."""
+        codes, count = statistics.encode(clusters)
+        return [{"name": name, **_shares(layer, codes, count)} for name, layer in self.found.items()]
+
+
+def _shares(layer: _Layer, codes: Any, count: int) -> dict[str, Any]:
+    """V_0 from |E_g h|^2 = E |h|^2 - Var_g h, which is free of bias, less the square of the constant m = E h."""
+    variance, square = np.array(layer.variance), np.array(layer.square)
+    means = torch.stack(layer.mean)
+    constant = means.mean(0)
+    width = constant.numel()
+    centring = (constant.square().sum() - 2 * means @ constant).numpy() / width
+    invariant = square - variance + centring
+    powers = np.concatenate([invariant[:, None], torch.stack(layer.powers).numpy()], axis=1)
+    whole = invariant + variance
+    # A constant in floating point still varies by its rounding.
+    constant_answer = not whole.mean() > 1e-12 * square.mean()
+    found = summarise_spectrum(powers, whole, codes, count, first=0)
+    if constant_answer:
+        found = {key: value if key == "degrees" else None for key, value in found.items()}
+    return {"width": width, "rows": float(np.mean(layer.rows)), "variance": float(whole.mean()), **found}

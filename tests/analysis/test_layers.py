@@ -1,0 +1,203 @@
+"""Layers by Wigner degree: closed forms, quadrature with Wigner matrices, real networks, layouts, bad layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from equiscope import Declaration, Input, Output
+from equiscope.analysis.layers import layers
+from equiscope.errors import InputError, NonFiniteError
+from equiscope.symmetry.actions import wigner_d
+from equiscope.symmetry.rotations import lebedev
+from equiscope.tasks.forcefield import models
+from equiscope.tasks.forcefield.task import FORCES
+
+from ..tasks.forcefield.molecules import random_batch as molecules
+
+VECTORS = Declaration(
+    inputs={"x": Input("1o", points=False)}, outputs={"y": Output("1o", per="sample")}, clusters="id", ids="id"
+)
+
+
+def vectors(count=200, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator, dtype=torch.float64), dim=-1)
+    return {"x": x * (1 + torch.rand(count, 1, generator=generator, dtype=torch.float64)), "id": torch.arange(count)}
+
+
+class Known(nn.Module):
+    """Features of known content: c r + 7 (degree 0), b . u (degree 1), u S u (degree 2), and their sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts, self.sum = nn.Identity(), nn.Identity()
+        raw = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        self.b, matrix = raw[0], raw + raw.T
+        self.s = matrix - matrix.trace() / 3 * torch.eye(3, dtype=torch.float64)
+
+    def forward(self, batch):
+        x = batch["x"]
+        r = x.norm(dim=-1, keepdim=True)
+        u = x / r
+        zero, one = 2 * r + 7, (u @ self.b)[:, None]
+        two = torch.einsum("ni,ij,nj->n", u, self.s, u)[:, None]
+        self.parts(torch.stack([zero, one, two], dim=1))
+        self.sum(zero + one + two)
+        return {"y": x * r}
+
+
+def test_known_content_of_degrees_zero_one_two():
+    model, batch = Known(), vectors(80)
+    found = layers(model, [batch], VECTORS, names=["sum", "answer"])
+    by_name = {layer["name"]: layer for layer in found["layers"]}
+    assert list(by_name) == ["sum", "answer[y]"]
+    radius = batch["x"].norm(dim=-1)
+    powers = [4 * float(radius.var(correction=0)), float(model.b.square().sum()) / 3,
+              2 * float(model.s.square().sum()) / 15]  # fmt: skip
+    for share, error, power in zip(by_name["sum"]["share"][:3], by_name["sum"]["error"][:3], powers, strict=True):
+        assert abs(share - power / sum(powers)) < 4 * error + 1e-9
+        assert error < 0.08
+    assert by_name["sum"]["degrees"] == [0, 1, 2, 3]
+    assert by_name["sum"]["variance"] == pytest.approx(sum(powers), rel=0.1)
+    assert sum(by_name["sum"]["share"]) + by_name["sum"]["remainder"] == pytest.approx(1, abs=1e-12)
+    # The model's answer turns like a vector: all of it lies at degree 1, to rounding.
+    answer = by_name["answer[y]"]
+    for share, error, truth in zip(answer["share"], answer["error"], (0, 1, 0, 0), strict=True):
+        assert abs(share - truth) < 4 * error + 1e-12
+    assert layers(model, [vectors(2)], VECTORS, names=["parts"])["layers"][0]["rows"] == 3
+
+
+class Tanh(nn.Module):
+    def __init__(self, scale=2.0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            self.hidden = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double()
+            self.last = nn.Linear(6, 3).double()
+        self.hidden[0].weight.data.mul_(scale)
+
+    def forward(self, batch):
+        return {"y": self.last(self.hidden(batch["x"]))}
+
+
+def test_a_nonlinear_layer_against_quadrature_with_wigner_matrices():
+    model, batch = Tanh(), vectors(40)
+    grid = lebedev(9)
+    turned = torch.einsum("kij,nj->kni", grid.matrices, batch["x"])
+    with torch.no_grad():
+        values = model.hidden(turned)
+    weights = grid.weights[:, None, None]
+    orbit_mean = (weights * values).sum(0)
+    truth = [float((orbit_mean - orbit_mean.mean(0)).square().mean())]
+    for degree in (1, 2, 3):
+        matrices = wigner_d(degree, grid.matrices)
+        parts = torch.einsum("k,kab,knf->nfab", grid.weights, matrices, values)
+        truth.append(float((2 * degree + 1) * parts.square().sum((-1, -2)).mean()))
+    whole = truth[0] + float(((weights * values.square()).sum(0) - orbit_mean.square()).mean())
+    for rotations, cosets, degrees in (("O", 2, None), ("haar", 24, 3)):
+        found = layers(model, [batch], VECTORS, names=["hidden"], rotations=rotations, cosets=cosets, degrees=degrees)
+        layer = found["layers"][0]
+        for share, error, power in zip(layer["share"], layer["error"], truth, strict=True):
+            assert abs(share - power / whole) < 4 * error + 0.01
+    assert layer["variance"] == pytest.approx(whole, rel=0.1)
+
+
+def test_errors_are_those_of_repeats():
+    """Over independent samples the estimates scatter as their standard errors say: z-scores of unit size."""
+    model = Tanh()
+    runs = [layers(model, [vectors(12, s)], VECTORS, names=["hidden"], rotations="T", seed=s) for s in range(24)]
+    shares = torch.tensor([run["layers"][0]["share"] for run in runs])
+    errors = torch.tensor([run["layers"][0]["error"] for run in runs])
+    z = (shares - shares.mean(0)) / errors
+    assert ((z.square().mean(0) > 0.5) & (z.square().mean(0) < 2.2)).all()
+
+
+def float64(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models.build(name, size="nano").double()
+
+
+def molecular_batch():
+    batch = molecules([5, 8, 7, 6], seed=3)
+    sizes = len(batch["mask"])
+    return {**batch, "forces": torch.zeros_like(batch["pos"]), "energy": torch.zeros(sizes, dtype=torch.float64),
+            "molecule": torch.arange(sizes), "id": torch.arange(sizes)}  # fmt: skip
+
+
+def test_an_invariant_backbone_stays_at_degree_zero_until_its_head():
+    batch = molecular_batch()
+    found = layers(float64("escaip"), [batch], FORCES, rotations="T")
+    by_name = {layer["name"]: layer for layer in found["layers"]}
+    for name in ("layers.0[0]", "layers.1[1]", "force_head", "answer[energy]"):
+        assert by_name[name]["share"][0] == pytest.approx(1, abs=1e-10)
+    assert abs(by_name["answer[forces]"]["share"][0]) < 0.2
+    tied = layers(float64("escaip_tied"), [batch], FORCES, names=["answer"], rotations="T")["layers"][-1]
+    assert tied["name"] == "answer[forces]"
+    assert abs(tied["share"][1] - 1) < 1e-10 + 4 * tied["error"][1]
+
+
+def test_raw_directions_bring_degree_one_and_batches_change_nothing():
+    batch = molecular_batch()
+    model = float64("edge_transformer")
+    whole = layers(model, [batch], FORCES, names=["layers.0", "layers.*.mlp"], rotations="T")
+    singles = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(len(batch["mask"]))]
+    apart = layers(model, singles, FORCES, names=["layers.0", "layers.*.mlp"], rotations="T")
+    assert [layer["name"] for layer in whole["layers"]] == ["layers.0.mlp", "layers.0", "layers.1.mlp", "layers.2.mlp"]
+    for mine, theirs in zip(whole["layers"], apart["layers"], strict=True):
+        assert mine["share"] == pytest.approx(theirs["share"], abs=1e-9)
+    assert whole["layers"][1]["share"][1] > 0.01
+
+
+class Odd(nn.Module):
+    """Layers that hold no features."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle, self.pairs, self.constant, self.bad = (nn.Identity() for _ in range(4))
+
+    def forward(self, batch):
+        count = int(batch["n"][0])
+        self.pairs(batch["x"].new_zeros(1, count, count))
+        self.constant(torch.full((1, 2), 3.3, dtype=torch.float64) * (1 + 0 * batch["x"].sum()))
+        self.bad(torch.full((1, 2), torch.nan))
+        return {"y": batch["x"]}
+
+
+def test_layers_that_cannot_be_taken_apart():
+    batch = {**vectors(4), "n": torch.tensor([2, 3, 3, 2])}
+    with pytest.raises(NonFiniteError, match="layer 'bad' answers NaN"):
+        layers(Odd(), [batch], VECTORS)
+    with pytest.raises(InputError, match="layer 'idle' cannot be taken apart by degree: it does not run"):
+        layers(Odd(), [batch], VECTORS, names=["idle"])
+    with pytest.raises(InputError, match=r"layer 'pairs' .* 2 and 3 entries in two samples"):
+        layers(Odd(), [batch], VECTORS, names=["pairs"])
+    constant = layers(Odd(), [batch], VECTORS, names=["constant"])["layers"][0]
+    assert constant["share"] is None
+    model = Odd()
+    model.bad = nn.Identity()
+    model.bad.forward = lambda value: torch.zeros(1, 1)
+    skipped = layers(model, [batch], VECTORS)
+    assert set(skipped["skipped"]) == {"idle", "pairs"}
+    assert "answer[y]" in [layer["name"] for layer in skipped["layers"]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cosets": 1}, "at least 2"),
+        ({"rows": 0}, "rows must be"),
+        ({"degrees": 9}, "three"),
+        ({"names": ["nothing"]}, "no layer of Tanh"),
+    ],
+)
+def test_bad_arguments(settings, words):
+    with pytest.raises(InputError, match=words):
+        layers(Tanh(), [vectors(2)], VECTORS, **settings)
+
+
+def test_no_module_and_no_batches():
+    with pytest.raises(InputError, match="torch.nn.Module"):
+        layers(lambda batch: batch, [vectors(2)], VECTORS)
+    with pytest.raises(InputError, match="empty"):
+        layers(Tanh(), iter([]), VECTORS)
