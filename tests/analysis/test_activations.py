@@ -55,7 +55,8 @@ def test_every_call_is_kept_once_and_hooks_are_gone_afterwards():
 def test_rows_are_all_axes_but_the_last_and_evenly_thinned():
     value = torch.arange(24.0).reshape(2, 3, 4)
     rows = rows_of_features(value, 100)
-    assert rows.shape == (6, 1, 4) and rows.dtype == torch.float64
+    assert rows.shape == (6, 1, 4)
+    assert rows.dtype == torch.float64
     assert torch.equal(rows[4, 0], value[1, 1].double())
     assert torch.equal(rows_of_features(value, 3)[:, 0], value.reshape(6, 4)[[0, 2, 4]].double())
     assert rows_of_features(torch.arange(3.0), 5).shape == (3, 1, 1)

@@ -197,7 +197,7 @@ def test_bad_arguments(settings, words):
 
 
 def test_no_module_and_no_batches():
-    with pytest.raises(InputError, match="torch.nn.Module"):
+    with pytest.raises(InputError, match=r"torch\.nn\.Module"):
         layers(lambda batch: batch, [vectors(2)], VECTORS)
     with pytest.raises(InputError, match="empty"):
         layers(Tanh(), iter([]), VECTORS)

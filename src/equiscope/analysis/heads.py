@@ -1,13 +1,12 @@
 """Linear heads: how far they are from the maps that commute with rotations, and what that costs.
 
-A head F = W phi on features that turn with rho(g) is symmetric exactly if g^-1 W rho(g) = W for every rotation. With the
-projection on such maps and the features' second moment averaged over the orbit,
+A head F = W phi on features that turn with rho(g) is symmetric exactly if g^-1 W rho(g) = W for every rotation. With
+the projection on such maps and the features' second moment averaged over the orbit,
 
     P(W) = E_g g^-1 W rho(g),    C = E_{x,g} rho(g) phi phi^T rho(g)^T,    L_equiv = tr((W - P) C (W - P)^T),
 
-exact for any W (cross terms vanish, since P C commutes as well). Near a symmetric point theta* of a whole network,
-with delta = theta - theta* and J_g the derivative of the twisted prediction, L_equiv = delta^T G delta + O(delta^3),
-G = E Cov_g(J_g). See also Shen et al., TMLR 2025, who plot the variance of the head's weights instead.
+exact for any W (cross terms vanish, since P C commutes as well). Shen et al., TMLR 2025, plot the plain variance of the
+head's weights instead. For whole networks near a symmetric point see :mod:`equiscope.analysis.tangent`.
 """
 
 from __future__ import annotations
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import as_batch, as_batches
-from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.measure import measure
-from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.orbit import Forward, predict
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, action
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import GROUP_DEGREES, RotationSet, haar_keyed, rotation_set
+from equiscope.symmetry.rotations import GROUP_DEGREES, RotationSet, rotation_set
 
 # How closely twice the weights must give twice the answer, relative, for a layer to be a linear head.
 _DOUBLES = 1e-4
@@ -74,7 +72,8 @@ def commutant_projection(weight: Tensor, inputs: str, outputs: str) -> Tensor:
     """P(W) = E_g D_out(g)^-1 W D_in(g), the nearest map that commutes with rotations, (d_out, d_in) float64.
 
     Args:
-        weight: W (d_out, d_in). inputs, outputs: irreps of features and answer, for example ``"32x0e+16x1o"``, ``"1o"``.
+        weight: W (d_out, d_in).
+        inputs, outputs: irreps of features and answer, for example ``"32x0e+16x1o"``, ``"1o"``.
 
     Raises:
         InputError: if the shape of W does not fit the irreps.
@@ -221,7 +220,11 @@ def find_head(
         return lambda *_: called.append(name)
 
     with untouched(model):
-        owners = [(n, part) for n, part in model.named_modules() if any(p is not None for p in part._parameters.values())]
+        owners = [
+            (name, part)
+            for name, part in model.named_modules()
+            if next(part.parameters(recurse=False), None) is not None
+        ]
         handles = [part.register_forward_hook(noting(name)) for name, part in owners]
         try:
             plain = answer()
@@ -241,8 +244,8 @@ def find_head(
     output = next(iter(declaration.outputs))
     raise InputError(
         f"{type(model).__name__} has no linear head: doubling the weights of none of its layers "
-        f"({', '.join(tried[:5]) or 'there are none'}) doubles {output!r}. Give the model a last linear layer, or look at "
-        "its gradients and curvature instead"
+        f"({', '.join(tried[:5]) or 'there are none'}) doubles {output!r}. Give the model a last linear layer, "
+        "or look at its gradients and curvature instead"
     )
 
 
@@ -293,112 +296,3 @@ def _error(result: Result) -> float | None:
     totals = statistics.cluster_totals(figures.equivariance.cpu().numpy(), codes, count)
     sizes = statistics.cluster_totals(np.ones(len(codes)), codes, count)
     return statistics.ratio(totals, sizes).error
-
-
-def tangent_form(
-    model: nn.Module,
-    reference: Mapping[str, Tensor],
-    batches: Iterable[Any],
-    declaration: Declaration,
-    *,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
-) -> dict[str, float]:
-    """delta^T G delta = E Var_g(J_g delta) with delta = theta - theta*, to be compared with L_equiv(theta).
-
-    J_g is the derivative of the twisted prediction at theta*, applied by two backward passes; nothing of the size of G
-    is ever held. Exact where the answer is linear in what differs; else the error is of third order in delta.
-
-    Args:
-        model: with the weights theta. reference: the weights theta* of a symmetric model, by parameter name; those left
-            out are the model's own.
-
-    Returns:
-        ``form``: delta^T G delta; ``equivariance``: L_equiv(theta); ``at_reference``: L_equiv(theta*), zero if theta* is
-        symmetric; ``distance``: |delta|^2.
-
-    Raises:
-        InputError: for a name or shape the model does not have, or an output that cannot be differentiated twice.
-    """
-    own = dict(model.named_parameters())
-    for name, value in reference.items():
-        if name not in own or own[name].shape != value.shape:
-            has = f"has shape {tuple(own[name].shape)}" if name in own else "is no parameter of the model"
-            raise InputError(f"reference {name!r} of shape {tuple(value.shape)} {has}: give weights of the same model")
-    names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
-    if not names:
-        raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, design = list(as_batches(batches)), {"forward": forward, "rotations": rotations, "cosets": cosets}
-    error = measure(model, batches, declaration, seed=seed, **design).equivariance
-    with untouched(model):
-        delta = [own[name].detach() - reference[name].to(own[name]) for name in names]
-        with torch.no_grad():
-            for name in names:
-                own[name].copy_(reference[name])
-        rest = measure(model, batches, declaration, seed=seed, **design).equivariance
-        form = _tangent_variance(model, [own[name] for name in names], delta, batches, declaration, seed=seed, **design)
-    distance = float(sum(part.double().square().sum() for part in delta))
-    return {"form": form, "equivariance": error, "at_reference": rest, "distance": distance}
-
-
-def _tangent_variance(
-    model: nn.Module,
-    parameters: list[nn.Parameter],
-    delta: list[Tensor],
-    batches: Sequence[Any],
-    declaration: Declaration,
-    forward: Forward | None,
-    rotations: str,
-    cosets: int,
-    seed: int,
-) -> float:
-    chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, None, chosen, seed)
-    flags = [p.requires_grad for p in parameters]
-    values: list[Tensor] = []
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        for native in batches:
-            orbit = BatchOrbit(collector, native)
-            collector.first_id += orbit.batch.size
-            for stream in range(cosets):
-                shift = haar_keyed(seed, orbit.ids, stream).to(orbit.device)
-                for matrix, weight in zip(chosen.matrices.to(orbit.device), chosen.weights.tolist(), strict=True):
-                    turns = matrix @ shift
-                    with torch.enable_grad():
-                        answer = predict(model, rotated(orbit.batch, turns, declaration), orbit.batch, declaration, forward)
-                        moved = _directional(answer, parameters, delta)
-                    back = rotated_back(moved, orbit.batch, turns, declaration)
-                    for name, split in orbit.splits.items():
-                        split.add(split.coordinates(back[name].detach()), weight)
-                for split in orbit.splits.values():
-                    split.close_coset()
-            values += [split.values().equivariance for split in orbit.splits.values()]
-    finally:
-        for parameter, flag in zip(parameters, flags, strict=True):
-            parameter.requires_grad_(flag)
-    return float(torch.cat(values).mean())
-
-
-def _directional(answer: Mapping[str, Tensor], parameters: list[nn.Parameter], delta: list[Tensor]) -> dict[str, Tensor]:
-    """J delta of every output: J^T u is linear in u, and its derivative along delta is J delta."""
-    moved = {}
-    for name, rows in answer.items():
-        dummy = torch.zeros_like(rows, requires_grad=True)
-        try:
-            pulled = torch.autograd.grad(rows, parameters, dummy, create_graph=True, allow_unused=True)
-            along = sum(
-                (p * d).sum() for p, d in zip(pulled, delta, strict=True) if p is not None and p.grad_fn is not None
-            )
-            if not isinstance(along, Tensor):
-                raise InputError(f"output {name!r} does not depend on the weights in which the reference differs")
-            moved[name] = torch.autograd.grad(along, dummy)[0]
-        except RuntimeError as error:
-            raise InputError(
-                f"output {name!r} cannot be differentiated twice by the weights ({error}): switch fused attention to "
-                "its math kernel, and detach nothing on the way"
-            ) from error
-    return moved

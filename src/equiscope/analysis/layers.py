@@ -43,7 +43,7 @@ ROWS = 512
 
 @dataclass
 class _Layer:
-    """Figures of one layer, a list entry per sample: V by degree, the whole orbit variance, and |E_g h|^2 with E_g h."""
+    """Figures of one layer, an entry per sample: V by degree, the orbit variance, E_g |h|^2 and E_g h."""
 
     powers: list[Tensor] = field(default_factory=list)
     variance: list[float] = field(default_factory=list)
@@ -145,7 +145,8 @@ def _singles(batches: Iterable[Any], declaration: Declaration) -> Iterator[tuple
 
 def _sample(batch: Mapping[str, Any], place: int, declaration: Declaration) -> dict[str, Any]:
     """One sample of a dense batch; padding at the end of per-atom fields is cut off where no field runs over pairs."""
-    own = {k: v[place : place + 1] if isinstance(v, Tensor | list | tuple | np.ndarray) else v for k, v in batch.items()}
+    kinds = Tensor | list | tuple | np.ndarray
+    own = {k: v[place : place + 1] if isinstance(v, kinds) else v for k, v in batch.items()}
     if declaration.mask is None:
         return own
     mask = own[declaration.mask]

@@ -223,7 +223,7 @@ class Escaip(nn.Module):
         return self.force_head.weight.expand(3, -1)
 
     def head_features(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """V_i = m_i Σ_j h_ij d_ijᵀ (A, H, 3), in which the forces are F_ic = Σ_k W_ck V_ikc; the sample of each atom."""
+        """V_i = m_i Σ_j h_ij d_ijᵀ (A, H, 3), with forces F_ic = Σ_k W_ck V_ikc; the sample of each atom."""
         atoms, edges, magnitude, features, _ = self._read_out(batch)
         pairs = features[:, :, None] * edges.unit[:, None, :]
         summed = pairs.new_zeros(len(magnitude), *pairs.shape[1:]).index_add(0, edges.found.centre, pairs)

@@ -1,0 +1,139 @@
+"""The equivariance error near a symmetric point: the quadratic form of the orbit covariance of the derivative.
+
+With theta* a symmetric set of weights, delta = theta - theta* and J_g the derivative at theta* of the twisted
+prediction,
+
+    L_equiv(theta) = delta^T G delta + O(delta^3),      G = E Cov_g(J_g),
+
+so that lambda_min |delta|^2 <= L_equiv <= lambda_max |delta|^2: how far the weights are from symmetric says little
+until one says in which direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.measure import measure
+from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.preserve import untouched
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import haar_keyed, rotation_set
+
+
+def tangent_form(
+    model: nn.Module,
+    reference: Mapping[str, Tensor],
+    batches: Iterable[Any],
+    declaration: Declaration,
+    *,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+) -> dict[str, float]:
+    """delta^T G delta = E Var_g(J_g delta) with delta = theta - theta*, to be compared with L_equiv(theta).
+
+    J_g is the derivative of the twisted prediction at theta*, applied by two backward passes; nothing of the size of G
+    is ever held. Exact where the answer is linear in what differs; else the error is of third order in delta.
+
+    Args:
+        model: with the weights theta. reference: the weights theta* of a symmetric model, by parameter name; those left
+            out are the model's own.
+
+    Returns:
+        ``form``: delta^T G delta; ``equivariance``: L_equiv(theta); ``at_reference``: L_equiv(theta*), zero if theta*
+        is symmetric; ``distance``: |delta|^2.
+
+    Raises:
+        InputError: for a name or shape the model does not have, or an output that cannot be differentiated twice.
+    """
+    own = dict(model.named_parameters())
+    for name, value in reference.items():
+        if name not in own or own[name].shape != value.shape:
+            has = f"has shape {tuple(own[name].shape)}" if name in own else "is no parameter of the model"
+            raise InputError(f"reference {name!r} of shape {tuple(value.shape)} {has}: give weights of the same model")
+    names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
+    if not names:
+        raise InputError("the reference has the model's own weights: there is no difference to follow")
+    batches, design = list(as_batches(batches)), {"forward": forward, "rotations": rotations, "cosets": cosets}
+    error = measure(model, batches, declaration, seed=seed, **design).equivariance
+    with untouched(model):
+        delta = [own[name].detach() - reference[name].to(own[name]) for name in names]
+        with torch.no_grad():
+            for name in names:
+                own[name].copy_(reference[name])
+        rest = measure(model, batches, declaration, seed=seed, **design).equivariance
+        form = _tangent_variance(model, [own[name] for name in names], delta, batches, declaration, seed=seed, **design)
+    distance = float(sum(part.double().square().sum() for part in delta))
+    return {"form": form, "equivariance": error, "at_reference": rest, "distance": distance}
+
+
+def _tangent_variance(
+    model: nn.Module,
+    parameters: list[nn.Parameter],
+    delta: list[Tensor],
+    batches: Sequence[Any],
+    declaration: Declaration,
+    forward: Forward | None,
+    rotations: str,
+    cosets: int,
+    seed: int,
+) -> float:
+    chosen = rotation_set(rotations, declaration.group)
+    collector = Collector(model, declaration, None, chosen, seed)
+    flags = [p.requires_grad for p in parameters]
+    values: list[Tensor] = []
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for native in batches:
+            orbit = BatchOrbit(collector, native)
+            collector.first_id += orbit.batch.size
+            for stream in range(cosets):
+                shift = haar_keyed(seed, orbit.ids, stream).to(orbit.device)
+                for matrix, weight in zip(chosen.matrices.to(orbit.device), chosen.weights.tolist(), strict=True):
+                    turns = matrix @ shift
+                    with torch.enable_grad():
+                        native = rotated(orbit.batch, turns, declaration)
+                        answer = predict(model, native, orbit.batch, declaration, forward)
+                        moved = _directional(answer, parameters, delta)
+                    back = rotated_back(moved, orbit.batch, turns, declaration)
+                    for name, split in orbit.splits.items():
+                        split.add(split.coordinates(back[name].detach()), weight)
+                for split in orbit.splits.values():
+                    split.close_coset()
+            values += [split.values().equivariance for split in orbit.splits.values()]
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+    return float(torch.cat(values).mean())
+
+
+def _directional(
+    answer: Mapping[str, Tensor], parameters: list[nn.Parameter], delta: list[Tensor]
+) -> dict[str, Tensor]:
+    """J delta of every output: J^T u is linear in u, and its derivative along delta is J delta."""
+    moved = {}
+    for name, rows in answer.items():
+        dummy = torch.zeros_like(rows, requires_grad=True)
+        try:
+            pulled = torch.autograd.grad(rows, parameters, dummy, create_graph=True, allow_unused=True)
+            along = sum(
+                (p * d).sum() for p, d in zip(pulled, delta, strict=True) if p is not None and p.grad_fn is not None
+            )
+            if not isinstance(along, Tensor):
+                raise InputError(f"output {name!r} does not depend on the weights in which the reference differs")
+            moved[name] = torch.autograd.grad(along, dummy)[0]
+        except RuntimeError as error:
+            raise InputError(
+                f"output {name!r} cannot be differentiated twice by the weights ({error}): switch fused attention to "
+                "its math kernel, and detach nothing on the way"
+            ) from error
+    return moved

@@ -1,0 +1,175 @@
+"""Heads: projection on commuting maps, exact forms against rotations and closed forms, errors."""
+
+import pytest
+import torch
+from torch import nn
+
+import equiscope as eq
+from equiscope import Declaration, Input, Output
+from equiscope.analysis.heads import commutant_projection, find_head, head_form, heads, row_deviation
+from equiscope.errors import InputError
+from equiscope.symmetry.actions import action
+from equiscope.symmetry.rotations import haar
+from equiscope.tasks.forcefield import models
+from equiscope.tasks.forcefield.escaip_closed_form import closed_form
+from equiscope.tasks.forcefield.task import FORCES
+
+from ..tasks.forcefield.molecules import random_batch as molecules
+
+VECTORS = Declaration(
+    inputs={"x": Input("1o", points=False)}, outputs={"y": Output("1o", target="t", per="sample")}, ids="id"
+)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def vectors(count=64, seed=1):
+    return {"x": randn(count, 3, seed=seed), "t": randn(count, 3, seed=seed + 1), "id": torch.arange(count)}
+
+
+def molecular_batch(seed=3):
+    batch = molecules([5, 8, 7, 6], seed=seed)
+    count = len(batch["mask"])
+    labels = {"molecule": torch.arange(count), "id": torch.arange(count), "energy": torch.zeros(count).double()}
+    return {**batch, "forces": randn(*batch["pos"].shape, seed=9), **labels}
+
+
+def build(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models.build(name, size="nano").double()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [("2x0e+2x1o", "1o"), ("1o+2e", "0e+1o"), ("3x1o+1e", "2x1o+2e")])
+def test_projection_commutes_is_idempotent_and_is_the_nearest(inputs, outputs):
+    turns, after = action(inputs), action(outputs)
+    weight = randn(after.shape[0], turns.shape[0])
+    projected = commutant_projection(weight, inputs, outputs)
+    g = haar(3, torch.Generator().manual_seed(5))
+    basis = torch.eye(turns.shape[0], dtype=torch.float64).expand(3, -1, -1)
+    before = turns.act(g, basis).mT
+    behind = after.act(g, torch.eye(after.shape[0], dtype=torch.float64).expand(3, -1, -1)).mT
+    torch.testing.assert_close(projected @ before, behind @ projected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(commutant_projection(projected, inputs, outputs), projected, rtol=0, atol=1e-12)
+    other = commutant_projection(randn(*weight.shape, seed=8), inputs, outputs)
+    assert abs(float(((weight - projected) * other).sum())) < 1e-12
+
+
+def test_known_projections():
+    weight = randn(3, 3)
+    torch.testing.assert_close(
+        commutant_projection(weight, "1o", "1o"), weight.trace() / 3 * torch.eye(3, dtype=torch.float64)
+    )
+    assert commutant_projection(randn(3, 4), "4x0e", "1o").abs().max() < 1e-14
+    with pytest.raises(InputError, match=r"has shape \(3, 6\), got \(3, 4\)"):
+        commutant_projection(randn(3, 4), "2x1o", "1o")
+    with pytest.raises(InputError, match="declared by irreps"):
+        commutant_projection(randn(3, 9), "cartesian", "1o")
+
+
+class OnFeatures(nn.Module):
+    """A head on features of irreps 2x0e+1o+2e of a vector."""
+
+    irreps = "2x0e+1o+2e"
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(10, 3, bias=False).double()
+        with torch.no_grad():
+            self.head.weight.copy_(randn(3, 10, seed=4))
+
+    def features(self, x):
+        from e3nn import o3
+
+        r = x.norm(dim=-1, keepdim=True)
+        return torch.cat([r, r.square(), x, o3.spherical_harmonics(2, x, normalize=False)], dim=-1)
+
+    def forward(self, batch):
+        return {"y": self.head(self.features(batch["x"]))}
+
+
+def test_the_form_of_a_head_is_the_equivariance_error():
+    model, batch = OnFeatures(), vectors(40)
+    features = model.features(batch["x"])
+    form = head_form(model.head.weight.detach(), features.T @ features / len(features), model.irreps, "1o")
+    # Degrees up to three: one lebedev set is exact.
+    result = eq.measure(model, [batch], VECTORS, rotations="lebedev-7", cosets=1, shift=False)
+    assert form / 3 == pytest.approx(result.equivariance, rel=1e-10)
+    found = heads(model, [batch], VECTORS, rotations="I", probes=3)
+    assert found["kind"] == "linear"
+    assert found["layer"] == "head"
+    assert found["variance"] * found["features"] * found["alignment"] == pytest.approx(found["form"], rel=1e-12)
+
+
+def test_the_trace_of_random_heads_is_that_of_all_unit_heads():
+    model, batch = OnFeatures(), vectors(24)
+    found = heads(model, [batch], VECTORS, rotations="T", probes=24)
+    truth, weight = 0.0, model.head.weight
+    kept = weight.detach().clone()
+    for place in range(weight.numel()):
+        with torch.no_grad():
+            weight.zero_()
+            weight.view(-1)[place] = 1
+        truth += eq.measure(model, [batch], VECTORS).equivariance
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert abs(found["features"] - truth) < 4 * found["features_error"]
+    assert found["features_error"] < 0.15 * truth
+    assert torch.equal(kept, model.head.weight)
+
+
+def test_escaip_in_closed_form_by_rotations_and_by_the_general_form():
+    model, batch = build("escaip"), molecular_batch()
+    found = heads(model, [batch], FORCES)
+    truth = float(closed_form(model, batch).per_sample.mean().detach())
+    assert found["kind"] == "rows"
+    assert found["form"] == pytest.approx(truth, rel=1e-12)
+    assert found["equivariance"] == pytest.approx(truth, rel=1e-9)
+    assert found["variance"] * found["features"] * found["alignment"] == pytest.approx(truth, rel=1e-12)
+    weight = model.head_weight().detach()
+    assert found["variance"] == pytest.approx(float(weight.var(dim=0, correction=0).mean()), rel=1e-12)
+    # The same head seen as a map from H vectors to one: row c reads component c of each.
+    features, sample = model.head_features(batch)
+    share = 1 / (torch.bincount(sample)[sample].double() * len(batch["mask"]))
+    flat = features.detach().flatten(1)
+    as_map = torch.einsum("ck,cx->ckx", weight, torch.eye(3, dtype=torch.float64)).flatten(1)
+    general = head_form(as_map, torch.einsum("ai,aj,a->ij", flat, flat, share), f"{weight.shape[1]}x1o", "1o")
+    assert general / 3 == pytest.approx(truth, rel=1e-10)
+
+
+def test_the_tied_twin_has_no_deviation():
+    model, batch = build("escaip_tied"), molecular_batch()
+    assert row_deviation(model.head_weight()).abs().max() < 1e-16
+    found = heads(model, [batch], FORCES)
+    assert found["form"] < 1e-30
+    assert found["alignment"] is None
+
+
+def test_the_linear_head_is_found():
+    assert find_head(build("edge_transformer"), molecular_batch(), FORCES) == "head"
+    assert find_head(build("escaip"), molecular_batch(), FORCES) == "force_head"
+
+
+class NoHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 8).double(), nn.Linear(8, 3).double()
+
+    def forward(self, batch):
+        return {"y": batch["x"] + torch.tanh(self.last(self.first(batch["x"])))}
+
+
+def test_errors_name_the_layers_and_the_remedy():
+    batch = vectors()
+    with pytest.raises(InputError, match=r"NoHead has no linear head: .*\(last, first\).*last linear layer"):
+        heads(NoHead(), [batch], VECTORS)
+    with pytest.raises(InputError, match=r"none of its layers \(first\)"):
+        heads(NoHead(), [batch], VECTORS, head="first")
+    with pytest.raises(InputError, match="no layer of NoHead is named 'lost'; the last are first, last"):
+        heads(NoHead(), [batch], VECTORS, head="lost")
+    with pytest.raises(InputError, match="empty"):
+        heads(NoHead(), [], VECTORS)
+    with pytest.raises(InputError, match="probes"):
+        heads(OnFeatures(), [batch], VECTORS, probes=1)

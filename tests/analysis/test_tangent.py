@@ -1,0 +1,89 @@
+"""The quadratic form of the derivative: exact for a head, third order for a network, what cannot be done."""
+
+import pytest
+import torch
+from torch import nn
+
+from equiscope import Declaration, Input, Output
+from equiscope.analysis.heads import row_deviation
+from equiscope.analysis.tangent import tangent_form
+from equiscope.errors import InputError
+from equiscope.tasks.forcefield import models
+from equiscope.tasks.forcefield.escaip_closed_form import closed_form
+from equiscope.tasks.forcefield.task import FORCES
+
+from ..tasks.forcefield.molecules import random_batch as molecules
+
+VECTORS = Declaration(
+    inputs={"x": Input("1o", points=False)}, outputs={"y": Output("1o", target="t", per="sample")}, ids="id"
+)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def vectors(count=64, seed=1):
+    return {"x": randn(count, 3, seed=seed), "t": randn(count, 3, seed=seed + 1), "id": torch.arange(count)}
+
+
+def molecular_batch(seed=3):
+    batch = molecules([5, 8, 7, 6], seed=seed)
+    count = len(batch["mask"])
+    labels = {"molecule": torch.arange(count), "id": torch.arange(count), "energy": torch.zeros(count).double()}
+    return {**batch, "forces": randn(*batch["pos"].shape, seed=9), **labels}
+
+
+def build(name):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return models.build(name, size="nano").double()
+
+
+def test_the_form_by_products_is_exact_for_a_head():
+    model, batch = build("escaip"), molecular_batch()
+    weight = model.force_head.weight.detach()
+    reference = {"force_head.weight": weight.mean(0).expand(3, -1).clone()}
+    before = [p.detach().clone() for p in model.parameters()]
+    found = tangent_form(model, reference, [batch], FORCES)
+    truth = float(closed_form(model, batch).per_sample.mean().detach())
+    assert found["form"] == pytest.approx(truth, rel=1e-9)
+    assert found["equivariance"] == pytest.approx(truth, rel=1e-9)
+    assert found["at_reference"] < 1e-20
+    assert found["distance"] == pytest.approx(float(row_deviation(weight).square().sum()), rel=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+class Gated(nn.Module):
+    """y = x |x| + tanh(A x): symmetric where A = 0, with a remainder of third order in A."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.a = nn.Parameter(scale * randn(3, 3, seed=6))
+        self.b = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, batch):
+        x = batch["x"]
+        moved = x @ self.a.T
+        return {"y": self.b * x * x.norm(dim=-1, keepdim=True) + moved + moved.square() * 0.5}
+
+
+def test_away_from_the_reference_the_remainder_is_of_third_order():
+    batch, gaps = vectors(), []
+    for scale in (0.02, 0.01):
+        found = tangent_form(Gated(scale), {"a": torch.zeros(3, 3).double()}, [batch], VECTORS, rotations="I")
+        gaps.append(abs(found["form"] - found["equivariance"]) / found["equivariance"])
+    assert gaps[0] < 0.1
+    assert gaps[1] / gaps[0] < 0.6
+
+
+def test_errors_say_what_differs():
+    batch = vectors()
+    with pytest.raises(InputError, match=r"'c' of shape \(2,\) is no parameter"):
+        tangent_form(Gated(0.1), {"c": torch.zeros(2)}, [batch], VECTORS)
+    with pytest.raises(InputError, match="no difference"):
+        tangent_form(Gated(0.1), {"b": torch.ones(1).double()}, [batch], VECTORS)
+    blind = Gated(0.1)
+    blind.forward = lambda batch: {"y": batch["x"] * blind.b + blind.a.detach().sum()}
+    with pytest.raises(InputError, match=r"does not depend on the weights|cannot be differentiated"):
+        tangent_form(blind, {"a": torch.zeros(3, 3).double()}, [batch], VECTORS)
