@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscope import commands_completion, commands_measure, commands_report, commands_sample
+from equiscope import commands_analyse, commands_completion, commands_measure, commands_report, commands_sample
 from equiscope.commands_common import BOLD, FILES, RED, SETTINGS, YELLOW, add_command, completed_by, paint
 from equiscope.errors import EquiscopeError
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         _add_train,
         _add_data,
         commands_report.add_parser,
+        commands_analyse.add_parser,
         commands_measure.add_parser,
         commands_sample.add_parser,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,17 +39,22 @@ STYLE: dict[Any, Any] = {
 
 def save(history: RunHistory, folder: Path, dpi: int = 150) -> dict[str, Path]:
     """Draw every figure for which there are records into ``folder``; name -> path, in the order of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawings: dict[str, Callable[[RunHistory], Figure | None]] = {
+    drawings = {
         "percent": percent_figure,
         "losses": losses_figure,
         "skill": skill_figure,
         "panels": panels_figure,
     }
+    return save_each({name: functools.partial(draw, history) for name, draw in drawings.items()}, folder, dpi)
+
+
+def save_each(drawings: Mapping[str, Callable[[], Figure | None]], folder: Path, dpi: int = 150) -> dict[str, Path]:
+    """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, draw in drawings.items():
         with matplotlib.rc_context(STYLE):
-            figure = draw(history)
+            figure = draw()
             path = folder / f"{name}.png"
             if figure is None:
                 path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
-from equiscope.report import figures, interactive, sentences, style, tables
+from equiscope.report import analyses, analysis_figures, figures, interactive, sentences, style, tables
 from equiscope.report.crossings import SKILL, THRESHOLD, crossings
 from equiscope.report.curves import Record, RunHistory, history
 
@@ -50,8 +51,10 @@ def build(run_folder: str | os.PathLike[str]) -> Path:
 
 def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ()) -> str:
     """The page of a run as text; its PNG figures go to ``folder/figures``."""
+    entries = list(entries)
     told = history(entries)
     pictures = figures.save(told, folder / "figures")
+    analysed = _analyses(entries, folder)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -61,7 +64,30 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
         finalize=_unbroken,
     )
     template = environment.get_template("report.html.j2")
-    return template.render(**_content(told, pictures, [*remarks, *told.remarks], folder.name))
+    content = _content(told, pictures, [*remarks, *told.remarks], folder.name)
+    return template.render(**content, analyses=analysed)
+
+
+def _analyses(entries: list[Record], folder: Path) -> list[dict[str, Any]]:
+    """The analyses as the template shows them; their PNG figures go to ``folder/figures``."""
+    found = analyses.sections(entries)
+    names = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
+    drawings = {name: functools.partial(analysis_figures.png_figure, section) for name, section in names.items()}
+    images = figures.save_each(drawings, folder / "figures")
+    several = len({section.probe for section in found}) > 1
+    made = []
+    for name, section in names.items():
+        figure = analysis_figures.plotly_figure(section)
+        made.append({
+            "id": name,
+            "title": section.title + (f" ({section.probe})" if several else ""),
+            "lead": section.lead,
+            "tables": section.tables,
+            "caption": analysis_figures.CAPTIONS.get(section.name, ""),
+            "chart": _json(figure) if figure is not None else None,
+            "image": _data_uri(images[name]) if name in images else None,
+        })  # fmt: skip
+    return made
 
 
 def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], folder_name: str) -> dict[str, Any]:
