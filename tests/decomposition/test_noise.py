@@ -111,9 +111,11 @@ def test_tf32_is_named_on_a_gpu():
 def test_half_the_change_between_repeats_is_in_the_floor():
     batch, declaration = DenseBatch(random_batch(4)), Declaration({"pos": "1o"}, {"f": "1o"}, fixed=["y"])
 
-    def of(change):
+    def of(change, rounding=0.0):
         splits = {"f": OutputSplit(batch.rows("f", "atom", None), action("1o"), LOSSES["mse"], None)}
-        model, repeats = (lambda b: b["pos"]), {"f": Repeat(change, 1.0)}
-        return floor(model, batch, declaration, None, splits, repeats, 0, [0, 1, 2, 3])["f"]
+        model, known = (lambda b: b["pos"]), {"f": (Repeat(change, 1.0), rounding)}
+        return floor(model, batch, declaration, None, splits, known, 0, [0, 1, 2, 3])["f"]
 
     assert (of(0.5) - of(0.0)).tolist() == pytest.approx([0.25] * 4, rel=1e-12)
+    # What a float64 copy shows is a lower bound, relative to the output's mean square of 1.
+    assert of(0.0, 0.3).tolist() == pytest.approx([0.09] * 4, rel=1e-12)

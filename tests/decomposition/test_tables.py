@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.design import Design
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.tables import Layout, Table
 from equiscope.errors import InputError
@@ -16,9 +17,9 @@ DESIGN = {"passes": 16, "model_calls": 1, "rotations": "D2", "cosets": 4, "seed"
 
 
 def collected(chosen, data=None, size=6):
-    collector = Collector(Net(), chosen, None, rotation_set("D2"), 0)
+    collector = Collector(Net(), chosen, None, Design(rotation_set("D2"), 4, 0))
     for batch in batches(dataset() if data is None else data, range(SAMPLES), size):
-        collector.run(batch, 4, 12)
+        collector.run(batch, 12)
     return collector
 
 
@@ -65,9 +66,9 @@ def test_labels_other_than_integers_have_one_code_in_every_process():
     names = ["aspirin", "benzene", "water", "water"]
     outputs = {"forces": Output("1o", target="forces")}
     chosen = Declaration({"pos": "1o"}, outputs, clusters="name", ids="id", mask="mask", fixed=["energy"])
-    collector = Collector(Net(), chosen, None, rotation_set("D2"), 0)
+    collector = Collector(Net(), chosen, None, Design(rotation_set("D2"), 2, 0))
     for batch in batches(data, range(4), 4):
-        collector.run({**batch, "name": names}, 2, 4)
+        collector.run({**batch, "name": names}, 4)
     codes = Layout(chosen, collector.losses).pack(collector.collected, CPU).clusters.tolist()
     # blake2b does not depend on the process, as Python's own hash of a string does.
     assert codes[0] == 8093577793630727531

@@ -7,7 +7,7 @@ BATCHES, COLLECT, SPLIT = "decomposition/batches.py", "decomposition/collect.py"
 POOL, NOISE, STATISTICS = "decomposition/pool.py", "decomposition/noise.py", "decomposition/statistics.py"
 PRESERVE, SPECTRUM, TABLES = "decomposition/preserve.py", "decomposition/spectrum.py", "decomposition/tables.py"
 COMPARE, TWIRLED, LOSSES = "decomposition/compare.py", "decomposition/twirled.py", "decomposition/losses.py"
-PYG, ASE = "adapters/pyg.py", "adapters/ase_run.py"
+PYG, ASE, DESIGN = "adapters/pyg.py", "adapters/ase_run.py", "decomposition/design.py"
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,19 @@ MUTATIONS = (
        "normals = torch.rand(count, 4, generator=generator, dtype=torch.float64, device=device)",
        "symmetry/test_rotations"),
     _m("rotations of one sample shared across samples", COLLECT,
-       "return haar_keyed(self._c.seed, self.ids, stream)",
-       "return haar_keyed(self._c.seed, [0] * len(self.ids), stream)",
+       "self._c.design.seed, self.ids, stream)", "self._c.design.seed, [0] * len(self.ids), stream)",
        f"{D}measure"),
     _m("the key of a rotation ignores the sample", ROTATIONS,
        "key=[seed, int(sample)]", "key=[seed, 0]", "symmetry/test_rotations"),
     _m("the same shift for every coset", COLLECT,
-       "return haar_keyed(self._c.seed, self.ids, stream)", "return haar_keyed(self._c.seed, self.ids, 0)",
+       "self._c.design.seed, self.ids, stream)", "self._c.design.seed, self.ids, 0)",
        f"{D}measure"),
     _m("the key of a rotation ignores the coset", ROTATIONS,
        "counter=[0, 0, 0, stream]", "counter=[0, 0, 0, 0]", "symmetry/test_rotations"),
     _m("wrong half of the octahedral group taken for T", ROTATIONS,
        "even = {(0, 1, 2), (1, 2, 0), (2, 0, 1)}", "even = {(0, 1, 2), (1, 0, 2)}", "symmetry/test_rotations"),
     _m("the weights of a quadrature ignored", COLLECT,
-       "weights = c.rotations.weights.tolist()", "weights = [1 / len(c.rotations)] * len(c.rotations)", f"{D}measure"),
+       "weights = c.design.rotations.weights.tolist()", "weights = [1 / len(matrices)] * len(matrices)", f"{D}measure"),
     _m("parity ignored under O(3): no improper half", ROTATIONS,
        'if symmetry != "O3":', "if symmetry:", f"{D}measure"),
     _m("parity ignored by the action", ACTIONS,
@@ -103,10 +102,10 @@ MUTATIONS = (
     _m("ddof 0 between cosets", SPLIT,
        "self._between / max(self._cosets - 1, 1)", "self._between / self._cosets", f"{D}split"),
     _m("the variance between cosets forgotten", SPLIT,
-       "variance = self._within_sum / self._cosets + self._between / max(self._cosets - 1, 1)",
+       "variance = self._within_sum / self._cosets + between",
        "variance = self._within_sum / self._cosets", f"{D}split"),
     _m("the factor M/(M-1) on a coset", SPLIT,
-       "variance = self._within_sum / self._cosets + self._between / max(self._cosets - 1, 1)",
+       "variance = self._within_sum / self._cosets + between",
        "m = self._cosets * (12 if float(self._within_sum.max()) > 1e-20 else 1)\n"
        "        variance = (self._within_sum + self._between) / self._cosets * m / (m - 1)", f"{D}split"),
     _m("Welford's update without its factor", SPLIT,
@@ -147,9 +146,20 @@ MUTATIONS = (
     _m("there and back leaves a net rotation", NOISE,
        "back = rotated(there, turns.mT, declaration)", "back = rotated(there, turns, declaration)", f"{D}noise"),
     _m("identical repeats left out of the floor", NOISE,
-       "+ repeats[name].change / 2 + rounding", "+ rounding", f"{D}noise"),
+       "+ repeat.change / 2 + rounding", "+ rounding", f"{D}noise"),
+    _m("the float64 copy's rounding left out of the floor", NOISE,
+       "copied**2 * repeat.square", "0.0 * repeat.square", f"{D}noise"),
     _m("random models let through", NOISE,
        "RANDOM_MODEL = 1e-3", "RANDOM_MODEL = 1e3", f"{D}noise"),
+    # A second coset on a part of the samples.
+    _m("what second cosets add not carried over to the other samples", STATISTICS,
+       "return first + mean + np.where", "return first + np.where", f"{D}design"),
+    _m("two-phase deviations not weighted by n / k", STATISTICS,
+       "len(first) / known.sum() * (second - mean)", "(second - mean)", f"{D}design"),
+    _m("second cosets chosen alike for every seed", DESIGN,
+       "key=[self.seed, int(i)]", "key=[0, int(i)]", f"{D}design"),
+    _m("the samples of a partial design left out of order", COLLECT,
+       ".take(back)", ".take(back.argsort())", f"{D}design"),
     # Statistics.
     _m("mean of ratios", STATISTICS,
        "value = float(a.sum()) / denominator if denominator != 0 else math.nan",

@@ -16,12 +16,12 @@ from torch import Tensor
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
 from equiscope.decomposition.collect import Collected, Collector
+from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
-from equiscope.symmetry.rotations import rotation_set
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ class Run:
 
     def __init__(self, design: Design):
         self._design = design
-        self._set = rotation_set(design.rotations, design.group)
         self._losses = {name: find_loss("mse") for name in design.plan.outputs}
+        self._rotations = make_design(design.rotations, design.cosets, design.seed, design.group, self._losses)
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
         self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision)
@@ -166,7 +166,7 @@ class Run:
         if not outputs:
             return {}
         kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
-        collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._set, design.seed)
+        collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._rotations)
         # One collector a structure, so that one which fails half-way leaves nothing behind.
         collector.collected.noise_checked = kind.noise_checked
         try:
@@ -175,7 +175,7 @@ class Run:
                 probe = st.batch_of(index, atoms, bare, design.plan, cluster)
                 self._dtype = _precision(collector.caller(design.calculator, probe))
             batch = st.batch_of(index, atoms, bare, design.plan, cluster, self._dtype)
-            collector.run(batch, design.cosets, design.noise_samples)
+            collector.run(batch, design.noise_samples)
         finally:
             self._calls += collector.caller.calls
         kind.collected.append(collector.collected)
@@ -215,13 +215,7 @@ class Run:
         )
 
     def _pool(self, collected: Sequence[Collected], outputs: Sequence[str]) -> Result:
-        settings = {
-            "passes": self._design.cosets * len(self._set),
-            "model_calls": self._calls,
-            "rotations": self._design.rotations,
-            "cosets": self._design.cosets,
-            "seed": self._design.seed,
-        }
+        settings = self._rotations.described(self._calls)
         losses = {name: self._losses[name] for name in outputs}
         return summarise(merge(collected, outputs), self._design.declaration(outputs), losses, settings, [])
 

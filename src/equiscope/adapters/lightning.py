@@ -112,7 +112,8 @@ class EquivarianceTracker(Callback):
         # Made once here so that bad arguments stop before training does.
         EquivarianceError(self.declaration, **self._design)
         self.history: list[Tracked] = []
-        self._checked, self._pending, self._float64_change = -1, False, -1.0
+        self._checked, self._pending = -1, False
+        self._rounding: dict[str, float] | None = None
         self._earlier, self._started = 0.0, time.monotonic()
 
     @property
@@ -188,7 +189,7 @@ class EquivarianceTracker(Callback):
         """Measure now, log and keep the result; every process of a distributed run must call it."""
         start = time.monotonic()
         metric = EquivarianceError(self.declaration, forward=self._called(trainer), **self._design).to(module.device)
-        metric.float64_change.fill_(self._float64_change)
+        metric.carry(self._rounding)
         # The random state alone: a DataLoader draws from it when it starts.
         with untouched(None):
             for first_id, native in self._share(trainer):
@@ -199,7 +200,7 @@ class EquivarianceTracker(Callback):
                 warnings.filterwarnings("ignore", message="The ``compute`` method")
                 result = metric.result()
         # A float64 pass is slow on a GPU: the first measurement makes it, the others carry its figure.
-        self._float64_change = -1.0 if result.float64_change is None else result.float64_change
+        self._rounding = metric.rounding
         tracked = Tracked(trainer.global_step, trainer.current_epoch, time.monotonic() - start, result)
         self.history.append(tracked)
         self._pending = False

@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Batch, Data, HeteroData
 
 from equiscope.decomposition.batches import Rows, as_batch, refuse_hidden
 from equiscope.errors import InputError
@@ -178,6 +178,16 @@ class GraphBatch:
                 f"{remedy}"
             )
         return first
+
+    def part(self, places: list[int]) -> Data:
+        if len(places) == self.size:
+            return self._graphs
+        if not hasattr(self._graphs, "_slice_dict"):
+            raise InputError(
+                "a second coset of some graphs needs them one by one: build the batch with Batch.from_data_list (or "
+                "DataLoader), or give a whole number of cosets"
+            )
+        return Batch.from_data_list(self._graphs.index_select(places))
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> Data:
         fresh = copy.copy(self._graphs)

@@ -73,6 +73,9 @@ class Batch(Protocol):
     def rows(self, name: str, per: str, mask: str | None) -> Rows:
         """The real rows of a field or output; ``per`` is "atom", "sample" or "any" (by the field's own length)."""
 
+    def part(self, places: list[int]) -> Any:
+        """The native batch of some of the samples, in the order given."""
+
     def with_fields(self, changed: Mapping[str, Tensor]) -> Any:
         """A fresh copy of what the model is called with, some fields replaced."""
 
@@ -126,6 +129,16 @@ class DenseBatch:
             raise InputError(f"samples {empty[:5]} of the batch have zero atoms in mask {mask!r}: remove them")
         index = real.flatten().nonzero().flatten()
         return Rows(torch.div(index, real.shape[1], rounding_mode="floor"), index, 2, self.size)
+
+    def part(self, places: list[int]) -> dict[str, Any]:
+        picked: dict[str, Any] = {}
+        for name, value in self._batch.items():
+            if isinstance(value, list | tuple):
+                picked[name] = [value[i] for i in places]
+            else:
+                whole = (isinstance(value, Tensor | np.ndarray)) and value.ndim > 0
+                picked[name] = value[places] if whole else value
+        return picked
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> dict[str, Any]:
         # Clones, so that a model that edits its input in place cannot spoil the next pass.

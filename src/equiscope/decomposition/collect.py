@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equiscope.decomposition import noise
 from equiscope.decomposition.batches import Batch, as_batch
 from equiscope.decomposition.checks import check_batch, one_each
+from equiscope.decomposition.design import Design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import Forward, input_rows, predict, rows_of, twisted
 from equiscope.decomposition.spectrum import Spectrum
@@ -19,7 +20,7 @@ from equiscope.decomposition.split import OutputSplit, SampleValues
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import longest_axis_outer
-from equiscope.symmetry.rotations import RotationSet, uniform_keyed
+from equiscope.symmetry.rotations import uniform_keyed
 
 
 class Caller:
@@ -73,7 +74,10 @@ class Caller:
 
 @dataclass
 class Collected:
-    """Per-sample figures of everything measured so far; lists hold one entry per batch."""
+    """Per-sample figures of everything measured so far; lists hold one entry per batch.
+
+    ``rounding`` is each output's relative change in a float64 copy of the model: None before the copy was tried.
+    """
 
     ids: list[Any] = field(default_factory=list)
     clusters: list[Any] = field(default_factory=list)
@@ -84,7 +88,12 @@ class Collected:
     powers: dict[str, list[Tensor]] = field(default_factory=dict)
     axes: list[Tensor] = field(default_factory=list)
     noise_checked: int = 0
-    float64_change: float | None = None
+    rounding: dict[str, float] | None = None
+
+    @property
+    def float64_change(self) -> float | None:
+        """The largest rounding; None where no float64 copy was made."""
+        return max((self.rounding or {}).values(), default=None)
 
 
 class Collector:
@@ -95,37 +104,53 @@ class Collector:
         model: Any,
         declaration: Declaration,
         forward: Forward | None,
-        rotations: RotationSet,
-        seed: int,
+        design: Design,
         highest_degree: int = 0,
-        shift: bool = True,
     ):
-        self.model, self.declaration, self.rotations, self.seed = model, declaration, rotations, seed
-        self.highest_degree, self.shift = highest_degree, shift
+        self.model, self.declaration, self.design = model, declaration, design
+        self.highest_degree = highest_degree
         self.caller = Caller(forward)
         self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
         self.collected = Collected()
-        self.rounding: dict[str, float] = {}
         # Position in the data set of the first sample, for batches that carry no ids.
         self.first_id = 0
 
-    def run(self, native: Any, cosets: int, noise_samples: int) -> BatchOrbit:
-        """Measure one batch with ``cosets`` cosets a sample and keep its figures."""
+    def run(self, native: Any, noise_samples: int) -> BatchOrbit:
+        """Measure one batch with the design's cosets and keep its figures."""
         orbit = BatchOrbit(self, native)
         first = orbit.as_given()
         # The first batch is always checked, so that a random model never gets a figure.
         if self.collected.noise_checked < max(noise_samples, 1):
             self.collected.noise_checked += orbit.batch.size
             orbit.noise_floor(first)
-        orbit.add_cosets(cosets)
-        self._keep(orbit)
+        if self.design.partial:
+            values = self._partly(orbit)
+        else:
+            orbit.add_cosets(int(self.design.cosets))
+            lone = "refuse" if self.design.shift else "whole"
+            values = {name: split.values(lone) for name, split in orbit.splits.items()}
+        self._keep(orbit, values)
         return orbit
 
-    def _keep(self, orbit: BatchOrbit) -> None:
+    def _partly(self, orbit: BatchOrbit) -> dict[str, SampleValues]:
+        """Two cosets of some samples and one of the others, each part a smaller batch; in the batch's order."""
+        second = self.design.second(orbit.ids)
+        order: list[int] = []
+        found: dict[str, list[SampleValues]] = {}
+        for cosets, places in ((2, second.nonzero().flatten().tolist()), (1, (~second).nonzero().flatten().tolist())):
+            if places:
+                part = BatchOrbit(self, orbit.batch.part(places), [orbit.ids[i] for i in places])
+                part.add_cosets(cosets)
+                order += places
+                for name, split in part.splits.items():
+                    found.setdefault(name, []).append(split.values("partial"))
+        back = torch.tensor(order, device=orbit.device).argsort()
+        return {name: SampleValues.cat(parts).take(back) for name, parts in found.items()}
+
+    def _keep(self, orbit: BatchOrbit, figures: Mapping[str, SampleValues]) -> None:
         kept = self.collected
-        for name, split in orbit.splits.items():
-            values = split.values(replicated=self.shift)
-            _check_figures(name, values, orbit.ids, split.target is not None)
+        for name, values in figures.items():
+            _check_figures(name, values, orbit.ids, orbit.splits[name].target is not None)
             kept.values.setdefault(name, []).append(values)
             if self.highest_degree:
                 kept.powers.setdefault(name, []).append(orbit.spectra[name].powers())
@@ -144,28 +169,30 @@ class Collector:
 class BatchOrbit:
     """One batch and its orbit so far; more cosets can be added at any time."""
 
-    def __init__(self, collector: Collector, native: Any):
+    def __init__(self, collector: Collector, native: Any, ids: list[int] | None = None):
         self._c = collector
         self.batch: Batch = as_batch(native)
         check_batch(self.batch, collector.declaration)
         self.device = next(iter(self.batch.fields().values())).device
-        start = collector.first_id + len(collector.collected.ids)
-        field_name = collector.declaration.ids
-        named = one_each(self.batch.labels(field_name), field_name, self.batch.size) if field_name else None
-        self.ids = [self._sample_id(i) for i in named or range(start, start + self.batch.size)]
+        self.ids = self._sample_ids() if ids is None else ids
         self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
         self.spectra = {
-            name: Spectrum(split.rows, collector.rotations, collector.highest_degree)
+            name: Spectrum(split.rows, collector.design.rotations, collector.highest_degree)
             for name, split in self.splits.items()
             if collector.highest_degree
         }
         self._cosets = 0
 
-    @staticmethod
-    def _sample_id(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-            raise InputError(f"sample ids must be integers >= 0 and < 2**63, got {value!r}")
-        return value
+    def _sample_ids(self) -> list[int]:
+        """The declared ids, or positions in the data set."""
+        name, start = self._c.declaration.ids, self._c.first_id + len(self._c.collected.ids)
+        if name is None:
+            return list(range(start, start + self.batch.size))
+        values = one_each(self.batch.labels(name), name, self.batch.size)
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+                raise InputError(f"sample ids must be integers >= 0 and < 2**63, got {value!r}")
+        return values
 
     def labels(self) -> list[Any]:
         """The cluster of each sample; its id if no clusters are declared."""
@@ -210,21 +237,18 @@ class BatchOrbit:
         c = self._c
         repeats = noise.check_repeat(first, self._predict())
         splits = {name: self._new_split(name) for name in self.splits}
-        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, repeats, c.seed, self.ids)
-        if c.collected.float64_change is None:
-            c.rounding = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
-            c.collected.float64_change = max(c.rounding.values(), default=None)
+        if c.collected.rounding is None:
+            c.collected.rounding = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
+        known = {name: (repeats[name], c.collected.rounding.get(name, 0.0)) for name in splits}
+        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, known, c.design.seed, self.ids)
         for name, values in floors.items():
-            # Turned there and back, most roundings inside the network stay as they were; a float64 copy shows them all.
-            if self.splits[name].loss.exact and name in c.rounding:
-                values = values.clamp_min(c.rounding[name] ** 2 * float(first[name].double().square().mean()))
             c.collected.floors.setdefault(name, []).append(values)
 
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         c = self._c
-        matrices = c.rotations.matrices.to(self.device)
-        weights = c.rotations.weights.tolist()
+        matrices = c.design.rotations.matrices.to(self.device)
+        weights = c.design.rotations.weights.tolist()
         for stream in range(self._cosets, self._cosets + count):
             shift = self._shift(stream)
             for matrix, weight in zip(matrices, weights, strict=True):
@@ -241,9 +265,9 @@ class BatchOrbit:
 
     def _shift(self, stream: int) -> Tensor:
         """The rotation u of each sample's coset, (samples, 3, 3)."""
-        if not self._c.shift:
+        if not self._c.design.shift:
             return torch.eye(3, dtype=torch.float64, device=self.device).expand(self.batch.size, 3, 3)
-        return uniform_keyed(self._c.declaration.group, self._c.seed, self.ids, stream).to(self.device)
+        return uniform_keyed(self._c.declaration.group, self._c.design.seed, self.ids, stream).to(self.device)
 
     def axes(self) -> list[Tensor]:
         """u u^T of each sample's longest axis, if the declaration has points."""

@@ -10,17 +10,17 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.design import Design, check_count, make_design
 from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.spectrum import degrees_available
-from equiscope.decomposition.split import JACKKNIFE_COSETS
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
-from equiscope.symmetry.rotations import RotationSet, rotation_set
 
 NOISE_SAMPLES = 32
 
@@ -36,7 +36,7 @@ def measure(
     loss: Any = "mse",
     forward: Callable[[Any, Any], Any] | None = None,
     rotations: str = "T",
-    cosets: int = 2,
+    cosets: float = 2,
     seed: int = 0,
     shift: bool = True,
     rtol: float | None = None,
@@ -63,7 +63,10 @@ def measure(
             target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``center``, ``group``, ``weighting``.
         rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
             ``"superfibonacci-N"`` or ``"lebedev-T"``; with ``group="O"`` give ``"O"``, the whole group once, exact.
-        cosets: independent cosets per sample, at least 2 (4 for losses other than squared error).
+        cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
+            and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
+            with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
+            (:mod:`equiscope.decomposition.design`); it needs about 8 / (cosets - 1) samples.
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
             twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.
@@ -87,75 +90,49 @@ def measure(
     Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025.
     """
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
-    check_counts(cosets, noise_samples, seed)
-    chosen = rotation_set(rotations, declaration.group)
-    if declaration.group == rotations:
-        # The set is the whole group: its mean is the group's, and a second coset would be the same set again.
-        cosets, shift = 1, False
-    if not shift:
-        _check_unshifted(cosets, chosen, rtol, spectrum)
-    if max_passes is not None and rtol is None:
-        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
-    highest = degrees_available(chosen, cosets, spectrum, declaration.group)
-    collector = Collector(model, declaration, forward, chosen, seed, highest, shift)
-    if shift:
-        check_cosets(cosets, collector.losses)
+    check_count("noise_samples", noise_samples)
+    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+    design = make_design(rotations, cosets, seed, declaration.group, losses, shift)
+    _check_goal(design, rtol, max_passes, spectrum)
+    highest = degrees_available(design.rotations, design.cosets, spectrum, declaration.group)
     if highest:
-        _check_spectrum(collector.losses)
+        _check_spectrum(losses)
+    collector = Collector(model, declaration, forward, design, highest)
     notes = hardware_notes(device_of(model))
 
-    def pooled(count: int) -> Result:
+    def pooled(used: Design) -> Result:
         if not collector.collected.ids:
             raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-        design = {
-            "passes": count * len(chosen),
-            "model_calls": collector.caller.calls,
-            "rotations": rotations,
-            "cosets": count,
-            "seed": seed,
-        }
-        return summarise(collector.collected, declaration, collector.losses, design, notes)
+        described = used.described(collector.caller.calls)
+        return summarise(collector.collected, declaration, losses, described, notes)
 
     with untouched(model):
         stream = _bar(as_batches(batches), progress)
         if rtol is None:
             for native in stream:
-                collector.run(native, cosets, noise_samples)
+                collector.run(native, noise_samples)
         else:
-            search = Search(collector, Goal(rtol, max_passes), cosets, noise_samples, pooled)
-            cosets, why = search.run(stream)
+            search = Search(collector, Goal(rtol, max_passes), noise_samples, pooled)
+            design, why = search.run(stream)
             notes.append(why)
-    return pooled(cosets)
+    return pooled(design)
 
 
-def _check_unshifted(cosets: int, chosen: RotationSet, rtol: float | None, spectrum: bool | int) -> None:
-    """A deterministic figure needs one coset of a real set, and has no replicates to be refined or taken apart with."""
-    if cosets != 1 or len(chosen) < 2:
+def _check_goal(design: Design, rtol: float | None, max_passes: int | None, spectrum: bool | int) -> None:
+    """What only a design of independent cosets of every sample can give: refinement, and a spectrum."""
+    if (not design.shift or design.partial) and (rtol is not None or spectrum is not False):
         raise InputError(
-            f"shift=False measures one set of rotations: give cosets=1 and a set, got {cosets}, {chosen.name!r}"
+            "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
+            f"number, got cosets={design.cosets}"
         )
-    if rtol is not None or spectrum is not False:
-        raise InputError("rtol and spectrum need independent cosets: leave shift=True")
+    if max_passes is not None and rtol is None:
+        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
 
 
 def _check_spectrum(losses: Mapping[str, Loss]) -> None:
     others = sorted({spec.name for spec in losses.values() if not spec.exact})
     if others:
         raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
-
-
-def check_cosets(cosets: int, losses: Mapping[str, Loss]) -> None:
-    """Squared error needs two independent cosets for an unbiased split, other losses four.
-
-    Raises:
-        InputError: for fewer.
-    """
-    needed = 2 if all(spec.exact for spec in losses.values()) else JACKKNIFE_COSETS
-    if cosets < needed:
-        names = ", ".join(sorted({spec.name for spec in losses.values()}))
-        raise InputError(
-            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split"
-        )
 
 
 def resolve_declaration(
@@ -182,17 +159,6 @@ def resolve_declaration(
     if inputs is None or outputs is None:
         raise InputError("say what rotates: inputs={'pos': '1o'}, outputs={'forces': '1o'}, target='forces'")
     return declare(inputs, outputs, target, loss, **settings)
-
-
-def check_counts(cosets: int, noise_samples: int, seed: int) -> None:
-    """Integers in range.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
-    for name, value, low in (("cosets", cosets, 1), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
-            raise InputError(f"{name} must be an integer >= {low} and < 2**63, got {value!r}")
 
 
 def device_of(model: Any) -> torch.device:

@@ -15,8 +15,9 @@ except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
 from equiscope.decomposition.collect import Caller, Collector
+from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.measure import NOISE_SAMPLES, check_cosets, check_counts, resolve_declaration
+from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
@@ -24,7 +25,6 @@ from equiscope.decomposition.result import Result
 from equiscope.decomposition.tables import Layout, Table
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import rotation_set
 
 
 class EquivarianceError(Metric):
@@ -69,7 +69,7 @@ class EquivarianceError(Metric):
         loss: Any = "mse",
         forward: Callable[[Any, Any], Any] | None = None,
         rotations: str = "T",
-        cosets: int = 2,
+        cosets: float = 2,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         metric_arguments: Mapping[str, Any] | None = None,
@@ -77,14 +77,15 @@ class EquivarianceError(Metric):
     ):
         super().__init__(**(metric_arguments or {}))
         self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
-        check_counts(cosets, noise_samples, seed)
+        check_count("noise_samples", noise_samples)
         self.losses = {name: find_loss(spec.loss) for name, spec in self.declaration.outputs.items()}
-        check_cosets(cosets, self.losses)
-        self.rotations, self.cosets, self.seed, self.noise_samples = rotations, cosets, seed, noise_samples
-        self._set = rotation_set(rotations, self.declaration.group)
+        self.design = make_design(rotations, cosets, seed, self.declaration.group, self.losses)
+        self.noise_samples = noise_samples
         self._layout = Layout(self.declaration, self.losses)
         self._caller = Caller(forward)
         self._noise_checked = 0
+        # Rounding of each output seen in a float64 copy of the model: None before the first update.
+        self.rounding: dict[str, float] | None = None
         self._result: Result | None = None
         for name in ("ids", "clusters", "figures"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -94,6 +95,12 @@ class EquivarianceError(Metric):
         self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
         self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64), dist_reduce_fx="max")
+
+    def carry(self, rounding: dict[str, float] | None) -> None:
+        """Take over the rounding of an earlier metric's float64 copy of the same model, instead of making one."""
+        self.rounding = rounding
+        if rounding:
+            self.float64_change = torch.full_like(self.float64_change, max(rounding.values()))
 
     def update(self, model: Any, batch: Any, first_id: int | None = None) -> None:
         """Measure one batch; the model is left as it was.
@@ -130,7 +137,7 @@ class EquivarianceError(Metric):
     def reset(self) -> None:
         """Forget everything measured."""
         super().reset()
-        self._noise_checked, self._result = 0, None
+        self._noise_checked, self._result, self.rounding = 0, None, None
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
@@ -139,23 +146,21 @@ class EquivarianceError(Metric):
         super().sync(*args, **kwargs)
 
     def _measured(self, model: Any, batch: Any, first_id: int | None) -> Table:
-        collector = Collector(model, self.declaration, None, self._set, self.seed)
+        collector = Collector(model, self.declaration, None, self.design)
         collector.caller = self._caller
         collector.first_id = self._first_id(first_id)
         collector.collected.noise_checked = self._noise_checked
-        collector.collected.float64_change = self._float64_change()
+        collector.collected.rounding = self.rounding
         before = self._caller.calls
         with untouched(model):
-            collector.run(batch, self.cosets, self.noise_samples)
+            collector.run(batch, self.noise_samples)
         self._noise_checked = collector.collected.noise_checked
         self.model_calls = self.model_calls + (self._caller.calls - before)
-        if collector.collected.float64_change is not None:
-            self.float64_change = torch.full_like(self.float64_change, collector.collected.float64_change)
+        self.rounding = collector.collected.rounding
+        change = collector.collected.float64_change
+        if change is not None:
+            self.float64_change = torch.full_like(self.float64_change, change)
         return self._layout.pack(collector.collected, self.device)
-
-    def _float64_change(self) -> float | None:
-        known = float(self.float64_change)
-        return known if known >= 0 else None
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
@@ -189,16 +194,11 @@ class EquivarianceError(Metric):
         )
 
     def _summary(self, table: Table) -> Result:
-        design = {
-            "passes": self.cosets * len(self._set),
-            "model_calls": int(self.model_calls),
-            "rotations": self.rotations,
-            "cosets": self.cosets,
-            "seed": self.seed,
-        }
         collected = self._layout.unpack(table)
-        collected.float64_change = self._float64_change()
-        return summarise(collected, self.declaration, self.losses, design, hardware_notes(self.device))
+        change = float(self.float64_change)
+        collected.rounding = {"": change} if change >= 0 else None
+        described = self.design.described(int(self.model_calls))
+        return summarise(collected, self.declaration, self.losses, described, hardware_notes(self.device))
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)

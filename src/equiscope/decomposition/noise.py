@@ -75,13 +75,14 @@ def floor(
     declaration: Declaration,
     forward: Forward | None,
     splits: Mapping[str, OutputSplit],
-    repeats: Mapping[str, Repeat],
+    known: Mapping[str, tuple[Repeat, float]],
     seed: int,
     ids: list[int],
 ) -> dict[str, Tensor]:
     """Per-sample floor of each output's equivariance error, (samples,) float64, in the loss's units.
 
     ``splits`` are fresh splits of this batch, one per output; each there-and-back pass counts as its own coset.
+    ``known`` holds each output's change between repeats and its relative rounding in a float64 copy, 0 without one.
     """
     device = next(iter(batch.fields().values())).device
     outputs: dict[str, Tensor] = {}
@@ -98,8 +99,12 @@ def floor(
     for name, split in splits.items():
         rounding = _output_rounding(outputs[name], turns, batch, declaration, name)
         values, eps = split.values(), torch.finfo(outputs[name].dtype).eps
-        seen = values.equivariance + repeats[name].change / 2 + rounding
-        floors[name] = torch.maximum(seen, (2 * eps) ** 2 * values.square) if split.loss.exact else seen
+        repeat, copied = known[name]
+        floors[name] = values.equivariance + repeat.change / 2 + rounding
+        if split.loss.exact:
+            # Turned there and back, most roundings inside the network stay as they were; a float64 copy shows them all.
+            least = torch.maximum((2 * eps) ** 2 * values.square, values.square.new_tensor(copied**2 * repeat.square))
+            floors[name] = torch.maximum(floors[name], least)
     return floors
 
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.design import SECOND_COSETS
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.spectrum import summarise_spectrum
 from equiscope.decomposition.split import SampleValues
+from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
@@ -135,7 +137,7 @@ class _OutputPool:
         self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
         self.total = weights * host(values.total)
-        self.equivariance = weights * host(values.equivariance)
+        self.equivariance = _equivariance(values, weights)
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         as_given = collected.as_given.get(name)
@@ -162,6 +164,20 @@ class _OutputPool:
             dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
         return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)
+
+
+def _equivariance(values: SampleValues, weights: statistics.Array) -> statistics.Array:
+    """Weighted equivariance error of each sample; where only some have a second coset, two-phase values."""
+    equivariance, between = weights * host(values.equivariance), weights * host(values.between)
+    known = ~np.isnan(between)
+    if known.all():
+        return equivariance
+    if known.sum() < SECOND_COSETS:
+        raise InputError(
+            f"{int(known.sum())} of {len(known)} samples have a second coset, and at least {SECOND_COSETS} are needed "
+            "to know what it adds: give cosets=2, a larger share, or more samples"
+        )
+    return statistics.two_phase(np.where(known, equivariance - between, equivariance), between, known)
 
 
 def constant_loss(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.design import Design
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
@@ -49,55 +50,64 @@ def half_width(result: Result) -> float:
 
 
 class Search:
-    """Measures batch by batch towards a goal; :meth:`run` returns the cosets used and why it stopped."""
+    """Measures batch by batch towards a goal; :meth:`run` returns the design used and why it stopped."""
 
     def __init__(
-        self, collector: Collector, goal: Goal, cosets: int, noise_samples: int, summarise: Callable[[int], Result]
+        self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[Design], Result]
     ):
-        self.collector, self.goal, self.cosets = collector, goal, cosets
+        self.collector, self.goal = collector, goal
         self.noise_samples, self.summarise = noise_samples, summarise
         self.orbits: list[BatchOrbit] = []
 
-    def run(self, batches: Iterable[Any]) -> tuple[int, str]:
+    @property
+    def design(self) -> Design:
+        """The design as it now stands; later batches are measured with it."""
+        return self.collector.design
+
+    @property
+    def cosets(self) -> int:
+        return int(self.design.cosets)
+
+    def run(self, batches: Iterable[Any]) -> tuple[Design, str]:
         planned = False
         checked = 0.0
         for native in batches:
-            self.orbits.append(self.collector.run(native, self.cosets, self.noise_samples))
+            self.orbits.append(self.collector.run(native, self.noise_samples))
             samples = len(self.collector.collected.ids)
             if samples < max(PILOT_SAMPLES, GROWTH * checked):
                 continue
             checked = samples
-            result = self.summarise(self.cosets)
+            result = self.summarise(self.design)
             if half_width(result) <= self.goal.rtol:
-                return self.cosets, self._said("reached", result)
+                return self.design, self._said("reached", result)
             if not planned:
                 planned = True
                 self._raise_to(max(self.cosets, self._best_cosets(result)))
             if self._spent():
-                return self.cosets, self._said("max_passes", result)
+                return self.design, self._said("max_passes", result)
         return self._more_cosets()
 
-    def _more_cosets(self) -> tuple[int, str]:
+    def _more_cosets(self) -> tuple[Design, str]:
         """All samples are in use: turn each more often, as long as that can narrow the interval."""
-        result = self.summarise(self.cosets)
+        result = self.summarise(self.design)
         while half_width(result) > self.goal.rtol:
             if self._noise_share(result) < WORTHWHILE:
-                return self.cosets, self._said("samples", result)
+                return self.design, self._said("samples", result)
             if self._spent():
-                return self.cosets, self._said("max_passes", result)
+                return self.design, self._said("max_passes", result)
             self._raise_to(self.cosets + max(1, self.cosets // 2))
-            result = self.summarise(self.cosets)
-        return self.cosets, self._said("reached", result)
+            result = self.summarise(self.design)
+        return self.design, self._said("reached", result)
 
     def _raise_to(self, cosets: int) -> None:
         for place, orbit in enumerate(self.orbits):
             if cosets > self.cosets:
                 orbit.add_cosets(cosets - self.cosets)
                 self.collector.refresh(place, orbit)
-        self.cosets = cosets
+        self.collector.design = self.design.with_cosets(cosets)
 
     def _spent(self) -> bool:
-        used = len(self.collector.collected.ids) * (self.cosets * len(self.collector.rotations) + 1)
+        used = len(self.collector.collected.ids) * (self.cosets * len(self.design.rotations) + 1)
         return self.goal.max_passes is not None and used >= self.goal.max_passes
 
     def _variances(self, result: Result) -> tuple[float, float]:
@@ -125,7 +135,7 @@ class Search:
     def _best_cosets(self, result: Result) -> int:
         seen, noise = self._variances(result)
         between, within = max(seen - noise, 1e-300), noise * self.cosets
-        return round(min(math.sqrt(within / (between * len(self.collector.rotations))), 16.0))
+        return round(min(math.sqrt(within / (between * len(self.design.rotations))), 16.0))
 
     def _said(self, why: str, result: Result) -> str:
         width, samples = half_width(result), result.samples

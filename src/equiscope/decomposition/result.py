@@ -86,10 +86,10 @@ class Result:
     loss_as_given: float
     samples: int
     clusters: int
-    passes: int
+    passes: float
     model_calls: int
     rotations: str
-    cosets: int
+    cosets: float
     group: str
     seed: int
     weighting: str
@@ -125,7 +125,7 @@ class Result:
 
     def __str__(self) -> str:
         skill = "R²" if self.loss == "mse" else "skill"
-        measured = f"{self.passes} rotations x {self.samples} samples"
+        measured = f"{self.passes:g} rotations x {self.samples} samples"
         low, high = (_digits(v) for v in self.percent_interval)
         interval = {
             "two-sided": f"95 % CI {low}–{high}",

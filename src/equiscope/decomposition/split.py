@@ -16,6 +16,7 @@ R l(mean P) - (R-1)/R sum_r l(mean of the others) removes the 1/R term, and equa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class SampleValues:
 
     Attributes:
         total, equivariance: the loss and its part from imperfect symmetry; NaN total without a target.
+        between: what the variance between cosets contributes to ``equivariance``; NaN where a sample has one coset of a
+            design in which others have two, and is still to be added.
         square: mean of |p|^2 over components and passes.
         components: number of real components.
         target_square: mean of |y|^2 over components.
@@ -43,6 +46,7 @@ class SampleValues:
 
     total: Tensor
     equivariance: Tensor
+    between: Tensor
     square: Tensor
     components: Tensor
     target_square: Tensor
@@ -53,6 +57,10 @@ class SampleValues:
     def cat(parts: list[SampleValues]) -> SampleValues:
         names = SampleValues.__dataclass_fields__
         return SampleValues(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
+
+    def take(self, places: Tensor) -> SampleValues:
+        """The figures of some samples, or of all in another order."""
+        return SampleValues(**{n: getattr(self, n)[places] for n in self.__dataclass_fields__})
 
 
 @dataclass
@@ -146,19 +154,23 @@ class OutputSplit:
         """The mean prediction over all passes, rows in the loss's coordinates."""
         return self._reference + self._mean
 
-    def values(self, replicated: bool = True) -> SampleValues:
+    def values(self, lone: Literal["refuse", "whole", "partial"] = "refuse") -> SampleValues:
         """The per-sample figures from all closed cosets.
 
-        ``replicated=False`` takes one unshifted set as it is: its plug-in variance, without a between-coset term.
+        ``lone`` says what one coset alone is: refused; the whole set as it is, unshifted, whose plug-in variance is the
+        figure; or the part of a design in which other samples have a second, so that ``between`` is NaN.
 
         Raises:
             InputError: with fewer than two cosets (four for losses that need the jackknife).
         """
-        needed = (2 if self.loss.exact else JACKKNIFE_COSETS) if replicated else 1
+        needed = (2 if self.loss.exact else JACKKNIFE_COSETS) if lone == "refuse" else 1
         if self._cosets < needed:
             raise InputError(f"{self.loss.name} needs at least {needed} independent cosets, got {self._cosets}")
         total = self._total / self._cosets
-        variance = self._within_sum / self._cosets + self._between / max(self._cosets - 1, 1)
+        between = self._between / max(self._cosets - 1, 1)
+        variance = self._within_sum / self._cosets + between
+        if lone == "partial" and self._cosets == 1:
+            between = torch.full_like(between, torch.nan)
         halvings = torch.full((len(total), 3), torch.nan, dtype=torch.float64, device=total.device)
         if self.target is None:
             if not self.loss.exact:
@@ -166,14 +178,15 @@ class OutputSplit:
             total, equivariance = torch.full_like(total, torch.nan), variance
         elif self.loss.exact:
             equivariance = variance
-        elif not replicated:
+        elif lone == "whole":
             equivariance = total - self.sample_loss(self.twirled_prediction())
         else:
             equivariance = total - self._jackknife()
             halvings = self._halvings()
         components = self.rows.counts * self._reference[0].numel()
         square, invariant = self._target_moments()
-        return SampleValues(total, equivariance, self._square / self._cosets, components, square, invariant, halvings)
+        mean_square = self._square / self._cosets
+        return SampleValues(total, equivariance, between, mean_square, components, square, invariant, halvings)
 
     def sample_loss(self, prediction: Tensor) -> Tensor:
         """The loss of each sample, (samples,), for rows in the loss's coordinates."""

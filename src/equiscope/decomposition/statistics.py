@@ -52,6 +52,22 @@ def encode(labels: Sequence[Any]) -> tuple[NDArray[np.int64], int]:
     return codes, len(seen)
 
 
+def two_phase(first: Array, second: Array, known: NDArray[np.bool_]) -> Array:
+    """Values a_i whose mean is mean(first) + mean over the known of second, and whose spread is that estimate's.
+
+        a_i = first_i + m + (n / k) [i known] (second_i - m),        m = mean over the k known of second
+
+    For a part chosen blindly the mean is unbiased for mean(first + second). A known a_i weighs the deviation of its
+    ``second`` n / k times, as it does in the estimate, so a variance over i is that of the two-phase estimate to first
+    order (Cochran, Sampling Techniques, ch. 12). Single values mean little.
+
+    Args:
+        first: (n,); second: (n,), anything where not known; known: (n,) boolean, not all False.
+    """
+    mean = second[known].mean()
+    return first + mean + np.where(known, len(first) / known.sum() * (second - mean), 0.0)
+
+
 def ratio(a: Array, b: Array, level: float = 0.95) -> Ratio:
     """Ratio of means of cluster totals a and b, each (clusters,), with its interval.
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch
 from equiscope.decomposition.checks import check_inputs
-from equiscope.decomposition.measure import check_counts, resolve_declaration
+from equiscope.decomposition.design import check_cosets, check_count
+from equiscope.decomposition.measure import resolve_declaration
 from equiscope.decomposition.orbit import outputs_of, rotated, rows_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -54,7 +55,8 @@ class Twirled(nn.Module):
     ):
         super().__init__()
         declaration = resolve_declaration(declaration, inputs, outputs, None, "mse", settings)
-        check_counts(cosets, 0, seed)
+        check_cosets(cosets, fractional=False)
+        check_count("seed", seed)
         if not shift and cosets != 1:
             raise InputError(f"Twirled needs cosets to be exactly 1 with shift=False; got {cosets}")
         chosen = rotation_set(rotations, declaration.group)

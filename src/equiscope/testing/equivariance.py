@@ -12,13 +12,14 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batch, as_batches
 from equiscope.decomposition.collect import Collected, Collector
-from equiscope.decomposition.measure import NOISE_SAMPLES, check_counts
+from equiscope.decomposition.design import check_cosets, make_design
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.pool import FLOORS
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import rotation_set
 
 PRECISION_UNITS = 4
 TITLES = ("output", "irreps", "RMS f", "RMS deviation", "relative", "allowed", "noise", "verdict", "worst sample")
@@ -183,15 +184,13 @@ def orbits(
     seed: int,
 ) -> tuple[Collected, int]:
     """Per-sample figures of every output over random cosets, and the number of rotations of each sample."""
-    check_counts(cosets, 0, seed)
-    if cosets < 2:
-        raise InputError(f"cosets={cosets} is too few: an unbiased deviation needs at least 2 independent cosets")
-    chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, forward, chosen, seed)
+    check_cosets(cosets, fractional=False)
+    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+    collector = Collector(model, declaration, forward, make_design(rotations, cosets, seed, declaration.group, losses))
     with untouched(model):
         for native in given:
-            collector.run(native, cosets, NOISE_SAMPLES)
-    return collector.collected, cosets * len(chosen)
+            collector.run(native, NOISE_SAMPLES)
+    return collector.collected, int(collector.design.passes)
 
 
 def _is_tolerance(value: Any) -> bool:

@@ -1,0 +1,135 @@
+"""How the rotations of each sample are drawn: a set K, how many random cosets of it, and the seed.
+
+A whole number of cosets gives every sample as many. A number between one and two, say 1.25, gives every sample one and
+a random quarter of the samples a second: two-phase sampling (Cochran, Sampling Techniques, ch. 12). Per sample, one
+coset shows W, the variance within it; two show B = |P_1 - P_2|^2 / 2 too, and E[W + B] is the equivariance error. The
+quarter is chosen by a hash of (seed, sample id), blind to the data, so mean(W) + mean over the quarter of B is exactly
+unbiased, and where K removes most of the error from P, B is small and hardly needs more samples than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.split import JACKKNIFE_COSETS
+from equiscope.errors import InputError
+from equiscope.symmetry.rotations import RotationSet, rotation_set
+
+# Far above any coset's stream and those of the noise floor.
+SELECTION_STREAM = 1 << 41
+# Fewer second cosets than this say too little of their own spread.
+SECOND_COSETS = 8
+
+
+@dataclass(frozen=True)
+class Design:
+    """The rotations of every sample.
+
+    Attributes:
+        rotations: the set K: its matrices, weights and exact degree.
+        cosets: independent cosets K u of a sample, whole, or between one and two.
+        seed: rotations are a pure function of (seed, sample id, coset).
+        shift: False for the set K itself, unshifted.
+    """
+
+    rotations: RotationSet
+    cosets: float
+    seed: int
+    shift: bool = True
+
+    @property
+    def passes(self) -> float:
+        """Rotations of a sample, on average."""
+        passes = self.cosets * len(self.rotations)
+        return int(passes) if float(passes).is_integer() else passes
+
+    @property
+    def partial(self) -> bool:
+        """Whether only a part of the samples gets a second coset."""
+        return not float(self.cosets).is_integer()
+
+    def with_cosets(self, cosets: int) -> Design:
+        """The same with another number of cosets."""
+        return replace(self, cosets=cosets)
+
+    def described(self, model_calls: int) -> dict[str, Any]:
+        """The fields of a Result that describe the design."""
+        return {
+            "passes": self.passes,
+            "model_calls": model_calls,
+            "rotations": self.rotations.name,
+            "cosets": self.cosets,
+            "seed": self.seed,
+        }
+
+    def second(self, ids: Sequence[int]) -> Tensor:
+        """Which samples of a partial design get their second coset, (samples,) boolean: a function of (seed, id)."""
+        share = self.cosets - 1
+        keys = (np.random.Philox(key=[self.seed, int(i)], counter=[0, 0, 0, SELECTION_STREAM]) for i in ids)
+        return torch.tensor([np.random.Generator(key).random() < share for key in keys])
+
+
+def make_design(
+    rotations: str, cosets: float, seed: int, group: str, losses: Mapping[str, Loss], shift: bool = True
+) -> Design:
+    """The design named, checked against the claimed group and the losses.
+
+    Raises:
+        InputError: for an unknown set, or a number of cosets that leaves the split biased.
+    """
+    check_cosets(cosets)
+    check_count("seed", seed)
+    chosen = rotation_set(rotations, group)
+    if group == rotations:
+        # The set is the whole group: its mean is the group's, and a second coset would be the same set again.
+        return Design(chosen, 1, seed, shift=False)
+    design = Design(chosen, cosets, seed, shift)
+    if not shift:
+        if cosets != 1 or len(chosen) < 2:
+            raise InputError(
+                f"shift=False measures one set of rotations: give cosets=1 and a set, got {cosets}, {chosen.name!r}"
+            )
+        return design
+    exact = all(spec.exact for spec in losses.values())
+    if design.partial and exact:
+        if len(chosen) < 2:
+            raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")
+        return design
+    needed = 2 if exact else JACKKNIFE_COSETS
+    if cosets < needed:
+        names = ", ".join(sorted({spec.name for spec in losses.values()}))
+        raise InputError(
+            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split"
+        )
+    return design
+
+
+def check_cosets(cosets: float, fractional: bool = True) -> None:
+    """A whole number of cosets, or one between one and two where only a part of the samples gets a second.
+
+    Raises:
+        InputError: with the value seen.
+    """
+    if isinstance(cosets, int) and not isinstance(cosets, bool) and 1 <= cosets < 2**63:
+        return
+    if fractional and isinstance(cosets, float) and 1 < cosets < 2:
+        return
+    also = ", or a number between 1 and 2 (a second coset on a part of the samples)" if fractional else ""
+    raise InputError(f"cosets must be an integer >= 1 and < 2**63{also}, got {cosets!r}")
+
+
+def check_count(name: str, value: int, low: int = 0) -> None:
+    """An integer in range.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
+        raise InputError(f"{name} must be an integer >= {low} and < 2**63, got {value!r}")

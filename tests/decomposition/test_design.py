@@ -1,0 +1,145 @@
+"""Designs: a second coset on a part of the samples is unbiased, its interval honest, its choice blind to the data."""
+
+import numpy as np
+import pytest
+import torch
+
+import equiscope as eq
+from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.design import Design, make_design
+from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.statistics import two_phase
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import declare
+from equiscope.symmetry.rotations import rotation_set
+
+from .models import Linear, Tanh, brute_split, random_batch
+
+MSE = {"forces": LOSSES["mse"]}
+FIELDS = {"inputs": {"pos": "1o"}, "outputs": {"forces": "1o"}, "target": "y", "noise_samples": 0}
+ROUGH = Tanh(scale=1.0).requires_grad_(False)
+
+
+def one_atom(samples, seed=0):
+    return random_batch(samples, 1, seed)
+
+
+def test_the_second_cosets_are_a_function_of_seed_and_id():
+    design = Design(rotation_set("O"), 1.25, 3)
+    chosen = design.second(range(4000))
+    assert abs(float(chosen.double().mean()) - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+    assert design.second([5, 2, 17]).tolist() == chosen[[5, 2, 17]].tolist()
+    other = Design(rotation_set("O"), 1.25, 4).second(range(4000))
+    both = float((chosen & other).double().mean())
+    assert abs(both - 0.0625) < 4 * (0.0625 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("rotations", ["D2", "T"])
+def test_a_partial_second_coset_is_unbiased_and_its_error_honest(rotations):
+    # A rough model, so that one coset alone is visibly low.
+    x = one_atom(40)
+    truth = brute_split(lambda p: ROUGH({"pos": p})["forces"], x["pos"][:, 0], x["y"][:, 0], "lebedev-35")
+    repeats = 150
+    whole = {k: v.repeat(repeats, 1, 1) for k, v in x.items()}
+    ids = torch.arange(40 * repeats)
+    result = eq.measure(ROUGH, [{**whole, "id": ids}], rotations=rotations, cosets=1.4, ids="id", **FIELDS)
+    assert result.passes == pytest.approx(1.4 * len(rotation_set(rotations)))
+    values = result.per_sample.equivariance.numpy().reshape(repeats, 40)
+    exact = truth[2].numpy()
+    error = (values - exact).std() / values.size**0.5
+    assert abs(values.mean() - exact.mean()) < 4 * error
+    # Without the second cosets the same figure is low.
+    assert values.mean() - _between(whole, ids, rotations) < exact.mean() - 4 * error
+    # The error that the values themselves show is that of repeated measurements.
+    seen = [_mean(x, rotations, seed) for seed in range(60)]
+    stated = (values - exact).std() / 40**0.5
+    assert np.std(seen, ddof=1) == pytest.approx(stated, rel=0.3)
+
+
+def _mean(x, rotations, seed):
+    return eq.measure(ROUGH, [x], rotations=rotations, cosets=1.4, seed=seed, **FIELDS).equivariance
+
+
+def _between(batch, ids, rotations):
+    """What the variance between cosets contributes on average, from two cosets of every sample."""
+    declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y", ids="id")
+    collector = Collector(ROUGH, declaration, None, Design(rotation_set(rotations), 2, 0))
+    collector.run({**batch, "id": ids}, 0)
+    return float(collector.collected.values["forces"][0].between.mean())
+
+
+def test_batches_and_order_do_not_matter():
+    x = one_atom(30)
+    rest = {"rotations": "T", "cosets": 1.5, "ids": "id", **FIELDS}
+    ids = torch.arange(30)
+    whole = eq.measure(ROUGH, [{**x, "id": ids}], **rest)
+    parts = [{**{k: v[i : i + 7] for k, v in x.items()}, "id": ids[i : i + 7]} for i in range(0, 30, 7)]
+    split = eq.measure(ROUGH, parts, **rest)
+    assert split.per_sample.ids == whole.per_sample.ids == list(range(30))
+    assert torch.allclose(split.per_sample.equivariance, whole.per_sample.equivariance, rtol=1e-11)
+    assert torch.allclose(split.per_sample.total, whole.per_sample.total, rtol=1e-11)
+
+
+def test_where_the_set_is_exact_one_coset_is_as_good_as_two():
+    # A linear map has degrees 1 and 2 alone: T leaves nothing between cosets.
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    model, x = Linear(matrix).requires_grad_(False), one_atom(40)
+    settings = {"inputs": {"pos": "1o"}, "outputs": {"f": "1o"}, "target": "y"}
+    full = eq.measure(model, [x], rotations="I", cosets=2, **settings)
+    part = eq.measure(model, [x], rotations="I", cosets=1.5, **settings)
+    assert part.equivariance == pytest.approx(full.equivariance, rel=1e-10)
+    assert part.model_calls > 0 and part.passes == 90
+
+
+def test_the_metric_gives_the_figures_of_measure():
+    x, settings = one_atom(40), {"rotations": "T", "cosets": 1.5, **FIELDS}
+    metric = eq.EquivarianceError(ids="id", **settings)
+    for i in range(0, 40, 16):
+        part = {k: v[i : i + 16] for k, v in x.items()}
+        metric.update(ROUGH, {**part, "id": torch.arange(i, i + len(part["pos"]))})
+    assert float(metric.compute()) == pytest.approx(eq.measure(ROUGH, [x], **settings).percent, rel=1e-10)
+
+
+def test_graphs_give_the_figures_of_padded_batches():
+    data = pytest.importorskip("torch_geometric.data")
+    eq.adapters.pyg  # noqa: B018
+    x, settings = one_atom(30), {"rotations": "T", "cosets": 1.5, **FIELDS}
+    graphs = [data.Data(pos=p, y=y) for p, y in zip(x["pos"], x["y"], strict=True)]
+    model = lambda batch: {"forces": ROUGH({"pos": batch.pos})["forces"]}  # noqa: E731
+    result = eq.measure(model, [data.Batch.from_data_list(graphs)], **settings)
+    assert result.percent == pytest.approx(eq.measure(ROUGH, [x], **settings).percent, rel=1e-10)
+
+
+def test_two_phase_values_have_the_mean_of_the_estimate():
+    random = np.random.default_rng(0)
+    first, second, known = random.random(50), random.random(50), random.random(50) < 0.3
+    second[~known] = np.nan
+    values = two_phase(first, second, known)
+    assert values.mean() == pytest.approx(first.mean() + second[known].mean(), rel=1e-12)
+    everything = two_phase(first, first, np.ones(50, dtype=bool))
+    assert everything == pytest.approx(2 * first, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cosets": 2.5}, "a number between 1 and 2"),
+        ({"cosets": 1.0}, "cosets must be an integer"),
+        ({"cosets": float("nan")}, "cosets must be an integer"),
+        ({"cosets": "1.5"}, "cosets must be an integer"),
+        ({"cosets": 1.5, "rotations": "haar"}, "needs a set of several rotations"),
+        ({"cosets": 1.5, "loss": "l2_norm"}, "at least 4 independent cosets"),
+        ({"cosets": 1.5, "rtol": 0.1}, "rtol and spectrum need"),
+        ({"cosets": 1.5, "spectrum": True}, "rtol and spectrum need"),
+        ({"cosets": 1.5, "shift": False}, "give cosets=1 and a set"),
+        ({"cosets": 1.125}, "samples have a second coset, and at least 8 are needed"),
+    ],
+)
+def test_typed_error(settings, words):
+    with pytest.raises(InputError, match=words):
+        eq.measure(ROUGH, [one_atom(12)], **{"rotations": "T", **FIELDS, **settings})
+
+
+def test_the_whole_group_is_measured_once_whatever_was_asked():
+    design = make_design("O", 2, 0, "O", MSE)
+    assert (design.cosets, design.shift, design.passes) == (1, False, 24)
