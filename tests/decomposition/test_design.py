@@ -88,7 +88,7 @@ def test_where_the_set_is_exact_one_coset_is_as_good_as_two():
     full = eq.measure(model, [x], rotations="I", cosets=2, **settings)
     part = eq.measure(model, [x], rotations="I", cosets=1.5, **settings)
     assert part.equivariance == pytest.approx(full.equivariance, rel=1e-10)
-    assert part.model_calls > 0 and part.passes == 90
+    assert part.passes == 90
 
 
 def test_the_metric_gives_the_figures_of_measure():
