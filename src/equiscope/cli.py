@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscope import commands_analyse, commands_completion, commands_measure, commands_report, commands_sample
+from equiscope import (
+    commands_analyse,
+    commands_completion,
+    commands_data,
+    commands_measure,
+    commands_report,
+    commands_sample,
+)
 from equiscope.commands_common import BOLD, FILES, RED, SETTINGS, YELLOW, add_command, completed_by, paint
 from equiscope.errors import EquiscopeError
 
@@ -81,9 +88,13 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_data(commands: Any) -> None:
-    examples = ("equiscope data forcefield --frames 4000", "equiscope data forcefield --help")
-    made = add_command(commands, "data", None, "make a data set", examples)
+    examples = (
+        "equiscope data forcefield --frames 4000",
+        "equiscope data describe SPICE-2.0.1.hdf5 --format spice --frames 10000",
+    )
+    made = add_command(commands, "data", None, "make a data set, or say what is in one", examples)
     kinds = made.add_subparsers(title="data sets", required=True, metavar="KIND")
+    commands_data.add_describe(kinds)
     examples = (
         "equiscope data forcefield --frames 4000 --seed 0",
         "equiscope data forcefield --sampler langevin --smiles my.smi --out data/mine.npz",

@@ -19,7 +19,7 @@ from equiscope.runs.folder import flatten
 CONF = "equiscope.conf"
 
 
-GROUPS = ("task", "model", "loss", "optimizer", "logger")
+GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep")
 
@@ -39,7 +39,8 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         key = error.full_key or error.key
         raise InputError(f"{key} has no value: add {key}=…") from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # ValueError: what Hydra says to a group that is null, logger=null.
         raise InputError(_one_line(error, overrides)) from error
     _check_types(made, _defaults(overrides))
     made["run"] = str(made["run"])

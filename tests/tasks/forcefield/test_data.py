@@ -9,7 +9,7 @@ import torch
 from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
-from equiscope.tasks.forcefield.data import PARTS, FrameSet, load, reference_energies, split_molecules
+from equiscope.tasks.forcefield.data import PARTS, FrameSet, composition, load, reference_energies, split_molecules
 from equiscope.tasks.forcefield.frames import sample_molecule
 from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
 
@@ -122,14 +122,14 @@ def test_reference_energies_recover_a_sum_over_atoms() -> None:
     species = torch.tensor([[6, 1, 1, 1, 1], [8, 1, 1, 0, 0], [6, 8, 0, 0, 0], [6, 8, 8, 0, 0]])
     energy = truth[species].sum(1)
     everything = torch.ones(4, dtype=torch.bool)
-    assert torch.allclose(reference_energies(species, energy, everything), truth, atol=1e-10, rtol=0)
+    assert torch.allclose(reference_energies(composition(species), energy, everything), truth, atol=1e-10, rtol=0)
     # A held-out frame has no say in the elements of the training part ...
     spoiled = energy + torch.tensor([0.0, 0.0, 0.0, 55.0])
     train = torch.tensor([True, True, True, False])
-    assert torch.allclose(reference_energies(species, spoiled, train), truth, atol=1e-10, rtol=0)
+    assert torch.allclose(reference_energies(composition(species), spoiled, train), truth, atol=1e-10, rtol=0)
     # ... but gives the only information on an element that is nowhere else.
     no_oxygen = torch.tensor([True, False, False, False])
-    assert float(reference_energies(species, energy, no_oxygen)[8]) != 0.0
+    assert float(reference_energies(composition(species), energy, no_oxygen)[8]) != 0.0
 
 
 def test_energy_is_relative_to_the_training_fit(frames: FrameSet) -> None:

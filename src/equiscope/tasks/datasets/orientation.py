@@ -72,6 +72,31 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
         mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
     if mask.shape != positions.shape[:2]:
         raise InputError(f"mask must be {tuple(positions.shape[:2])}, got {tuple(mask.shape)}")
+    u, skipped = _longest_axes(positions, mask, weights)
+    return _from_sum(u.T @ u, len(u), skipped)
+
+
+class OrientationSum:
+    """The orientation tensor of a stream of samples: its memory is a 3 x 3 matrix."""
+
+    def __init__(self) -> None:
+        self._outer = torch.zeros(3, 3, dtype=torch.float64)
+        self._samples = self._skipped = 0
+
+    def add(self, positions: Tensor) -> None:
+        """Take in positions (samples, atoms, 3) of samples of equal size."""
+        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool), None)
+        self._outer += u.T @ u
+        self._samples += len(u)
+        self._skipped += skipped
+
+    def result(self) -> Orientation | None:
+        """Of all samples so far; None if none of them has a longest axis."""
+        return _from_sum(self._outer, self._samples, self._skipped) if self._samples else None
+
+
+def _longest_axes(positions: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, int]:
+    """Longest axes u (n, 3) of the samples that have one, and the number of those that have none."""
     x = torch.where(mask[..., None], positions.double(), 0.0)
     w = mask.double() if weights is None else torch.where(mask, weights.double(), 0.0)
     total = w.sum(1)
@@ -81,12 +106,13 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
     variances, axes = torch.linalg.eigh(covariance)
     has_axis = (variances[:, 2] - variances[:, 1] > 1e-6 * variances[:, 2]) & (total > 0)
     u = axes[has_axis, :, 2]
-    n = u.shape[0]
+    return u, positions.shape[0] - u.shape[0]
+
+
+def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
     if n == 0:
-        raise InputError(
-            f"none of the {positions.shape[0]} samples has a longest axis; give at least one molecule"
-        )
-    tensor = u.T @ u / n
+        raise InputError(f"none of the {skipped} samples has a longest axis; give at least one molecule")
+    tensor = outer / n
     eigenvalues = torch.linalg.eigvalsh(tensor)
     statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
     return Orientation(
@@ -94,5 +120,5 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
         standard_error=math.sqrt(4 / (45 * n)),
         p_value=float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2)),
         samples=n,
-        skipped=positions.shape[0] - n,
+        skipped=skipped,
     )

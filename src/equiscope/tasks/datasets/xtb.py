@@ -9,11 +9,8 @@ import numpy as np
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.conformers import covalent_radii
 from equiscope.tasks.datasets.molecules import Rejected
+from equiscope.units import BOHR, HARTREE
 
-HARTREE = 27.211386245988
-"""eV, CODATA 2018."""
-BOHR = 0.529177210903
-"""Å, CODATA 2018."""
 MIN_DISTANCE = 0.6
 MAX_STRETCH = 1.45
 MAX_FORCE = 25.0

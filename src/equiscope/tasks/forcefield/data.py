@@ -15,7 +15,17 @@ from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.orientation import Orientation, orientation
 from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, generate
 
-__all__ = ["PARTS", "ForceFieldData", "FrameSet", "generate", "load", "reference_energies", "split_molecules"]
+__all__ = [
+    "PARTS",
+    "ForceFieldData",
+    "FrameSet",
+    "check_batch",
+    "composition",
+    "generate",
+    "load",
+    "reference_energies",
+    "split_molecules",
+]
 
 PARTS = ("train", "track", "final")
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -74,16 +84,7 @@ class FrameSet:
         Raises:
             InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
         """
-        index = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
-        if index.ndim != 1 or index.numel() == 0:
-            raise InputError(f"indices must be a non-empty list of frames, got shape {tuple(index.shape)}")
-        low, high = int(index.min()), int(index.max())
-        if low < 0 or high >= len(self):
-            raise InputError(f"frame numbers must be in 0..{len(self) - 1}, got {low}..{high}")
-        largest = int(self.atoms[index].max())
-        n = largest if pad_to is None else pad_to
-        if n < largest:
-            raise InputError(f"pad_to={pad_to} is smaller than the largest molecule, {largest} atoms")
+        index, n = check_batch(indices, self.atoms, pad_to)
         index = index.to(self.pos.device)
         out = {
             "pos": self.pos[index, :n],
@@ -107,15 +108,18 @@ class FrameSet:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("atoms", "metadata")}
         return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
+    def label_rms(self, frames: Tensor) -> tuple[float, float]:
+        """Root mean squares of the force components (eV/Å) and of the energies learned (eV) of these frames."""
+        forces = self.forces[frames][self.mask[frames]].double()
+        return float(forces.square().mean().sqrt()), float(self.energy[frames].double().square().mean().sqrt())
+
     def orientation(self) -> Orientation:
         """The orientation tensor of all frames."""
         return orientation(self.pos, self.mask)
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, orientation, label statistics."""
-        train = self.indices("train")
-        residual = self.energy[train].double()
-        forces = self.forces[train][self.mask[train]].double()
+        force, energy = self.label_rms(self.indices("train"))
         present = sorted(int(z) for z in torch.unique(self.species[self.mask]))
         return {
             "frames": len(self),
@@ -130,11 +134,34 @@ class FrameSet:
             },
             "elements": present,
             "reference_energies": {str(z): float(self.reference[z]) for z in present},
-            "force_rms": float(forces.square().mean().sqrt()),
-            "energy_rms": float(residual.square().mean().sqrt()),
+            "force_rms": force,
+            "energy_rms": energy,
             "orientation": self.orientation().to_dict(),
             **{k: self.metadata[k] for k in ("config", "source", "method", "versions", "counts")},
         }
+
+
+def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) -> tuple[Tensor, int]:
+    """Frame numbers (B,) on the CPU and the atoms the batch is padded to.
+
+    Args:
+        indices: frame numbers.
+        atoms: (F,) atoms of every frame.
+        pad_to: atoms; None for the largest of the batch.
+
+    Raises:
+        InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
+    """
+    index = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
+    if index.ndim != 1 or index.numel() == 0:
+        raise InputError(f"indices must be a non-empty list of frames, got shape {tuple(index.shape)}")
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= len(atoms):
+        raise InputError(f"frame numbers must be in 0..{len(atoms) - 1}, got {low}..{high}")
+    largest = int(atoms[index].max())
+    if pad_to is not None and pad_to < largest:
+        raise InputError(f"pad_to={pad_to} is smaller than the largest molecule, {largest} atoms")
+    return index, largest if pad_to is None else pad_to
 
 
 def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
@@ -159,26 +186,36 @@ def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, fl
     return part
 
 
-def reference_energies(species: Tensor, energy: Tensor, train: Tensor) -> Tensor:
-    """Energies e per element minimising Σ (E − Σ_atoms e[Z])² over training frames; (119,) eV, 0 if absent.
+def composition(species: Tensor) -> Tensor:
+    """(F, 119) float64 atoms of each element in padded species (F, N), 0 in the padding."""
+    counts = torch.nn.functional.one_hot(species, 119).sum(1).double()
+    counts[:, 0] = 0
+    return counts
+
+
+def reference_energies(counts: Tensor, energy: Tensor, train: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Energies e per element minimising Σ w (E − Σ_atoms e[Z])² over training frames; (119,) eV, 0 if absent.
 
     An element that no training frame has would leave its energy, tens of eV or more, in the labels of
     held-out frames; it gets the least-squares fit to what the other elements leave of those frames.
 
     Args:
-        species: (F, N) atomic numbers, 0 in the padding.
+        counts: (F, 119) atoms of each element, see :func:`composition`.
         energy: (F,) total energies in eV.
         train: (F,) true for the training part.
+        weight: (F,) w; 1 if None.
     """
-    composition = torch.nn.functional.one_hot(species, 119).sum(1).double()
-    composition[:, 0] = 0
     reference = torch.zeros(119, dtype=torch.float64)
     for frames in (train, ~train):
-        missing = (composition[frames].sum(0) > 0) & (reference == 0)
-        rows = composition[frames]
+        missing = (counts[frames].sum(0) > 0) & (reference == 0)
+        rows = counts[frames]
         rest = energy[frames] - rows @ reference
+        rows = rows[:, missing]
+        if weight is not None:
+            root = weight[frames].sqrt()
+            rows, rest = rows * root[:, None], rest * root
         if missing.any():
-            fit = torch.linalg.lstsq(rows[:, missing], rest[:, None], driver="gelsd").solution
+            fit = torch.linalg.lstsq(rows, rest[:, None], driver="gelsd").solution
             reference[missing] = fit[:, 0]
     return reference
 
@@ -202,7 +239,7 @@ def load(path: str | Path, verbose: bool = True) -> FrameSet:
     molecule = dense["molecule"]
     part = split_molecules(len(arrays["atoms"]), metadata["config"]["seed"])[molecule]
     species, total = dense["species"], dense["total_energy"]
-    reference = reference_energies(species, total, part == 0)
+    reference = reference_energies(composition(species), total, part == 0)
     frames = FrameSet(
         **dense,
         energy=(total - reference[species].sum(1)).float(),

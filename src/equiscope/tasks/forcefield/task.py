@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.rotations import haar
-from equiscope.tasks.forcefield import models
+from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.forcefield.real import MappedFrames
 from equiscope.tasks.task import Probe
 
 FORCES = Declaration(
@@ -29,6 +31,8 @@ FORCES = Declaration(
     ids="id",
 )
 _GENERATION = tuple(field.name for field in fields(ForceFieldData))
+# Settings of the data section that say how frames are used, whatever they come from.
+_USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
 # Read off the vector figures of the paper (its first default run): step, percent.
 PAPER = [
     [20, 20.2],
@@ -45,8 +49,9 @@ class ForceField:
     """Energies and forces of small organic molecules.
 
     Args:
-        data: fields of :class:`ForceFieldData`, and ``workers`` (processes that make the data, None for all
-            cores), ``train_frames`` (use only so many, None for all), ``track_frames`` and ``final_frames``
+        data: fields of :class:`ForceFieldData` (a set that is made here) or, with a ``format``, those of
+            :meth:`RealData.from_settings` (a published set); and ``workers`` (processes that make the data, None for
+            all cores), ``train_frames`` (use only so many, None for all), ``track_frames`` and ``final_frames``
             (held-out frames measured along the way and at the end, None for all), ``probe_batch`` (their
             batch size).
         model: ``name``, ``size`` and further settings of :func:`equiscope.tasks.forcefield.models.build`.
@@ -75,14 +80,11 @@ class ForceField:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if seed < 0:
             raise InputError(f"seed must not be negative, got {seed}")
-        known = {*_GENERATION, "workers", "train_frames", "track_frames", "final_frames", "probe_batch"}
-        if unknown := set(data) - known:
-            raise InputError(f"unknown data settings {sorted(unknown)}; the known ones are {sorted(known)}")
         self._data = dict(data)
-        self._generation = ForceFieldData(**{key: data[key] for key in _GENERATION if key in data})
+        self._source = _source({key: value for key, value in data.items() if key not in _USE})
         self._model = {key: value for key, value in model.items() if value is not None}
         self._batch_size, self._seed = batch_size, seed
-        self._frames: FrameSet | None = None
+        self._frames: FrameSet | MappedFrames | None = None
         self._objective = ForceFieldLoss(**loss)
         self._order: tuple[int, Tensor] | None = None
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
@@ -101,17 +103,17 @@ class ForceField:
         )
 
     def prepare(self, progress: bool = True) -> None:
-        """Load the data file; make it first if it is missing."""
+        """Load the data; make or convert it first if that is not done yet."""
         if self._frames is not None:
             return
-        path = generate(self._generation, workers=self._data.get("workers"), progress=progress)
-        self._frames = load(path, verbose=progress)
+        if isinstance(self._source, real.RealData):
+            self._frames = real.load(real.convert(self._source, progress), self._source.sample.seed, progress)
+        else:
+            path = generate(self._source, workers=self._data.get("workers"), progress=progress)
+            self._frames = load(path, verbose=progress)
         self._train = self._chosen("train")
-        chosen = self._frames.mask[self._train]
-        force = self._frames.forces[self._train][chosen].double().square().mean().sqrt()
-        energy = self._frames.energy[self._train].double().square().mean().sqrt()
-        scales = {"force_scale": float(force), "energy_scale": max(float(energy), 1e-6)}
-        self._objective = replace(self._objective, **scales)
+        force, energy = self._frames.label_rms(self._train)
+        self._objective = replace(self._objective, force_scale=force, energy_scale=max(energy, 1e-6))
 
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""
@@ -146,7 +148,7 @@ class ForceField:
         """Counts, split, orientation and label statistics of the data."""
         frames = self._loaded()
         used = {part: len(self._chosen(part)) for part in ("train", "track", "final")}
-        return {**frames.describe(), "path": str(self._generation.resolved_path()), "used": used}
+        return {**frames.describe(), "path": str(self._path()), "used": used}
 
     def reference(self) -> dict[str, Any]:
         """The paper's force-field curve."""
@@ -164,7 +166,11 @@ class ForceField:
             "source": "Shen, Nowara, Maser, Cho, TMLR 2025, arXiv 2512.02303, read off its figures",
         }
 
-    def _loaded(self) -> FrameSet:
+    def _path(self) -> Path:
+        source = self._source
+        return source.resolved_store() if isinstance(source, real.RealData) else source.resolved_path()
+
+    def _loaded(self) -> FrameSet | MappedFrames:
         if self._frames is None:
             raise InputError("the task has no data yet: call prepare() first")
         return self._frames
@@ -185,6 +191,15 @@ class ForceField:
             generator = torch.Generator().manual_seed(_key(self._seed, "order", turn))
             self._order = (turn, self._train[torch.randperm(len(self._train), generator=generator)])
         return int(self._order[1][inside])
+
+
+def _source(data: Mapping[str, Any]) -> ForceFieldData | real.RealData:
+    if data.get("format") is not None:
+        return real.RealData.from_settings(data)
+    if unknown := set(data) - set(_GENERATION):
+        known = sorted({*_GENERATION, *_USE})
+        raise InputError(f"unknown data settings {sorted(unknown)}; the known ones are {known}")
+    return ForceFieldData(**data)
 
 
 def rotate(batch: Mapping[str, Tensor], share: float, key: int) -> dict[str, Tensor]:

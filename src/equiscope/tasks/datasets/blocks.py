@@ -1,0 +1,143 @@
+"""What every reader of a data set yields: blocks of frames with the same atoms, in Å, eV and eV/Å."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from equiscope.errors import DataError
+
+FRAMES_AT_ONCE = 512
+"""Frames of one block at most: what bounds the memory of a reader whose groups are long."""
+SYMBOLS = (
+    "X", "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K",
+    "Ca", "Sc", "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr",
+    "Y", "Zr", "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La",
+    "Ce", "Pr", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os",
+    "Ir", "Pt", "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am",
+    "Cm", "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr", "Rf", "Db", "Sg", "Bh", "Hs", "Mt", "Ds", "Rg", "Cn", "Nh", "Fl",
+    "Mc", "Lv", "Ts", "Og",
+)  # fmt: skip
+"""Chemical symbols by atomic number."""
+NUMBER_OF = {symbol: number for number, symbol in enumerate(SYMBOLS)}
+
+
+@dataclass(frozen=True)
+class Block:
+    """F frames of one group whose N atoms are the same, in the same order.
+
+    Attributes:
+        group: what belongs together and must stay on one side of a split: molecule, material, piece of a trajectory.
+        numbers: (N,) int64 atomic numbers.
+        positions: (F, N, 3) float64 Å.
+        energy: (F,) float64 eV of the whole frame, or None.
+        forces: (F, N, 3) float64 eV/Å, or None.
+        stress: (F, 3, 3) float64 eV/Å³, positive under tension (ASE's sign), or None.
+        cell: (F, 3, 3) float64 Å, rows are lattice vectors; None for molecules.
+        charge: total charge, where the source says it.
+    """
+
+    group: str
+    numbers: np.ndarray
+    positions: np.ndarray
+    energy: np.ndarray | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    cell: np.ndarray | None = None
+    charge: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def take(self, keep: np.ndarray) -> Block:
+        """The frames that a boolean (F,) or an index array picks."""
+        picked = {
+            name: value[keep]
+            for name in ("positions", "energy", "forces", "stress", "cell")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **picked)
+
+    def frames(self) -> Iterator[Block]:
+        """One block for each frame."""
+        for i in range(len(self)):
+            yield self.take(np.array([i]))
+
+
+class Source(Protocol):
+    """A reader: a frozen dataclass whose fields are the path and the settings of its format.
+
+    :meth:`blocks` may be called again and then yields the same frames in the same order. Its memory is that of one
+    group or of :data:`FRAMES_AT_ONCE` frames, never of the file.
+    """
+
+    @property
+    def path(self) -> str | Path: ...
+
+    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
+        """The frames in file order; frames that cannot be read are counted under their reason."""
+
+    def units(self) -> Mapping[str, str]:
+        """The units of the file, and how they are known."""
+
+
+def formula(numbers: np.ndarray) -> str:
+    """Hill formula of atomic numbers: C6H6O."""
+    counts = Counter(SYMBOLS[z] for z in np.asarray(numbers).tolist())
+    first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
+    rest = sorted(set(counts) - set(first))
+    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in [*first, *rest])
+
+
+def stress_matrix(stress: Any) -> np.ndarray:
+    """(3, 3) from a matrix, nine numbers, or ASE's Voigt order xx yy zz yz xz xy."""
+    value = np.asarray(stress, dtype=np.float64)
+    return value.reshape(3, 3) if value.size == 9 else value[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
+
+
+def existing(path: str | Path, what: str) -> Path:
+    """The path, if there is something.
+
+    Raises:
+        DataError: there is not.
+    """
+    found = Path(path)
+    if not found.exists():
+        raise DataError(f"there is no {what} at {found}")
+    return found
+
+
+def needed(module: str, package: str | None = None) -> Any:
+    """An optional module, imported where it is first needed.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = package or module.split(".")[0]
+        raise DataError(f"{name} is needed to read this file ({error}): pip install 'equiscope[data]'") from error
+
+
+def check_shapes(block: Block, where: str) -> Block:
+    """The block unchanged.
+
+    Raises:
+        DataError: arrays whose shapes do not fit each other, or numbers that are no elements.
+    """
+    frames, atoms = len(block.positions), len(block.numbers)
+    wanted = {"positions": (atoms, 3), "energy": (), "forces": (atoms, 3), "stress": (3, 3), "cell": (3, 3)}
+    for name, shape in wanted.items():
+        value = getattr(block, name)
+        if value is not None and value.shape != (frames, *shape):
+            raise DataError(f"{where}: {name} has shape {value.shape}, expected {(frames, *shape)}")
+    if atoms == 0 or block.numbers.min() < 1 or block.numbers.max() >= len(SYMBOLS):
+        raise DataError(f"{where}: atomic numbers must be 1 … {len(SYMBOLS) - 1}, got {block.numbers[:8].tolist()}")
+    return block

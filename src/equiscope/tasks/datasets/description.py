@@ -1,0 +1,153 @@
+"""What a data set is, from one pass over its frames: units, counts, rejections, labels, orientation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from equiscope.tasks.datasets.blocks import SYMBOLS, Block
+from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
+
+
+@dataclass(frozen=True)
+class Description:
+    """Facts about the frames that were taken.
+
+    Attributes:
+        frames: how many; groups: of how many molecules, materials or pieces of a trajectory.
+        atoms: fewest and most atoms of a frame.
+        elements: symbol → frames that hold it.
+        labels: label → frames that have it (energy, forces, stress), and ``cell`` for periodic frames.
+        force_rms: eV/Å, root mean square of the force components; force_max: eV/Å, largest force on an atom.
+        energy_per_atom: eV, smallest and largest.
+        net_force: eV/Å, largest |Σ forces| / atoms of a frame: 0 for a molecule on its own.
+        charges: total charge → frames, where the source says it.
+        orientation: None if no frame has a longest axis.
+        units: of the file, and how they are known.
+        rejected: reason → frames (or groups, files) left out.
+    """
+
+    frames: int
+    groups: int
+    atoms: tuple[int, int]
+    elements: Mapping[str, int]
+    labels: Mapping[str, int]
+    force_rms: float | None
+    force_max: float | None
+    energy_per_atom: tuple[float, float] | None
+    net_force: float | None
+    charges: Mapping[int, int]
+    orientation: Orientation | None
+    units: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> list[str]:
+        fewest, most = self.atoms
+        lines = [
+            f"{self.frames:,} frames of {self.groups:,} groups, {fewest} to {most} atoms",
+            "elements (frames): " + ", ".join(f"{name} {count:,}" for name, count in self.elements.items()),
+            "labels (frames): " + (", ".join(f"{name} {count:,}" for name, count in self.labels.items()) or "none"),
+        ]
+        if self.energy_per_atom:
+            low, high = self.energy_per_atom
+            lines.append(f"energy per atom {low:.6g} to {high:.6g} eV")
+        if self.force_rms is not None:
+            lines.append(
+                f"forces: rms {self.force_rms:.4g} eV/Å, largest {self.force_max:.4g} eV/Å, "
+                f"largest net force per atom {self.net_force:.2g} eV/Å"
+            )
+        if self.charges:
+            lines.append("total charge (frames): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()))
+        lines.append(str(self.orientation) if self.orientation else "orientation tensor: no frame has a longest axis")
+        known = self.units.get("known from")
+        stated = ", ".join(f"{name} {unit}" for name, unit in self.units.items() if name != "known from")
+        lines.append(f"units of the file: {stated or 'none'}" + (f" ({known})" if known else ""))
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
+        lines.append(f"left out: {dropped or 'nothing'}")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for a record."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "orientation"}
+        for name in ("elements", "labels", "units", "rejected"):
+            plain[name] = dict(plain[name])
+        plain["atoms"] = list(self.atoms)
+        plain["energy_per_atom"] = list(self.energy_per_atom) if self.energy_per_atom else None
+        plain["charges"] = {str(charge): frames for charge, frames in self.charges.items()}
+        plain["orientation"] = self.orientation.to_dict() if self.orientation else None
+        return plain
+
+
+class Describer:
+    """Takes in blocks and gives a :class:`Description`; it keeps eight bytes for each group, nothing for a frame."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._groups: set[int] = set()
+        self._atoms = [2**31, 0]
+        self._elements: Counter[int] = Counter()
+        self._labels: Counter[str] = Counter()
+        self._charges: Counter[int] = Counter()
+        self._energy = [math.inf, -math.inf]
+        self._squares, self._components, self._largest, self._net = 0.0, 0, 0.0, 0.0
+        self._orientation = OrientationSum()
+
+    def add(self, block: Block) -> None:
+        """Take in a block."""
+        frames, atoms = len(block), len(block.numbers)
+        self._frames += frames
+        self._groups.add(int.from_bytes(hashlib.blake2b(block.group.encode(), digest_size=8).digest(), "big"))
+        self._atoms = [min(self._atoms[0], atoms), max(self._atoms[1], atoms)]
+        for z in np.unique(block.numbers).tolist():
+            self._elements[z] += frames
+        for name in ("energy", "forces", "stress", "cell"):
+            if getattr(block, name) is not None:
+                self._labels[name] += frames
+        if block.charge is not None:
+            self._charges[block.charge] += frames
+        if block.energy is not None:
+            per_atom = block.energy / atoms
+            self._energy = [min(self._energy[0], float(per_atom.min())), max(self._energy[1], float(per_atom.max()))]
+        if block.forces is not None:
+            self._squares += float(np.square(block.forces).sum())
+            self._components += block.forces.size
+            self._largest = max(self._largest, float(np.linalg.norm(block.forces, axis=-1).max()))
+            self._net = max(self._net, float(np.linalg.norm(block.forces.sum(1), axis=-1).max()) / atoms)
+        self._orientation.add(torch.from_numpy(block.positions))
+
+    def result(self, units: Mapping[str, str], rejected: Mapping[str, int]) -> Description:
+        """Of all blocks so far."""
+        forces = self._components > 0
+        return Description(
+            frames=self._frames,
+            groups=len(self._groups),
+            atoms=(self._atoms[0], self._atoms[1]) if self._frames else (0, 0),
+            elements={SYMBOLS[z]: count for z, count in sorted(self._elements.items())},
+            labels=dict(self._labels),
+            force_rms=math.sqrt(self._squares / self._components) if forces else None,
+            force_max=self._largest if forces else None,
+            energy_per_atom=(self._energy[0], self._energy[1]) if "energy" in self._labels else None,
+            net_force=self._net if forces else None,
+            charges=dict(sorted(self._charges.items())),
+            orientation=self._orientation.result(),
+            units=dict(units),
+            rejected=dict(sorted(rejected.items(), key=lambda item: -item[1])),
+        )
+
+
+def describe(blocks: Iterable[Block], units: Mapping[str, str], rejected: Mapping[str, int]) -> Description:
+    """The description of a stream; ``rejected`` is read after the last block."""
+    describer = Describer()
+    for block in blocks:
+        describer.add(block)
+    return describer.result(units, rejected)

@@ -1,0 +1,116 @@
+"""GEOM's msgpack stream and pickles, and MiDi's split: conformers, total energies, nothing executed."""
+
+import json
+import os
+import pickle
+
+import msgpack
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from equiscope.errors import DataError, InputError
+from equiscope.tasks.datasets.geom import GeomCrude, GeomFolder, Midi
+from tests.tasks.datasets import layouts
+
+SMILES = ["CCO", "CC(=O)[O-]"]
+
+
+def mol(smiles, seed):
+    made = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(made, randomSeed=seed)
+    return made
+
+
+def conformers(smiles):
+    return [
+        {"geom_id": k, "set": 1, "degeneracy": 1, "totalenergy": -10.0 - k, "relativeenergy": 0.1 * k,
+         "boltzmannweight": 0.5, "conformerweights": [0.5], "rd_mol": mol(smiles, k)}
+        for k in range(2)
+    ]  # fmt: skip
+
+
+def rows(made):
+    numbers = [[atom.GetAtomicNum()] for atom in made.GetAtoms()]
+    return np.hstack([numbers, made.GetConformer().GetPositions()]).tolist()
+
+
+def check(blocks):
+    assert [b.group for b in blocks] == [s for s in SMILES for _ in range(2)]
+    assert [b.charge for b in blocks] == [0, 0, -1, -1]
+    for block, (smiles, k) in zip(blocks, ((s, k) for s in SMILES for k in range(2)), strict=True):
+        made = mol(smiles, k)
+        assert block.numbers.tolist() == [a.GetAtomicNum() for a in made.GetAtoms()]
+        np.testing.assert_allclose(block.positions[0], made.GetConformer().GetPositions(), atol=1e-4)
+        if block.energy is not None:
+            assert block.energy[0] == pytest.approx((-10.0 - k) * layouts.HARTREE)
+
+
+def test_crude(tmp_path):
+    with (tmp_path / "drugs_crude.msgpack").open("wb") as file:
+        for smiles in SMILES:
+            found = [{**c, "xyz": rows(c["rd_mol"]), "rd_mol": None} for c in conformers(smiles)]
+            file.write(msgpack.packb({smiles: {"conformers": found, "charge": -smiles.count("-")}}))
+        file.write(msgpack.packb({"C": {"conformers": [{"xyz": [[1, 2]]}]}}))
+    blocks, rejected = layouts.read(GeomCrude(tmp_path / "drugs_crude.msgpack"))
+    check(blocks)
+    assert rejected == {"conformer that cannot be read": 1}
+
+
+def folder(path):
+    (path / "drugs").mkdir()
+    summary = {}
+    for i, smiles in enumerate(SMILES):
+        (path / "drugs" / f"{i}.pickle").write_bytes(pickle.dumps({"conformers": conformers(smiles)}))
+        summary[smiles] = {"pickle_path": f"drugs/{i}.pickle", "charge": -smiles.count("-")}
+    summary["N"] = {"charge": 0}
+    summary["O"] = {"pickle_path": "drugs/9.pickle"}
+    summary["S"] = {"pickle_path": "../../outside.pickle"}
+    (path / "summary_drugs.json").write_text(json.dumps(summary))
+    return path / "summary_drugs.json"
+
+
+def test_folder(tmp_path):
+    blocks, rejected = layouts.read(GeomFolder(folder(tmp_path)))
+    check(blocks)
+    assert rejected == {
+        "molecule without pickle_path": 1,
+        "pickle that is missing": 1,
+        "pickle_path outside the folder": 1,
+    }
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_attacks_in_a_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = folder(tmp_path)
+    (tmp_path / "drugs" / "1.pickle").write_bytes(pickle.dumps({"conformers": [{"rd_mol": Attack()}]}))
+    with pytest.raises(DataError, match="refused"):
+        layouts.read(GeomFolder(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_midi(tmp_path):
+    entries = [(smiles, [mol(smiles, k) for k in range(4)]) for smiles in SMILES]
+    (tmp_path / "val_data.pickle").write_bytes(pickle.dumps([*entries, ("C", [Chem.MolFromSmiles("C")]), 3]))
+    blocks, rejected = layouts.read(Midi(tmp_path / "val_data.pickle", conformers=2))
+    check(blocks)
+    assert rejected == {"molecule without conformer": 1, "entry that is not (SMILES, molecules)": 1}
+    with pytest.raises(InputError, match="conformers"):
+        Midi("x", conformers=0)
+    (tmp_path / "dict.pickle").write_bytes(pickle.dumps({}))
+    with pytest.raises(DataError, match="no list of"):
+        layouts.read(Midi(tmp_path / "dict.pickle"))
+
+
+def test_refusals(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xc1\xc1")
+    with pytest.raises(DataError, match="msgpack"):
+        layouts.read(GeomCrude(tmp_path / "a"))
+    with pytest.raises(DataError, match="no JSON"):
+        layouts.read(GeomFolder(tmp_path / "a"))

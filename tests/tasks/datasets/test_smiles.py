@@ -1,0 +1,45 @@
+"""SMILES files and MOSES' CSV, streamed and sampled."""
+
+import gzip
+
+import pytest
+
+from equiscope.errors import DataError
+from equiscope.tasks.datasets.smiles import describe, lines
+from equiscope.tasks.datasets.stream import Sample
+
+MOSES = "SMILES,SPLIT\nCCO,train\nc1ccccc1,test\nC[N+](C)(C)C,train\nnonsense,train\n"
+
+
+def test_lines(tmp_path):
+    (tmp_path / "train.csv.gz").write_bytes(gzip.compress(MOSES.encode()))
+    assert list(lines(tmp_path / "train.csv.gz")) == [(1, "CCO"), (2, "c1ccccc1"), (3, "C[N+](C)(C)C"), (4, "nonsense")]
+    (tmp_path / "a.csv").write_text("id,smiles\n1,CCO\n")
+    assert list(lines(tmp_path / "a.csv")) == [(1, "CCO")]
+    (tmp_path / "a.smi").write_text("CCO ethanol\n\nC methane\n")
+    assert list(lines(tmp_path / "a.smi")) == [(0, "CCO"), (2, "C")]
+
+
+def test_description(tmp_path):
+    (tmp_path / "train.csv").write_text(MOSES)
+    found = describe(tmp_path / "train.csv", Sample())
+    assert (found.molecules, found.atoms) == (3, (9, 17))
+    assert found.elements == {"C": 3, "H": 3, "O": 1, "N": 1}
+    assert found.charges == {0: 2, 1: 1}
+    assert found.rejected == {"SMILES that RDKit cannot read": 1}
+    assert "no geometry" in str(found)
+    assert describe(tmp_path / "train.csv", Sample(2)).to_dict()["molecules"] <= 2
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(DataError, match="there is no SMILES file"):
+        list(lines(tmp_path / "none.smi"))
+    (tmp_path / "a.csv").write_text("name\nCCO\n")
+    with pytest.raises(DataError, match="one must be called SMILES"):
+        list(lines(tmp_path / "a.csv"))
+    (tmp_path / "a.smi.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="no text"):
+        list(lines(tmp_path / "a.smi.gz"))
+    (tmp_path / "b.smi").write_text("nonsense\n")
+    with pytest.raises(DataError, match="no molecule that RDKit can read"):
+        describe(tmp_path / "b.smi", Sample())
