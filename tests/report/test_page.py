@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from unittest import mock
 
 import pytest
 
@@ -43,7 +44,8 @@ class Elements(HTMLParser):
 
 def write(folder, records):
     folder.mkdir(parents=True, exist_ok=True)
-    with Records(folder / "records.jsonl") as file:
+    # Durability is tested elsewhere; here it would take seconds.
+    with mock.patch("os.fsync"), Records(folder / "records.jsonl") as file:
         for record in records:
             fields = dict(record)
             file.append(fields.pop("kind"), **fields)

@@ -55,7 +55,14 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     told = history(entries)
     pictures = figures.save(told, folder / "figures")
     analysed = _analyses(entries, folder)
-    environment = jinja2.Environment(
+    template = page_environment().get_template("report.html.j2")
+    content = _content(told, pictures, [*remarks, *told.remarks], folder.name)
+    return template.render(**content, analyses=analysed)
+
+
+def page_environment() -> jinja2.Environment:
+    """Jinja as every page uses it: escaped, missing values are errors, numbers stay with their units."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
@@ -63,9 +70,6 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
         undefined=jinja2.StrictUndefined,
         finalize=_unbroken,
     )
-    template = environment.get_template("report.html.j2")
-    content = _content(told, pictures, [*remarks, *told.remarks], folder.name)
-    return template.render(**content, analyses=analysed)
 
 
 def _analyses(entries: list[Record], folder: Path) -> list[dict[str, Any]]:
@@ -85,7 +89,7 @@ def _analyses(entries: list[Record], folder: Path) -> list[dict[str, Any]]:
             "tables": section.tables,
             "caption": analysis_figures.CAPTIONS.get(section.name, ""),
             "chart": _json(figure) if figure is not None else None,
-            "image": _data_uri(images[name]) if name in images else None,
+            "image": data_uri(images[name]) if name in images else None,
         })  # fmt: skip
     return made
 
@@ -121,7 +125,7 @@ def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], fo
         "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
         "charts": {name: _json(figure) if figure is not None else None for name, figure in charts.items()},
         "panels": [(f"panel-{i}", probe, _json(figure)) for i, (probe, figure) in enumerate(panels.items())],
-        "images": {"panels": None} | {name: _data_uri(path) for name, path in pictures.items()},
+        "images": {"panels": None} | {name: data_uri(path) for name, path in pictures.items()},
         "probe": curve.probe if curve is not None else "",
         "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
         "comparison": tables.comparison(told, found) if reference else [],
@@ -182,5 +186,6 @@ def _json(figure: go.Figure) -> Markup:
     return Markup(json.dumps(json.loads(figure.to_json()), separators=(",", ":")).replace("</", "<\\/"))
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(path: Path) -> str:
+    """A PNG file as the address of an image within the page."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
