@@ -17,6 +17,7 @@ from equiscope import (
     commands_measure,
     commands_report,
     commands_sample,
+    commands_study,
 )
 from equiscope.commands_common import BOLD, FILES, RED, SETTINGS, YELLOW, add_command, completed_by, paint
 from equiscope.errors import EquiscopeError
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         _add_demo,
         _add_train,
         _add_data,
+        commands_study.add_parser,
         commands_report.add_parser,
         commands_analyse.add_parser,
         commands_measure.add_parser,

@@ -55,6 +55,21 @@ def known_settings() -> list[str]:
     return sorted(name for name in names if name not in ("model.name", "loss.name", "optimizer.name", "logger.name"))
 
 
+def study_definition(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The study of that name in ``conf/study``, changed by ``study.key=value`` overrides.
+
+    Raises:
+        InputError: in one line, for an unknown study or key.
+    """
+    try:
+        study = _compose([f"+study={name}", *overrides]).get("study")
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error, [])) from error
+    if not isinstance(study, dict):
+        raise InputError(f"conf/study/{name}.yaml describes no study")
+    return study
+
+
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with initialize_config_module(config_module=CONF, version_base="1.3"):

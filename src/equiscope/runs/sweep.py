@@ -1,0 +1,98 @@
+"""The Hydra application behind studies: a multirun over ``point`` in which each job is one training run.
+
+    python -m equiscope.runs.sweep --multirun +study=model_size task=forcefield +point=0,1,2
+
+With ``hydra/launcher=submitit_slurm`` the jobs go to a SLURM cluster, with ``hydra/launcher=ray`` to a Ray cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from equiscope.errors import EquiscopeError, InputError
+from equiscope.records import write_atomically
+from equiscope.runs.study import Member, members, study_folder
+from equiscope.runs.train import train
+
+# Keys of the multirun itself; everything else on its command line is for the training runs.
+_OWN = ("study", "point", "hydra")
+
+
+def training_overrides(arguments: Sequence[str]) -> list[str]:
+    """The overrides meant for the runs: without those of the study, the point and Hydra."""
+    return [text for text in arguments if _root(text) not in _OWN and _root(text) != "task"]
+
+
+def _root(override: str) -> str:
+    """The first part of an override's key: ``hydra`` of ``++hydra.launcher.n_jobs=2`` or ``hydra/launcher=ray``."""
+    return override.lstrip("+~").partition("=")[0].replace("/", ".").partition(".")[0].partition("@")[0]
+
+
+def run_point(config: DictConfig) -> Path:
+    """Train the run of one point; a failure is an answer, so that the other points go on.
+
+    Returns:
+        The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"`` or ``"failed"``) and the
+        ``reason`` of a failure.
+    """
+    study = OmegaConf.to_container(config.study, resolve=True)
+    user = training_overrides(list(HydraConfig.get().overrides.task))
+    assert isinstance(study, dict)
+    chosen = members(study, str(config.task), user)[int(config.point)]
+    path = answer_path(chosen, str(study["name"]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reason = _failure(chosen)
+    answer = {"status": "failed" if reason else "finished", "reason": reason}
+    write_atomically(path, json.dumps(answer).encode())
+    return path
+
+
+def answer_path(member: Member, study: str) -> Path:
+    """Where the job of a run leaves its answer."""
+    folder = study_folder(member.config["root"], str(member.config["task"]), study)
+    return folder / "answers" / f"{member.name}.json"
+
+
+def _failure(member: Member) -> str:
+    """Train the run; the reason in one line if that failed, else nothing."""
+    try:
+        train(member.config, show_progress=False)
+    except EquiscopeError as error:
+        return " ".join(str(error).split())
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
+        return " ".join(text.split())
+    return ""
+
+
+@hydra.main(config_path="pkg://equiscope.conf", config_name="config", version_base="1.3")
+def application(config: DictConfig) -> Any:
+    """One job of the multirun."""
+    if "study" not in config or "point" not in config:
+        raise InputError("give +study=NAME and +point=NUMBER, see equiscope study --help")
+    return str(run_point(config))
+
+
+def multirun(arguments: Sequence[str]) -> None:
+    """Run the application as Hydra's command line would; blocks until the launcher has done every job."""
+    before = sys.argv
+    sys.argv = [before[0] if before else "equiscope", "--multirun", *arguments]
+    try:
+        application()
+    finally:
+        sys.argv = before
+
+
+if __name__ == "__main__":
+    application()
