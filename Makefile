@@ -65,3 +65,8 @@ pretrained:
 	.venv-voxels/bin/pip install --quiet --no-deps -r examples/pretrained/voxels.txt
 	.venv-voxels/bin/pip install --quiet 'numpy<2' rdkit pytest pandas pytorch-ignite scikit-learn matplotlib -e .
 	OMP_NUM_THREADS=1 .venv-voxels/bin/python examples/pretrained/voxel_network.py benchmarks/results/pretrained_voxels.md
+
+.PHONY: faults
+# Kills, a full disk, flipped bits and cut files at full count (minutes); the table goes to benchmarks/results.
+faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.run

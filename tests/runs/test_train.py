@@ -14,6 +14,7 @@ from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
 from equiscope.runs.folder import RunFolder
 from tests.runs import toy
+from tests.runs.ends import assert_same_end, timeless
 
 
 def _train(root, **changes):
@@ -24,33 +25,6 @@ def _train(root, **changes):
 def whole(tmp_path_factory):
     """A run that nobody disturbed."""
     return _train(tmp_path_factory.mktemp("whole"))
-
-
-def _timeless(folder, kinds=("train", "measure")):
-    times = ("n", "sha", "seconds")
-    return [
-        {k: v for k, v in record.items() if k not in times}
-        for record in records.read(folder.records)
-        if record["kind"] in kinds
-    ]
-
-
-def _same_bits(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b) and a.dtype == b.dtype
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same_bits(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same_bits, a, b))
-    return a == b
-
-
-def _assert_same_end(folder, whole):
-    mine, theirs = load(folder.checkpoint), load(whole.checkpoint)
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
-        assert _same_bits(mine[part], theirs[part]), part
-    order = lambda record: (record["kind"], record["step"], record.get("part", ""))  # noqa: E731
-    assert sorted(_timeless(folder), key=order) == sorted(_timeless(whole), key=order)
 
 
 def _die_in_child(root, event=None, after=None):
@@ -98,27 +72,27 @@ def test_a_finished_run_is_left_alone(whole):
 @pytest.mark.parametrize("event", [1, 6, 15, 26, 33, 41, 44, 47, 60, 70, 78, 82])
 def test_killed_at_a_write_and_resumed(tmp_path, whole, event):
     assert _die_in_child(tmp_path, event) == -signal.SIGKILL
-    _assert_same_end(_train(tmp_path), whole)
+    assert_same_end(_train(tmp_path), whole)
 
 
 def test_killed_again_and_again(tmp_path, whole):
     for event in (30, 30, 3, 12):
         assert _die_in_child(tmp_path, event) == -signal.SIGKILL
     folder = _train(tmp_path)
-    _assert_same_end(folder, whole)
+    assert_same_end(folder, whole)
     assert sum(r["kind"] == "resume" for r in records.read(folder.records)) >= 3
 
 
 @pytest.mark.parametrize("after", [0.08, 0.17, 0.23])
 def test_killed_at_any_time_and_resumed(tmp_path, whole, after):
     _die_in_child(tmp_path, after=after)
-    _assert_same_end(_train(tmp_path), whole)
+    assert_same_end(_train(tmp_path), whole)
 
 
 def test_the_comparison_can_fail(tmp_path, whole):
     other = _train(tmp_path, seed=1)
     with pytest.raises(AssertionError):
-        _assert_same_end(other, whole)
+        assert_same_end(other, whole)
 
 
 def _interrupted(tmp_path):
@@ -134,7 +108,7 @@ def test_torn_record_is_reported_and_replayed(tmp_path, whole):
         file.write(b'{"n": 99, "kind": "tra')
     with pytest.warns(UserWarning, match="torn"):
         _train(tmp_path)
-    _assert_same_end(folder, whole)
+    assert_same_end(folder, whole)
     resumed = [r for r in records.read(folder.records) if r["kind"] == "resume"]
     assert [r["torn_bytes"] for r in resumed] == [22]
 

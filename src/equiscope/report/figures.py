@@ -116,7 +116,7 @@ def losses_figure(history: RunHistory) -> Figure | None:
                   label="at or under the end of the axis (zero or negative estimate)", clip_on=False)
     axes.set(yscale="log", xlabel="training step", ylabel=f"loss ({_loss_name(history)})")
     axes.set_ylim(bottom=low)
-    _step_ticks(axes, axis)
+    step_ticks(axes, axis)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
@@ -136,7 +136,7 @@ def skill_figure(history: RunHistory) -> Figure | None:
         lower.plot(x, np.where(positive, curve.relative, np.nan), "-o", color=style.EQUIVARIANCE, ms=4)
         lower.set_yscale("log")
     lower.set(xlabel="training step", ylabel="equivariance error\n/ mean |output|²")
-    _step_ticks(lower, axis)
+    step_ticks(lower, axis)
     return figure
 
 
@@ -212,7 +212,7 @@ def _draw_percent(
     axes.yaxis.set_major_locator(FixedLocator(style.decade_ticks(low, high)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.percent_label(value)))
-    _step_ticks(axes, axis)
+    step_ticks(axes, axis)
 
 
 def _draw_final(axes: Axes, final: Mapping | None, axis: style.StepAxis, floor: float, size: float) -> None:
@@ -244,7 +244,7 @@ def _draw_r2(axes: Axes, curve: Curve, axis: style.StepAxis, final: Mapping | No
     bottom = -0.55 if (curve.r2 < -0.1).any() else -0.12
     axes.set(ylim=(bottom, 1.05), ylabel="R²")
     axes.yaxis.set_major_locator(FixedLocator([-0.5, 0, 0.5, 1] if bottom < -0.2 else [0, 0.5, 1]))
-    _step_ticks(axes, axis)
+    step_ticks(axes, axis)
 
 
 def _mark(
@@ -263,7 +263,7 @@ def _shade(axes: Axes, axis: style.StepAxis, span: tuple[float, float] | None) -
                      label=f"before the model has skill (R² < {SKILL:g})")
 
 
-def _step_ticks(axes: Axes, axis: style.StepAxis) -> None:
+def step_ticks(axes: Axes, axis: style.StepAxis) -> None:
     axes.set_xscale("log")
     axes.set_xlim(axis.low, axis.high)
     axes.xaxis.set_major_locator(FixedLocator(axis.ticks))

@@ -21,6 +21,7 @@ from equiscope.errors import IntegrityError, RunError
 from equiscope.records import sync_folder, write_atomically
 
 _BLOCK = 1 << 20
+_HEX = set("0123456789abcdef")
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -114,16 +115,24 @@ def _beside(path: Path) -> Path:
 
 
 def _list(path: Path, hashes: list[str]) -> None:
-    write_atomically(_beside(path), "".join(f"{h}  {path.name}\n" for h in hashes).encode())
+    write_atomically(_beside(path), _list_text(path, hashes))
+
+
+def _list_text(path: Path, hashes: list[str]) -> bytes:
+    return "".join(f"{h}  {path.name}\n" for h in hashes).encode()
 
 
 def _listed(path: Path) -> list[str]:
     beside = _beside(path)
     try:
-        lines = beside.read_bytes().decode("ascii", errors="replace").splitlines()
+        content = beside.read_bytes()
     except FileNotFoundError:
         raise IntegrityError(f"{beside} is missing, so {path.name} cannot be verified: restore it") from None
+    lines = content.decode("ascii", errors="replace").splitlines()
     hashes = [line.split()[0] for line in lines if line.split()]
-    if not hashes or any(len(h) != 64 or set(h) - set("0123456789abcdef") for h in hashes):
-        raise IntegrityError(f"{beside} is damaged: it holds no SHA-256; restore it from a copy")
+    # Byte for byte what was written, so that a flip anywhere in it is seen.
+    if not hashes or content != _list_text(path, hashes) or any(len(h) != 64 or set(h) - _HEX for h in hashes):
+        raise IntegrityError(
+            f"{beside} is damaged: it does not hold the SHA-256 of {path.name} as it was written; restore it from a copy"
+        )
     return hashes

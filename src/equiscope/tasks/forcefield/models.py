@@ -11,11 +11,14 @@ from equiscope.errors import InputError
 from equiscope.tasks.forcefield import sizes
 from equiscope.tasks.forcefield.edge_transformer import EdgeTransformer
 from equiscope.tasks.forcefield.escaip import Escaip
+from equiscope.tasks.forcefield.nequip_field import NequipField
 
 MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
     "edge_transformer": (EdgeTransformer, sizes.EDGE_TRANSFORMER, {}),
     "escaip": (Escaip, sizes.ESCAIP, {"tied": False}),
     "escaip_tied": (Escaip, sizes.ESCAIP, {"tied": True}),
+    "nequip": (NequipField, sizes.NEQUIP, {"forces": "gradient"}),
+    "nequip_direct": (NequipField, sizes.NEQUIP_DIRECT, {"forces": "direct"}),
 }
 """Name → (class, sizes, settings that the name stands for)."""
 
@@ -24,8 +27,9 @@ def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
     """A freshly initialised model (weights from torch's global generator, in the default dtype and device).
 
     Args:
-        name: ``edge_transformer``, ``escaip`` or ``escaip_tied`` (the exactly equivariant twin of ``escaip``).
-        size: ``nano``, ``1M``, ``4M`` or ``6M``.
+        name: ``edge_transformer``, ``escaip``, ``escaip_tied`` (the exactly equivariant twin of ``escaip``), ``nequip`` or
+            ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``).
+        size: ``nano``, ``1M``, ``4M`` or ``6M`` (``nequip``: ``nano`` or ``1M``).
         overrides: fields of the model's configuration, for example ``cutoff=6.0`` or ``layers=4``.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from equiscope.tasks.forcefield.edge_transformer import EdgeTransformerConfig
 from equiscope.tasks.forcefield.escaip import EscaipConfig
+from equiscope.tasks.forcefield.nequip_field import NequipConfig
 
 EDGE_TRANSFORMER = {
     "nano": EdgeTransformerConfig(width=40, layers=3, heads=4, feedforward=104, radial=24),
@@ -17,4 +18,14 @@ ESCAIP = {
     "1M": EscaipConfig(width=112, layers=4, heads=8, radial=48, degree=6),
     "4M": EscaipConfig(width=184, layers=6, heads=8, radial=64, degree=9),
     "6M": EscaipConfig(width=224, layers=6, heads=8, radial=64, degree=9),
+}
+
+NEQUIP = {
+    "nano": NequipConfig(layers=3, features=22, radial_width=32),
+    "1M": NequipConfig(layers=4, features=51, radial_width=64),
+}
+
+NEQUIP_DIRECT = {
+    "nano": NequipConfig(layers=3, features=19, radial_width=32),
+    "1M": NequipConfig(layers=4, features=46, radial_width=64),
 }

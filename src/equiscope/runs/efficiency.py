@@ -1,0 +1,170 @@
+"""What a model costs: FLOPs, seconds and memory of a training step, and the throughput of inference.
+
+Seconds of several models are taken in turn, A B C A B C …, in one process, so that a machine whose speed drifts treats
+all alike; memory is that of a process of its own. FLOPs are counted with the formulas of ``torch.utils.flop_counter``: matrix
+products, convolutions and attention, forward and backward, no elementwise work.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from equiscope import tasks
+from equiscope.errors import RunError
+from equiscope.runs.module import build_optimizer
+
+_KIB_PER_MIB = 1024
+
+
+@dataclass
+class Bench:
+    """One model with its task, ready to be timed."""
+
+    model: nn.Module
+    task: Any
+    batch: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    samples: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], device: torch.device | None = None) -> Bench:
+        """The model of a configuration at its initial weights, on a training batch of its own task."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        task = tasks.build(config)
+        task.prepare(progress=False)
+        model = task.build_model().to(device)
+        batch = {name: value.to(device) for name, value in task.training_batch(0).items()}
+        optimizer = build_optimizer(model.parameters(), dict(config["optimizer"]))
+        return cls(model, task, batch, optimizer, int(config["batch_size"]))
+
+    def train_step(self) -> None:
+        """Forward, backward and the optimiser's step, as in training."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.training_loss(self.model, self.batch)["loss"].backward()
+        self.optimizer.step()
+
+    def infer(self) -> None:
+        """The model's answer to the batch, with gradients only where it needs them for its forces."""
+        try:
+            with torch.no_grad():
+                self.model(self.batch)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            self.model({**self.batch, "pos": self.batch["pos"].detach().requires_grad_()})
+
+    def flops(self) -> int:
+        """Floating-point operations of one training step (two for a multiply-add)."""
+        self.train_step()
+        with FlopCount() as count:
+            self.train_step()
+        return count.total
+
+
+class FlopCount(TorchDispatchMode):
+    """Counts the FLOPs of everything run inside its ``with``.
+
+    torch's own ``FlopCounterMode`` also follows modules, by hooks that fail where a model calls ``autograd.grad`` itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=out))
+        return out
+
+
+def seconds(benches: Sequence[Any], what: str, rounds: int, warmup: int = 2) -> np.ndarray:
+    """Seconds of one call of ``what`` (``"train_step"`` or ``"infer"``), (rounds, models), the models in turn.
+
+    On a GPU the clock is read after the device has finished.
+    """
+    for bench in benches:
+        for _ in range(warmup):
+            getattr(bench, what)()
+    taken = np.empty((rounds, len(benches)))
+    for turn in range(rounds):
+        for place, bench in enumerate(benches):
+            _synchronize()
+            begun = time.perf_counter()
+            getattr(bench, what)()
+            _synchronize()
+            taken[turn, place] = time.perf_counter() - begun
+    return taken
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_memory(config: Mapping[str, Any]) -> float:
+    """MiB that training steps add at their peak to what a process holds once model and data are loaded.
+
+    Raises:
+        RunError: if the process that measures it fails.
+    """
+    command = [sys.executable, "-m", "equiscope.runs.efficiency"]
+    answer = subprocess.run(command, input=json.dumps(dict(config)), capture_output=True, text=True)
+    if answer.returncode:
+        raise RunError(f"the memory of {config.get('model')} cannot be measured: {answer.stderr.strip()[-300:]}")
+    return float(answer.stdout.strip().splitlines()[-1])
+
+
+def _own_peak(config: Mapping[str, Any]) -> float:
+    torch.set_num_threads(int(config.get("threads") or 1))
+    bench = Bench.of(config)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        for _ in range(3):
+            bench.train_step()
+        return float(torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        bench.train_step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / _KIB_PER_MIB
+
+
+def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[str, dict[str, Any]]:
+    """Name -> FLOPs and seconds of a training step, its samples, peak memory, seconds of inference on the same batch.
+
+    ``step_seconds`` and ``infer_seconds`` are lists, one entry a round; entry i of every model was taken in round i, so
+    ratios pair by pair are those of the same moment.
+    """
+    benches = {name: Bench.of(config) for name, config in configs.items()}
+    steps = seconds(list(benches.values()), "train_step", rounds)
+    answers = seconds(list(benches.values()), "infer", rounds)
+    return {
+        name: {
+            "parameters": sum(p.numel() for p in bench.model.parameters()),
+            "samples": bench.samples,
+            "flops": bench.flops(),
+            "step_seconds": steps[:, place].tolist(),
+            "infer_seconds": answers[:, place].tolist(),
+            "peak_mib": peak_memory(configs[name]),
+        }
+        for place, (name, bench) in enumerate(benches.items())
+    }
+
+
+if __name__ == "__main__":
+    print(_own_peak(json.load(sys.stdin)))

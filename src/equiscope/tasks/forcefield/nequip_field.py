@@ -1,0 +1,183 @@
+"""NequIP as its authors ship it (the ``nequip`` package), as a force field on our padded batches: the equivariant peer.
+
+Batzner et al., "E(3)-equivariant graph neural networks for data-efficient and accurate interatomic potentials", Nature
+Communications 13, 2453 (2022). Needs the extra ``peers``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+from equiscope.tasks.forcefield import neighbours
+from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+
+FORCES = ("gradient", "direct")
+
+
+@dataclass(frozen=True)
+class NequipConfig:
+    """Sizes of a :class:`NequipField`; lengths in Å.
+
+    Attributes:
+        features: multiplicity of every irrep; lmax: highest degree of features and spherical harmonics.
+        neighbours: average number of neighbours by which sums over edges are normalised.
+        forces: ``"gradient"``, −dE/dx as published, or ``"direct"``, an equivariant vector read from the last layer.
+    """
+
+    layers: int = 3
+    features: int = 16
+    lmax: int = 1
+    radial_width: int = 32
+    bessels: int = 8
+    cutoff: float = 5.0
+    neighbours: float = 11.0
+    forces: str = "gradient"
+    elements: tuple[int, ...] = field(default=ORGANIC)
+
+    def __post_init__(self) -> None:
+        if self.forces not in FORCES:
+            raise InputError(f"forces must be one of {', '.join(FORCES)}, got {self.forces!r}")
+        if self.lmax < 1:
+            raise InputError(f"lmax must be at least 1 for vectors to exist, got {self.lmax}")
+
+
+class NequipField(nn.Module):
+    """Energy (B,) in eV and forces (B, N, 3) in eV/Å of a batch with ``pos``, ``species`` and ``mask``.
+
+    Symmetric under O(3), translations and permutations by construction. Gradient forces need grad mode.
+
+    Raises:
+        InputError: if the ``nequip`` package is not installed.
+    """
+
+    def __init__(self, config: NequipConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.species = SpeciesIndex(config.elements)
+        with _nequip_state():
+            self.net = _gradient_model(config) if config.forces == "gradient" else _direct_model(config)
+            self.read = _readout(config) if config.forces == "direct" else None
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        atoms = neighbours.flatten(batch)
+        found = neighbours.find(atoms, self.config.cutoff)
+        data = {
+            "pos": atoms.pos.double(),
+            "edge_index": torch.stack([found.centre, found.neighbour]),
+            "atom_types": self.species(atoms.species),
+            "batch": atoms.sample,
+            "num_atoms": torch.bincount(atoms.sample, minlength=atoms.shape[0]),
+        }
+        out = self.net(data)
+        dtype = batch["pos"].dtype
+        if self.config.forces == "gradient":
+            return {"energy": out["total_energy"][:, 0].to(dtype), "forces": atoms.pad(out["forces"].to(dtype))}
+        # The network's own dtype inside, the batch's outside.
+        energy, forces = self.read(out["node_features"]).split([1, 3], dim=1)
+        # e3nn's vectors are in the order x, y, z since its version 0.2.
+        return {"energy": atoms.sum_samples(energy)[:, 0].to(dtype), "forces": atoms.pad(forces.to(dtype))}
+
+
+@contextlib.contextmanager
+def _nequip_state() -> Iterator[None]:
+    """NequIP's global state while a model is built; the process's default dtype is left as it was."""
+    try:
+        from nequip.utils.global_state import global_state_initialized, set_global_state
+    except ImportError as error:
+        raise InputError("model=nequip needs the nequip package: pip install 'equiscope[peers]'") from error
+    before = torch.get_default_dtype()
+    try:
+        # On the CPU, also where a default device is set: e3nn draws constants that a meta device cannot give.
+        with warnings.catch_warnings(), torch.device("cpu"):
+            warnings.simplefilter("ignore")
+            if not global_state_initialized():
+                set_global_state()
+            torch.set_default_dtype(before)
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _names(config: NequipConfig) -> list[str]:
+    return [f"Z{number}" for number in config.elements]
+
+
+def _gradient_model(config: NequipConfig) -> nn.Module:
+    from nequip.model import NequIPGNNModel
+
+    made: nn.Module = NequIPGNNModel(
+        seed=int(torch.randint(2**31, ())),
+        model_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        r_max=config.cutoff,
+        type_names=_names(config),
+        num_layers=config.layers,
+        l_max=config.lmax,
+        parity=False,
+        num_features=config.features,
+        radial_mlp_width=config.radial_width,
+        num_bessels=config.bessels,
+        avg_num_neighbors=config.neighbours,
+        per_type_energy_scales=1.0,
+        per_type_energy_shifts=0.0,
+    )
+    return made
+
+
+def _hidden(config: NequipConfig) -> Any:
+    from e3nn import o3
+
+    return o3.Irreps([(config.features, (degree, (-1) ** degree)) for degree in range(config.lmax + 1)])
+
+
+def _readout(config: NequipConfig) -> nn.Module:
+    from e3nn import o3
+
+    return o3.Linear(_hidden(config), o3.Irreps("1x0e+1x1o"))
+
+
+def _direct_model(config: NequipConfig) -> nn.Module:
+    """The convolution layers of NequIP up to features of every degree, of its own building blocks."""
+    from e3nn import o3
+    from nequip.nn import ConvNetLayer, SequentialGraphNetwork
+    from nequip.nn.embedding import (
+        BesselEdgeLengthEncoding,
+        EdgeLengthNormalizer,
+        NodeTypeEmbed,
+        PolynomialCutoff,
+        SphericalHarmonicEdgeAttrs,
+    )
+
+    names = _names(config)
+    embed = NodeTypeEmbed(type_names=names, num_features=config.features)
+    harmonics = SphericalHarmonicEdgeAttrs(
+        irreps_edge_sh=repr(o3.Irreps.spherical_harmonics(config.lmax)), irreps_in=embed.irreps_out
+    )
+    lengths = EdgeLengthNormalizer(r_max=config.cutoff, type_names=names, irreps_in=harmonics.irreps_out)
+    bessel = BesselEdgeLengthEncoding(
+        num_bessels=config.bessels, cutoff=PolynomialCutoff(6), irreps_in=lengths.irreps_out
+    )
+    modules: dict[str, nn.Module] = {"embed": embed, "harmonics": harmonics, "lengths": lengths, "bessel": bessel}
+    irreps = bessel.irreps_out
+    for index in range(config.layers):
+        layer = ConvNetLayer(
+            irreps_in=irreps,
+            feature_irreps_hidden=repr(_hidden(config)),
+            convolution_kwargs={
+                "radial_mlp_depth": 1,
+                "radial_mlp_width": config.radial_width,
+                "use_sc": index != 0,
+                "is_first_layer": index == 0,
+                "avg_num_neighbors": config.neighbours,
+                "type_names": names,
+            },
+        )
+        modules[f"layer{index}"], irreps = layer, layer.irreps_out
+    return SequentialGraphNetwork(modules)

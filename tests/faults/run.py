@@ -1,0 +1,58 @@
+"""`make faults`: every fault at full count, a table of the counts on the screen and in benchmarks/results/faults.md."""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from equiscope.runs.config import configuration
+from tests.faults import faults
+
+REPORT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults.md"
+
+
+def force_field(root: Path) -> dict:
+    """A short force-field run on a small data set of its own: the real task, model, tracking and checkpoints."""
+    return configuration(
+        ["task=forcefield", "run=killed", f"root={root}", "threads=1", "data.frames=200", "data.track_frames=16",
+         "data.final_frames=32", f"data.path={root.parent / 'frames.npz'}", "trainer.max_steps=60", "track.points=6",
+         "trainer.checkpoint_every=15", "trainer.log_every=5", "batch_size=8"]
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--task-kills", type=int, default=12, help="of force-field runs")
+    parser.add_argument("--damages", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        tallies = [faults.kills(root / "kills", options.kills, options.seed)]
+        real = faults.kills(root / "field", options.task_kills, options.seed, force_field, longest=8.0)
+        real.name = "SIGKILL, force-field runs"
+        tallies += [real, faults.full_disk(root / "full"), *faults.damage(root / "damage", options.damages, options.seed)]
+        tallies += [faults.hostile_pickles(root / "pickles"), faults.two_processes(root / "two")]
+    text = table(tallies)
+    print(text)
+    for tally in tallies:
+        for loss in tally.lost:
+            print(f"LOST: {tally.name}: {loss}")
+    print(f"{time.perf_counter() - begun:.0f} s")
+    REPORT.write_text(f"# Faults\n\n`make faults`: nothing may be lost.\n\n{text}\n")
+    return 1 if any(tally.lost for tally in tallies) else 0
+
+
+def table(tallies) -> str:
+    rows = ["| fault | times | outcomes | lost or unseen |", "| --- | --- | --- | --- |"]
+    for tally in tallies:
+        outcomes = ", ".join(f"{name}: {count}" for name, count in tally.outcomes.items() if count)
+        rows.append(f"| {tally.name} | {tally.done} | {outcomes} | {len(tally.lost)} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
