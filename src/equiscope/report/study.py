@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from equiscope import records as record_files
 from equiscope.errors import InputError
 from equiscope.records import Record
-from equiscope.report import figures, style
+from equiscope.report import efficiency, figures, style
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, history, number
 from equiscope.report.page import TEMPLATES
+from equiscope.report.paper_studies import COLUMNS as PAPER_COLUMNS
 from equiscope.report.paper_studies import PAPER
 
 COLOURS = (style.OURS, style.LIMIT, style.SKILLED, style.PURPLE, "#E69F00", style.TWIRLED, style.GREY)
@@ -50,6 +51,7 @@ class Study:
 
     record: Record
     points: tuple[Point, ...]
+    profile: Record | None = None
 
     @property
     def name(self) -> str:
@@ -64,11 +66,13 @@ def load(folder: str | os.PathLike[str]) -> Study:
         IntegrityError: for damaged records, of the study or a run.
     """
     place = Path(folder)
-    told = [r for r in record_files.read(place / "records.jsonl") if r["kind"] == "study"]
+    book = record_files.read(place / "records.jsonl")
+    told = [r for r in book if r["kind"] == "study"]
     if not told:
         raise InputError(f"{place} holds no study: its records have none")
     names = dict.fromkeys(str(run["point"]) for run in told[-1]["runs"])
-    return Study(told[-1], tuple(_point(place, name, told[-1]["runs"]) for name in names))
+    profile = next((r for r in reversed(book) if r["kind"] == "profile"), None)
+    return Study(told[-1], tuple(_point(place, name, told[-1]["runs"]) for name in names), profile)
 
 
 def _point(place: Path, name: str, runs: Sequence[Record]) -> Point:
@@ -105,16 +109,38 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
                 "paper": PAPER.get(str(study.record["task"]), {}).get(study.name, ()),
                 "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
                 "band": _band_words(study),
+                "costs": _costs(study, folder),
             }
         )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    page = environment.get_template("study.html.j2").render(task=tasks.pop(), studies=parts, columns=COLUMNS)
+    page = environment.get_template("study.html.j2").render(
+        task=tasks.pop(), studies=parts, columns=COLUMNS, paper_columns=PAPER_COLUMNS
+    )
     target = Path(folders[0]).parent / f"{studies[0].record['task']}.html"
     record_files.write_atomically(target, page.encode())
     return target
+
+
+def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
+    """Costs and break-even of a study whose models were profiled."""
+    if study.profile is None:
+        return None
+    curves = {point.name: point.curves[0] for point in study.points if point.curves}
+    found = efficiency.contenders(curves, study.profile["costs"])
+    if not found:
+        return None
+    return {
+        "picture": _data_uri(efficiency.draw(found, folder / "costs.png")),
+        "columns": efficiency.COST_COLUMNS,
+        "rows": efficiency.cost_rows(found),
+        "even_columns": efficiency.EVEN_COLUMNS,
+        "even": efficiency.break_even(found, str(study.profile.get("against"))),
+        "machine": f"{study.profile['device']}, {study.profile['threads']} thread(s), load "
+        + ", ".join(f"{value:.1f}" for value in study.profile["load"]),
+    }
 
 
 def table(study: Study) -> list[tuple[str, ...]]:

@@ -8,15 +8,16 @@ products, convolutions and attention, forward and backward, no elementwise work.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,8 +26,6 @@ from torch.utils.flop_counter import flop_registry
 from equiscope import tasks
 from equiscope.errors import RunError
 from equiscope.runs.module import build_optimizer
-
-_KIB_PER_MIB = 1024
 
 
 @dataclass
@@ -132,16 +131,40 @@ def peak_memory(config: Mapping[str, Any]) -> float:
 def _own_peak(config: Mapping[str, Any]) -> float:
     torch.set_num_threads(int(config.get("threads") or 1))
     bench = Bench.of(config)
+    bench.optimizer.zero_grad(set_to_none=True)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         for _ in range(3):
             bench.train_step()
         return float(torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        bench.train_step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / _KIB_PER_MIB
+    with _ResidentPeak() as resident:
+        for _ in range(3):
+            bench.train_step()
+    return resident.added / 2**20
+
+
+class _ResidentPeak:
+    """The most bytes that this process's resident memory rose by inside the ``with``, looked at every millisecond."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.added = 0
+
+    def __enter__(self) -> _ResidentPeak:
+        self._before = self._process.memory_info().rss
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.001):
+            self.added = max(self.added, self._process.memory_info().rss - self._before)
 
 
 def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[str, dict[str, Any]]:

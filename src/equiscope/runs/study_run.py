@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from equiscope.errors import EquiscopeError, InputError, RunError
 from equiscope.records import Records
 from equiscope.runs.config import study_definition
+from equiscope.runs.efficiency import profile
 from equiscope.runs.study import Member, members, study_folder
 from equiscope.runs.sweep import answer_path, multirun, training_overrides
 from equiscope.runs.watch import Watch, state, table
@@ -66,6 +69,8 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
             broken = _launch([*[text for text in arguments if not _belongs_to(text, "hydra")], *launch])
     failed = {m.name: r for m in planned if (r := _reason(m, name, broken))}
     _record(folder, study, task, planned, failed)
+    if study.get("profile"):
+        _profile(folder, study, task, planned)
     if broken and len(failed) == len(planned):
         raise RunError(broken)
     return Outcome(folder, tuple(planned), failed)
@@ -131,6 +136,30 @@ def _record(
     with Records(folder / "records.jsonl") as records:
         told = {key: study.get(key) for key in ("name", "question", "axis")}
         records.append("study", task=task, **told, runs=runs)
+
+
+def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[Member]) -> None:
+    """What a step of each model costs, once a study: a model is timed at its first point, as all its points cost the same."""
+    configs: dict[str, Any] = {}
+    for member in planned:
+        configs.setdefault(str(member.config["model"]["name"]), dict(member.config))
+    with Records(folder / "records.jsonl") as records:
+        if records.find("profile", models=list(configs)) is None:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(int(planned[0].config.get("threads") or threads))
+            try:
+                found = profile(configs)
+            finally:
+                torch.set_num_threads(threads)
+            records.append(
+                "profile",
+                models=list(configs),
+                costs=found,
+                against=(study.get("against") or {}).get(task),
+                threads=planned[0].config.get("threads"),
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                load=os.getloadavg(),
+            )
 
 
 def summary(outcome: Outcome) -> str:

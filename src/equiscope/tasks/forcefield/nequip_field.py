@@ -90,6 +90,7 @@ class NequipField(nn.Module):
 def _nequip_state() -> Iterator[None]:
     """NequIP's global state while a model is built; the process's default dtype is left as it was."""
     try:
+        from nequip.utils import conditional_torchscript_mode
         from nequip.utils.global_state import global_state_initialized, set_global_state
     except ImportError as error:
         raise InputError("model=nequip needs the nequip package: pip install 'equiscope[peers]'") from error
@@ -101,7 +102,9 @@ def _nequip_state() -> Iterator[None]:
             if not global_state_initialized():
                 set_global_state()
             torch.set_default_dtype(before)
-            yield
+            # As nequip builds its own models; scripted code could not be copied.
+            with conditional_torchscript_mode(False):
+                yield
     finally:
         torch.set_default_dtype(before)
 

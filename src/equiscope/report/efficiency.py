@@ -1,0 +1,144 @@
+"""Equivariant against not, by computing time: each model at its best learning rate, loss against cost, the break-even.
+
+An equivariant model is the better buy for a loss L iff the ratio of step times is under the ratio of steps needed,
+
+    t_eq / t_free  <  n_free(L) / n_eq(L),
+
+with both ratios given as intervals: of the paired rounds in which steps were timed, and of the measured steps between
+which the loss was first reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from equiscope.report import figures, style
+from equiscope.report.curves import Curve
+
+#: R² at which step counts are compared.
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+COLOURS = (style.OURS, style.LIMIT, style.SKILLED, style.PURPLE, "#E69F00", style.GREY)
+COST_COLUMNS = ("model", "parameters", "learning rate", "final R²", "percent", "GFLOP a step", "ms a step",
+                "samples/s trained", "samples/s inferred", "peak MiB")  # fmt: skip
+EVEN_COLUMNS = ("model", "at R²", "its steps", "steps of the other", "ratio of steps", "ratio of step times", "verdict")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model at its best learning rate: its tracked curve and what a step of it costs (medians)."""
+
+    name: str
+    rate: str
+    curve: Curve
+    cost: Mapping[str, Any]
+
+    @property
+    def step_seconds(self) -> np.ndarray:
+        return np.asarray(self.cost["step_seconds"], dtype=float)
+
+
+def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Mapping[str, Any]]) -> list[Contender]:
+    """The best point of each model by the total loss at its last measured step; points are named ``MODEL @ RATE``."""
+    best: dict[str, Contender] = {}
+    for point, curve in curves.items():
+        name, _, rate = (part.strip() for part in point.partition("@"))
+        if name not in costs or not np.isfinite(curve.total[-1]):
+            continue
+        if name not in best or curve.total[-1] < best[name].curve.total[-1]:
+            best[name] = Contender(name, rate, curve, costs[name])
+    return list(best.values())
+
+
+def cost_rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
+    """Rows of :data:`COST_COLUMNS`: medians over the rounds."""
+    rows = []
+    for one in found:
+        step, answer = np.median(one.step_seconds), np.median(one.cost["infer_seconds"])
+        samples = one.cost["samples"]
+        rows.append(
+            (one.name, f"{one.cost['parameters']:,}", one.rate, f"{one.curve.r2[-1]:.3f}", f"{one.curve.percent[-1]:.2g} %",
+             f"{one.cost['flops'] / 1e9:.2f}", f"{1e3 * step:.0f}", f"{samples / step:,.0f}", f"{samples / answer:,.0f}",
+             f"{one.cost['peak_mib']:.0f}")
+        )  # fmt: skip
+    return rows
+
+
+def reached(curve: Curve, r2: float) -> tuple[int, int] | None:
+    """The measured steps (before, first) between which R² first reached a level; None if it never did."""
+    places = np.flatnonzero(curve.r2 >= r2)
+    if not len(places):
+        return None
+    first = int(places[0])
+    return (int(curve.step[first - 1]) if first else 0, int(curve.step[first]))
+
+
+def ratio_of_times(one: Contender, other: Contender) -> tuple[float, float, float]:
+    """(median, 5th, 95th percentile) of one's step time over the other's, round by round."""
+    ratios = one.step_seconds / other.step_seconds
+    low, middle, high = np.quantile(ratios, [0.05, 0.5, 0.95])
+    return float(middle), float(low), float(high)
+
+
+def break_even(found: Sequence[Contender], against: str) -> list[tuple[str, ...]]:
+    """Rows of :data:`EVEN_COLUMNS`: every other model against the one without built-in symmetry, at each level of R²."""
+    free = next((one for one in found if one.name == against), None)
+    if free is None:
+        return []
+    rows = []
+    for one in found:
+        if one is free:
+            continue
+        time, time_low, time_high = ratio_of_times(one, free)
+        for level in LEVELS:
+            mine, theirs = reached(one.curve, level), reached(free.curve, level)
+            times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
+            if mine is None or theirs is None:
+                never = " and ".join(c.name for c, r in ((one, mine), (free, theirs)) if r is None)
+                rows.append((one.name, f"{level:g}", _between(mine), _between(theirs), "–", times, f"{never} never got there"))
+                continue
+            low, high = max(theirs[0], 1) / mine[1], theirs[1] / max(mine[0], 1)
+            rows.append((one.name, f"{level:g}", _between(mine), _between(theirs), f"{low:.2f}–{high:.2f}", times,
+                         _verdict(one.name, free.name, (low, high), (time_low, time_high))))  # fmt: skip
+    return rows
+
+
+def _between(steps: tuple[int, int] | None) -> str:
+    return "–" if steps is None else f"{steps[0]:,}–{steps[1]:,}"
+
+
+def _verdict(one: str, free: str, steps: tuple[float, float], times: tuple[float, float]) -> str:
+    if times[1] < steps[0]:
+        return f"{one} is there first"
+    if times[0] > steps[1]:
+        return f"{free} is there first"
+    return "cannot be told apart"
+
+
+def draw(found: Sequence[Contender], path: Path, dpi: int = 150) -> Path:
+    """Total loss of the held-out samples against steps, samples, FLOPs and seconds."""
+    with matplotlib.rc_context(figures.STYLE):
+        figure = Figure(figsize=(9.6, 7.0), layout="constrained")
+        axes = figure.subplots(2, 2, sharey=True)
+        labels = ("training steps", "training samples", "PFLOP (matrix products)", "seconds at the measured step time")
+        for one, colour in zip(found, COLOURS, strict=False):
+            steps = np.maximum(one.curve.step, 1).astype(float)
+            scales = (1.0, one.cost["samples"], one.cost["flops"] / 1e15, float(np.median(one.step_seconds)))
+            for axis, scale in zip(axes.flat, scales, strict=True):
+                axis.plot(steps * scale, one.curve.total, "-o", color=colour, ms=3.5, lw=1.7,
+                          label=f"{one.name}, learning rate {one.rate}")  # fmt: skip
+        for axis, label in zip(axes.flat, labels, strict=True):
+            axis.set(xscale="log", yscale="log", xlabel=label)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("total loss, held out")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        FigureCanvasAgg(figure)
+        figure.savefig(path, dpi=dpi, facecolor="white")
+    return path
