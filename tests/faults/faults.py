@@ -1,6 +1,6 @@
 """Faults done to runs and their files, and the count of what was lost: kills, a full disk, flipped bits, cut files.
 
-Runs are those of the toy task (a second each, the real training, tracking, records and checkpoints) in forked processes;
+Runs are those of the toy task (a second each; training, tracking, records and checkpoints are the real ones), forked;
 :mod:`tests.faults.run` also kills runs of the force field.
 """
 
@@ -61,8 +61,8 @@ def in_child(action) -> int:
 def kills(root: Path, count: int, seed: int, config=toy.config, longest: float = 0.6) -> Tally:
     """SIGKILL runs at random instants until ``count`` kills were made; each run is then finished and compared.
 
-    After each kill the records verify (a torn last line is set aside), a checkpoint that exists loads, and no record that
-    was there before the kill is gone.
+    After each kill the records verify (a torn last line is set aside), a checkpoint that exists loads, and no record
+    that was there before the kill is gone.
     """
     tally, chance = Tally("SIGKILL at a random instant"), random.Random(seed)
     whole = train(config(root / "whole"), show_progress=False)
@@ -157,7 +157,7 @@ class _Writer:
 
 
 def full_disk(root: Path, every: int = 1) -> Tally:
-    """The disk fills up at each write of a run in turn: an error that says so, files that verify, a run that goes on."""
+    """The disk fills up at each write of a run in turn: a clear error, files that verify, a run that goes on."""
     tally = Tally("full disk (ENOSPC) at a write")
     whole = train(toy.config(root / "whole"), show_progress=False)
     with FullDisk(None) as disk:
@@ -229,7 +229,7 @@ class _Payload:
 
 
 def hostile_pickles(root: Path) -> Tally:
-    """Files that run code when unpickled, in the place of a checkpoint with a right checksum, of records, of a data file."""
+    """Files that run code when unpickled, in place of a checkpoint with a right checksum, of records, of data."""
     tally, marker = Tally("hostile pickle"), root / "executed"
     folder = train(toy.config(root), show_progress=False)
     data = root / "data.npz"

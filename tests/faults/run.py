@@ -34,7 +34,8 @@ def main() -> int:
         tallies = [faults.kills(root / "kills", options.kills, options.seed)]
         real = faults.kills(root / "field", options.task_kills, options.seed, force_field, longest=8.0)
         real.name = "SIGKILL, force-field runs"
-        tallies += [real, faults.full_disk(root / "full"), *faults.damage(root / "damage", options.damages, options.seed)]
+        tallies += [real, faults.full_disk(root / "full")]
+        tallies += faults.damage(root / "damage", options.damages, options.seed)
         tallies += [faults.hostile_pickles(root / "pickles"), faults.two_processes(root / "two")]
     text = table(tallies)
     print(text)

@@ -6,7 +6,6 @@ import signal
 import threading
 
 import pytest
-import torch
 
 from equiscope import records
 from equiscope.errors import InputError, IntegrityError, RunError
@@ -14,7 +13,7 @@ from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
 from equiscope.runs.folder import RunFolder
 from tests.runs import toy
-from tests.runs.ends import assert_same_end, timeless
+from tests.runs.ends import assert_same_end
 
 
 def _train(root, **changes):

@@ -64,10 +64,19 @@ def cost_rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
         step, answer = np.median(one.step_seconds), np.median(one.cost["infer_seconds"])
         samples = one.cost["samples"]
         rows.append(
-            (one.name, f"{one.cost['parameters']:,}", one.rate, f"{one.curve.r2[-1]:.3f}", f"{one.curve.percent[-1]:.2g} %",
-             f"{one.cost['flops'] / 1e9:.2f}", f"{1e3 * step:.0f}", f"{samples / step:,.0f}", f"{samples / answer:,.0f}",
-             f"{one.cost['peak_mib']:.0f}")
-        )  # fmt: skip
+            (
+                one.name,
+                f"{one.cost['parameters']:,}",
+                one.rate,
+                f"{one.curve.r2[-1]:.3f}",
+                f"{one.curve.percent[-1]:.2g} %",
+                f"{one.cost['flops'] / 1e9:.2f}",
+                f"{1e3 * step:.0f}",
+                f"{samples / step:,.0f}",
+                f"{one.cost['infer_samples'] / answer:,.0f}",
+                f"{one.cost['peak_mib']:.0f}",
+            )
+        )
     return rows
 
 
@@ -88,7 +97,7 @@ def ratio_of_times(one: Contender, other: Contender) -> tuple[float, float, floa
 
 
 def break_even(found: Sequence[Contender], against: str) -> list[tuple[str, ...]]:
-    """Rows of :data:`EVEN_COLUMNS`: every other model against the one without built-in symmetry, at each level of R²."""
+    """Rows of :data:`EVEN_COLUMNS`: every other model against the one without symmetry, at each level of R²."""
     free = next((one for one in found if one.name == against), None)
     if free is None:
         return []
@@ -102,7 +111,8 @@ def break_even(found: Sequence[Contender], against: str) -> list[tuple[str, ...]
             times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
             if mine is None or theirs is None:
                 never = " and ".join(c.name for c, r in ((one, mine), (free, theirs)) if r is None)
-                rows.append((one.name, f"{level:g}", _between(mine), _between(theirs), "–", times, f"{never} never got there"))
+                why = f"{never} never got there"
+                rows.append((one.name, f"{level:g}", _between(mine), _between(theirs), "–", times, why))
                 continue
             low, high = max(theirs[0], 1) / mine[1], theirs[1] / max(mine[0], 1)
             rows.append((one.name, f"{level:g}", _between(mine), _between(theirs), f"{low:.2f}–{high:.2f}", times,

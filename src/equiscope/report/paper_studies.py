@@ -1,8 +1,8 @@
 """The paper's figures for each study, read off its vector figures and tables; to compare with, not to reproduce.
 
-Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025, arXiv 2512.02303.
-Rows are (point, first ≤ 2 %, last above 2 % where known, dip, end); at these steps its force fields predict hardly better
-than zero (R² under about 0.15), so they are first crossings, not skilled ones.
+Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025,
+arXiv 2512.02303. Rows are (point, first ≤ 2 %, last above 2 % where known, dip, end); at these steps its force fields
+predict hardly better than zero (R² under about 0.15), so they are first crossings, not skilled ones.
 """
 
 from __future__ import annotations

@@ -133,6 +133,6 @@ def _listed(path: Path) -> list[str]:
     # Byte for byte what was written, so that a flip anywhere in it is seen.
     if not hashes or content != _list_text(path, hashes) or any(len(h) != 64 or set(h) - _HEX for h in hashes):
         raise IntegrityError(
-            f"{beside} is damaged: it does not hold the SHA-256 of {path.name} as it was written; restore it from a copy"
+            f"{beside} is damaged: it does not hold the SHA-256 of {path.name} as it was written; restore it"
         )
     return hashes

@@ -1,8 +1,8 @@
 """What a model costs: FLOPs, seconds and memory of a training step, and the throughput of inference.
 
 Seconds of several models are taken in turn, A B C A B C …, in one process, so that a machine whose speed drifts treats
-all alike; memory is that of a process of its own. FLOPs are counted with the formulas of ``torch.utils.flop_counter``: matrix
-products, convolutions and attention, forward and backward, no elementwise work.
+all alike; memory is that of a process of its own. FLOPs are counted with the formulas of ``torch.utils.flop_counter``:
+matrix products, convolutions and attention, forward and backward, no elementwise work.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from equiscope import tasks
+from equiscope.decomposition.collect import Caller
 from equiscope.errors import RunError
 from equiscope.runs.module import build_optimizer
 
 
 @dataclass
 class Bench:
-    """One model with its task, ready to be timed."""
+    """One model with its task, ready to be timed: ``batch`` is trained on, ``asked`` is the first tracked batch."""
 
     model: nn.Module
     task: Any
     batch: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     samples: int
+    asked: dict[str, Tensor]
+    caller: Caller
 
     @classmethod
     def of(cls, config: Mapping[str, Any], device: torch.device | None = None) -> Bench:
@@ -45,9 +48,13 @@ class Bench:
         task = tasks.build(config)
         task.prepare(progress=False)
         model = task.build_model().to(device)
-        batch = {name: value.to(device) for name, value in task.training_batch(0).items()}
+        probe = next(probe for probe in task.probes("track") if probe.headline)
+        batch, asked = (
+            {name: value.to(device) for name, value in found.items()}
+            for found in (task.training_batch(0), probe.batches[0])
+        )
         optimizer = build_optimizer(model.parameters(), dict(config["optimizer"]))
-        return cls(model, task, batch, optimizer, int(config["batch_size"]))
+        return cls(model, task, batch, optimizer, int(config["batch_size"]), asked, Caller(probe.forward))
 
     def train_step(self) -> None:
         """Forward, backward and the optimiser's step, as in training."""
@@ -56,14 +63,10 @@ class Bench:
         self.optimizer.step()
 
     def infer(self) -> None:
-        """The model's answer to the batch, with gradients only where it needs them for its forces."""
-        try:
-            with torch.no_grad():
-                self.model(self.batch)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-            self.model({**self.batch, "pos": self.batch["pos"].detach().requires_grad_()})
+        """The model's answer to the tracked batch, with gradients only where it needs them for its forces."""
+        self.model.eval()
+        self.caller(self.model, self.asked)
+        self.model.train()
 
     def flops(self) -> int:
         """Floating-point operations of one training step (two for a multiply-add)."""
@@ -76,7 +79,7 @@ class Bench:
 class FlopCount(TorchDispatchMode):
     """Counts the FLOPs of everything run inside its ``with``.
 
-    torch's own ``FlopCounterMode`` also follows modules, by hooks that fail where a model calls ``autograd.grad`` itself.
+    torch's own ``FlopCounterMode`` also follows modules, by hooks that fail where a model calls ``autograd.grad``.
     """
 
     def __init__(self) -> None:
@@ -168,7 +171,7 @@ class _ResidentPeak:
 
 
 def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[str, dict[str, Any]]:
-    """Name -> FLOPs and seconds of a training step, its samples, peak memory, seconds of inference on the same batch.
+    """Name -> FLOPs and seconds of a training step, its samples, peak memory; seconds and samples of inference.
 
     ``step_seconds`` and ``infer_seconds`` are lists, one entry a round; entry i of every model was taken in round i, so
     ratios pair by pair are those of the same moment.
@@ -180,6 +183,7 @@ def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[
         name: {
             "parameters": sum(p.numel() for p in bench.model.parameters()),
             "samples": bench.samples,
+            "infer_samples": len(next(iter(bench.asked.values()))),
             "flops": bench.flops(),
             "step_seconds": steps[:, place].tolist(),
             "infer_seconds": answers[:, place].tolist(),

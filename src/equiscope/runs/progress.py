@@ -33,7 +33,9 @@ def shown(wanted: bool | None) -> bool:
 
 def quiet() -> None:
     """Silence Lightning's banners, tips and those warnings that tell the user nothing."""
-    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+    # The package `lightning`, which nequip imports, takes the banners over once it is loaded.
+    banners = ("pytorch_lightning.utilities", "lightning.pytorch.utilities", "lightning.fabric.utilities")
+    for name in ("pytorch_lightning", "lightning_fabric", *(f"{place}.rank_zero" for place in banners)):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _POINTLESS:
         warnings.filterwarnings("ignore", message=message)

@@ -139,7 +139,7 @@ def _record(
 
 
 def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[Member]) -> None:
-    """What a step of each model costs, once a study: a model is timed at its first point, as all its points cost the same."""
+    """What a step of each model costs, once a study; a model is timed at its first point, all cost the same."""
     configs: dict[str, Any] = {}
     for member in planned:
         configs.setdefault(str(member.config["model"]["name"]), dict(member.config))

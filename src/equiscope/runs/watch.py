@@ -52,7 +52,7 @@ def state(member: Member, since: float = 0.0) -> State:
 
 
 def _last_records(path: Path) -> list[dict[str, Any]]:
-    """The records in the last part of a file that another process is writing; a line it has not finished is left out."""
+    """The records in the last part of a file that another process writes; an unfinished line is left out."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))

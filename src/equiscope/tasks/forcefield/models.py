@@ -27,8 +27,8 @@ def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
     """A freshly initialised model (weights from torch's global generator, in the default dtype and device).
 
     Args:
-        name: ``edge_transformer``, ``escaip``, ``escaip_tied`` (the exactly equivariant twin of ``escaip``), ``nequip`` or
-            ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``).
+        name: ``edge_transformer``, ``escaip``, ``escaip_tied`` (the exactly equivariant twin of ``escaip``), ``nequip``
+            or ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``).
         size: ``nano``, ``1M``, ``4M`` or ``6M`` (``nequip``: ``nano`` or ``1M``).
         overrides: fields of the model's configuration, for example ``cutoff=6.0`` or ``layers=4``.
 

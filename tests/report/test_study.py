@@ -1,0 +1,81 @@
+"""The page of studies from synthetic records: ranges over seeds, missing runs said aloud, the paper beside ours."""
+
+import csv
+
+import pytest
+
+from equiscope.errors import InputError
+from equiscope.records import Records
+from equiscope.report import study
+from tests.report import synthetic
+
+
+def _write(folder, entries):
+    folder.mkdir(parents=True)
+    with Records(folder / "records.jsonl") as records:
+        for entry in entries:
+            records.append(entry["kind"], **{k: v for k, v in entry.items() if k != "kind"})
+
+
+def _study(root, runs, name="model_size", **more):
+    """A study folder; runs: (point, seed, reason), the finished ones with the synthetic force-field run."""
+    listed = []
+    for point, seed, reason in runs:
+        listed.append({"point": point, "seed": seed, "folder": f"../../forcefield/{point}-{seed}", "overrides": [],
+                       "status": "failed" if reason else "finished", "reason": reason})  # fmt: skip
+        if not reason:
+            _write(root / "forcefield" / f"{point}-{seed}", synthetic.force_field_run())
+    folder = root / "studies" / f"forcefield-{name}"
+    entry = {"kind": "study", "task": "forcefield", "name": name, "question": "is it so", "axis": "a", "runs": listed}
+    _write(folder, [entry, *more.get("entries", [])])
+    return folder
+
+
+def test_table_ranges_and_missing_runs(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, ""), ("58k", 1, ""), ("200k", 0, "the loss is NaN at step 3")])
+    loaded = study.load(folder)
+    small, large = study.table(loaded)
+    assert small[:3] == ("58k", "2", "59,203")
+    assert small[3] == "60"
+    assert small[6] == "1,000"
+    assert small[8] == "0.41 ± 0 %"
+    assert large[:2] == ("200k", "0")
+    assert large[6] == "none"
+    assert "between steps 1,000 and 1,000" in study.verdict(loaded)
+
+
+def test_a_single_run_has_the_interval_over_samples(tmp_path):
+    (row,) = study.table(study.load(_study(tmp_path, [("58k", 0, "")])))
+    assert row[8] == "0.41 % [0.39, 0.43]"
+
+
+def test_page_figures_and_tables(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, ""), ("200k", 0, "killed <b>")])
+    page = study.build([folder])
+    text = page.read_text()
+    assert page == tmp_path / "studies" / "forcefield.html"
+    assert "200k, seed 0: killed &lt;b&gt;" in text
+    assert "EScAIP" not in text.split("The paper's figures")[0]
+    assert "0.081 % at 4,740" in text
+    assert (folder / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    rows = list(csv.reader((folder / "table.csv").open()))
+    assert tuple(rows[0]) == study.COLUMNS
+    assert len(rows) == 3
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_newest_record_counts(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, "")])
+    with Records(folder / "records.jsonl") as records:
+        old = records.entries[0]
+        runs = [{**old["runs"][0], "reason": "deleted"}]
+        records.append("study", **{k: v for k, v in old.items() if k not in ("n", "kind", "sha", "runs")}, runs=runs)
+    assert study.load(folder).points[0].missing == ("seed 0: deleted",)
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(InputError, match="at least one study"):
+        study.build([])
+    _write(tmp_path / "other", [{"kind": "train", "step": 1}])
+    with pytest.raises(InputError, match="holds no study"):
+        study.load(tmp_path / "other")

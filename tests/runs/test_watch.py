@@ -1,0 +1,62 @@
+"""The states of runs from their folders, while another process may be writing."""
+
+import io
+import time
+
+from equiscope.records import Records
+from equiscope.runs.study import Member
+from equiscope.runs.watch import State, Watch, state, table
+
+
+def _member(root, name="a"):
+    config = {"root": str(root), "task": "toy", "run": name, "trainer": {"max_steps": 40}}
+    return Member("point", 0, (), config)
+
+
+def _write(member, finished=False):
+    member.folder.path.mkdir(parents=True, exist_ok=True)
+    with Records(member.folder.records) as records:
+        records.append("train", step=20, seconds=61.0)
+        records.append("measure", step=20, headline=True, result={"percent": 1.25, "r2": 0.5})
+        if finished:
+            records.append("end", step=40)
+
+
+def test_waiting_running_finished(tmp_path):
+    member, begun = _member(tmp_path), time.time() - 5
+    assert state(member, begun) == State("waiting", 0, 40, 0.0)
+    _write(member)
+    assert state(member, begun) == State("running", 20, 40, 61.0, 1.25, 0.5)
+    assert state(member, time.time() + 5).status == "waiting"
+    with open(member.folder.records, "ab") as file:
+        file.write(b'{"n": 9, "kind": "tr')
+    assert state(member, begun).status == "running"
+    _write(_member(tmp_path, "b"), finished=True)
+    assert state(_member(tmp_path, "b"), begun).status == "finished"
+
+
+def test_table_tells_what_how_far_how_long(tmp_path):
+    text = table([_member(tmp_path)], [State("running", 20, 40, 61.0, 1.25, 0.5)])
+    assert "point" in text
+    assert "20/40" in text
+    assert "1:01" in text
+    assert "1.2 %" in text
+    assert text.endswith("0 of 1 runs finished")
+
+
+def test_a_log_gets_a_line_a_change_and_a_terminal_a_table_in_place(tmp_path):
+    member = _member(tmp_path)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    log, terminal = io.StringIO(), Terminal()
+    with Watch([member], log, every=0.01), Watch([member], terminal, every=0.01):
+        time.sleep(0.05)
+        _write(member, finished=True)
+        time.sleep(0.05)
+    assert log.getvalue().splitlines()[-1] == "point, seed 0: finished"
+    assert len(log.getvalue().splitlines()) <= 2
+    assert "\x1b[" in terminal.getvalue()
+    assert terminal.getvalue().rstrip().endswith("1 of 1 runs finished")

@@ -1,0 +1,50 @@
+"""A study from the command line to its page: real runs, one that fails, started again, nothing trained twice."""
+
+import json
+
+import pytest
+
+from equiscope import records
+from equiscope.cli import main
+from equiscope.runs.config import study_definition
+from equiscope.runs.study import members
+from equiscope.runs.sweep import answer_path, training_overrides
+
+SMALL = (
+    "task=proteinflow", "trainer.max_steps=2", "track.points=2", "track.times=[0.5]", "data.track_chains=2",
+    "data.final_chains=2", "batch_size=2", "trainer.accelerator=cpu", "model.size=nano", "logger=none",
+)  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return [*SMALL, f"root={tmp_path}"]
+
+
+def test_runs_failure_page_and_second_start(settings, tmp_path, capsys):
+    bad = "+study.points.proteinflow.bad=['optimizer.lr=nan']"
+    given = [*settings, "hydra/launcher=basic", "study.seeds=[0]", bad]
+    assert main(["study", "replicates", *given]) == 1
+    told = capsys.readouterr().out
+    assert "1 of 2 runs finished" in told
+    assert "failed: bad, seed 0:" in told
+    (study,) = records.read(tmp_path / "studies" / "proteinflow-replicates" / "records.jsonl")
+    assert [run["status"] for run in study["runs"]] == ["finished", "failed"]
+    page = (tmp_path / "studies" / "proteinflow.html").read_text()
+    assert "Failed runs" in page
+    assert "default" in page
+    own = [bad, "study.seeds=[0]"]
+    good = members(study_definition("replicates", own), "proteinflow", training_overrides(given))[0]
+    before = good.folder.records.read_bytes()
+    assert json.loads(answer_path(good, "replicates").read_text())["status"] == "finished"
+    assert main(["study", "replicates", *given]) == 1
+    assert good.folder.records.read_bytes() == before
+
+
+def test_bad_calls(settings, capsys):
+    assert main(["study", "no_such_study", *settings]) == 2
+    assert "no_such_study" in capsys.readouterr().err
+    assert main(["study", "model_size", *settings, "--parallel", "0"]) == 2
+    assert "--parallel must be at least 1" in capsys.readouterr().err
+    assert main(["study", "model_size", "task=forcefield", "task=voxels"]) == 2
+    assert "of one task" in capsys.readouterr().err
