@@ -47,12 +47,16 @@ thorough: $(INSTALLED)
 clean:
 	rm -rf .venv build dist
 
-.PHONY: benchmark pretrained
+.PHONY: benchmark datasets pretrained
 RUN ?= runs/forcefield/demo
 
 # Estimators side by side on the demo's trained model; about 20 minutes.
 benchmark: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/estimators.py $(RUN)
+
+# A million synthetic frames in SPICE's layout: memory and speed of reading, converting and drawing batches (minutes).
+datasets: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py --out benchmarks/results/datasets.md
 
 # Real pretrained networks, each in an environment of its own since their pins clash with ours and each other's.
 pretrained:

@@ -1,5 +1,7 @@
 """Molecules are accepted or rejected for the right reason, and every reason is counted."""
 
+import gzip
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,12 @@ def test_read_smiles(tmp_path: Path) -> None:
     assert read_smiles(file)[0] == ["CCO", "", "C"]
     with pytest.raises(DataError, match="no SMILES file"):
         read_smiles(tmp_path / "absent.smi")
+
+
+def test_moses_csv_gzipped(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv.gz"
+    path.write_bytes(gzip.compress(b"SMILES,SPLIT\nCCO,train\nCC=O,test\n"))
+    smiles, digest = read_smiles(path)
+    assert smiles == ["", "CCO", "CC=O"]
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [m.index for m in select(smiles, MoleculeFilter(2, 20))[0]] == [1, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -59,10 +59,10 @@ class Md17:
             if numbers.ndim != 1:
                 raise DataError(f"{self.path}: {z} has shape {numbers.shape}, expected one number an atom")
             length, energy = (units.length(self.units()["positions"]), units.energy(self.units()["energy"]))
-            count, time = self._times(archive, members, r)
+            count, piece_of = self._pieces(archive, members, r)
             streams = [_rows(archive, name, count) for name in (r, e, f)]
             for first, (x, y, g) in zip(range(0, count, FRAMES_AT_ONCE), zip(*streams, strict=True), strict=True):
-                piece = time[first : first + len(x)]
+                piece = piece_of(np.arange(first, first + len(x)))
                 for here in np.unique(piece):
                     rows = piece == here
                     block = Block(
@@ -74,16 +74,20 @@ class Md17:
                     )
                     yield check_shapes(block, str(self.path))
 
-    def _times(self, archive: zipfile.ZipFile, members: set[str], positions: str) -> tuple[int, np.ndarray]:
-        """How many frames, and the piece (F,) of each: one small number a frame."""
+    def _pieces(
+        self, archive: zipfile.ZipFile, members: set[str], positions: str
+    ) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
+        """How many frames, and frame numbers → pieces."""
         with archive.open(f"{positions}.npy") as file:
             count = _header(file, positions)[0][0]
-        if _TIME in members:
-            old = _whole(archive, _TIME).reshape(-1).astype(np.int64)
-            if len(old) != count:
-                raise DataError(f"{self.path}: {_TIME} has {len(old)} entries for {count} frames")
-            return count, (old * self.pieces) // (int(old.max()) + 1)
-        return count, (np.arange(count) * self.pieces) // max(count, 1)
+        if _TIME not in members:
+            return count, lambda frames: (frames * self.pieces) // count
+        # rMD17 has a hundred thousand frames a molecule: their times fit.
+        old = _whole(archive, _TIME).reshape(-1).astype(np.int64)
+        if len(old) != count:
+            raise DataError(f"{self.path}: {_TIME} has {len(old)} entries for {count} frames")
+        end = int(old.max()) + 1
+        return count, lambda frames: (old[frames] * self.pieces) // end
 
     def units(self) -> dict[str, str]:
         """Of the file where it says them, of MD17's documentation otherwise."""

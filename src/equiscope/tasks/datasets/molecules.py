@@ -64,13 +64,21 @@ def nci_smiles_path() -> Path:
 def read_smiles(path: str | Path) -> tuple[list[str], str]:
     """The first column of a SMILES file (blank lines kept as "" so that an index is a line) and its SHA-256.
 
+    A ``.csv`` or a gzipped file, such as MOSES' ``train.csv.gz``, is read as :func:`equiscope.tasks.datasets.smiles.lines`
+    says.
+
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or a CSV has no column of SMILES.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no SMILES file at {path}; give a text file with one SMILES a line")
     content = path.read_bytes()
+    if path.suffix in (".csv", ".gz"):
+        from equiscope.tasks.datasets.smiles import lines
+
+        found = dict(lines(path))
+        return [found.get(i, "") for i in range(max(found, default=-1) + 1)], hashlib.sha256(content).hexdigest()
     smiles = [(line.split() or [""])[0] for line in content.decode("utf-8", "replace").splitlines()]
     return smiles, hashlib.sha256(content).hexdigest()
 
