@@ -14,6 +14,7 @@ from equiscope import (
     commands_analyse,
     commands_completion,
     commands_data,
+    commands_doctor,
     commands_measure,
     commands_report,
     commands_sample,
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         commands_analyse.add_parser,
         commands_measure.add_parser,
         commands_sample.add_parser,
+        commands_doctor.add_parser,
     ):
         add(commands)
     commands_completion.add_parser(commands, parser)

@@ -64,8 +64,8 @@ def nci_smiles_path() -> Path:
 def read_smiles(path: str | Path) -> tuple[list[str], str]:
     """The first column of a SMILES file (blank lines kept as "" so that an index is a line) and its SHA-256.
 
-    A ``.csv`` or a gzipped file, such as MOSES' ``train.csv.gz``, is read as :func:`equiscope.tasks.datasets.smiles.lines`
-    says.
+    A ``.csv`` or a gzipped file, such as MOSES' ``train.csv.gz``, is read as
+    :func:`equiscope.tasks.datasets.smiles.lines` says.
 
     Raises:
         DataError: there is no such file, or a CSV has no column of SMILES.
