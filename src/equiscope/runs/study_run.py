@@ -106,6 +106,9 @@ def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
     if not any(text.startswith("hydra/launcher=") for text in given):
         made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or os.cpu_count() or 1}"]
+    if any("ray.init.address=" in text for text in given) and not any("object_store_memory" in text for text in given):
+        # The launcher sets it otherwise, and ray then refuses to join a cluster that is there already.
+        made.append("+hydra.launcher.ray.init.object_store_memory=null")
     return [*made, *given]
 
 

@@ -86,12 +86,18 @@ def application(config: DictConfig) -> Any:
 
 def multirun(arguments: Sequence[str]) -> None:
     """Run the application as Hydra's command line would; blocks until the launcher has done every job."""
-    before = sys.argv
+    before, told = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0] if before else "equiscope", "--multirun", *arguments]
+    # Without it Hydra prints an error and ends the process.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         application()
     finally:
         sys.argv = before
+        if told is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = told
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""Launching a study: Hydra's own settings, launchers that break, answers of jobs; whole studies in test_cli_study."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from equiscope.errors import InputError
+from equiscope.runs import study_run, sweep
+from equiscope.runs.study import member
+
+
+def test_local_processes_unless_a_launcher_is_named():
+    plain = study_run._hydra(["task=x"], Path("f"), 3)
+    assert "hydra/launcher=joblib" in plain
+    assert "hydra.launcher.n_jobs=3" in plain
+    named = study_run._hydra(["hydra/launcher=submitit_slurm", "+hydra.launcher.partition=gpu", "task=x"], Path("f"), 3)
+    assert [text for text in named if "launcher" in text] == [
+        "hydra/launcher=submitit_slurm",
+        "+hydra.launcher.partition=gpu",
+    ]
+
+
+def test_a_ray_cluster_that_is_there_already_is_joined():
+    joined = study_run._hydra(["hydra/launcher=ray", "hydra.launcher.ray.init.address=auto"], Path("f"), None)
+    assert "+hydra.launcher.ray.init.object_store_memory=null" in joined
+    own = study_run._hydra(["hydra/launcher=ray"], Path("f"), None)
+    assert not any("object_store_memory" in text for text in own)
+
+
+def test_a_launcher_that_breaks_is_told_in_one_line(monkeypatch):
+    def broken():
+        assert os.environ["HYDRA_FULL_ERROR"] == "1"
+        raise ConnectionError("no cluster\nat this address")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sweep, "application", broken)
+    assert study_run._launch([]) == "the launcher stopped: ConnectionError: no cluster at this address"
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_a_run_without_an_answer_was_killed(tmp_path):
+    one = member("p", 0, ["task=forcefield", f"root={tmp_path}"])
+    assert "was its process killed" in study_run._reason(one, "s", "")
+    assert study_run._reason(one, "s", "the launcher stopped") == "the launcher stopped"
+    path = sweep.answer_path(one, "s")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"status": "failed", "reason": "because"}')
+    assert study_run._reason(one, "s", "") == "because"
+
+
+def test_a_job_that_fails_is_an_answer(tmp_path, monkeypatch):
+    one = member("p", 0, ["task=forcefield", f"root={tmp_path}"])
+
+    def fails(config, show_progress):
+        raise error
+
+    monkeypatch.setattr(sweep, "train", fails)
+    error = InputError("of\nno use")
+    assert sweep._failure(one) == "of no use"
+    error = ZeroDivisionError("x")
+    assert sweep._failure(one).startswith("ZeroDivisionError: x (test_study_run.py:")
+
+
+def test_one_task_a_study():
+    assert study_run._task(["a=1"]) == "forcefield"
+    with pytest.raises(InputError, match="of one task, got a, b"):
+        study_run._task(["task=a", "task=b"])
