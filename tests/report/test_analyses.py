@@ -2,7 +2,7 @@
 
 import pytest
 
-from equiscope.report import analyses, analysis_figures
+from equiscope.report import analyses, analysis_figures, text
 from equiscope.report.page import render
 
 from .synthetic import force_field_run
@@ -54,11 +54,11 @@ HEADS = [
 
 
 def test_text_of_numbers():
-    assert analyses.share(0.1234, 0.002) == "12.3 ± 0.2"
-    assert analyses.share(0.5, 0.0001) == "50.00 ± 0.01"
-    assert analyses.share(-1e-9, 1e-9) == "0.00"
-    assert analyses.share(None) == "–"
-    assert analyses.digits(-1.2345e-5, 1e-6) == "−1.23e−05 ± 1e-06"
+    assert text.share(0.1234, 0.002) == "12.3 ± 0.2"
+    assert text.share(0.5, 0.0001) == "50.00 ± 0.01"
+    assert text.share(-1e-9, 1e-9) == "0.00"
+    assert text.share(None) == "–"
+    assert text.digits(-1.2345e-5, 1e-6) == "−1.23e−05 ± 1e-06"
 
 
 def test_layers_say_where_the_features_turn():
@@ -90,7 +90,8 @@ def test_figures_hold_every_step_and_every_layer():
     section = analyses.sections([layers_record(0, [0.2, 0.7, 0.1, 0]), layers_record(9, [0.6, 0.3, 0.1, 0])])[0]
     figure = analysis_figures.plotly_figure(section)
     assert [trace.visible for trace in figure.data] == [False, True]
-    assert list(figure.data[1].z[0]) == pytest.approx([60, 30, 10, 0])
+    assert [10**z for z in figure.data[1].z[0]] == pytest.approx([60, 30, 10, 0.01])
+    assert list(figure.data[1].text[0]) == ["60.0", "30.0", "10.0", "0"]
     assert len(figure.layout.sliders[0].steps) == 2
     assert len(analysis_figures.png_figure(section).axes) == 3
     heads = analyses.sections(HEADS)[0]
@@ -110,7 +111,7 @@ def test_the_page_shows_them_and_escapes_names(tmp_path):
 
 
 def test_the_terminal_gets_the_same_tables():
-    text = analyses.summary([*HEADS, *related(0.7)])
-    assert "The head: weights, features" in text
-    assert "0.94 / 0.99 (EScAIP)" in text
+    printed = analyses.summary([*HEADS, *related(0.7)])
+    assert "The head: weights, features" in printed
+    assert "0.94 / 0.99 (EScAIP)" in printed
     assert analyses.summary([]) == ""

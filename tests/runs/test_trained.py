@@ -67,16 +67,16 @@ def test_a_number_keeps_log_spaced_steps(tmp_path):
         assert torch.equal(mine, theirs)
 
 
-def test_second_moments_are_those_of_the_optimizer(tmp_path):
+def test_the_optimizer_state_is_that_of_the_step(tmp_path):
     folder = train(config(tmp_path, trainer__keep=[0, 1, 40], trainer__clip=0.0, data={"dropout": 0.0}))
-    assert open_run(folder.path, step=0).second_moments == {}
+    assert open_run(folder.path, step=0).optimizer_state["state"] == {}
     start = open_run(folder.path, step=0, averaged=False)
-    loss = start.task.training_loss(start.model, start.task.training_batch(0))["loss"]
-    loss.backward()
-    found = open_run(folder.path, step=1).second_moments
-    # After one step the corrected second moment is the squared gradient of that step.
-    for name, parameter in start.model.named_parameters():
-        torch.testing.assert_close(found[name], parameter.grad.square(), rtol=1e-4, atol=1e-12)
+    start.task.training_loss(start.model, start.task.training_batch(0))["loss"].backward()
+    found = open_run(folder.path, step=1).optimizer_state
+    beta = found["param_groups"][0]["betas"][1]
+    for place, parameter in enumerate(start.model.parameters()):
+        moment = found["state"][place]["exp_avg_sq"] / (1 - beta)
+        torch.testing.assert_close(moment, parameter.grad.square(), rtol=1e-4, atol=1e-12)
 
 
 def test_a_step_that_was_not_kept_is_said(tmp_path):

@@ -3,43 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
+from equiscope.report import curvature
 from equiscope.report.curves import Record, number
-
-Values = Mapping[str, Any]
-PAPER = {
-    "percent ~ gradient ratio": "0.75 / 0.59 (EScAIP)",
-    "equivariance error ~ weight variance": "0.94 / 0.99 (EScAIP)",
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: its column names, its rows of text, and a sentence under it."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One analysis of one probe.
-
-    Attributes:
-        name: of the analysis; probe; title; lead: the result in a sentence.
-        tables: of the page. steps: step -> values, for the figures.
-    """
-
-    name: str
-    probe: str
-    title: str
-    lead: str
-    tables: Sequence[Table]
-    steps: Mapping[int, Values]
+from equiscope.report.text import Section, Table, Values, digits, interval, relation_table, share
 
 
 def sections(entries: Iterable[Record]) -> list[Section]:
@@ -70,27 +38,6 @@ def summary(entries: Iterable[Record]) -> str:
             for row in (table.head, *table.rows):
                 lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return "\n".join(lines).strip()
-
-
-def digits(value: Any, error: Any = None) -> str:
-    """Three significant digits, with the error's two; a dash for what is missing."""
-    value = number(value)
-    if not math.isfinite(value):
-        return "–"
-    shown = f"{value:.3g}".replace("-", "−")
-    error = number(error)
-    return f"{shown} ± {error:.1g}" if math.isfinite(error) and error > 0 else shown
-
-
-def share(value: Any, error: Any = None) -> str:
-    """A share as a percent with its error; no more digits than the error warrants."""
-    value, error = 100 * number(value), 100 * number(error)
-    if not math.isfinite(value):
-        return "–"
-    decimals = 1 if not math.isfinite(error) or error >= 0.05 else 2
-    text = f"{value:.{decimals}f}"
-    text = f"{0:.{decimals}f}" if float(text) == 0 else text.replace("-", "−")
-    return f"{text} ± {error:.{decimals}f}" if math.isfinite(error) and error >= 0.005 else text
 
 
 def _degrees(values: Values) -> list[str]:
@@ -176,8 +123,8 @@ def _head_verdict(steps: Mapping[int, Values], related: Values) -> str:
     if all(name in related for name in names):
         plain, form = (related[name] for name in names)
         told = [
-            f"{what} correlates with the error by {_interval(values['partial'])} given log step and by "
-            f"{_interval(values['differences'])} in first differences"
+            f"{what} correlates with the error by {interval(values['partial'])} given log step and by "
+            f"{interval(values['differences'])} in first differences"
             for what, values in (("the plain weight variance", plain), ("the exact form", form))
         ]
         better = number(form["differences"]["low"]) > number(plain["differences"]["high"])
@@ -186,31 +133,11 @@ def _head_verdict(steps: Mapping[int, Values], related: Values) -> str:
     return " ".join(sentences) or "Too few steps were analysed for a verdict."
 
 
-def relation_table(related: Values, words: Sequence[str]) -> Table:
-    """Correlations of the pairs whose name holds one of ``words``."""
-    chosen = {name: values for name, values in related.items() if any(word in name for word in words)}
-    rows = [
-        [name, f"{number(v['pearson']['value']):.2f} / {number(v['spearman']['value']):.2f}".replace("-", "−"),
-         _interval(v["partial"]), _interval(v["differences"]), PAPER.get(name, "–"), f"{v['points']}"]
-        for name, v in chosen.items()
-    ]  # fmt: skip
-    head = ["along training", "Pearson / Spearman of logs", "given log step", "first differences", "paper", "points"]
-    caption = (
-        "Two quantities that both fall with time correlate whatever their connection; the third and fourth columns "
-        "take that common trend out (95 % intervals, with an effective number of points)."
-    )
-    return Table(head, rows, caption)
-
-
-def _interval(values: Values) -> str:
-    value, low, high = (number(values[key]) for key in ("value", "low", "high"))
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
-
-
 Maker = Callable[[Mapping[int, Values], Values], tuple[str, list[Table]]]
 MAKERS: dict[str, tuple[str, Maker]] = {
+    "gradients": ("Gradients of the two losses", curvature.gradients),
+    "hessian": ("Curvature of the two losses", curvature.hessian),
+    "landscape": ("Landscapes of the two losses", curvature.landscape),
     "heads": ("The head: weights, features, and the error they cause", _heads),
     "layers": ("Inside the network: where symmetry is lost and won back", _layers),
     "spectrum": ("The equivariance error by Wigner degree", _spectrum),

@@ -9,12 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from equiscope.report import style
-from equiscope.report.analyses import Section
+from equiscope.report import landscapes, style
 from equiscope.report.curves import number
+from equiscope.report.text import Section
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SHOWN = 4
+# Of the colours, as powers of ten of a percent.
+_TICKS = (-2, -1, 0, 1, 2)
 FACTORS = (
     ("equivariance", "equivariance error, by rotations", style.EQUIVARIANCE, "solid"),
     ("form", "exact form, other samples", style.INK, "dot"),
@@ -26,6 +28,8 @@ CAPTIONS = {
     "layers": "Percent of each layer’s variance (over samples, rows and rotations) by Wigner degree: what stays the "
     "same when the sample turns is l = 0, what turns like a vector is l = 1. Layers in order of execution; move the "
     "slider to follow training.",
+    "landscape": "Change of both losses over the plane of their leading eigenvectors, in units of the loss, at the "
+    "last analysed step; the model is in the middle. Displacements are relative to the length of all weights.",
     "heads": "The equivariance error and the three factors it is the product of, each relative to its largest value, "
     "on logarithmic axes: the error falls with whichever factor falls.",
 }
@@ -33,13 +37,13 @@ CAPTIONS = {
 
 def plotly_figure(section: Section) -> go.Figure | None:
     """The figure of a section for the browser."""
-    drawings = {"layers": layers_figure, "heads": heads_figure}
+    drawings = {"layers": layers_figure, "heads": heads_figure, "landscape": landscapes.plotly_figure}
     return drawings[section.name](section) if section.name in drawings else None
 
 
 def png_figure(section: Section) -> Figure | None:
     """The same for a file."""
-    drawings = {"layers": layers_png, "heads": heads_png}
+    drawings = {"layers": layers_png, "heads": heads_png, "landscape": landscapes.png_figure}
     return drawings[section.name](section) if section.name in drawings else None
 
 
@@ -59,10 +63,12 @@ def layers_figure(section: Section) -> go.Figure:
     for place, (_, values) in enumerate(section.steps.items()):
         names, degrees, shares = _grid(values)
         rows = max(rows, len(names))
-        figure.add_heatmap(z=np.clip(shares, 0, 100), x=degrees, y=names, zmin=0, zmax=100, colorscale="Viridis",
-                           visible=place == len(section.steps) - 1, xgap=2, ygap=2, text=_texts(shares),
+        bar = {"title": {"text": "% of variance", "side": "right"}, "thickness": 12, "tickvals": _TICKS,
+               "ticktext": [f"{10.0**tick:g}" for tick in _TICKS]}  # fmt: skip
+        figure.add_heatmap(z=_colours(shares), x=degrees, y=names, zmin=_TICKS[0], zmax=_TICKS[-1], xgap=2, ygap=2,
+                           colorscale="Viridis", visible=place == len(section.steps) - 1, text=_texts(shares),
                            texttemplate="%{text}", hovertemplate="%{y}<br>%{x}: %{text} %<extra></extra>",
-                           colorbar={"title": {"text": "% of variance", "side": "right"}, "thickness": 12})  # fmt: skip
+                           colorbar=bar)  # fmt: skip
     steps = [
         {"label": f"{step:,}", "method": "restyle", "args": [{"visible": [i == k for i in range(len(section.steps))]}]}
         for k, step in enumerate(section.steps)
@@ -78,8 +84,19 @@ def layers_figure(section: Section) -> go.Figure:
     return figure
 
 
+def _colours(shares: np.ndarray) -> np.ndarray:
+    """Powers of ten of percents: what matters are small shares that grow and shrink."""
+    return np.log10(np.clip(shares, 10.0 ** _TICKS[0], 100))
+
+
 def _texts(shares: np.ndarray) -> list[list[str]]:
-    return [[f"{value:.1f}" if abs(value) < 99.95 else "100" for value in row] for row in shares]
+    return [[_percent(value) for value in row] for row in shares]
+
+
+def _percent(value: float) -> str:
+    """Two decimals under one percent, one above; "0" for what rounds to it."""
+    text = "100" if value >= 99.995 else f"{value:.2f}" if abs(value) < 1 or value > 99 else f"{value:.1f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")
 
 
 def layers_png(section: Section) -> Figure:
@@ -91,16 +108,17 @@ def layers_png(section: Section) -> Figure:
     image = None
     for axes, step in zip(grid, steps, strict=True):
         own, degrees, shares = _grid(section.steps[step])
-        image = axes.imshow(np.clip(shares, 0, 100), vmin=0, vmax=100, aspect="auto", cmap="viridis")
+        image = axes.imshow(_colours(shares), vmin=_TICKS[0], vmax=_TICKS[-1], aspect="auto", cmap="viridis")
         for (row, column), value in np.ndenumerate(shares):
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7,
-                      color="black" if value > 55 else "white")  # fmt: skip
+            axes.text(column, row, _percent(value), ha="center", va="center", fontsize=7,
+                      color="black" if value > 5 else "white")  # fmt: skip
         axes.set_xticks(range(len(degrees)), [d.removeprefix("l ").removeprefix("= ") for d in degrees], fontsize=8)
         axes.set_yticks(range(len(own)), own, fontsize=8)
         axes.set_title(f"step {step:,}", fontsize=10)
         axes.set_xlabel("Wigner degree l")
         axes.grid(False)
-    figure.colorbar(image, ax=grid.tolist(), label="% of the layer’s variance", fraction=0.03)
+    bar = figure.colorbar(image, ax=grid.tolist(), label="% of the layer’s variance", fraction=0.03, ticks=_TICKS)
+    bar.set_ticklabels([f"{10.0**tick:g}" for tick in _TICKS])
     return figure
 
 

@@ -26,7 +26,7 @@ class Trained:
         task: built from the configuration, not yet prepared.
         model: in eval mode on the CPU, with the averaged weights where the run keeps an average.
         step: the training step of its checkpoint.
-        second_moments: Adam's, bias-corrected, by parameter name; empty where there are none.
+        optimizer_state: ``state_dict`` of the optimiser over the trained model's parameters.
     """
 
     folder: RunFolder
@@ -34,7 +34,7 @@ class Trained:
     task: Task
     model: nn.Module
     step: int
-    second_moments: dict[str, Tensor] = field(default_factory=dict)
+    optimizer_state: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def open_run(path: str | os.PathLike[str], averaged: bool = True, step: int | None = None) -> Trained:
@@ -63,7 +63,8 @@ def open_run(path: str | os.PathLike[str], averaged: bool = True, step: int | No
     weights = {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}
     _check_fit(model, weights, place)
     model.load_state_dict(weights)
-    return Trained(folder, config, task, model.eval(), int(stored["global_step"]), _moments(model, stored))
+    optimizer = (stored.get("optimizer_states") or [{}])[0]
+    return Trained(folder, config, task, model.eval(), int(stored["global_step"]), optimizer)
 
 
 def available_steps(folder: RunFolder) -> list[int]:
@@ -113,16 +114,3 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], place: Path) -> 
                 f"checkpoint and {wanted.get(name, 'missing')} in the model that config.yaml describes; restore the "
                 "config.yaml and checkpoints of one and the same run"
             )
-
-
-def _moments(model: nn.Module, stored: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Adam's second moments v / (1 - beta_2^t) by parameter name; empty for other optimisers and at step 0."""
-    states = stored.get("optimizer_states") or [{}]
-    state, groups = states[0].get("state", {}), states[0].get("param_groups", [{}])
-    beta = groups[0].get("betas", (0.0, 0.0))[1]
-    found = {}
-    for index, (name, _) in enumerate(model.named_parameters()):
-        own = state.get(index, {})
-        if "exp_avg_sq" in own:
-            found[name] = own["exp_avg_sq"] / (1 - beta ** float(own["step"]))
-    return found
