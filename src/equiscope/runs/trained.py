@@ -84,10 +84,7 @@ def _stored(folder: RunFolder, step: int | None) -> dict[str, Any]:
     if step is None:
         return checkpoint.load(folder.checkpoint)
     if step in folder.kept_steps():
-        stored = checkpoint.load(folder.kept(step))
-        if int(stored["global_step"]) == step:
-            return stored
-        raise RunError(f"{folder.kept(step)} is of step {stored['global_step']}: give it back its own name")
+        return checkpoint.load(folder.kept(step))
     if folder.checkpoint.exists():
         stored = checkpoint.load(folder.checkpoint)
         if int(stored["global_step"]) == step:
