@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.design import Design
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
 from equiscope.decomposition.preserve import untouched
@@ -87,7 +88,7 @@ def _tangent_variance(
     seed: int,
 ) -> float:
     chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, None, chosen, seed)
+    collector = Collector(model, declaration, None, Design(chosen, cosets, seed))
     flags = [p.requires_grad for p in parameters]
     values: list[Tensor] = []
     try:
