@@ -68,6 +68,8 @@ class Result:
         spectrum: shares of the error by Wigner degree, if asked for (:mod:`equiscope.decomposition.spectrum`).
         float64_change: relative root mean square change of the outputs in a float64 copy of the model; None where no
             copy was made.
+        variance_parts: variances of the prediction over rotations, over noise and over both together, where rotations
+            were crossed with noise (:mod:`equiscope.decomposition.crossed`); None elsewhere.
     """
 
     percent: float
@@ -102,6 +104,7 @@ class Result:
     notes: tuple[str, ...] = ()
     spectrum: dict[str, Any] | None = None
     float64_change: float | None = None
+    variance_parts: dict[str, float] | None = None
     per_sample: PerSample | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

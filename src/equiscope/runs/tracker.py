@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from equiscope.decomposition.crossed import measure_crossed
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
@@ -72,24 +73,45 @@ def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: i
     """
     cost = 0
     for probe in probes:
-        passes = settings.cosets * len(rotation_set(settings.rotations, probe.declaration.group)) + 2
-        cost += passes * sum(len(next(iter(batch.values()))) for batch in probe.batches)
+        cost += (_passes(probe, settings) + 2) * sum(len(next(iter(batch.values()))) for batch in probe.batches)
     budget = settings.share / (1 - settings.share) * PASSES_PER_STEP * batch_size * max_steps
     decades = math.log10(max(10.0, max_steps / settings.first))
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
+
+
+def _passes(probe: Probe, settings: Settings) -> int:
+    """Rotated passes of a sample that a probe takes."""
+    design, group = probe.design, probe.declaration.group
+    rotations = design.rotations or settings.rotations
+    cosets = 1 if rotations == group else design.cosets or settings.cosets
+    return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
 
 
 def measure_probe(net: nn.Module, probe: Probe, settings: Settings, progress: bool = False) -> Result:
     """One probe's result, its batches moved to the model's device."""
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
+    batches = ({k: v.to(device) for k, v in batch.items()} for batch in probe.batches)
+    design = probe.design
+    rotations, cosets = design.rotations or settings.rotations, design.cosets or settings.cosets
+    if design.redraw is not None:
+        return measure_crossed(
+            net,
+            batches,
+            probe.declaration,
+            design.redraw,
+            forward=probe.forward,
+            rotations=rotations,
+            count=cosets,
+            seed=settings.seed,
+        )
     return measure(
         net,
-        [{k: v.to(device) for k, v in batch.items()} for batch in probe.batches],
+        batches,
         declaration=probe.declaration,
         forward=probe.forward,
-        rotations=settings.rotations,
-        cosets=settings.cosets,
+        rotations=rotations,
+        cosets=cosets,
         seed=settings.seed,
         progress=progress,
     )

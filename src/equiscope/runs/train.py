@@ -218,6 +218,9 @@ def _finish(
     step = trainer.global_step
     net = module.measured.to(trainer.strategy.root_device)
     record_probes(records, net, task.probes("final"), "final", step, _settings(config["final"]), progress=show)
+    pictures = getattr(task, "pictures", None)
+    if pictures is not None and records.find("pictures") is None:
+        records.append("pictures", step=step, pictures=plain(pictures(net)))
     records.append(
         "end",
         step=step,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TASKS = {
     "forcefield": "equiscope.tasks.forcefield.task:ForceField",
     "proteinflow": "equiscope.tasks.proteinflow.task:ProteinFlow",
+    "voxels": "equiscope.tasks.voxels.task:Voxels",
 }
 
 

@@ -8,7 +8,23 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from equiscope.decomposition.crossed import Redraw
 from equiscope.symmetry.declaration import Declaration
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a probe wants to be measured where the run's own settings do not fit it.
+
+    Attributes:
+        rotations: the set of rotations; None for the run's.
+        cosets: independent cosets, or with ``redraw`` the number of rotations; None for the run's.
+        redraw: noise to be crossed with the rotations and averaged out (:mod:`equiscope.decomposition.crossed`).
+    """
+
+    rotations: str | None = None
+    cosets: int | None = None
+    redraw: Redraw | None = None
 
 
 @dataclass(frozen=True)
@@ -21,6 +37,7 @@ class Probe:
         declaration: which fields rotate, which are held fixed, and the loss of each output.
         forward: how the model is called on a batch; ``None`` for ``model(batch)``.
         headline: whether this probe's percent is the headline of the run (exactly one is).
+        design: rotations and estimator of its own, if any.
     """
 
     name: str
@@ -28,6 +45,7 @@ class Probe:
     declaration: Declaration
     forward: Callable[[nn.Module, Mapping[str, Tensor]], Any] | None = None
     headline: bool = True
+    design: Design = Design()
 
 
 class Task(Protocol):
@@ -52,6 +70,10 @@ class Task(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Plain facts about data and model for the run's records."""
+
+    def pictures(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Pictures for the report, in plain types, or none: ``{"title", "panels": [{"title", "image"}]}``, images as
+        rows of numbers on one scale within a picture."""
 
     def reference(self) -> dict[str, Any]:
         """The published curve to compare with: ``{"label", "points": {probe: [[step, percent]]}, "source"}``."""

@@ -9,7 +9,7 @@ import torch
 from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
-from equiscope.tasks.forcefield.data import PARTS, FrameSet, composition, load, reference_energies, split_molecules
+from equiscope.tasks.forcefield.data import PARTS, FrameSet, composition, load, reference_energies
 from equiscope.tasks.forcefield.frames import sample_molecule
 from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
 
@@ -101,19 +101,6 @@ def test_parts_share_no_molecule_and_cover_all(frames: FrameSet) -> None:
     assert set.union(*owners) == set(range(8))
     with pytest.raises(InputError, match="'test'"):
         frames.indices("test")
-
-
-def test_split_is_a_function_of_the_seed() -> None:
-    part = split_molecules(400, 7)
-    assert torch.equal(part, split_molecules(400, 7))
-    assert not torch.equal(part, split_molecules(400, 8))
-    assert torch.bincount(part).tolist() == [320, 40, 40]
-    assert torch.bincount(split_molecules(100, 0, (0.5, 0.3, 0.2))).tolist() == [50, 30, 20]
-    assert sorted(split_molecules(3, 0).tolist()) == [0, 1, 2]
-    with pytest.raises(DataError, match="2 molecules cannot be split"):
-        split_molecules(2, 0)
-    with pytest.raises(InputError, match="sum to 1"):
-        split_molecules(10, 0, (0.8, 0.1, 0.2))
 
 
 def test_reference_energies_recover_a_sum_over_atoms() -> None:

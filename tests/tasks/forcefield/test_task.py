@@ -10,7 +10,6 @@ from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
 from equiscope.tasks.forcefield.frames import sample_molecule
 from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
-from equiscope.tasks.forcefield.task import rotate
 
 MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 
@@ -86,17 +85,6 @@ def test_augmentation_turns_positions_and_forces_alike(path, task):
         assert torch.allclose(both[0] @ rotation.T, both[1], atol=1e-5)
         assert not torch.allclose(both[0], both[1], atol=1e-2)
     assert not torch.equal(task.training_batch(2)["pos"], task.training_batch(2 + 5 * len(task._train))["pos"])
-
-
-def test_augmentation_is_haar_and_its_share_is_kept():
-    batch = {"pos": torch.eye(3).expand(4000, 3, 3), "forces": torch.zeros(4000, 3, 3)}
-    rotations = rotate(batch, 1.0, 5)["pos"].mT.double()
-    assert torch.allclose(rotations @ rotations.mT, torch.eye(3, dtype=torch.float64), atol=1e-6)
-    assert float(rotations.mean(0).abs().max()) < 4 * (1 / 3 / 4000) ** 0.5
-    part = rotate(batch, 0.25, 5)["pos"]
-    share = float((part != torch.eye(3)).any(dim=(1, 2)).double().mean())
-    assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
-    assert _same(rotate(batch, 0.0, 5), batch)
 
 
 def test_weights_follow_the_seed_and_leave_the_random_state(path, task):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import store
+from equiscope.tasks.datasets.molecule_split import PARTS, split_molecules
 from equiscope.tasks.datasets.orientation import Orientation, orientation
 from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, generate
 
@@ -26,9 +27,6 @@ __all__ = [
     "reference_energies",
     "split_molecules",
 ]
-
-PARTS = ("train", "track", "final")
-FRACTIONS = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -162,28 +160,6 @@ def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) 
     if pad_to is not None and pad_to < largest:
         raise InputError(f"pad_to={pad_to} is smaller than the largest molecule, {largest} atoms")
     return index, largest if pad_to is None else pad_to
-
-
-def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
-    """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
-
-    Raises:
-        DataError: fewer than three molecules, so that a part would be empty.
-        InputError: fractions that are not positive or do not sum to 1.
-    """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
-    if molecules < 3:
-        raise DataError(
-            f"{molecules} molecules cannot be split into {', '.join(PARTS)}; ask for more frames, "
-            "or fewer frames_per_molecule"
-        )
-    held = [max(1, round(f * molecules)) for f in fractions[1:]]
-    order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(molecules))
-    part = torch.zeros(molecules, dtype=torch.int64)
-    part[order[: held[0]]] = 1
-    part[order[held[0] : held[0] + held[1]]] = 2
-    return part
 
 
 def composition(species: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
-from equiscope.symmetry.rotations import haar
+from equiscope.tasks.augment import key as seed_of
+from equiscope.tasks.augment import rotate
 from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import ForceFieldLoss
@@ -118,7 +118,7 @@ class ForceField:
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_key(self._seed, "weights"))
+            torch.manual_seed(seed_of(self._seed, "weights"))
             return models.build(**self._model)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
@@ -129,7 +129,7 @@ class ForceField:
         frames = self._loaded()
         first = step * self._batch_size
         batch = frames.batch([self._frame(place) for place in range(first, first + self._batch_size)])
-        return rotate(batch, self._share, _key(self._seed, "rotations", step))
+        return rotate(batch, ("pos", "forces"), self._share, seed_of(self._seed, "rotations", step))
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``loss`` and its parts, see :class:`ForceFieldLoss`."""
@@ -188,7 +188,7 @@ class ForceField:
         """The frame at a place of the endless sequence of shuffled passes over the training set."""
         turn, inside = divmod(place, len(self._train))
         if self._order is None or self._order[0] != turn:
-            generator = torch.Generator().manual_seed(_key(self._seed, "order", turn))
+            generator = torch.Generator().manual_seed(seed_of(self._seed, "order", turn))
             self._order = (turn, self._train[torch.randperm(len(self._train), generator=generator)])
         return int(self._order[1][inside])
 
@@ -200,31 +200,3 @@ def _source(data: Mapping[str, Any]) -> ForceFieldData | real.RealData:
         known = sorted({*_GENERATION, *_USE})
         raise InputError(f"unknown data settings {sorted(unknown)}; the known ones are {known}")
     return ForceFieldData(**data)
-
-
-def rotate(batch: Mapping[str, Tensor], share: float, key: int) -> dict[str, Tensor]:
-    """Turn positions and forces of a share of the samples, each by its own Haar rotation R: x -> R x.
-
-    Args:
-        batch: ``pos`` and ``forces`` (B, N, 3).
-        share: probability that a sample is turned, in [0, 1].
-        key: seed of the rotations and of the choice.
-    """
-    out = dict(batch)
-    if share <= 0:
-        return out
-    generator = torch.Generator().manual_seed(key)
-    count = len(out["pos"])
-    rotations = haar(count, generator)
-    turned = torch.rand(count, generator=generator, dtype=torch.float64) < share
-    rotations[~turned] = torch.eye(3, dtype=torch.float64)
-    rotations = rotations.to(out["pos"].device)
-    for name in ("pos", "forces"):
-        out[name] = (out[name].double() @ rotations.mT).to(out[name].dtype)
-    return out
-
-
-def _key(seed: int, *what: str | int) -> int:
-    """A 63-bit seed of its own for every purpose and step."""
-    text = "/".join(map(str, (seed, *what)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

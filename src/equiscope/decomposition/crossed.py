@@ -1,0 +1,194 @@
+"""Rotations crossed with noise: the equivariance error of the noise-averaged model, and what the noise adds to it.
+
+A model whose input holds noise that does not turn with the sample (voxel noise on its lattice) shows two scatters at
+once. With rotations g_1..g_R and noises e_1..e_K, every pair measured, the twisted predictions are
+
+    p_gj = mu + A_g + B_j + C_gj,        A rotation, B noise, C both together,
+
+and with S_A = K sum_g |p_g. - p..|^2, S_B = R sum_j |p_.j - p..|^2, S_C = sum_gj |p_gj - p_g. - p_.j + p..|^2
+
+    rotation           var A = (S_A - S_C / (K-1)) / (K D)          Var_g E_e p, the noise-averaged equivariance error
+    rotation x noise   var C = S_C / (D (K-1))
+    noise              var B = (S_B / (K-1) - var C) / R
+
+exactly unbiased for independent Haar rotations with D = R - 1 (two-way analysis of variance; Scheffe, The Analysis of
+Variance, 1959, ch. 4). For a whole finite group, measured once, A is fixed: then D = R and var B = S_B / (R (K-1)).
+With one noise held while the sample turns, the plain measure shows var A + var C; with a fresh one every time it shows
+var A + var B + var C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.measure import check_counts, device_of
+from equiscope.decomposition.noise import hardware_notes
+from equiscope.decomposition.orbit import Forward, twisted
+from equiscope.decomposition.pool import host, sample_weights, summarise
+from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.result import Result
+from equiscope.decomposition.split import SampleValues
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import rotation_set, uniform_keyed
+
+PARTS = ("rotation", "rotation x noise", "noise")
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """Noise that can be drawn again.
+
+    Attributes:
+        field: the batch field that holds it, declared as held fixed.
+        draw: ``draw(batch fields, number) -> values`` of the field, a function of its arguments alone.
+        draws: K, how many noises every rotation is measured with.
+    """
+
+    field: str
+    draw: Callable[[Mapping[str, Tensor], int], Tensor]
+    draws: int = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 2:
+            raise InputError(f"draws must be an integer of at least 2 noises, got {self.draws!r}")
+        if not callable(self.draw):
+            raise InputError(f"draw must be a function draw(fields, number), got {self.draw!r}")
+
+
+def measure_crossed(
+    model: nn.Module | Callable[[Any], Any],
+    batches: Iterable[Any],
+    declaration: Declaration,
+    redraw: Redraw,
+    *,
+    forward: Forward | None = None,
+    rotations: str = "haar",
+    count: int = 4,
+    seed: int = 0,
+    noise_samples: int = 1,
+) -> Result:
+    """The split of :func:`equiscope.measure` with the noise averaged out of the equivariance error.
+
+    ``equiscope.measure`` and this have the same total loss in expectation; ``equivariance`` is var A of the module's
+    docstring, and ``Result.variance_parts`` holds all three variances, means over samples in the unit of the loss.
+
+    Args:
+        redraw: what the noise is.
+        rotations: ``"haar"``, or ``"O"`` for the whole group where ``declaration.group`` is ``"O"``.
+        count: R, independent Haar rotations a sample (at least 2); not used for a whole group.
+
+    Raises:
+        InputError: for a loss other than squared error, a noise field that is not declared fixed, or a bad count.
+    """
+    check_counts(count, noise_samples, seed)
+    whole = rotations == declaration.group
+    if rotations != "haar" and not whole:
+        raise InputError(f"the crossed design takes rotations 'haar', or the group that is claimed, got {rotations!r}")
+    if count < 2 and not whole:
+        raise InputError(f"the crossed design needs at least 2 rotations a sample, got {count}")
+    if redraw.field not in declaration.fixed:
+        raise InputError(f"the noise field {redraw.field!r} must be declared fixed, declared are {declaration.fixed}")
+    chosen = rotation_set(rotations, declaration.group)
+    collector = Collector(model, declaration, forward, chosen, seed)
+    if not all(loss.exact for loss in collector.losses.values()):
+        raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
+    elements = len(chosen) if whole else count
+    found: dict[str, list[Tensor]] = {name: [] for name in declaration.outputs}
+    with untouched(model):
+        for native in as_batches(batches):
+            orbit = BatchOrbit(collector, native)
+            first = orbit.as_given()
+            if collector.collected.noise_checked < max(noise_samples, 1):
+                collector.collected.noise_checked += orbit.batch.size
+                orbit.noise_floor(first)
+            for name, parts in _cross(collector, orbit, redraw, elements, whole).items():
+                found[name].append(parts)
+    if not collector.collected.ids:
+        raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
+    design = {
+        "passes": elements * redraw.draws,
+        "model_calls": collector.caller.calls,
+        "rotations": rotations,
+        "cosets": 1 if whole else count,
+        "seed": seed,
+    }
+    notes = [*hardware_notes(device_of(model)), f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter "
+             "that the noise causes is taken out of the equivariance error"]  # fmt: skip
+    result = summarise(collector.collected, declaration, collector.losses, design, notes)
+    return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
+
+
+def _cross(
+    collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int, whole: bool
+) -> dict[str, Tensor]:
+    """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
+    fields = orbit.batch.fields()
+    if redraw.field not in fields:
+        raise InputError(f"the batch has no tensor {redraw.field!r}; it has {sorted(fields)}")
+    noisy = [orbit.batch.with_fields({redraw.field: redraw.draw(fields, j)}) for j in range(redraw.draws)]
+    wrapped = [as_batch(native) for native in noisy]
+    columns: dict[str, list[Tensor]] = {}
+    reference: dict[str, Tensor] = {}
+    for r in range(elements):
+        turns = _turns(collector, orbit, r, whole)
+        for j, batch in enumerate(wrapped):
+            passes = twisted(collector.model, batch, turns, collector.declaration, collector.caller)
+            for name, prediction in passes.items():
+                split = orbit.splits[name]
+                rows = split.coordinates(prediction.detach())
+                split.add(rows, 1 / redraw.draws)
+                # Centred on the first prediction, so that a small variance keeps its digits.
+                reference.setdefault(name, rows)
+                sums = columns.setdefault(name, [torch.zeros_like(rows) for _ in wrapped])
+                sums[j] += rows - reference[name]
+        for split in orbit.splits.values():
+            split.close_coset()
+    collected, found = collector.collected, {}
+    for name, split in orbit.splits.items():
+        values = split.values()
+        within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
+        means = torch.stack(columns[name]) / elements
+        spread = [split.rows.sum(d.square().flatten(1).mean(1)) / split.rows.counts for d in means - means.mean(0)]
+        found[name] = _components(within, values.equivariance - within, sum(spread), elements, redraw.draws, whole)
+        kept = dataclasses.replace(values, equivariance=found[name][:, 0])
+        collected.values.setdefault(name, []).append(kept)
+    collected.ids += orbit.ids
+    collected.clusters += orbit.labels()
+    collected.axes += orbit.axes()
+    return found
+
+
+def _components(within: Tensor, between: Tensor, spread: Tensor, r: int, k: int, whole: bool) -> Tensor:
+    """(samples, 3) variances from the mean population variance within rotations, the sample variance of the K-means
+    between them, and sum_j |p_.j - p..|^2."""
+    s_a, s_b = k * (r - 1) * between, r * spread
+    s_c = r * k * within - s_b
+    d = r if whole else r - 1
+    both = s_c / (d * (k - 1))
+    noise = s_b / (r * (k - 1)) if whole else (s_b / (k - 1) - both) / r
+    return torch.stack([(s_a - s_c / (k - 1)) / (k * d), both, noise], dim=-1)
+
+
+def _turns(collector: Collector, orbit: BatchOrbit, r: int, whole: bool) -> Tensor:
+    if whole:
+        return collector.rotations.matrices[r].to(orbit.device).expand(orbit.batch.size, 3, 3)
+    return uniform_keyed(collector.declaration.group, collector.seed, orbit.ids, r).to(orbit.device)
+
+
+def _pooled(collector: Collector, declaration: Declaration, found: Mapping[str, list[Tensor]]) -> dict[str, float]:
+    """Means over samples, outputs added up with their weights."""
+    sums = np.zeros(len(PARTS))
+    for name, parts in found.items():
+        weights = sample_weights(SampleValues.cat(collector.collected.values[name]), declaration.weighting)
+        sums += declaration.outputs[name].weight * (weights[:, None] * host(torch.cat(parts))).mean(axis=0)
+    return dict(zip(PARTS, sums.tolist(), strict=True))

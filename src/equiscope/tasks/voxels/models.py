@@ -1,0 +1,63 @@
+"""Voxel denoisers by name and size: the one place where a configuration becomes a network."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from equiscope.errors import InputError
+from equiscope.tasks.voxels.steerable import Steerable, SteerableConfig
+from equiscope.tasks.voxels.unet import UNet, UNetConfig
+
+PAPER = UNetConfig(
+    multipliers=(1, 2, 2, 4), blocks=2, attention=(False, False, True, True), heads=1, groups=16, dropout=0.1
+)
+UNETS = {
+    "nano": UNetConfig(width=8),
+    "1M": UNetConfig(width=14, heads=2),
+    "7M": replace(PAPER, width=8),
+    "28M": replace(PAPER, width=16),
+    "111M": replace(PAPER, width=32),
+}
+"""U-Nets by name; the last three have VoxMol's levels and widths, of which 111M is the published one."""
+
+STEERABLES = {"nano": SteerableConfig(), "1M": SteerableConfig(layers=8, scalars=64, vectors=48, tensors=24)}
+
+MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
+    "unet": (UNet, UNETS, {"tied": False}),
+    "unet_tied": (UNet, UNETS, {"tied": True}),
+    "steerable": (Steerable, STEERABLES, {}),
+}
+"""Name -> (class, sizes, settings that the name stands for)."""
+
+
+def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = False, **overrides: Any) -> nn.Module:
+    """A freshly initialised model (weights from torch's global generator), its kernels laid out for 3D convolutions.
+
+    Args:
+        name: ``unet``, ``unet_tied`` (its twin that is exactly equivariant under the octahedral group) or
+            ``steerable`` (under all rotations, up to the grid's own error).
+        size: ``nano``, ``1M``, ``7M``, ``28M`` or ``111M``; ``nano`` or ``1M`` of ``steerable``.
+        channels: of the grid, one an element.
+        recompute: U-Nets run their levels again in the backward pass, to save memory.
+        overrides: fields of the configuration, for example ``width=12``.
+
+    Raises:
+        InputError: an unknown name, size or field, or a field that the name already settles.
+    """
+    if name not in MODELS:
+        raise InputError(f"there is no voxel model {name!r}: choose one of {sorted(MODELS)}")
+    model, configurations, settled = MODELS[name]
+    if size not in configurations:
+        raise InputError(f"{name} has no size {size!r}: choose one of {list(configurations)}")
+    known = {f.name for f in fields(configurations[size])} - {*settled, "channels"}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise InputError(f"{name} has no setting {unknown}: choose among {sorted(known)}")
+    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    config = replace(configurations[size], **settled, **changes, channels=channels)
+    made = UNet(config, recompute) if model is UNet else model(config)
+    return made.to(memory_format=torch.channels_last_3d)
