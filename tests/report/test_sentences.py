@@ -85,3 +85,22 @@ def test_first_crossing_without_skill_is_called_out(r2, title):
 
 def test_a_sound_first_crossing_has_no_warning():
     assert sentences.crossing_warning(found_for([(0, 30, 0), (10, 1, 0.8)])) is None
+
+
+def test_a_run_that_falls_back_to_zero_is_called_a_collapse_at_its_end():
+    """A denoiser that had learned something and answers zero in the end: R² 0, percent 0."""
+    records = [
+        synthetic.measure(0, percent=60, r2=-0.5),
+        synthetic.measure(700, percent=3.4, r2=0.33),
+        synthetic.measure(2000, percent=0.001, r2=0.01),
+    ]
+    notice = sentences.crossing_warning(crossings(history(records).curves["forces"]))
+    assert notice.title == "Collapse"
+    assert "At the end, step 2,000, R² is 0.01: the model is practically the zero predictor" in notice.text
+
+
+def test_octahedral_share_is_said_to_be_a_lower_bound():
+    records = [synthetic.measure(0, percent=3, r2=0.6, group="O")]
+    assert "exactly for the octahedral group O" in sentences.headline(history(records))
+    assert "lower bound for all rotations" in sentences.headline(history(records))
+    assert "octahedral" not in sentences.headline(history([synthetic.measure(0, percent=3, r2=0.6)]))

@@ -41,7 +41,7 @@ def test_probes_and_comparison_by_probe():
     told = history(synthetic.flow_run())
     rows = tables.probes(told)
     assert [row[0] for row in rows] == ["pooled", *(f"t={t:g}" for t in synthetic.TIMES)]
-    assert rows[0][1:3] == ("3.1 % (2.6–3.6 %)", "0.60")
+    assert rows[0][1:5] == ("3.1 % (2.6–3.6 %)", "0.0149", "0.48", "0.60")
     by_probe = tables.comparison_by_probe(told)
     assert [row[:2] for row in by_probe[:2]] == [("t=0.4", "this run"), ("t=0.4", "paper")]
     assert by_probe[1][-1] == "6.5 % at step 1,100,000"

@@ -141,6 +141,8 @@ class Result:
             why = "the total loss is zero" if self.total == 0 else "percent needs labels"
             line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² ({why})"
         head = f"{line}; {measured}"
+        if self.group == "O":
+            head += "; group O, a lower bound for SO(3)"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         return "\n".join([head, *(f"  note: {n}" for n in self.notes)])

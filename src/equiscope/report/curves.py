@@ -60,6 +60,7 @@ class RunHistory:
     times: dict[str, float]
     resumes: int
     remarks: tuple[str, ...] = field(default=())
+    pictures: tuple[Record, ...] = ()
 
     @property
     def headline(self) -> Curve | None:
@@ -116,6 +117,7 @@ def history(records: Iterable[Record]) -> RunHistory:
         times=_times(records),
         resumes=sum(record["kind"] == "resume" for record in records),
         remarks=tuple(_remarks(records, run, tracked, finals, finished, last_step, planned)),
+        pictures=tuple(_last(records, "pictures").get("pictures") or ()),
         _last_tracked=tracked[headline][max(tracked[headline])] if headline else None,
     )
 

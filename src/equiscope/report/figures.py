@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from equiscope.report import style
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, number
+from equiscope.report.pictures import pictures_figure
 
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -44,6 +45,7 @@ def save(history: RunHistory, folder: Path, dpi: int = 150) -> dict[str, Path]:
         "losses": losses_figure,
         "skill": skill_figure,
         "panels": panels_figure,
+        "pictures": pictures_figure,
     }
     return save_each({name: functools.partial(draw, history) for name, draw in drawings.items()}, folder, dpi)
 

@@ -125,7 +125,7 @@ def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], fo
         "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
         "charts": {name: _json(figure) if figure is not None else None for name, figure in charts.items()},
         "panels": [(f"panel-{i}", probe, _json(figure)) for i, (probe, figure) in enumerate(panels.items())],
-        "images": {"panels": None} | {name: data_uri(path) for name, path in pictures.items()},
+        "images": {"panels": None, "pictures": None} | {name: data_uri(path) for name, path in pictures.items()},
         "probe": curve.probe if curve is not None else "",
         "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
         "comparison": tables.comparison(told, found) if reference else [],

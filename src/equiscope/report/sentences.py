@@ -89,8 +89,16 @@ def headline(history: RunHistory) -> str:
     steps = f"After {done} training steps" if history.headline_final is not None else f"So far, at step {done}"
     return (
         f"{steps}, {share_text(result)} of the model’s loss is there only because it has not learned rotation "
-        f"symmetry perfectly{_skill_clause(r2, samples_name(history))} and the value is {_noise_clause(result)}."
+        f"symmetry perfectly{_group_clause(result)}{_skill_clause(r2, samples_name(history))} "
+        f"and the value is {_noise_clause(result)}."
     )
+
+
+def _group_clause(result: Mapping) -> str:
+    """What a smaller group than all rotations means for the share."""
+    if result.get("group") != "O":
+        return ""
+    return " (measured exactly for the octahedral group O, the 24 turns of the grid: a lower bound for all rotations)"
 
 
 def _skill_clause(r2: float, samples: str) -> str:
@@ -147,7 +155,15 @@ def _between(crossing: Crossing) -> str:
 
 
 def crossing_warning(found: Crossings) -> Notice | None:
-    """The warning about a first crossing that means nothing, None where it is sound."""
+    """The warning about an end or a first crossing that means nothing, None where both are sound."""
+    end = found.end
+    if end is not None and end.collapsed and end.percent <= found.threshold:
+        like = "worse than a constant answer" if end.r2 < -COLLAPSE else "practically the zero predictor"
+        return Notice(
+            "Collapse",
+            f"At the end, step {end.step:,}, R² is {r2_text(end.r2)}: the model is {like}. An answer that is the same "
+            "for every input has no equivariance error, so the small share there is void.",
+        )
     first = found.first
     if first is None or not first.unskilled:
         return None

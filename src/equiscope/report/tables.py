@@ -134,7 +134,7 @@ def _key(what: str) -> str | None:
 
 
 def probes(history: RunHistory) -> list[Row]:
-    """(probe, final share, R², first ≤ 2 %, skilled crossing, dip) for tasks with several probes."""
+    """(probe, final share, equivariance error, total loss, R², first ≤ 2 %, skilled crossing, dip) a probe."""
     rows: list[Row] = []
     for name in dict.fromkeys([*history.curves, *history.finals]):
         curve: Curve | None = history.curves.get(name)
@@ -146,12 +146,18 @@ def probes(history: RunHistory) -> list[Row]:
         rows.append((
             name,
             share.replace("95 % interval ", "").replace(" (95 % upper limit)", ""),
+            *(_loss((result or {}).get(key)) for key in ("equivariance", "total")),
             r2,
             _step(found.first if found else None, r2=True),
             _step(found.skilled if found else None, r2=False),
             _place(found.dip) if found else "–",
         ))  # fmt: skip
     return rows
+
+
+def _loss(value: Any) -> str:
+    """Three significant digits."""
+    return "–" if value is None else f"{number(value):.3g}"
 
 
 def _step(crossing: Crossing | None, r2: bool) -> str:

@@ -24,7 +24,7 @@ UNETS = {
 }
 """U-Nets by name; the last three have VoxMol's levels and widths, of which 111M is the published one."""
 
-STEERABLES = {"nano": SteerableConfig(), "1M": SteerableConfig(layers=8, scalars=64, vectors=48, tensors=24)}
+STEERABLES = {"nano": SteerableConfig(), "1M": SteerableConfig(layers=8, scalars=80, vectors=60, tensors=32)}
 
 MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
     "unet": (UNet, UNETS, {"tied": False}),
@@ -35,7 +35,7 @@ MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
 
 
 def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = False, **overrides: Any) -> nn.Module:
-    """A freshly initialised model (weights from torch's global generator), its kernels laid out for 3D convolutions.
+    """A freshly initialised model (weights from torch's global generator).
 
     Args:
         name: ``unet``, ``unet_tied`` (its twin that is exactly equivariant under the octahedral group) or
@@ -59,5 +59,6 @@ def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = Fa
         raise InputError(f"{name} has no setting {unknown}: choose among {sorted(known)}")
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     config = replace(configurations[size], **settled, **changes, channels=channels)
-    made = UNet(config, recompute) if model is UNet else model(config)
-    return made.to(memory_format=torch.channels_last_3d)
+    if model is not UNet:
+        return model(config)
+    return UNet(config, recompute).to(memory_format=torch.channels_last_3d)

@@ -17,7 +17,8 @@ from equiscope.tasks.augment import key, rotate
 from equiscope.tasks.datasets.orientation import orientation
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
-from equiscope.tasks.voxels.data import ConformerData, ConformerSet, generate, load, noise_grids
+from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
+from equiscope.tasks.voxels.generate import ConformerData, generate
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
@@ -49,7 +50,7 @@ class VoxelSettings:
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     workers: int | None = None
     track_conformers: int = 16
-    final_conformers: int = 64
+    final_conformers: int = 48
     probe_batch: int = 8
     so3_rotations: int = 4
     draws: int = 2
@@ -77,8 +78,9 @@ class Voxels:
         self.settings = settings
         self._set: ConformerSet | None = None
         self._order: tuple[int, Tensor] | None = None
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            made = self._build()  # without memory: only to refuse bad settings before data is made
+        # Only to refuse bad settings before data is made: without memory, but for e3nn's gates, which draw numbers.
+        with torch.device("cpu" if settings.model == "steerable" else "meta"), torch.random.fork_rng(devices=[]):
+            made = self._build()
         if isinstance(made, models.UNet):
             made._checked(torch.empty(1, *settings.grid.shape, device="meta"))
 
