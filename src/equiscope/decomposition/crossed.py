@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.batches import as_batch, as_batches
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.measure import check_counts, device_of
+from equiscope.decomposition.design import check_count, make_design
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.orbit import Forward, twisted
 from equiscope.decomposition.pool import host, sample_weights, summarise
@@ -39,7 +41,7 @@ from equiscope.decomposition.result import Result
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import rotation_set, uniform_keyed
+from equiscope.symmetry.rotations import uniform_keyed
 
 PARTS = ("rotation", "rotation x noise", "noise")
 
@@ -90,7 +92,7 @@ def measure_crossed(
     Raises:
         InputError: for a loss other than squared error, a noise field that is not declared fixed, or a bad count.
     """
-    check_counts(count, noise_samples, seed)
+    check_count("noise_samples", noise_samples)
     whole = rotations == declaration.group
     if rotations != "haar" and not whole:
         raise InputError(f"the crossed design takes rotations 'haar', or the group that is claimed, got {rotations!r}")
@@ -98,11 +100,12 @@ def measure_crossed(
         raise InputError(f"the crossed design needs at least 2 rotations a sample, got {count}")
     if redraw.field not in declaration.fixed:
         raise InputError(f"the noise field {redraw.field!r} must be declared fixed, declared are {declaration.fixed}")
-    chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, forward, chosen, seed)
-    if not all(loss.exact for loss in collector.losses.values()):
+    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+    if not all(loss.exact for loss in losses.values()):
         raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
-    elements = len(chosen) if whole else count
+    design = make_design(rotations, count, seed, declaration.group, losses)
+    collector = Collector(model, declaration, forward, design)
+    elements = len(design.rotations) if whole else count
     found: dict[str, list[Tensor]] = {name: [] for name in declaration.outputs}
     with untouched(model):
         for native in as_batches(batches):
@@ -111,26 +114,18 @@ def measure_crossed(
             if collector.collected.noise_checked < max(noise_samples, 1):
                 collector.collected.noise_checked += orbit.batch.size
                 orbit.noise_floor(first)
-            for name, parts in _cross(collector, orbit, redraw, elements, whole).items():
+            for name, parts in _cross(collector, orbit, redraw, elements).items():
                 found[name].append(parts)
     if not collector.collected.ids:
         raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-    design = {
-        "passes": elements * redraw.draws,
-        "model_calls": collector.caller.calls,
-        "rotations": rotations,
-        "cosets": 1 if whole else count,
-        "seed": seed,
-    }
+    described = {**design.described(collector.caller.calls), "passes": elements * redraw.draws}
     notes = [*hardware_notes(device_of(model)), f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter "
              "that the noise causes is taken out of the equivariance error"]  # fmt: skip
-    result = summarise(collector.collected, declaration, collector.losses, design, notes)
+    result = summarise(collector.collected, declaration, losses, described, notes)
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 
 
-def _cross(
-    collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int, whole: bool
-) -> dict[str, Tensor]:
+def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int) -> dict[str, Tensor]:
     """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
     fields = orbit.batch.fields()
     if redraw.field not in fields:
@@ -140,7 +135,7 @@ def _cross(
     columns: dict[str, list[Tensor]] = {}
     reference: dict[str, Tensor] = {}
     for r in range(elements):
-        turns = _turns(collector, orbit, r, whole)
+        turns = _turns(collector, orbit, r)
         for j, batch in enumerate(wrapped):
             passes = twisted(collector.model, batch, turns, collector.declaration, collector.caller)
             for name, prediction in passes.items():
@@ -155,12 +150,12 @@ def _cross(
             split.close_coset()
     collected, found = collector.collected, {}
     for name, split in orbit.splits.items():
-        values = split.values()
+        values, whole = split.values(), not collector.design.shift
         within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
         means = torch.stack(columns[name]) / elements
         spread = [split.rows.sum(d.square().flatten(1).mean(1)) / split.rows.counts for d in means - means.mean(0)]
-        found[name] = _components(within, values.equivariance - within, sum(spread), elements, redraw.draws, whole)
-        kept = dataclasses.replace(values, equivariance=found[name][:, 0])
+        found[name] = _components(within, values.between, sum(spread), elements, redraw.draws, whole)
+        kept = dataclasses.replace(values, equivariance=found[name][:, 0], between=torch.zeros_like(values.between))
         collected.values.setdefault(name, []).append(kept)
     collected.ids += orbit.ids
     collected.clusters += orbit.labels()
@@ -179,10 +174,10 @@ def _components(within: Tensor, between: Tensor, spread: Tensor, r: int, k: int,
     return torch.stack([(s_a - s_c / (k - 1)) / (k * d), both, noise], dim=-1)
 
 
-def _turns(collector: Collector, orbit: BatchOrbit, r: int, whole: bool) -> Tensor:
-    if whole:
-        return collector.rotations.matrices[r].to(orbit.device).expand(orbit.batch.size, 3, 3)
-    return uniform_keyed(collector.declaration.group, collector.seed, orbit.ids, r).to(orbit.device)
+def _turns(collector: Collector, orbit: BatchOrbit, r: int) -> Tensor:
+    if not collector.design.shift:
+        return collector.design.rotations.matrices[r].to(orbit.device).expand(orbit.batch.size, 3, 3)
+    return uniform_keyed(collector.declaration.group, collector.design.seed, orbit.ids, r).to(orbit.device)
 
 
 def _pooled(collector: Collector, declaration: Declaration, found: Mapping[str, list[Tensor]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from equiscope.symmetry.declaration import Declaration
 
 
 @dataclass(frozen=True)
-class Design:
+class ProbeDesign:
     """How a probe wants to be measured where the run's own settings do not fit it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Probe:
     declaration: Declaration
     forward: Callable[[nn.Module, Mapping[str, Tensor]], Any] | None = None
     headline: bool = True
-    design: Design = Design()
+    design: ProbeDesign = ProbeDesign()
 
 
 class Task(Protocol):

@@ -24,7 +24,7 @@ from equiscope.decomposition.crossed import Redraw
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.grids import GridAction
 from equiscope.tasks.augment import key
-from equiscope.tasks.task import Design, Probe
+from equiscope.tasks.task import Probe, ProbeDesign
 from equiscope.tasks.voxels.data import noise_grids
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
@@ -107,10 +107,10 @@ def gridded(batches: Batches, grid: Grid, sigma: float, seed: int) -> list[dict[
 def tracked(batches: Batches, grid: Grid, sigma: float, seed: int, rotations: int, draws: int) -> list[Probe]:
     """(a), (b) and (c) on ``batches`` of :func:`gridded`; (a) is the headline."""
     own = [_only(b, "molecule", "id", "clean") | {"noisy": b["clean"] + b["noise"]} for b in batches]
-    cubic, haar = so3_declaration(grid.size, "cubic"), Design("haar", rotations)
-    crossed = Design("haar", rotations, redraw(grid, sigma, seed, draws))
+    cubic, haar = so3_declaration(grid.size, "cubic"), ProbeDesign("haar", rotations)
+    crossed = ProbeDesign("haar", rotations, redraw(grid, sigma, seed, draws))
     return [
-        Probe(OCTAHEDRAL, own, octahedral_declaration(grid.size), None, True, Design("O", 1)),
+        Probe(OCTAHEDRAL, own, octahedral_declaration(grid.size), None, True, ProbeDesign("O", 1)),
         Probe(SO3, batches, cubic, denoise(grid), False, haar),
         Probe(AVERAGED, batches, cubic, denoise(grid), False, crossed),
     ]
@@ -119,8 +119,8 @@ def tracked(batches: Batches, grid: Grid, sigma: float, seed: int, rotations: in
 def final(batches: Batches, grid: Grid, sigma: float, seed: int, rotations: int, draws: int) -> list[Probe]:
     """The tracked ones; (b) with trilinear resampling; (a) of the noise-averaged model; each resampling's oracle."""
     own = [_only(b, "molecule", "id", "clean", "noise") | {"grid": b["clean"]} for b in batches]
-    whole = Design("O", 1, redraw(grid, sigma, seed, draws))
-    haar = Design("haar", rotations)
+    whole = ProbeDesign("O", 1, redraw(grid, sigma, seed, draws))
+    haar = ProbeDesign("haar", rotations)
     found = tracked(batches, grid, sigma, seed, rotations, draws)
     trilinear = so3_declaration(grid.size, "trilinear")
     found.append(Probe(TRILINEAR, batches, trilinear, denoise(grid), False, haar))
