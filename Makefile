@@ -32,6 +32,12 @@ browser:
 package: $(INSTALLED)
 	$(BIN)/python scripts/check_package.py
 
+# The documentation site, in build/docs.
+.PHONY: docs
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "documentation: build/docs/index.html"
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests
 

@@ -64,7 +64,8 @@ def look(page_file, width, name, ready="true"):
                 page.evaluate("document.documentElement.clientWidth"),
                 page.evaluate("[...document.images].map(image => image.naturalWidth)"),
                 page.evaluate(
-                    "Math.min(...[...document.querySelectorAll('p,li,td,dd,dt,figcaption')].filter(e => e.innerText)"
+                    "Math.min(...[...(document.querySelector('article[role=main]') || document)"
+                    ".querySelectorAll('p,li,td,dd,dt,figcaption')].filter(e => e.innerText)"
                     ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
                 ),
                 screenshot,

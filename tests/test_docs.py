@@ -1,0 +1,95 @@
+"""The documentation builds without a warning, its examples run, and it reads well in a real browser."""
+
+import contextlib
+import io
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from equiscope import cli
+from tests import browser
+from tests.test_readme import Model
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_runs(example, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(str(example), run_name="__main__")
+    assert printed.getvalue().strip()
+
+
+def test_every_example_is_in_the_gallery():
+    gallery = (ROOT / "docs" / "examples.md").read_text()
+    for example in EXAMPLES:
+        assert f"examples/{example.name}" in gallery, example.name
+
+
+def _blocks():
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M)):
+            yield pytest.param(block, id=f"{page.stem}-{number}")
+
+
+@pytest.mark.parametrize("block", _blocks())
+def test_code_on_the_pages_runs_as_written(block, capsys):
+    torch.manual_seed(0)
+    loader = [{"pos": torch.randn(8, 5, 3), "forces": torch.randn(8, 5, 3)} for _ in range(3)]
+    exec(block, {"model": Model(), "loader": loader})
+    assert "% of the loss is equivariance error" in capsys.readouterr().out
+
+
+def test_commands_on_the_pages_are_read_by_the_parser():
+    text = "\n".join(page.read_text() for page in PAGES)
+    commands = re.findall(r"^equiscope .*|(?<=`)equiscope [^`]+(?=`)", text, re.M)
+    assert len(commands) >= 5
+    for command in commands:
+        cli.parser().parse_args(command.replace("NAME", "name").split()[1:])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs"), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_site_has_every_page_and_the_docstrings(site):
+    for page in PAGES:
+        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).exists(), page
+    api = (site / "api" / "measure.html").read_text()
+    assert "Split a model" in api
+    assert "RandomModelError" in api
+
+
+def test_nothing_comes_from_the_network(site):
+    for page in site.rglob("*.html"):
+        found = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:)?//', page.read_text())
+        assert not found, page
+
+
+@pytest.mark.parametrize("page", ["index", "mathematics"])
+def test_it_reads_on_a_phone(site, page):
+    seen = browser.look(site / f"{page}.html", "phone", f"docs-{page}")
+    assert seen.errors == []
+    assert seen.requests == []
+    assert seen.width <= seen.window
+    assert seen.smallest_text >= 12
+
+
+def test_formulas_become_mathml(site):
+    text = (site / "mathematics.html").read_text()
+    assert text.count("<math") > 60
+    assert "\\mathbb" not in re.sub(r'aria-label="[^"]*"', "", text)
