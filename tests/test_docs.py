@@ -57,39 +57,23 @@ def test_commands_on_the_pages_are_read_by_the_parser():
         cli.parser().parse_args(command.replace("NAME", "name").split()[1:])
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs"), str(out)]
+def test_the_site(tmp_path):
+    """One test, so that the site is built once: complete, from no network, good on a phone, formulas as MathML."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return out
-
-
-def test_the_site_has_every_page_and_the_docstrings(site):
     for page in PAGES:
-        assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).exists(), page
-    api = (site / "api" / "measure.html").read_text()
+        assert (tmp_path / page.relative_to(ROOT / "docs").with_suffix(".html")).exists(), page
+    api = (tmp_path / "api" / "measure.html").read_text()
     assert "Split a model" in api
     assert "RandomModelError" in api
-
-
-def test_nothing_comes_from_the_network(site):
-    for page in site.rglob("*.html"):
-        found = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:)?//', page.read_text())
-        assert not found, page
-
-
-@pytest.mark.parametrize("page", ["index", "mathematics"])
-def test_it_reads_on_a_phone(site, page):
-    seen = browser.look(site / f"{page}.html", "phone", f"docs-{page}")
-    assert seen.errors == []
-    assert seen.requests == []
-    assert seen.width <= seen.window
-    assert seen.smallest_text >= 12
-
-
-def test_formulas_become_mathml(site):
-    text = (site / "mathematics.html").read_text()
+    for page in tmp_path.rglob("*.html"):
+        assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', page.read_text()), page
+    text = (tmp_path / "mathematics.html").read_text()
     assert text.count("<math") > 60
     assert "\\mathbb" not in re.sub(r'aria-label="[^"]*"', "", text)
+    for name in ("index", "mathematics"):
+        seen = browser.look(tmp_path / f"{name}.html", "phone", f"docs-{name}")
+        assert (seen.errors, seen.requests) == ([], [])
+        assert seen.width <= seen.window
+        assert seen.smallest_text >= 12

@@ -53,13 +53,6 @@ def test_figures_and_tables_lie_beside_it(built):
         assert [row["claim"] for row in csv.DictReader(file)][:2] == ["measure", "quick"]
 
 
-def test_figures_without_runs_are_taken_away(folders, built, tmp_path):
-    place = tmp_path / "paper"
-    build_paper(folders, place)
-    build_paper(folders[:1], place)
-    assert not list((place / "figures").glob("*proteinflow*"))
-
-
 @pytest.mark.parametrize("width", browser.WIDTHS)
 def test_in_a_real_browser(built, width):
     seen = browser.look(built, width, "paper")

@@ -8,6 +8,8 @@ from tests.report import synthetic
 from tests.report.test_evidence import renamed
 from tests.report.test_page import write
 
+RUNS = {"forcefield": synthetic.force_field_run, "proteinflow": synthetic.flow_run}
+
 
 def test_panels(tmp_path):
     small = renamed(synthetic.force_field_run(), name="small", parameters=10_000)
@@ -26,6 +28,14 @@ def test_the_pdf_is_the_same_whenever_it_is_made(tmp_path):
     evidence = gather([write(tmp_path / "a", synthetic.force_field_run())])
     first, again = (paper_figures.save(evidence, tmp_path / name)[0].pdf.read_bytes() for name in ("x", "y"))
     assert first == again
+
+
+def test_figures_without_runs_are_taken_away(tmp_path):
+    force, flow = (write(tmp_path / name, run()) for name, run in RUNS.items())
+    paper_figures.save(gather([force, flow]), tmp_path / "figures", dpi=30)
+    assert list((tmp_path / "figures").glob("*proteinflow*"))
+    paper_figures.save(gather([force]), tmp_path / "figures", dpi=30)
+    assert not list((tmp_path / "figures").glob("*proteinflow*"))
 
 
 def test_at_most_as_many_runs_as_colours(tmp_path):
