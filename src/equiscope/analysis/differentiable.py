@@ -1,0 +1,167 @@
+"""What a model must be for its losses to be differentiated twice by its parameters; errors name the layer at fault."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from equiscope.errors import InputError
+
+HALF = (torch.float16, torch.bfloat16)
+# Relative step by which parameters without a gradient are moved to see whether the answer hangs on them after all.
+_MOVE = 1e-2
+# How torch says that an operation has no second derivative.
+_ONCE = ("not implemented", "not differentiable", "ouble backward", "differentiate twice")
+
+
+def chosen_parameters(model: Any, prefixes: Sequence[str] | None) -> dict[str, nn.Parameter]:
+    """The parameters that are analysed: all, or those whose name is or starts with (``"head."``) one of ``prefixes``.
+
+    Raises:
+        InputError: no module, an unknown name, a frozen parameter, or half precision; the layer is named.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"gradients need a torch module with parameters, got {type(model).__name__}")
+    own = dict(model.named_parameters())
+    if isinstance(prefixes, str):
+        raise InputError(f"parameters must be a list of names, parameters=[{prefixes!r}]")
+    if prefixes is not None:
+        for prefix in prefixes:
+            if not any(_below(name, prefix) for name in own):
+                known = ", ".join(list(own)[:8])
+                raise InputError(f"no parameter of {type(model).__name__} is named {prefix!r}; it has {known} …")
+        own = {name: p for name, p in own.items() if any(_below(name, prefix) for prefix in prefixes)}
+    if not own:
+        raise InputError(f"{type(model).__name__} has no parameters: there is nothing to differentiate by")
+    frozen = [name for name, p in own.items() if not p.requires_grad]
+    if frozen:
+        raise InputError(
+            f"{len(frozen)} of {len(own)} parameters are frozen (requires_grad=False), first {frozen[0]!r}: call "
+            ".requires_grad_(True) on them, or leave them out with parameters=[names to analyse]"
+        )
+    half = [name for name, p in own.items() if p.dtype in HALF]
+    if half:
+        raise InputError(
+            f"parameter {half[0]!r} is {own[half[0]].dtype}: products of second derivatives drown in its rounding; "
+            "analyse a copy in single precision, copy.deepcopy(model).float(), with batches to match"
+        )
+    return own
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix if prefix.endswith(".") else f"{prefix}.")
+
+
+@contextlib.contextmanager
+def differentiable(model: nn.Module, call: Callable[[], Any]) -> Iterator[None]:
+    """Gradients on, fused attention on its math kernel (the others have no second derivative), errors explained.
+
+    Args:
+        call: runs the model once, to find the layer that an error comes from.
+
+    Raises:
+        InputError: for an operation in place, or one without first or second derivative.
+    """
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    except RuntimeError as error:
+        message = str(error)
+        if "inplace operation" in message or "in-place operation" in message:
+            where = ", ".join(map(repr, _changed_in_place(model, call))) or "(none of the layers' own answers)"
+            raise InputError(
+                f"an operation in place spoils a value that the gradient needs: after layer {where} its answer is "
+                "changed in memory; write x = x + y instead of x += y, and inplace=False"
+            ) from error
+        if any(words in message for words in _ONCE):
+            where = ", ".join(map(repr, _layers_of(model, call, message))) or f"of {type(model).__name__}"
+            raise InputError(
+                f"layer {where} has no second derivative in torch ({message.splitlines()[0]}): write it out in plain "
+                "operations, or analyse gradients only"
+            ) from error
+        if "does not require grad" in message:
+            raise InputError(
+                "the answer does not depend on the parameters differentiably: something on the way detaches it, or the "
+                "forces of an energy model are made without create_graph=True "
+                f"({_last_with_graph(model, call)})"
+            ) from error
+        raise
+
+
+def _hooked(model: nn.Module, call: Callable[[], Any], note: Callable[[str, Any], None]) -> None:
+    handles = [
+        part.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
+        for name, part in model.named_modules()
+        if name and not list(part.children())
+    ]
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _changed_in_place(model: nn.Module, call: Callable[[], Any]) -> list[str]:
+    """The layers whose answer was written to after they gave it."""
+    seen: list[tuple[str, Tensor, int]] = []
+    _hooked(model, call, lambda name, out: seen.append((name, out, out._version)) if isinstance(out, Tensor) else None)
+    return [name for name, out, version in seen if out._version != version][:3]
+
+
+def _layers_of(model: nn.Module, call: Callable[[], Any], message: str) -> list[str]:
+    """The layers whose own answer comes from the operation that the message names."""
+    found: list[str] = []
+
+    def note(name: str, out: Any) -> None:
+        made_by = getattr(out, "grad_fn", None)
+        kind = type(made_by).__name__.removesuffix("Backward0").lower()
+        # A function of the user's own is not named in torch's message, but it is no node of torch's either.
+        own = isinstance(made_by, torch.autograd.function.BackwardCFunction) and "differentiate twice" in message
+        if own or (made_by is not None and kind in message.lower().replace("_", "")):
+            found.append(name)
+
+    _hooked(model, call, note)
+    return found[:3]
+
+
+def _last_with_graph(model: nn.Module, call: Callable[[], Any]) -> str:
+    """The layer where the graph ends."""
+    seen: list[tuple[str, bool]] = []
+    _hooked(model, call, lambda name, out: seen.append((name, bool(getattr(out, "requires_grad", False)))))
+    last = [name for name, graph in seen if graph]
+    return f"the last layer whose answer still has a gradient is {last[-1]!r}" if last else "no layer's answer has one"
+
+
+def refuse_hidden_dependence(
+    parameters: dict[str, nn.Parameter], without: Sequence[str], answer: Callable[[], Tensor]
+) -> None:
+    """Parameters without a gradient must not change the answer; where they do, something cannot be differentiated.
+
+    Raises:
+        InputError: naming the parameters.
+    """
+    if not without:
+        return
+    before = answer()
+    kept = {name: parameters[name].detach().clone() for name in without}
+    with torch.no_grad():
+        for name in without:
+            parameters[name].add_(_MOVE * (parameters[name].abs() + 1))
+    try:
+        changed = not torch.equal(answer(), before)
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                parameters[name].copy_(value)
+    if changed:
+        raise InputError(
+            f"the answer changes with the parameters {list(without)[:5]}, but no gradient reaches them: an operation "
+            "after their layer is not differentiable (detach, rounding, argmax, .item(), numpy) — replace it, or leave "
+            "them out with parameters=[…]"
+        )

@@ -1,0 +1,283 @@
+"""Curvature of each part of the loss: largest eigenvalue, trace, spectral density, conditioning, with intervals.
+
+Hessian products by double backward, on batches and rotations held fixed. The spectrum of a large network is known
+through Ritz values: no smallest eigenvalue and no condition number built on one is given, only quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.sparse.linalg import LinearOperator
+from torch import Tensor, nn
+
+from equiscope.analysis.lanczos import Array, Lanczos, lanczos, quantile, smoothed
+from equiscope.analysis.parts import KINDS, PARTS, Parts
+from equiscope.decomposition.orbit import Forward
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+
+QUANTILES = (0.5, 0.9, 0.99)
+GRID = 101
+
+
+class CurvatureOperator(LinearOperator):
+    """H v of one part of the loss (or its Gauss-Newton matrix) for scipy, float64.
+
+    Attributes:
+        products: calls so far.
+        quadratics: v^T H_b v of every batch in the last call, H_b the mean over the batch's own samples.
+
+    Args:
+        batches: indices of the batches averaged over; all by default.
+    """
+
+    def __init__(self, parts: Parts, part: str, kind: str = "hessian", batches: Sequence[int] | None = None):
+        super().__init__(np.float64, (parts.size, parts.size))
+        self.parts, self.part, self.kind = parts, part, kind
+        self.batches = list(range(len(parts)) if batches is None else batches)
+        everyone = sum(parts.samples)
+        self._shares = {i: parts.samples[i] / everyone for i in self.batches}
+        self._rescale = 1 / sum(self._shares.values())
+        self.products = 0
+        self.quadratics: dict[int, float] = {}
+
+    def apply(self, vector: Tensor) -> Tensor:
+        """H v for a torch vector."""
+        total = torch.zeros(self.parts.size, dtype=torch.float64, device=vector.device)
+        for index in self.batches:
+            image = self.parts.batch_product(index, self.part, vector, self.kind)
+            self.quadratics[index] = float(vector.double() @ image) / self._shares[index]
+            total += image
+        self.products += 1
+        return total * self._rescale
+
+    def _matvec(self, vector: Array) -> Array:
+        device = next(iter(self.parts.parameters.values())).device
+        return self.apply(torch.from_numpy(np.ravel(vector)).to(device)).cpu().numpy()
+
+    _rmatvec = _matvec
+
+
+def hessian(
+    model: nn.Module,
+    batches: Iterable[Any],
+    declaration: Declaration,
+    *,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: int = 2,
+    seed: int = 0,
+    parameters: Sequence[str] | None = None,
+    which: Sequence[str] = PARTS,
+    kinds: Sequence[str] = KINDS,
+    tolerance: float = 0.01,
+    steps: int = 60,
+    probes: int = 4,
+    depth: int = 20,
+    bias: bool = True,
+    memory: str = "batch",
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> dict[str, Any]:
+    """Spectral figures of the Hessian and the Gauss-Newton matrix of each part of the loss.
+
+    ``probes`` Lanczos runs of ``depth`` products from Rademacher vectors z give the trace (Hutchinson: mean z^T H z),
+    |H|_F^2 (mean |H z|^2) and the density (stochastic Lanczos quadrature); the first run goes on until the largest
+    eigenvalue has a residual under ``tolerance`` of itself, at most ``steps`` products.
+
+    The largest eigenvalue of a loss sampled on n samples is biased upwards (a largest eigenvalue is convex in H). Its
+    size is shown by halves A, B of the batches: E[halves] >= E[lambda_max] >= true >= E[cross], with halves the mean of
+    lambda_max(H_A), lambda_max(H_B) and cross the mean of v_A^T H_B v_A, v_B^T H_A v_B.
+
+    The unbiased twirled loss uses products of different cosets, so its Gauss-Newton matrix may have small negative
+    eigenvalues; with one coset it is the plug-in |P - y|^2, positive but with the leak of what the set does not see.
+
+    Args:
+        which, kinds: of ``("twirled", "equivariance", "total")`` and ``("hessian", "gauss_newton")``.
+        bias: run the halves (needs two batches; about as many products again as the largest eigenvalue).
+        memory: as for :class:`Parts`; ``"all"`` is fastest, ``"pass"`` smallest.
+        progress: wraps the iteration over (part, kind) pairs.
+        others: as for :class:`Parts`.
+
+    Returns:
+        ``losses``, design, and ``parts[part][kind]``: ``lambda_max`` (``value``, ``residual``, ``converged``,
+        ``steps``, ``interval`` over batches at the eigenvector, ``bias`` or None), ``trace`` and ``frobenius_square``
+        (``value``, ``interval`` over probes, ``interval_samples`` over probes and batches), ``stable_rank``,
+        ``smallest_ritz``, ``quantiles`` of |lambda| and ``conditioning`` = lambda_max over them, ``over_mean`` =
+        lambda_max n / trace, ``over_loss`` = (lambda_max, trace) / L, ``along_gradient`` = g^T H g / g^T g of the
+        part's own and of the total gradient, ``density`` (grid, value, error), ``products``. Plain types.
+
+    Raises:
+        InputError: bad counts, or what :class:`Parts` refuses.
+
+    Source: landscapes and condition numbers in Shen et al., TMLR 2025; Ubaru, Chen, Saad, SIAM J. Matrix Anal. 38
+    (2017) 1075; Hutchinson 1990.
+    """
+    for name, value, low in (("steps", steps, 1), ("probes", probes, 2), ("depth", depth, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
+    parts = Parts(
+        model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed,
+        parameters=parameters, memory=memory,
+    )
+    for part in which:
+        parts._check_parts((part,))
+    slopes = parts.gradient(tuple({*which, *(["total"] if parts.labelled else [])}))
+    found: dict[str, Any] = {part: {} for part in which}
+    for part, kind in (progress or iter)([(part, kind) for part in which for kind in kinds]):
+        operator = CurvatureOperator(parts, part, kind)
+        figures = _spectrum(operator, tolerance, steps, probes, depth, seed)
+        vectors = {"own": slopes[part], **({"total": slopes["total"]} if "total" in slopes else {})}
+        figures["along_gradient"] = {name: _along(operator, g) for name, g in vectors.items()}
+        loss = parts.values[part]
+        scaled = {"lambda_max": figures["lambda_max"]["value"], "trace": figures["trace"]["value"]}
+        figures["over_loss"] = {name: value / loss if loss else math.nan for name, value in scaled.items()}
+        figures["lambda_max"]["bias"] = _halves(operator, tolerance, steps, seed) if bias and len(parts) > 1 else None
+        found[part][kind] = {**figures, "products": operator.products}
+        parts.release()
+    return {
+        "losses": dict(parts.values),
+        "samples": sum(parts.samples),
+        "batches": len(parts),
+        "rotations": rotations,
+        "cosets": cosets,
+        "seed": seed,
+        "parameters": parts.size,
+        "unused": list(parts.unused),
+        "tolerance": tolerance,
+        "probes": probes,
+        "depth": depth,
+        "parts": found,
+    }
+
+
+def largest_eigenvalue(
+    operator: CurvatureOperator, *, tolerance: float = 0.01, steps: int = 60, seed: int = 0
+) -> dict[str, Any]:
+    """Largest eigenvalue alone, by Lanczos from a random vector: ``value``, ``residual``, ``converged``, ``steps``,
+    ``interval`` (Student over batches at the eigenvector) and ``vector``, flat.
+    """
+    run = lanczos(operator.apply, _rademacher(operator.parts, seed, 0), steps, tolerance)
+    return {**_largest(operator, run), "vector": run.vector.double()}
+
+
+def _spectrum(
+    operator: CurvatureOperator, tolerance: float, steps: int, probes: int, depth: int, seed: int
+) -> dict[str, Any]:
+    runs: list[Lanczos] = []
+    tables = []
+    for probe in range(probes):
+        start = _rademacher(operator.parts, seed, probe)
+        seen: list[dict[int, float]] = []
+
+        def product(vector: Tensor, seen: list[dict[int, float]] = seen) -> Tensor:
+            image = operator.apply(vector)
+            seen.append(dict(operator.quadratics))
+            return image
+
+        first = probe == 0
+        run = lanczos(
+            product, start, max(steps, depth) if first else depth, tolerance if first else None,
+            least=depth if first else 1,
+        )
+        runs.append(run)
+        tables.append([operator.parts.size * value for value in seen[0].values()])
+    size, top = operator.parts.size, _largest(operator, runs[0])
+    trace = _two_way(np.array(tables), [operator._shares[i] for i in operator.batches])
+    squares = _student([size * run.first[1] for run in runs])
+    quantiles = {
+        str(q): _student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
+    }
+    value = top["value"]
+    return {
+        "lambda_max": top,
+        "trace": trace,
+        "frobenius_square": squares,
+        "stable_rank": squares["value"] / max(value**2, float(runs[0].nodes[0]) ** 2) if value else math.nan,
+        "smallest_ritz": float(runs[0].nodes[0]),
+        "quantiles": quantiles,
+        "conditioning": {q: value / found["value"] if found["value"] else math.inf for q, found in quantiles.items()},
+        "over_mean": value * size / trace["value"] if trace["value"] else math.inf,
+        "density": _density(runs),
+    }
+
+
+def _largest(operator: CurvatureOperator, run: Lanczos) -> dict[str, Any]:
+    operator.apply(run.vector)
+    spread = _student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+    return {
+        "value": run.largest,
+        "residual": run.residual,
+        "converged": run.converged,
+        "steps": run.steps,
+        "interval": spread["interval"],
+    }
+
+
+def _along(operator: CurvatureOperator, gradient: Tensor) -> dict[str, Any]:
+    norm = gradient.norm()
+    if not norm > 0:
+        return {"value": math.nan, "interval": [math.nan, math.nan]}
+    operator.apply(gradient / norm)
+    return _student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+
+
+def _halves(operator: CurvatureOperator, tolerance: float, steps: int, seed: int) -> dict[str, float]:
+    """What sampling does to the largest eigenvalue: its mean over two halves, and each vector judged on the other."""
+    parts, part, kind = operator.parts, operator.part, operator.kind
+    halves = [CurvatureOperator(parts, part, kind, operator.batches[i::2]) for i in (0, 1)]
+    runs = [lanczos(half.apply, _rademacher(parts, seed, 0), steps, tolerance) for half in halves]
+    cross = [float(run.vector.double() @ half.apply(run.vector)) for run, half in zip(runs, halves[::-1], strict=True)]
+    operator.products += sum(half.products for half in halves)
+    return {"halves": float(np.mean([run.largest for run in runs])), "cross": float(np.mean(cross))}
+
+
+def _density(runs: list[Lanczos]) -> dict[str, Any]:
+    low, high = min(r.nodes[0] for r in runs), max(r.nodes[-1] for r in runs)
+    width = (high - low) / 50 or max(abs(high), 1e-300) / 50
+    grid = np.linspace(low - 3 * width, high + 3 * width, GRID)
+    each = np.stack([smoothed(run.nodes, run.weights, grid, width) for run in runs])
+    error = each.std(axis=0, ddof=1) / math.sqrt(len(runs))
+    return {
+        "grid": grid.tolist(),
+        "value": each.mean(axis=0).tolist(),
+        "error": error.tolist(),
+        "width": float(width),
+        "nodes": [run.nodes.tolist() for run in runs],
+        "weights": [run.weights.tolist() for run in runs],
+    }
+
+
+def _student(values: Sequence[float], shares: Sequence[float] | None = None) -> dict[str, Any]:
+    """Mean of independent values, equal or with shares, and its 95 % Student interval."""
+    x = np.asarray(values, dtype=float)
+    w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
+    mean = float(w @ x)
+    if len(x) < 2:
+        return {"value": mean, "interval": [math.nan, math.nan]}
+    error = math.sqrt(float((w**2 / (1 - w)) @ (x - mean) ** 2))
+    reach = float(stats.t.ppf(0.975, len(x) - 1)) * error
+    return {"value": mean, "interval": [mean - reach, mean + reach]}
+
+
+def _two_way(table: Array, shares: Sequence[float]) -> dict[str, Any]:
+    """Mean over probes (rows) and batches (columns), with the probes' interval and that of probes and batches."""
+    w = np.asarray(shares) / np.sum(shares)
+    over_probes, over_batches = _student((table @ w).tolist()), _student(table.mean(axis=0).tolist(), shares)
+    half = [np.subtract(*found["interval"][::-1]) / 2 for found in (over_probes, over_batches)]
+    reach, value = math.hypot(*half), over_probes["value"]
+    return {**over_probes, "interval_samples": [value - reach, value + reach]}
+
+
+def _rademacher(parts: Parts, seed: int, probe: int) -> Tensor:
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + probe) % 2**63)
+    signs = torch.randint(0, 2, (parts.size,), generator=generator).double() * 2 - 1
+    own = next(iter(parts.parameters.values()))
+    return signs.to(own.device, own.dtype)

@@ -1,0 +1,202 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import equiscope as eq
+from equiscope.analysis.parts import KINDS, PARTS, Parts
+from equiscope.errors import InputError
+from tests.analysis.networks import DECLARED, LAYERS, Net, batches, network
+
+STEP = 1e-4
+
+
+def moved(net, vector, parts):
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        for p, step in zip(net.parameters(), parts.split_vector(vector), strict=True):
+            p.add_(step)
+    return net
+
+
+def difference(function, net, vector, parts):
+    """Fourth-order central difference of a function of the network along a vector."""
+    at = {k: function(moved(net, k * STEP * vector, parts)) for k in (-2, -1, 1, 2)}
+    return (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * STEP)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gradients_and_products_equal_finite_differences(kind):
+    net, data = network(kind), batches()
+    parts = Parts(net, data, DECLARED, rotations="D2")
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    v /= v.norm()
+    gradient = parts.gradient(PARTS)
+
+    def values(n):
+        own = Parts(n, data, DECLARED, rotations="D2").values
+        return torch.tensor([own[p] for p in PARTS], dtype=torch.float64)
+
+    slopes = difference(values, net, v, parts)
+    for part, slope in zip(PARTS, slopes, strict=True):
+        assert float(gradient[part] @ v) == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
+    twice = difference(
+        lambda n: torch.stack(list(Parts(n, data, DECLARED, rotations="D2").gradient(PARTS).values())), net, v, parts
+    )
+    held = Parts(net, data, DECLARED, rotations="D2", memory="batch")
+    for part, expected in zip(PARTS, twice, strict=True):
+        for way in (parts, held):
+            assert (way.product(part, v) - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_values_are_those_of_measure():
+    net, data = network("GELU"), batches(3)
+    result = eq.measure(net, data, DECLARED, seed=5)
+    values = Parts(net, data, DECLARED, seed=5).values
+    assert values["total"] == pytest.approx(result.total, rel=1e-12)
+    assert values["equivariance"] == pytest.approx(result.equivariance, rel=1e-12)
+    assert values["twirled"] == pytest.approx(result.twirled, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["l2_norm", "huber"])
+def test_jackknifed_losses_and_component_weights(loss):
+    declared = eq.Declaration(
+        {"pos": "1o"}, {"forces": eq.Output("1o", target="y", loss=loss, mask="mask")}, weighting="component"
+    )
+    data = batches()
+    for batch in data:
+        batch["mask"] = torch.tensor([[True, True, True], [True, True, False]])
+    net = network("SiLU")
+    design = {"rotations": "haar", "cosets": 4}
+    parts = Parts(net, data, declared, **design)
+    result = eq.measure(net, data, declared, **design)
+    assert parts.values["equivariance"] == pytest.approx(result.equivariance, rel=1e-12)
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    twice = difference(lambda n: Parts(n, data, declared, **design).gradient(PARTS)["twirled"], net, v / 10, parts)
+    assert (parts.product("twirled", v / 10) - twice).norm() <= 1e-6 * twice.norm()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_gauss_newton_is_the_hessian_of_a_network_that_is_linear_in_its_parameters(part):
+    net, data = nn.Linear(3, 3).double(), batches()
+    parts = Parts(net, data, DECLARED, forward=lambda m, b: m(b["pos"]))
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    full, gauss = (parts.product(part, v, kind) for kind in KINDS)
+    torch.testing.assert_close(full, gauss, rtol=1e-12, atol=1e-12)
+
+
+def test_gauss_newton_equals_its_dense_form():
+    net, data = network("LayerNorm"), batches(1)
+    parts = Parts(net, data, DECLARED, rotations="D2", cosets=1)
+    fixed = parts._fixed[0]
+    own = list(net.parameters())
+    jacobians = []
+    for one in fixed.passes:
+        rows = parts._run(fixed, one)["forces"].flatten()
+        jacobians.append(torch.stack([parts.flat(torch.autograd.grad(r, own, retain_graph=True)) for r in rows]))
+    stacked = torch.stack(jacobians)
+    dense = 2 * torch.einsum("mri,mrj->ij", stacked, stacked) / stacked[0].shape[0] / len(stacked)
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert (parts.product("total", v, "gauss_newton") - dense @ v).norm() <= 1e-10 * (dense @ v).norm()
+    mean = stacked.mean(0)
+    dense = 2 * mean.T @ mean / mean.shape[0]
+    assert (parts.product("twirled", v, "gauss_newton") - dense @ v).norm() <= 1e-10 * (dense @ v).norm()
+
+
+def test_graphs_kept_give_the_same_product_again_and_the_model_is_left_alone():
+    net, data = network("attention", dtype=torch.float32), batches(dtype=torch.float32)
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+    kept = Parts(net, data, DECLARED, memory="all")
+    v = torch.ones(kept.size, dtype=torch.float64)
+    first = kept.product("equivariance", v)
+    torch.testing.assert_close(kept.product("equivariance", v), first, rtol=0, atol=0)
+    kept.batch_values(0, 0.1 * v)
+    torch.testing.assert_close(kept.product("equivariance", v), first, rtol=1e-5, atol=1e-6)
+    assert net.training
+    assert all(torch.equal(before[k], x) for k, x in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_memory_of_a_pass_holds_one_graph_at_a_time():
+    net, data = network("GELU"), batches(1)
+    live = {"now": 0, "most": 0}
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            live["now"] += 1
+            live["most"] = max(live["most"], live["now"])
+            ctx.token = Token()
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    class Token:
+        def __del__(self):
+            live["now"] -= 1
+
+    def forward(model, batch):
+        return Counted.apply(model(batch)["forces"])
+
+    for memory, most in (("pass", 2), ("batch", 24)):
+        live["most"] = 0
+        parts = Parts(net, data, DECLARED, forward=forward, memory=memory)
+        parts.product("equivariance", torch.ones(parts.size, dtype=torch.float64))
+        if memory == "pass":
+            assert live["most"] <= most
+        else:
+            assert live["most"] >= most
+
+
+def test_parameters_can_be_chosen():
+    net, data = network("GELU"), batches()
+    net.first.requires_grad_(False)
+    some, alone = Parts(net, data, DECLARED, parameters=["last"]), network("GELU")
+    every = Parts(alone, data, DECLARED)
+    assert list(some.parameters) == ["last.weight", "last.bias"]
+    torch.testing.assert_close(some.gradient()["equivariance"], every.gradient()["equivariance"][-some.size :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"memory": "none"}, "memory"),
+        ({"parameters": "last"}, "list of names"),
+        ({"parameters": ["head"]}, "'head'"),
+        ({"rotations": "haar", "cosets": 1}, "cosets=2"),
+        ({"cosets": 0}, "cosets"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Parts(network("GELU"), batches(), DECLARED, **arguments)
+
+
+def test_bad_parts_vectors_and_empty_batches():
+    with pytest.raises(InputError, match="empty"):
+        Parts(network("GELU"), [], DECLARED)
+    parts = Parts(network("GELU"), batches(), DECLARED)
+    with pytest.raises(InputError, match="'mean'"):
+        parts.gradient(("mean",))
+    with pytest.raises(InputError, match="entries"):
+        parts.product("total", torch.ones(3, dtype=torch.float64))
+    with pytest.raises(InputError, match="kind"):
+        parts.product("total", torch.ones(parts.size, dtype=torch.float64), "fisher")
+    unlabelled = eq.Declaration({"pos": "1o"}, {"forces": "1o"}, fixed=["y"])
+    parts = Parts(network("GELU"), batches(), unlabelled)
+    assert list(parts.values) == ["equivariance"]
+    with pytest.raises(InputError, match="target"):
+        parts.product("total", torch.ones(parts.size, dtype=torch.float64))
+
+
+def test_unused_parameters_count_as_zero():
+    net = network("GELU")
+    net.spare = nn.Linear(2, 2).double()
+    parts = Parts(net, batches(), DECLARED)
+    assert parts.unused == ["spare.weight", "spare.bias"]
+    assert not parts.gradient()["twirled"][-6:].any()
+    assert isinstance(net, Net)
