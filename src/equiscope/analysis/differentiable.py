@@ -165,3 +165,22 @@ def refuse_hidden_dependence(
             "after their layer is not differentiable (detach, rounding, argmax, .item(), numpy) — replace it, or leave "
             "them out with parameters=[…]"
         )
+
+
+def refuse_once_differentiable(gradients: Sequence[Tensor | None]) -> None:
+    """Torch puts an error node where a function cannot be differentiated again, but skips it when it is asked for the
+    derivative by certain leaves only: a second derivative would then silently lack a term.
+
+    Raises:
+        RuntimeError: as torch would, had it looked.
+    """
+    todo = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("trying to differentiate twice a function that was marked once_differentiable")
+        todo += [following for following, _ in node.next_functions if following is not None]

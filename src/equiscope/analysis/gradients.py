@@ -69,7 +69,7 @@ def gradients(
         model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed,
         parameters=parameters,
     )
-    parts._check_parts(HALVES)
+    parts.check_parts(HALVES)
     if len(parts) < MIN_GROUPS or groups < MIN_GROUPS:
         raise InputError(
             f"unbiased products need at least {MIN_GROUPS} independent batches, got {min(len(parts), groups)}: "

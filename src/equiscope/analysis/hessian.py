@@ -128,7 +128,7 @@ def hessian(
         parameters=parameters, memory=memory,
     )
     for part in which:
-        parts._check_parts((part,))
+        parts.check_parts((part,))
     slopes = parts.gradient(tuple({*which, *(["total"] if parts.labelled else [])}))
     found: dict[str, Any] = {part: {} for part in which}
     for part, kind in (progress or iter)([(part, kind) for part in which for kind in kinds]):

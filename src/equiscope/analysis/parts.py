@@ -21,10 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.differentiable import chosen_parameters, differentiable, refuse_hidden_dependence
+from equiscope.analysis.differentiable import (
+    chosen_parameters,
+    differentiable,
+    refuse_hidden_dependence,
+    refuse_once_differentiable,
+)
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.measure import check_counts
+from equiscope.decomposition.design import Design, check_cosets, check_count
 from equiscope.decomposition.orbit import Forward, predict, twisted
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
@@ -102,17 +107,20 @@ class Parts:
         parameters: Sequence[str] | None = None,
         memory: str = "pass",
     ):
-        check_counts(cosets, 0, seed)
+        check_cosets(cosets, fractional=False)
+        check_count("seed", seed)
         if memory not in MEMORY:
             raise InputError(f"memory must be one of {MEMORY}, got {memory!r}")
         self.model, self.declaration, self.memory = model, declaration, memory
         self.parameters = chosen_parameters(model, parameters)
         self.size = sum(p.numel() for p in self.parameters.values())
         self._forward, self._graphs = forward, {}
+        self._twice = False
         chosen = rotation_set(rotations, declaration.group)
         whole = declaration.group == rotations
-        collector = Collector(model, declaration, forward, chosen, seed)
-        self.replicated = not whole and cosets > 1
+        # One coset is allowed here, so the design is made without the measure's own checks.
+        collector = Collector(model, declaration, forward, Design(chosen, 1 if whole else cosets, seed, not whole))
+        self._lone = "refuse" if not whole and cosets > 1 else "whole"
         inexact = [loss.name for loss in collector.losses.values() if not loss.exact]
         if inexact and not whole and cosets < JACKKNIFE_COSETS:
             raise InputError(f"cosets={cosets} is too few: {inexact[0]} needs at least {JACKKNIFE_COSETS}")
@@ -185,7 +193,7 @@ class Parts:
 
     def batch_gradient(self, index: int, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
         """Contribution of a batch to the gradient of each part, flat; they sum to the gradient over batches."""
-        self._check_parts(parts)
+        self.check_parts(parts)
         fixed = self._fixed[index]
         own = list(self.parameters.values())
         sums = {part: torch.zeros(self.size, dtype=torch.float64, device=own[0].device) for part in parts}
@@ -209,16 +217,25 @@ class Parts:
 
     def batch_product(self, index: int, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """Contribution of a batch to :meth:`product`."""
-        self._check_parts((part,))
+        self.check_parts((part,))
         if kind not in KINDS:
             raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
         if vector.shape != (self.size,):
             raise InputError(f"the vector must have the {self.size} entries of the parameters, got {vector.shape}")
         v = self.split_vector(vector)
         with self._ready(index):
+            self._check_twice(self._fixed[index])
             if kind == "hessian" and self.memory != "pass":
                 return self._held_product(index, part, v)
             return self._swept_product(self._fixed[index], part, v, kind)
+
+    def _check_twice(self, fixed: _Fixed) -> None:
+        if not self._twice:
+            rows = self._run(fixed, fixed.passes[0])
+            scalar = sum(r.square().sum() for r in rows.values())
+            own = list(self.parameters.values())
+            refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
+            self._twice = True
 
     def release(self) -> None:
         """Drop the graphs kept between products (``memory="all"``)."""
@@ -286,7 +303,7 @@ class Parts:
                     splits[name].close_coset()
         found = {}
         for name in self._share:
-            values = splits[name].values(replicated=self.replicated)
+            values = splits[name].values(self._lone)
             equal = self.declaration.weighting == "sample"
             weight = torch.ones_like(values.components) if equal else values.components
             found[name] = (values.total, values.equivariance, weight)
@@ -347,7 +364,12 @@ class Parts:
         with untouched(self.model), differentiable(self.model, call):
             yield
 
-    def _check_parts(self, parts: Sequence[str]) -> None:
+    def check_parts(self, parts: Sequence[str]) -> None:
+        """Every part exists, and the labels it needs are there.
+
+        Raises:
+            InputError: otherwise.
+        """
         for part in parts:
             if part not in PARTS:
                 raise InputError(f"a part of the loss is one of {PARTS}, got {part!r}")

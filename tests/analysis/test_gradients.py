@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from equiscope.analysis.gradients import gradients
+from equiscope.errors import InputError
+from tests.analysis.networks import DECLARED, batches, network
+from tests.decomposition.models import Linear
+
+
+def linear_gradient(matrix, data):
+    """Gradient of the equivariance error of A x: 2/9 E|x|^2 (A - tr A / 3)."""
+    square = torch.cat([b["pos"] for b in data]).square().sum(-1).mean()
+    return 2 / 9 * square * (matrix - torch.eye(3, dtype=torch.float64) * matrix.trace() / 3)
+
+
+def test_norms_of_a_linear_map_are_those_of_the_closed_form():
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = batches(24, samples=8)
+    found = gradients(Linear(matrix), data, DECLARED, groups=24)["whole"]
+    expected = float(linear_gradient(matrix, data).norm())
+    low, high = found["norm"]["equivariance"]["interval"]
+    assert low < expected < high
+    assert found["norm"]["equivariance"]["value"] == pytest.approx(expected, rel=0.02)
+    # Twirled loss and equivariance error of a linear map live on orthogonal parameters.
+    assert abs(found["cosine"]["value"]) < 1e-9
+    error = expected**2
+    rate = error / float(linear_error_mean(matrix, data))
+    assert found["rate"]["equivariance"]["value"] == pytest.approx(rate, rel=0.03)
+
+
+def linear_error_mean(matrix, data):
+    square = torch.cat([b["pos"] for b in data]).square().sum(-1).mean()
+    return square / 9 * (matrix.square().sum() - matrix.trace() ** 2 / 3)
+
+
+def test_layers_add_up_and_adam_with_equal_moments_is_a_multiple():
+    net, data = network("GELU"), batches(5)
+    names = list(dict(net.named_parameters()))
+    state = {
+        "state": {i: {"exp_avg_sq": torch.full_like(p, 0.25), "step": 1e6} for i, p in enumerate(net.parameters())},
+        "param_groups": [{"params": list(range(len(names))), "betas": (0.9, 0.99), "eps": 0.0}],
+    }
+    found = gradients(net, data, DECLARED, optimizer_state=state)
+    for part in ("twirled", "equivariance", "total"):
+        whole = found["whole"]["norm"][part]["square"]
+        layers = sum(block["norm"][part]["square"] for block in found["layers"].values())
+        assert layers == pytest.approx(whole, rel=1e-9)
+        assert found["adam"]["norm"][part]["square"] == pytest.approx(2 * whole, rel=1e-9)
+    assert list(found["layers"]) == ["first", "last"]
+    assert found["adam"]["cosine"]["value"] == pytest.approx(found["whole"]["cosine"]["value"], abs=1e-9)
+
+
+def test_bad_input():
+    net, data = network("GELU"), batches(3)
+    with pytest.raises(InputError, match="at least 3"):
+        gradients(net, data[:2], DECLARED)
+    with pytest.raises(InputError, match="optimizer state has 0"):
+        gradients(net, data, DECLARED, optimizer_state={"state": {}, "param_groups": []})
+    groups = [{"params": list(range(4)), "betas": (0.9, 0.99), "eps": 0.0}]
+    with pytest.raises(InputError, match="exp_avg_sq"):
+        gradients(net, data, DECLARED, optimizer_state={"state": {}, "param_groups": groups})
+
+
+def test_everything_is_plain():
+    found = gradients(network("GELU", dtype=torch.float32), batches(3, dtype=torch.float32), DECLARED)
+
+    def check(value):
+        if isinstance(value, dict):
+            return all(isinstance(k, str) and check(v) for k, v in value.items())
+        if isinstance(value, list):
+            return all(check(v) for v in value)
+        return value is None or isinstance(value, str | int | float)
+
+    assert check(found)
+    assert not isinstance(found["whole"]["ratio"]["value"], np.floating) or math.isfinite(found["groups"])

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+import torch
+
+from equiscope.analysis.landscape import landscape, roughness
+from equiscope.errors import InputError
+from tests.analysis.networks import DECLARED, batches, network
+
+SHORT = {"points": 7, "plane_points": 5, "rotations": "D2", "cosets": 1}
+
+
+def test_losses_that_are_quadratic_in_the_chosen_parameters_have_no_residual():
+    found = landscape(
+        network("GELU"), batches(), DECLARED, parameters=["last"], directions=("gradient:total", "random"), **SHORT
+    )
+    figures = [line[part] for line in found["lines"].values() for part in line]
+    figures += list(found["plane"]["parts"].values())
+    for each in figures:
+        assert each["relative"] < 1e-12
+        assert each["anharmonic"] < 1e-12
+
+
+def test_roughness_is_seen_and_told_from_its_noise():
+    generator = np.random.default_rng(0)
+    t = np.linspace(-1, 1, 21)
+    wiggle = 0.01 * np.cos(40 * t)
+    weights = np.full(8, 1 / 8)
+    smooth = t[:, None] ** 2 + 0.02 * generator.standard_normal((21, 8))
+    common = t[:, None] ** 2 + wiggle[:, None] + 1e-4 * generator.standard_normal((21, 8))
+    rough = roughness(common, weights)
+    assert rough["square"] > 0.9 * rough["roughness"] ** 2
+    assert rough["noise"] < 0.1 * rough["roughness"]
+    squares = [
+        roughness(t[:, None] ** 2 + 0.02 * generator.standard_normal((21, 8)), weights)["square"] for _ in range(200)
+    ]
+    assert abs(np.mean(squares)) < 4 * np.std(squares) / np.sqrt(200)
+    assert roughness(smooth, weights)["noise"] == pytest.approx(roughness(smooth, weights)["roughness"], rel=0.5)
+
+
+def test_the_middle_is_the_model_and_an_eigenvector_curves_as_it_should():
+    net, data = network("LayerNorm"), batches()
+    found = landscape(net, data, DECLARED, directions=("eigenvector:equivariance",), span=1e-3, **SHORT)
+    line = found["lines"]["eigenvector:equivariance"]["equivariance"]
+    assert line["value"][3] == pytest.approx(found["losses"]["equivariance"], rel=1e-12)
+    assert line["error"][3] == 0
+    assert found["plane"] is None
+    assert found["rounding"]["total"] < 1e-12
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"directions": ("hessian:total",)}, {"points": 8}, {"span": 0}, {"directions": ("random:1", "random:1")},
+     {"directions": ({"head": torch.ones(3)},)}],
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(InputError):
+        landscape(network("GELU"), batches(1), DECLARED, **{**SHORT, **arguments})
