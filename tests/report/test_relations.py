@@ -60,3 +60,32 @@ def test_curvature_is_shown_as_recorded(tmp_path):
     (row,) = landscape_rows(evidence(tmp_path, made))
     assert row.ours == "largest eigenvalue 251"
     assert row.verdict == UNDECIDED
+
+
+def hessian(top, quantile):
+    return {"hessian": {"lambda_max": {"value": sum(top) / 2, "interval": top},
+                        "quantiles": {"0.99": {"value": sum(quantile) / 2, "interval": quantile}}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("equivariance", "twirled", "verdict"),
+    [
+        (((9.0, 11.0), (1.0, 2.0)), ((900.0, 1100.0), (1.0, 2.0)), AGREES),
+        (((900.0, 1100.0), (1.0, 2.0)), ((9.0, 11.0), (1.0, 2.0)), DIFFERS),
+        (((9.0, 11.0), (1.0, 2.0)), ((9.0, 11.0), (1.0, 2.0)), UNDECIDED),
+        (((9.0, 11.0), (-1.0, 2.0)), ((900.0, 1100.0), (1.0, 2.0)), UNDECIDED),
+    ],
+)
+def test_condition_numbers_need_an_interval(tmp_path, equivariance, twirled, verdict):
+    parts = {"equivariance": hessian(*equivariance), "twirled": hessian(*twirled)}
+    made = {"kind": "analysis", "analysis": "hessian", "step": 5, "values": {"parts": parts}}
+    (row,) = landscape_rows(evidence(tmp_path, made))
+    assert row.verdict == verdict
+    assert "largest eigenvalue 10" in row.ours
+
+
+def test_roughness_along_its_own_direction(tmp_path):
+    lines = {f"eigenvector:{part}": {part: {"relative": value}} for part, value in (("twirled", 0.03), ("total", 0.2))}
+    made = {"kind": "analysis", "analysis": "landscape", "step": 5, "values": {"lines": lines}}
+    (row,) = landscape_rows(evidence(tmp_path, made))
+    assert row.ours.endswith("twirled 0.03, total 0.2")

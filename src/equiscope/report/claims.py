@@ -67,11 +67,12 @@ class Claim:
 
     @property
     def summary(self) -> str:
-        """How many of the decided rows agree and differ."""
+        """How many of the decided rows agree, and how many are undecided."""
         agrees, differs = (sum(row.verdict == v for row in self.rows) for v in (AGREES, DIFFERS))
         if not agrees and not differs:
             return ""
-        return f"{agrees} of {agrees + differs} decided rows agree"
+        undecided = len(self.rows) - agrees - differs
+        return f"{agrees} of {agrees + differs} decided rows agree" + (f", {undecided} undecided" if undecided else "")
 
 
 def claims(evidence: Evidence) -> list[Claim]:

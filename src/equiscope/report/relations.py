@@ -48,12 +48,48 @@ def _verdict(plain: Mapping[str, Any], partial: Mapping[str, Any]) -> str:
 
 
 def landscape_rows(evidence: Evidence) -> list[Row]:
-    """Every analysis of curvature, its single numbers as they were recorded."""
+    """Every analysis of curvature: condition numbers of both parts of the loss, roughness along lines."""
     rows = []
     for run, record in evidence.analyses(*_LANDSCAPE):
-        numbers = {k: v for k, v in (record.get("values") or {}).items() if isinstance(v, int | float)}
-        shown = ", ".join(f"{key.replace('_', ' ')} {text(value)}" for key, value in list(numbers.items())[:8])
+        values = record.get("values") or {}
         what = f"{record.get('analysis', record['kind'])} at step {text(record.get('step'))}"
+        if values.get("parts"):
+            ours, interval, verdict = _conditioning(values["parts"])
+        elif values.get("lines"):
+            ours, interval, verdict = _roughness(values["lines"]), "", UNDECIDED
+        else:
+            numbers = [(k, v) for k, v in values.items() if isinstance(v, int | float)]
+            ours = ", ".join(f"{key.replace('_', ' ')} {text(value)}" for key, value in numbers[:8]) or "recorded"
+            interval, verdict = "", UNDECIDED
         paper = "condition number of the equivariance error about 1,000 times lower (force field)"
-        rows.append(Row(run.task, run.name, what, shown or "recorded", "", paper, UNDECIDED))
+        rows.append(Row(run.task, run.name, what, ours, interval, paper, verdict))
     return rows
+
+
+def _conditioning(parts: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Largest eigenvalue over the 0.99 quantile of the spectrum, of both parts, and the interval of their ratio."""
+    found = {name: (parts.get(name) or {}).get("hessian") or {} for name in ("equivariance", "twirled")}
+    words, bounds = [], {}
+    for name, hessian in found.items():
+        top, quantile = hessian.get("lambda_max") or {}, (hessian.get("quantiles") or {}).get("0.99") or {}
+        largest, middle = text(top.get("value")), text(quantile.get("value"))
+        words.append(f"{name}: largest eigenvalue {largest}, 0.99 quantile {middle}")
+        limits = [number(v) for part in (top, quantile) for v in part.get("interval") or (None, None)]
+        if all(limit > 0 for limit in limits):
+            bounds[name] = (limits[0] / limits[3], limits[1] / limits[2])
+    if len(bounds) < 2:
+        return "; ".join(words), "a quantile cannot be told from zero, so there is no condition number", UNDECIDED
+    (low, high), (twirled_low, twirled_high) = bounds["equivariance"], bounds["twirled"]
+    ratio = (low / twirled_high, high / twirled_low)
+    verdict = AGREES if ratio[1] < 1 else DIFFERS if ratio[0] > 1 else UNDECIDED
+    return "; ".join(words), f"ratio of condition numbers in [{text(ratio[0])}, {text(ratio[1])}]", verdict
+
+
+def _roughness(lines: Mapping[str, Any]) -> str:
+    """Roughness over range of each part along the eigenvector of its own Hessian."""
+    shown = [
+        f"{part} {text((line.get(part) or {}).get('relative'))}"
+        for name, line in lines.items()
+        if (part := name.split(":")[-1]) in line
+    ]
+    return f"roughness over range along its own largest eigenvector: {', '.join(shown)}"
