@@ -32,7 +32,7 @@ def _m(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
     return Mutation(name, file, old, new, tuple(f"{t}.py" for t in tests))
 
 
-D = "decomposition/test_"
+D, T, SETS = "decomposition/test_", "tasks/datasets/test_", "tasks/datasets"
 
 MUTATIONS = (
     # Rotations.
@@ -230,6 +230,30 @@ MUTATIONS = (
        "calculator.reset()", "pass", "adapters/test_ase"),
     _m("ASE: energy of the whole structure against energy per atom", ASE,
        "energy / len(atoms) if self.plan.per_atom else energy", "energy", "adapters/test_ase"),
+    # Data sets: labels that would be wrong without a word.
+    _m("SPICE: the gradient taken for the force", f"{SETS}/spice.py",
+       "-units.force(_unit(gradient, where))", "units.force(_unit(gradient, where))", f"{T}spice"),
+    _m("SPICE: bohr assumed whatever the file says", f"{SETS}/spice.py",
+       "scale = units.length(_unit(positions, where))", "scale = units.BOHR", f"{T}spice"),
+    _m("ANI: forces left in hartree", f"{SETS}/ani.py",
+       "forces=f.astype(np.float64) * HARTREE", "forces=f.astype(np.float64)", f"{T}ani"),
+    _m("rMD17: pieces in the file's order, not in time", f"{SETS}/md17.py",
+       "(old[frames] * self.pieces) // end", "(frames * self.pieces) // count", f"{T}md17"),
+    _m("MPtrj: stress with VASP's sign", f"{SETS}/mptrj.py",
+       "else -np.array(stress", "else np.array(stress", f"{T}mptrj"),
+    _m("a pickle may call what it names", f"{SETS}/pickles.py",
+       'raise pickle.UnpicklingError(f"it asks for {module}.{name}")', "return super().find_class(module, name)",
+       f"{T}pickles"),
+    _m("a sample that depends on the reader's blocks", f"{SETS}/stream.py",
+       "first += len(block)", "first += 1", f"{T}stream"),
+    _m("memory-mapped frames one row off", f"{SETS}/mapped.py",
+       "np.repeat(self.starts[frames] - (ends - atoms), atoms)", "np.repeat(self.starts[frames] - ends + 1, atoms)",
+       f"{T}mapped"),
+    _m("reference energies of compositions without their weights", "tasks/forcefield/real.py",
+       "trained[used], weight[used])", "trained[used])", "tasks/forcefield/test_real"),
+    _m("reference energies of all frames for the training part's", "tasks/forcefield/real.py",
+       "row = torch.from_numpy(which) + len(kinds) * (~train).long()", "row = torch.from_numpy(which)",
+       "tasks/forcefield/test_real"),
 )  # fmt: skip
 
 # Their tests take seconds: caught in every run of the suite, the others by `make planted`.
