@@ -80,3 +80,8 @@ pretrained:
 # Kills, a full disk, flipped bits and cut files at full count (minutes); the table goes to benchmarks/results.
 faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.run
+
+.PHONY: curvature
+# Cost of the largest eigenvalues of a 1M force field on the demo's data (minutes on two quiet cores).
+curvature: $(INSTALLED)
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/curvature.py $(RUN) --threads 2
