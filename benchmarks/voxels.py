@@ -44,9 +44,9 @@ def floors(grid: Grid, conformers: ConformerSet, molecules: int, rotations: int 
 
 
 def paper_grid(molecules: int) -> dict[str, eq.Result]:
-    """The floors at 64³, 0.25 Å, radius 0.5 Å on molecules of 36 to 46 atoms."""
+    """The floors at 64³, 0.25 Å, radius 0.5 Å on molecules of 30 to 46 atoms."""
     grid = Grid(64, 0.25, 0.5, tuple(ATOMIC_NUMBERS[e] for e in VOXMOL))
-    data = ConformerData(molecules=12, conformers=1, min_atoms=36, max_atoms=46, elements=VOXMOL)
+    data = ConformerData(molecules=60, conformers=1, min_atoms=30, max_atoms=46, elements=VOXMOL)
     return floors(grid, load(generate(data, workers=1, progress=False), grid), molecules)
 
 
