@@ -226,7 +226,7 @@ def _easier(evidence: Evidence) -> Claim:
         "every point and error bars.",
         "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
         tuple(rows),
-        () if rows else ("an analysis of the curvature of both parts of the loss, written to the run’s records",),
+        () if rows else ("equiscope analyse RUN hessian landscape --at STEPS, on a run that kept checkpoints",),
     )
 
 
