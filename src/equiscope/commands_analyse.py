@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
     made.add_argument("--samples", type=int, help="held-out samples used")
+    made.add_argument("--batch", type=int, help="samples in each independent batch, for gradients, hessian, landscape")
     made.add_argument("--rotations", help="set of rotations: T, O, I, D2, haar, …")
     made.add_argument("--cosets", type=int, help="random cosets of it for each sample")
     made.add_argument("--degrees", type=int, help="highest Wigner degree told apart, for layers and spectrum")
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from equiscope.runs.folder import find_run
 
     kinds, steps, patterns = _sorted(options)
-    names = ("samples", "rotations", "cosets", "seed", "degrees", "head")
+    names = ("samples", "batch", "rotations", "cosets", "seed", "degrees", "head")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if patterns:
         changes["layers"] = tuple(patterns)

@@ -6,7 +6,8 @@ import torch
 from equiscope import records
 from equiscope.errors import InputError, RunError
 from equiscope.runs import analyse as module
-from equiscope.runs.analyse import analyse, thinned
+from equiscope.runs.analyse import analyse
+from equiscope.runs.curvature import thinned
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.train import train
 

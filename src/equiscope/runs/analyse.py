@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from equiscope.analysis.heads import heads
+from equiscope.analysis.hessian import hessian
+from equiscope.analysis.landscape import landscape
 from equiscope.analysis.layers import layers
 from equiscope.decomposition.measure import measure
 from equiscope.errors import InputError
 from equiscope.records import Record, Records
 from equiscope.runs import progress
+from equiscope.runs.curvature import GRADIENTS, BatchDesign, dealt, probe_gradients, thinned
 from equiscope.runs.relate import relate
 from equiscope.runs.trained import Trained, available_steps, open_run
 from equiscope.tasks.task import Probe
-
-Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Settings:
     Attributes:
         rotations, cosets, seed: as for :func:`equiscope.measure`.
         samples: held-out samples used, evenly spread; None for all of them.
+        batch: samples in each of the independent batches, whose spread gives the error bars of gradients, curvature and
+            landscapes.
         degrees: highest Wigner degree told apart, for ``layers`` and ``spectrum``. With content of degree l in a set of
             degree t, degrees up to t - l come without noise from it, hence the defaults.
         layers: patterns of layer names, for ``layers``. head: name of the head's layer, for ``heads``.
@@ -46,6 +48,7 @@ class Settings:
     cosets: int = 2
     seed: int = 0
     samples: int | None = None
+    batch: int | None = None
     degrees: int | None = None
     layers: tuple[str, ...] | None = None
     head: str | None = None
@@ -89,7 +92,36 @@ def _heads(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> di
     return {**here, "elsewhere": elsewhere}
 
 
+def _gradients(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
+    assert chosen.batch is not None
+    design = BatchDesign(chosen.rotations, chosen.cosets, chosen.seed, chosen.samples, chosen.batch)
+    return probe_gradients(trained.model, probe, design, trained.optimizer_state)
+
+
+def _hessian(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
+    """The Hessians of the two losses; tolerance and counts as :data:`CURVATURE` says."""
+    assert chosen.batch is not None
+    batches = dealt(probe.batches, probe.declaration, chosen.batch, chosen.seed)
+    return hessian(trained.model, batches, probe.declaration, **CURVATURE, **_design(probe, chosen))
+
+
+def _landscape(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
+    """The plane of the two losses' leading eigenvectors, with the lines along them."""
+    assert chosen.batch is not None
+    batches = dealt(probe.batches, probe.declaration, chosen.batch, chosen.seed)
+    return landscape(trained.model, batches, probe.declaration, **PLANE, **_design(probe, chosen))
+
+
+# What a nano model affords in about two minutes a checkpoint on one core.
+CURVATURE: dict[str, Any] = {
+    "which": ("twirled", "equivariance"), "kinds": ("hessian",), "tolerance": 0.02, "steps": 40, "probes": 2,
+    "depth": 14, "bias": False,
+}  # fmt: skip
+PLANE: dict[str, Any] = {"points": 11, "plane_points": 9, "span": 0.005, "tolerance": 0.1, "steps": 15}
 KINDS: dict[str, Kind] = {
+    "gradients": Kind(Settings(**asdict(GRADIENTS)), _gradients, ("batch",)),
+    "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4), _hessian, ("batch",)),
+    "landscape": Kind(Settings("T", cosets=1, samples=16, batch=4), _landscape, ("batch",)),
     "heads": Kind(Settings("T", samples=64), _heads, ("head",)),
     "layers": Kind(Settings("O", samples=16, degrees=2), _layers, ("layers", "degrees")),
     "spectrum": Kind(Settings("I", degrees=3), _spectrum, ("degrees",)),
@@ -211,24 +243,3 @@ def _one(
     here, other = (replace(probe, batches=thinned(probe.batches, settings.samples, device)) for probe in pair)
     values = KINDS[kind].make(opened[step], here, other, settings)
     return records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
-
-
-def thinned(
-    batches: Sequence[Mapping[str, Tensor]], samples: int | None, device: str | torch.device = "cpu"
-) -> list[Batch]:
-    """So many samples, evenly spread over the batches as they come; all of them if there are fewer."""
-    sizes = [len(next(iter(batch.values()))) for batch in batches]
-    count = sum(sizes)
-    places = range(count) if samples is None or samples >= count else [i * count // samples for i in range(samples)]
-    return [{k: v.to(device) for k, v in batch.items()} for batch in _chosen(batches, sizes, places)]
-
-
-def _chosen(
-    batches: Sequence[Mapping[str, Tensor]], sizes: Sequence[int], places: Sequence[int]
-) -> Iterator[Mapping[str, Tensor]]:
-    start = 0
-    for batch, size in zip(batches, sizes, strict=True):
-        rows = torch.tensor([place - start for place in places if start <= place < start + size], dtype=torch.int64)
-        start += size
-        if len(rows):
-            yield {name: value[rows] for name, value in batch.items()}

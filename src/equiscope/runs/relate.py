@@ -17,6 +17,10 @@ HEAD = {
     "percent ~ weight variance": ("percent", "elsewhere.variance"),
     "percent ~ exact form": ("percent", "elsewhere.form"),
 }
+GRADIENTS = {
+    "percent ~ gradient ratio": ("percent", "ratio"),
+    "percent ~ gradient ratio in Adam’s metric": ("percent", "adam_ratio"),
+}
 
 
 def relate(records: Records) -> list[Record]:
@@ -24,6 +28,8 @@ def relate(records: Records) -> list[Record]:
     made = []
     for probe, found in _series(records, "heads").items():
         made += _relations(records, probe, found, HEAD)
+    for probe, found in _series(records, "gradients").items():
+        made += _relations(records, probe, {step: _compared(values) for step, values in found.items()}, GRADIENTS)
     return made
 
 
@@ -54,6 +60,17 @@ def _relations(
             )
         )
     return made
+
+
+def _compared(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """Percent of the loss on the samples of the gradients, and the ratio of the two norms."""
+    losses, adam = values["losses"], values["adam"]
+    total = losses["twirled"] + losses["equivariance"]
+    return {
+        "percent": 100 * losses["equivariance"] / total if total > 0 else None,
+        "ratio": values["whole"]["ratio"]["value"],
+        "adam_ratio": adam["ratio"]["value"] if adam else None,
+    }
 
 
 def _at(values: Mapping[str, Any], path: str) -> float | None:

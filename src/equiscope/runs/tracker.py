@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.crossed import measure_crossed
-from equiscope.decomposition.measure import measure
+from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
 from equiscope.runs.clock import Clock
+from equiscope.runs.curvature import GRADIENTS, gradient_identity, probe_gradients, thinned
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
@@ -25,6 +26,8 @@ from equiscope.tasks.task import Probe
 
 # A training step costs about this many gradient-free passes of its batch (measured; three by counting).
 PASSES_PER_STEP = 2.0
+# A forward sweep that keeps predictions, then a forward and a backward one.
+GRADIENT_PASSES = 4
 SPACING = 12
 
 
@@ -37,6 +40,7 @@ class Settings:
         points: steps measured, first and last included; None for as many as ``share`` allows.
         first: the first measured step after 0.
         share: largest share of the run's time that tracking may take.
+        gradients: record the gradients of both losses too, as ``equiscope analyse RUN gradients`` would.
     """
 
     rotations: str = "T"
@@ -45,6 +49,7 @@ class Settings:
     points: int | None = None
     first: int = 10
     share: float = 0.2
+    gradients: bool = False
 
     def __post_init__(self) -> None:
         if self.points is not None and self.points < 2:
@@ -67,13 +72,14 @@ def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
 def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: int, max_steps: int) -> int:
     """How many steps can be measured within the share q of the run's time, from counts alone.
 
-    One measurement costs C = samples x (rotations + 2) forward passes of a sample, a training step 2 x batch
-    size, so n = q / (1 - q) x 2 x batch size x steps / C: a function of configuration and data, which a
-    restarted run finds again.
+    One measurement costs C = samples x (rotations + 2) forward passes of a sample (five times the rotations with
+    gradients), a training step 2 x batch size, so n = q / (1 - q) x 2 x batch size x steps / C: a function of
+    configuration and data, which a restarted run finds again.
     """
     cost = 0
     for probe in probes:
-        cost += (_passes(probe, settings) + 2) * sum(len(next(iter(batch.values()))) for batch in probe.batches)
+        passes = (1 + GRADIENT_PASSES * settings.gradients) * _passes(probe, settings) + 2
+        cost += passes * sum(len(next(iter(batch.values()))) for batch in probe.batches)
     budget = settings.share / (1 - settings.share) * PASSES_PER_STEP * batch_size * max_steps
     decades = math.log10(max(10.0, max_steps / settings.first))
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
@@ -142,6 +148,24 @@ def record_probes(
             spent_before += record["seconds"]
         written.append(record)
     return written, spent_before
+
+
+def record_gradients(
+    records: Records, net: nn.Module, probes: Sequence[Probe], step: int, optimizer_state: Mapping[str, Any]
+) -> float:
+    """Record the gradients of every probe that has no such record of this step; seconds an earlier process spent."""
+    spent_before = 0.0
+    for probe in probes:
+        identity = gradient_identity(probe.name, step)
+        record = records.find("analysis", **identity)
+        if record is None:
+            begun = time.perf_counter()
+            batches = thinned(probe.batches, GRADIENTS.samples, device_of(net))
+            values = probe_gradients(net, replace(probe, batches=batches), GRADIENTS, optimizer_state)
+            records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
+        else:
+            spent_before += record["seconds"]
+    return spent_before
 
 
 class Tracker(pl.Callback):
@@ -243,6 +267,11 @@ class Tracker(pl.Callback):
                     self._records, module.measured, self._probes, "track", trainer.global_step, self._settings
                 )
                 self._clock.track += before
+                if self._settings.gradients:
+                    state = trainer.optimizers[0].state_dict()
+                    self._clock.track += record_gradients(
+                        self._records, module.measured, self._probes, trainer.global_step, state
+                    )
                 self.latest = next(record for record in found if record["headline"])
             trainer.strategy.barrier("tracking")
 
