@@ -29,7 +29,8 @@ CAPTIONS = {
     "same when the sample turns is l = 0, what turns like a vector is l = 1. Layers in order of execution; move the "
     "slider to follow training.",
     "landscape": "Change of both losses over the plane of their leading eigenvectors, in units of the loss, at the "
-    "last analysed step; the model is in the middle. Displacements are relative to the length of all weights.",
+    "last analysed step; the model is in the middle. Each axis is named by the loss whose eigenvector it follows; "
+    "displacements are relative to the length of all weights.",
     "heads": "The equivariance error and the three factors it is the product of, each relative to its largest value, "
     "on logarithmic axes: the error falls with whichever factor falls.",
 }

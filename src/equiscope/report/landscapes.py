@@ -16,7 +16,7 @@ from equiscope.report.text import Section
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 # Far enough for the corners of the box to stay inside a narrow scene.
-_EYE = {"x": 1.55, "y": -1.55, "z": 1.05}
+_EYE = {"x": 1.75, "y": -1.75, "z": 1.1}
 
 
 def _plane(section: Section) -> tuple[int, Mapping[str, Any]] | None:
@@ -46,11 +46,11 @@ def plotly_figure(section: Section) -> go.Figure | None:
             contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}}},
             hovertemplate=f"{name}: %{{z:.3g}}<br>%{{x:.3g}}, %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
-    axes = [axis.replace("eigenvector:", "along eigenvector of ") for axis in plane["axes"]]
+    axes = [axis.rpartition(":")[2] for axis in plane["axes"]]
     scene = {
         "camera": {"eye": _EYE, "center": {"x": 0, "y": 0, "z": -0.12}}, "aspectmode": "cube",
         "xaxis": {"title": {"text": axes[0]}, "nticks": 5}, "yaxis": {"title": {"text": axes[1]}, "nticks": 5},
-        "zaxis": {"title": {"text": "change"}, "nticks": 5},
+        "zaxis": {"title": {"text": ""}, "nticks": 5},
     }  # fmt: skip
     figure.update_layout(
         template="none", height=460, scene=scene, scene2=scene, paper_bgcolor="white", showlegend=False,
