@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from equiscope.analysis.landscape import landscape
 from equiscope.analysis.layers import layers
 from equiscope.decomposition.measure import measure
 from equiscope.errors import InputError
-from equiscope.records import Record, Records
+from equiscope.records import Record, Records, plain
 from equiscope.runs import progress
 from equiscope.runs.curvature import GRADIENTS, BatchDesign, dealt, probe_gradients, thinned
 from equiscope.runs.relate import relate
@@ -58,12 +58,15 @@ class Settings:
 class Kind:
     """One analysis: its default settings and ``make(trained, probe, other, settings) -> values``.
 
+    ``own`` names the settings that mean something to it; ``fixed`` are counts and tolerances recorded with them.
+
     ``probe`` is of the tracked set, ``other`` the same probe of the independent final set.
     """
 
     settings: Settings
     make: Callable[[Trained, Probe, Probe, Settings], dict[str, Any]]
     own: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _design(probe: Probe, chosen: Settings) -> dict[str, Any]:
@@ -120,8 +123,8 @@ CURVATURE: dict[str, Any] = {
 PLANE: dict[str, Any] = {"points": 11, "plane_points": 9, "span": 0.005, "tolerance": 0.1, "steps": 15}
 KINDS: dict[str, Kind] = {
     "gradients": Kind(Settings(**asdict(GRADIENTS)), _gradients, ("batch",)),
-    "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4), _hessian, ("batch",)),
-    "landscape": Kind(Settings("T", cosets=1, samples=16, batch=4), _landscape, ("batch",)),
+    "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4), _hessian, ("batch",), CURVATURE),
+    "landscape": Kind(Settings("T", cosets=1, samples=16, batch=4), _landscape, ("batch",), PLANE),
     "heads": Kind(Settings("T", samples=64), _heads, ("head",)),
     "layers": Kind(Settings("O", samples=16, degrees=2), _layers, ("layers", "degrees")),
     "spectrum": Kind(Settings("I", degrees=3), _spectrum, ("degrees",)),
@@ -231,6 +234,7 @@ def _one(
     for name in KINDS[kind].own:
         value = getattr(settings, name)
         shown[name] = list(value) if isinstance(value, tuple) else value
+    shown |= plain(KINDS[kind].fixed)
     identity = {"analysis": kind, "step": step, "probe": pair[0].name, "settings": shown}
     record = records.find("analysis", **identity)
     if record is not None:
