@@ -16,7 +16,7 @@ from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
 from equiscope.runs.folder import RunFolder
 from tests.runs import toy
-from tests.runs.test_train import _same_bits
+from tests.runs.ends import same_bits
 
 BOARD = {"name": "tensorboard"}
 
@@ -64,7 +64,7 @@ def test_tensorboard_shows_the_records(whole):
 
 
 def test_a_logger_changes_nothing_of_the_run(whole, bare):
-    assert _same_bits(load(whole.checkpoint)["state_dict"], load(bare.checkpoint)["state_dict"])
+    assert same_bits(load(whole.checkpoint)["state_dict"], load(bare.checkpoint)["state_dict"])
     assert _expected(whole) == _expected(bare)
     assert not list(bare.path.glob("*tensorboard*"))
 
@@ -80,7 +80,7 @@ def test_killed_and_resumed_the_dashboard_has_everything(tmp_path, bare, event):
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     folder = _train(tmp_path)
-    assert _same_bits(load(folder.checkpoint)["state_dict"], load(bare.checkpoint)["state_dict"])
+    assert same_bits(load(folder.checkpoint)["state_dict"], load(bare.checkpoint)["state_dict"])
     assert _expected(folder) == _expected(bare)
     _assert_same(_board(folder), _expected(folder))
 
