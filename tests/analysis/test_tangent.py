@@ -4,40 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from equiscope import Declaration, Input, Output
 from equiscope.analysis.heads import row_deviation
 from equiscope.analysis.tangent import tangent_form
 from equiscope.errors import InputError
-from equiscope.tasks.forcefield import models
 from equiscope.tasks.forcefield.escaip_closed_form import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
-from ..tasks.forcefield.molecules import random_batch as molecules
-
-VECTORS = Declaration(
-    inputs={"x": Input("1o", points=False)}, outputs={"y": Output("1o", target="t", per="sample")}, ids="id"
-)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def vectors(count=64, seed=1):
-    return {"x": randn(count, 3, seed=seed), "t": randn(count, 3, seed=seed + 1), "id": torch.arange(count)}
-
-
-def molecular_batch(seed=3):
-    batch = molecules([5, 8, 7, 6], seed=seed)
-    count = len(batch["mask"])
-    labels = {"molecule": torch.arange(count), "id": torch.arange(count), "energy": torch.zeros(count).double()}
-    return {**batch, "forces": randn(*batch["pos"].shape, seed=9), **labels}
-
-
-def build(name):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return models.build(name, size="nano").double()
+from .batches import VECTORS, build, molecular_batch, randn, vectors
 
 
 def test_the_form_by_products_is_exact_for_a_head():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
+from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.smiles import lines
 
 ELEMENTS = ("H", "C", "N", "O", "F", "S", "Cl")
 
@@ -75,8 +76,6 @@ def read_smiles(path: str | Path) -> tuple[list[str], str]:
         raise DataError(f"no SMILES file at {path}; give a text file with one SMILES a line")
     content = path.read_bytes()
     if path.suffix in (".csv", ".gz"):
-        from equiscope.tasks.datasets.smiles import lines
-
         found = dict(lines(path))
         return [found.get(i, "") for i in range(max(found, default=-1) + 1)], hashlib.sha256(content).hexdigest()
     smiles = [(line.split() or [""])[0] for line in content.decode("utf-8", "replace").splitlines()]
@@ -147,18 +146,3 @@ def check_molecule(mol: Any, accept: MoleculeFilter) -> None:
         raise Rejected("odd electrons")
     if not AllChem.MMFFHasAllMoleculeParams(full):
         raise Rejected("no MMFF parameters")
-
-
-def rdkit(name: str) -> Any:
-    """The module ``rdkit.<name>``, imported where it is first needed: reading data needs no RDKit.
-
-    Raises:
-        DataError: RDKit is not installed.
-    """
-    try:
-        return importlib.import_module(f"rdkit.{name}")
-    except ImportError as error:
-        raise DataError(
-            f"RDKit is needed to make molecules but could not be imported ({error}); "
-            "pip install 'equiscope[data]'"
-        ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.molecules import rdkit
+from equiscope.tasks.datasets.chemistry import rdkit
 
 
 class MoleculeBytes:

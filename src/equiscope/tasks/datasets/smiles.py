@@ -11,7 +11,7 @@ from typing import Any
 
 from equiscope.errors import DataError
 from equiscope.tasks.datasets.blocks import existing
-from equiscope.tasks.datasets.molecules import rdkit
+from equiscope.tasks.datasets.chemistry import rdkit
 from equiscope.tasks.datasets.stream import Sample, chosen
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from equiscope import units
 from equiscope.errors import DataError
 from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, Block, check_shapes, existing, needed
-from equiscope.tasks.datasets.molecules import rdkit
+from equiscope.tasks.datasets.chemistry import rdkit
 
 # A bracket atom of a SMILES string with a charge: [NH3+:4], [O-], [Ca+2].
 _CHARGED = re.compile(r"\[[^\]]*?(\++|-+)(\d*)(?::\d+)?\]")

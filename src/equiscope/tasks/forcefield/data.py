@@ -117,26 +117,33 @@ class FrameSet:
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, orientation, label statistics."""
-        force, energy = self.label_rms(self.indices("train"))
-        present = sorted(int(z) for z in torch.unique(self.species[self.mask]))
         return {
-            "frames": len(self),
-            "molecules": int(self.molecule.max()) + 1,
-            "atoms": [int(self.atoms.min()), int(self.atoms.max())],
-            "parts": {
-                name: {
-                    "frames": int((self.part == i).sum()),
-                    "molecules": int(torch.unique(self.molecule[self.part == i]).numel()),
-                }
-                for i, name in enumerate(PARTS)
-            },
-            "elements": present,
-            "reference_energies": {str(z): float(self.reference[z]) for z in present},
-            "force_rms": force,
-            "energy_rms": energy,
+            **describe_frames(self, sorted(int(z) for z in torch.unique(self.species[self.mask]))),
             "orientation": self.orientation().to_dict(),
             **{k: self.metadata[k] for k in ("config", "source", "method", "versions", "counts")},
         }
+
+
+def describe_frames(frames: Any, elements: list[int]) -> dict[str, Any]:
+    """Counts, split, elements, reference energies (eV) and label statistics of a set of frames, however stored."""
+    force, energy = frames.label_rms(frames.indices("train"))
+    return {
+        "frames": len(frames),
+        "molecules": int(frames.molecule.max()) + 1,
+        "atoms": [int(frames.atoms.min()), int(frames.atoms.max())],
+        "parts": {
+            name: {
+                "frames": int((frames.part == i).sum()),
+                "molecules": int(torch.unique(frames.molecule[frames.part == i]).numel()),
+            }
+            for i, name in enumerate(PARTS)
+        },
+        "elements": elements,
+        "reference_energies": {str(z): float(frames.reference[z]) for z in elements},
+        "force_rms": force,
+        "energy_rms": energy,
+    }
+
 
 
 def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) -> tuple[Tensor, int]:

@@ -19,7 +19,13 @@ from equiscope.tasks.datasets import catalogue, mapped, processes, stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
 from equiscope.tasks.datasets.orientation import Orientation
-from equiscope.tasks.forcefield.data import PARTS, check_batch, reference_energies, split_molecules
+from equiscope.tasks.forcefield.data import (
+    PARTS,
+    check_batch,
+    describe_frames,
+    reference_energies,
+    split_molecules,
+)
 from equiscope.tasks.forcefield.species import ORGANIC
 
 RULES = ("elements", "max_atoms", "max_force", "neutral")
@@ -211,23 +217,8 @@ class MappedFrames:
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, orientation, label statistics, what was left out."""
         about = self.store.metadata["description"]
-        force, energy = self.label_rms(self.indices("train"))
-        present = sorted(int(z) for z in torch.nonzero(self.reference)[:, 0])
         return {
-            "frames": len(self),
-            "molecules": int(self.molecule.max()) + 1,
-            "atoms": [int(self.atoms.min()), int(self.atoms.max())],
-            "parts": {
-                name: {
-                    "frames": int((self.part == i).sum()),
-                    "molecules": int(torch.unique(self.molecule[self.part == i]).numel()),
-                }
-                for i, name in enumerate(PARTS)
-            },
-            "elements": present,
-            "reference_energies": {str(z): float(self.reference[z]) for z in present},
-            "force_rms": force,
-            "energy_rms": energy,
+            **describe_frames(self, sorted(int(z) for z in torch.nonzero(self.reference)[:, 0])),
             "orientation": about["orientation"],
             "config": self.store.metadata["config"],
             "source": {"file": self.store.metadata["config"]["file"], "units": about["units"]},
