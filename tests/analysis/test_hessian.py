@@ -1,9 +1,20 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.linalg import eigsh
 
-from equiscope.analysis.hessian import CurvatureOperator, hessian, largest_eigenvalue
+from equiscope.analysis.hessian import (
+    CurvatureOperator,
+    _density,
+    _probed,
+    _rademacher,
+    _spectrum,
+    hessian,
+    largest_eigenvalue,
+)
+from equiscope.analysis.lanczos import lanczos, smoothed
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.errors import InputError
 from tests.analysis.networks import DECLARED, batches, network
@@ -31,34 +42,64 @@ def test_largest_eigenvalues_equal_the_dense_ones(small):
         assert eigsh(operator, k=1, which="LA", tol=1e-10)[0][0] == pytest.approx(truth, rel=1e-8)
 
 
-def test_trace_frobenius_and_density_within_their_intervals(small):
-    parts, matrices = small
-    from equiscope.analysis import hessian as module
-
-    operator = CurvatureOperator(parts, "equivariance")
-    matrix = matrices["equivariance", "hessian"]
-    operator.apply = lambda v: _apply(operator, torch.from_numpy(matrix), v)
+@pytest.mark.parametrize("matrix", ["hessian", "one eigenvalue"])
+def test_trace_frobenius_and_density_within_their_intervals(small, matrix):
+    matrix = small[1]["total", "hessian"] if matrix == "hessian" else _one_eigenvalue(60)
     values = np.linalg.eigvalsh(matrix)
     truths = {"trace": np.trace(matrix), "frobenius_square": (matrix**2).sum()}
-    covered, inside, repeats = dict.fromkeys(truths, 0), [], 150
-    for seed in range(repeats):
-        found = module._spectrum(operator, 0.01, 60, 16, 12, seed)
+    given = torch.from_numpy(matrix)
+    inside = {"trace": [], "frobenius_square": [], "density": []}
+    for seed in range(250):
+        found = _intervals(given, probes=2 + 2 * (seed % 2), depth=8, seed=seed)
         for name, truth in truths.items():
             low, high = found[name]["interval"]
-            covered[name] += low <= truth <= high
-        grid, width = np.array(found["density"]["grid"]), found["density"]["width"]
-        true = module.smoothed(values, np.full(len(values), 1 / len(values)), grid, width)
-        inside.append(np.abs(np.array(found["density"]["value"]) - true) <= 2.13 * np.array(found["density"]["error"]))
-    for name, count in covered.items():
-        assert count / repeats >= 0.9, (name, count)
-    middle = np.stack(inside)[:, 30:70]
-    assert middle.mean() > 0.9
+            inside[name].append(low <= truth <= high)
+        density = found["density"]
+        grid = np.array(density["grid"])
+        true = smoothed(values, np.full(len(values), 1 / len(values)), grid, density["width"])
+        inside["density"].append(np.abs(np.array(density["value"]) - true) <= 1.96 * np.array(density["error"]))
+        assert density["width"] <= np.ptp(values) / 5
+    for name, hits in inside.items():
+        assert np.mean(hits, axis=0).min() >= 0.95, (name, np.mean(hits, axis=0).min())
 
 
-def _apply(operator, matrix, vector):
-    image = matrix @ vector.double()
-    operator.quadratics = dict.fromkeys(operator.batches, float(vector.double() @ image))
-    return image
+def test_the_interval_of_the_trace_shrinks_with_the_probes(small):
+    given = torch.from_numpy(small[1]["total", "hessian"])
+    found = _intervals(given, probes=64, depth=8, seed=0)["trace"]["interval"]
+    off = given - torch.diag(given.diagonal())
+    least = 1.96 * math.sqrt(2 * float(off.square().sum()) / 64)
+    assert 2 * least * 0.8 <= found[1] - found[0] <= 2 * least * 2
+
+
+def _one_eigenvalue(size):
+    v = np.random.default_rng(0).standard_normal(size)
+    return np.outer(v, v) / (v @ v)
+
+
+def _intervals(matrix, probes, depth, seed):
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, (probes, len(matrix)), generator=generator).double() * 2 - 1
+    runs = [lanczos(matrix.mv, z, depth) for z in signs]
+    return {
+        "trace": _probed(runs, len(matrix), np.copy),
+        "frobenius_square": _probed(runs, len(matrix), np.square),
+        "density": _density(runs, len(matrix), depth),
+    }
+
+
+def test_the_figures_come_with_these_intervals(small):
+    parts, matrices = small
+    matrix = torch.from_numpy(matrices["equivariance", "hessian"])
+    found = _spectrum(CurvatureOperator(parts, "equivariance"), 0.01, 20, 3, 8, 0)
+    runs = [lanczos(matrix.mv, _rademacher(parts, 0, 0), found["lambda_max"]["steps"])]
+    runs += [lanczos(matrix.mv, _rademacher(parts, 0, probe), 8) for probe in (1, 2)]
+    trace, squares = _probed(runs, parts.size, np.copy), _probed(runs, parts.size, np.square)
+    assert found["trace"]["value"] == pytest.approx(trace["value"], rel=1e-8)
+    assert found["trace"]["interval"] == pytest.approx(trace["interval"], rel=1e-8)
+    assert found["frobenius_square"]["interval"] == pytest.approx(squares["interval"], rel=1e-8)
+    inner, outer = found["trace"]["interval"], found["trace"]["interval_samples"]
+    assert outer[0] < inner[0]
+    assert inner[1] < outer[1]
 
 
 def test_the_dictionary_and_the_halves():
