@@ -232,7 +232,7 @@ class Voxels:
     def reference(self) -> dict[str, Any]:
         """The paper's VoxMol curve."""
         return {
-            "label": "paper (VoxMol 111M on GEOM-drugs, 64³ at 0.25 Å, σ 0.9)",
+            "label": "paper (VoxMol 111M on GEOM-drugs)",
             "points": {probes.OCTAHEDRAL: [[7290, 2.1], [43700, 12.6]]},
             "table": [
                 ["first ≤ 2 %", "never (at the end of each epoch of 7,290 steps)"],
