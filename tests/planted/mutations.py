@@ -254,6 +254,30 @@ MUTATIONS = (
     _m("reference energies of all frames for the training part's", "tasks/forcefield/real.py",
        "row = torch.from_numpy(which) + len(kinds) * (~train).long()", "row = torch.from_numpy(which)",
        "tasks/forcefield/test_real"),
+    # Analyses of the two losses.
+    _m("curvature: the second derivative of the network left out", "analysis/parts.py",
+       "total += self.flat(found[len(rows) :])", "pass", "analysis/test_parts"),
+    _m("curvature: the twirled loss without the equivariance error taken off", "analysis/parts.py",
+       'return {"twirled": total - equivariance,', 'return {"twirled": total,', "analysis/test_parts"),
+    _m("Lanczos: the smallest Ritz value for the largest", "analysis/lanczos.py",
+       "return float(self.nodes[-1])", "return float(self.nodes[0])", "analysis/test_lanczos"),
+    _m("Lanczos: weights from the last entries of the eigenvectors", "analysis/lanczos.py",
+       "vectors[0] ** 2, residual", "vectors[-1] ** 2, residual", "analysis/test_lanczos"),
+    _m("curvature: Student's interval of a few skewed probes alone", "analysis/hessian.py",
+       "reach = np.maximum(student, float(stats.norm.ppf(0.975)) * np.sqrt(bound))", "reach = student",
+       "analysis/test_hessian"),
+    _m("curvature: standard deviation taken for the standard error", "analysis/hessian.py",
+       "np.sqrt(bound)) / math.sqrt(len(runs))", "np.sqrt(bound))", "analysis/test_hessian"),
+    _m("gradients: products of a group with itself counted", "analysis/pairs.py",
+       "off = gram - np.diag(np.diag(gram))", "off = gram", "analysis/test_pairs"),
+    _m("gradients: jackknife without its factor n - 1", "analysis/pairs.py",
+       "return float((n - 1) / n * ", "return float(1 / n * ", "analysis/test_pairs"),
+    _m("relations: the trend not taken out", "analysis/relations.py",
+       "return values - design @", "return values - 0 * design @", "analysis/test_relations"),
+    # Voxels.
+    _m("grid: centre at N/2", "symmetry/grids.py",
+       "axis = torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2",
+       "axis = torch.arange(size, dtype=torch.float64, device=device) - size / 2", "symmetry/test_grids"),
 )  # fmt: skip
 
 # Their tests take seconds: caught in every run of the suite, the others by `make planted`.
