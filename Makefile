@@ -76,6 +76,14 @@ pretrained:
 	.venv-voxels/bin/pip install --quiet 'numpy<2' rdkit pytest pandas pytorch-ignite scikit-learn matplotlib -e .
 	OMP_NUM_THREADS=1 .venv-voxels/bin/python examples/pretrained/voxel_network.py benchmarks/results/pretrained_voxels.md
 
+.PHONY: metatomic
+# metatomic's symmetrised calculator and ours on one ASE calculator, in an environment of its own (two minutes).
+metatomic:
+	$(PYTHON) -m venv .venv-metatomic
+	.venv-metatomic/bin/pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-metatomic/bin/pip install --quiet -c constraints.txt -r benchmarks/metatomic.txt -e '.[ase,train]'
+	OMP_NUM_THREADS=1 .venv-metatomic/bin/python benchmarks/symmetrised_calculator.py $(RUN)
+
 .PHONY: faults
 # Kills, a full disk, flipped bits and cut files at full count (minutes); the table goes to benchmarks/results.
 faults: $(INSTALLED)
