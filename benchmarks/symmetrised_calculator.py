@@ -2,11 +2,11 @@
 
     make metatomic
 
-`metatomic_ase.SymmetrizedCalculator` averages a calculator over a fixed product grid (Lebedev points on the sphere, 2 l + 1
-angles about each) and returns the standard deviation of every force component over it. It is written for metatomic's own
-models, but asks of its base only ``calculate`` and ``compute_energy(list of structures)``, which the calculator here has.
-Squared and averaged over components, its figure is the equivariance error of the structure. Errors are root mean squares
-over structures, relative to the mean of ten cosets of I (600 rotations).
+`metatomic_ase.SymmetrizedCalculator` averages a calculator over a fixed product grid (Lebedev points on the sphere,
+2 l + 1 angles about each) and returns the standard deviation of every force component over it. It is written for
+metatomic's own models, but asks of its base only ``calculate`` and ``compute_energy(list of structures)``, which the
+calculator here has. Squared and averaged over components, its figure is the equivariance error of the structure. Errors
+are root mean squares over structures, relative to the mean of ten cosets of I (600 rotations).
 """
 
 from __future__ import annotations
@@ -129,17 +129,17 @@ def main() -> None:
         "",
         "`make metatomic`. Equivariance error of the forces of the demo's trained model on "
         f"{len(made)} held-out molecules; errors per molecule are root mean squares relative to the mean, against 600 "
-        f"rotations; equiscope over {SEEDS} seeds. metatomic-ase 0.1.4 turns all copies of a structure in one batch, the ASE "
-        f"door one after another. One thread, load {load}.",
+        f"rotations; equiscope over {SEEDS} seeds. metatomic-ase 0.1.4 turns all copies of a structure in one batch, "
+        f"the ASE door one after another. One thread, load {load}.",
         "",
         "| design | rotations | error per molecule | bias | seconds |",
         "| --- | --- | --- | --- | --- |",
         *lines,
         "",
-        "metatomic's grid is fixed: the same rotations for every structure, no replicate, so its error is a bias that its "
-        "output does not show. Where the model's degrees lie below half the grid's it is exact. equiscope's cosets are "
-        "unbiased whatever the degrees, and their spread is in the interval. The one figure metatomic lacks is the loss: "
-        "its spread becomes a percent only with labels.",
+        "metatomic's grid is fixed: the same rotations for every structure, no replicate, so its error is a bias that "
+        "its output does not show. Where the model's degrees lie below half the grid's it is exact. equiscope's cosets are "
+        "unbiased whatever the degrees, and their spread is in the interval. The one figure metatomic lacks is the "
+        "loss: its spread becomes a percent only with labels.",
         "",
     ]
     (RESULTS / "metatomic.md").write_text("\n".join(page))
