@@ -60,6 +60,12 @@ RUN ?= runs/forcefield/demo
 benchmark: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/estimators.py $(RUN)
 
+.PHONY: agreement
+# Brute force, e3nn's own test, and the gain predicted from a spectrum, on trained models (about ten minutes a run).
+agreement: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/agreement.py $(RUN)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicted_gain.py $(RUN)
+
 # A million synthetic frames in SPICE's layout: memory and speed of reading, converting and drawing batches (minutes).
 datasets: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py --out benchmarks/results/datasets.md
