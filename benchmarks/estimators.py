@@ -278,6 +278,8 @@ def as_markdown(report) -> str:
             f"{row['bias']:+.4f} | {base['per_sample'] / row['per_sample']:.1f} |"
         )
     cost = report["own_cost"]
+    # Numbers as keys are text once they have been read back.
+    peaks = {int(passes): value for passes, value in report["peak_memory_mb"].items()}
     shares = ", ".join(
         f"l = {d}: {100 * s:.1f} %"
         for d, s in zip(report["spectrum"]["degrees"], report["spectrum"]["share"], strict=True)
@@ -293,7 +295,7 @@ def as_markdown(report) -> str:
         f"Cost of the measure itself, {cost['parameters']:,} parameters, {cost['samples']} samples: {cost['median']:.3f} x the "
         f"seconds of as many bare passes (runs: {', '.join(f'{r:.3f}' for r in cost['ratios'])}; load {cost['load'][0]:.1f}).",
         "",
-        f"Peak memory: {report['peak_memory_mb'][8]:.0f} MB at 8 passes, {report['peak_memory_mb'][240]:.0f} MB at 240.",
+        f"Peak memory: {peaks[8]:.0f} MB at 8 passes, {peaks[240]:.0f} MB at 240.",
         "",
         "`e3nn.util.test.equivariance_error` on one sample, eight single trials (largest absolute component, eV/Å): "
         + ", ".join(f"{v:.2f}" for v in report["e3nn"]["max_abs_error_per_trial"]) + ".",
