@@ -274,7 +274,7 @@ def as_markdown(report) -> str:
     ]
     for row in report["designs"]:
         lines.append(
-            f"| {row['design']} | {row['passes']} | {row['seconds']:.1f} | {row['per_sample']:.4f} | {row['data_set']:.4f} | "
+            f"| {row['design']} | {row['passes']:g} | {row['seconds']:.1f} | {row['per_sample']:.4f} | {row['data_set']:.4f} | "
             f"{row['bias']:+.4f} | {base['per_sample'] / row['per_sample']:.1f} |"
         )
     cost = report["own_cost"]
