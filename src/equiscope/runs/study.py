@@ -45,15 +45,15 @@ class Member:
         return RunFolder(self.config["root"], str(self.config["task"]), self.name)
 
 
-def members(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> list[Member]:
-    """The runs of a study on a task, in the order of its points and seeds.
+def planned(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> list[tuple[str, int, list[str]]]:
+    """(point, seed, overrides) of each run of a study on a task, in the order of its points and seeds.
 
     Args:
         study: ``name``, ``points`` (task -> point -> overrides), ``seeds``, ``base`` (overrides of every run).
         user: overrides given on the command line for every run; they win over ``base``, points win over them.
 
     Raises:
-        InputError: if the study has no points for the task, or an override is wrong.
+        InputError: if the study has no points for the task, or an override is no ``key=value``.
     """
     points = (study.get("points") or {}).get(task)
     if not points:
@@ -62,10 +62,19 @@ def members(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> li
     seeds = list(study.get("seeds") or [0])
     base = [f"task={task}", ONE_THREAD, *(study.get("base") or [])]
     return [
-        member(str(point), int(seed), merged(base, user, overrides or [], [f"seed={seed}"]))
+        (str(point), int(seed), merged(base, user, overrides or [], [f"seed={seed}"]))
         for point, overrides in points.items()
         for seed in seeds
     ]
+
+
+def members(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> list[Member]:
+    """The runs of :func:`planned` with their names and whole configurations.
+
+    Raises:
+        InputError: as there, or if an override is wrong.
+    """
+    return [member(*run) for run in planned(study, task, user)]
 
 
 def member(point: str, seed: int, overrides: Sequence[str]) -> Member:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.records import write_atomically
-from equiscope.runs.study import Member, members, study_folder
+from equiscope.runs.study import Member, member, planned, study_folder
 from equiscope.runs.train import train
 
 # Keys of the multirun itself; everything else on its command line is for the training runs.
@@ -48,7 +48,8 @@ def run_point(config: DictConfig) -> Path:
     study = OmegaConf.to_container(config.study, resolve=True)
     user = training_overrides(list(HydraConfig.get().overrides.task))
     assert isinstance(study, dict)
-    chosen = members(study, str(config.task), user)[int(config.point)]
+    # Only the job's own run is composed: the others are for the jobs beside it.
+    chosen = member(*planned(study, str(config.task), user)[int(config.point)])
     path = answer_path(chosen, str(study["name"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     reason = _failure(chosen)
