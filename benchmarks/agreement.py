@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from e3nn import o3
 from e3nn.util.test import equivariance_error
+from predicted_gain import headline
 
 import equiscope as eq
 from equiscope.decomposition.batches import as_batch
@@ -27,12 +28,6 @@ from equiscope.symmetry.rotations import haar
 
 RESULT = Path(__file__).parent / "results" / "agreement.md"
 AT_ONCE = 500
-
-
-def sample_of(task):
-    """The headline probe of a run's final set and its first sample alone."""
-    probe = next(p for p in task.probes("final") if p.headline)
-    return probe, {k: v[:1] for k, v in probe.batches[0].items()}
 
 
 def repeated(native, count: int):
@@ -104,7 +99,7 @@ def row(run: str, rotations: int) -> str:
     """The table row of one run."""
     opened = open_run(run)
     opened.task.prepare(progress=False)
-    probe, native = sample_of(opened.task)
+    probe, (native,) = headline(opened.task, 1)
     truth, error = brute_force(opened.model, probe, native, rotations)
     cells = []
     for name, cosets, seeds in (("T", 2, 200), ("I", 10, 8)):
