@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import InputError
+from equiscope.symmetry.orientation import longest_axes
 
 
 @dataclass(frozen=True)
@@ -97,16 +98,11 @@ class OrientationSum:
 
 def _longest_axes(positions: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, int]:
     """Longest axes u (n, 3) of the samples that have one, and the number of those that have none."""
-    x = torch.where(mask[..., None], positions.double(), 0.0)
-    w = mask.double() if weights is None else torch.where(mask, weights.double(), 0.0)
-    total = w.sum(1)
-    share = w / total.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
-    x = x - (share[..., None] * x).sum(1, keepdim=True)
-    covariance = torch.einsum("bn,bni,bnj->bij", share, x, x)
-    variances, axes = torch.linalg.eigh(covariance)
-    has_axis = (variances[:, 2] - variances[:, 1] > 1e-6 * variances[:, 2]) & (total > 0)
-    u = axes[has_axis, :, 2]
-    return u, positions.shape[0] - u.shape[0]
+    sample = mask.nonzero()[:, 0]
+    masses = None if weights is None else weights[mask].double()
+    axes, found = longest_axes(positions[mask].double(), sample, len(positions), masses)
+    u = axes[found]
+    return u, len(positions) - len(u)
 
 
 def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
