@@ -56,7 +56,7 @@ def test_page_figures_and_tables(tmp_path):
     assert page == tmp_path / "studies" / "forcefield.html"
     assert "200k, seed 0: killed &lt;b&gt;" in text
     assert "EScAIP" not in text.split("The paper's figures")[0]
-    assert "0.081 % at 4,740" in text
+    assert "0.081\u00a0% at 4,740" in text
     assert (folder / "figure.png").read_bytes()[:4] == b"\x89PNG"
     rows = list(csv.reader((folder / "table.csv").open()))
     assert tuple(rows[0]) == study.COLUMNS
@@ -79,3 +79,16 @@ def test_refusals(tmp_path):
     _write(tmp_path / "other", [{"kind": "train", "step": 1}])
     with pytest.raises(InputError, match="holds no study"):
         study.load(tmp_path / "other")
+
+
+def test_the_same_page_as_markdown_beside_its_pictures(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, ""), ("200k", 0, "killed | <b>")])
+    text = study.build([folder]).with_suffix(".md").read_text()
+    lines = text.splitlines()
+    place = lines.index("| " + " | ".join(study.COLUMNS) + " |")
+    assert lines[place + 1].count("---") == len(study.COLUMNS)
+    assert lines[place + 2].split(" | ")[0] == "| 58k"
+    assert "Failed: 200k, seed 0: killed | <b>" in text
+    (image,) = [line for line in lines if line.startswith("![Percent")]
+    assert (tmp_path / "studies" / image.split("(")[1].rstrip(")")).exists()
+    assert "\n\n\n" not in text

@@ -1,15 +1,16 @@
-"""Studies in one page: for each its question, curves with bands over seeds, and a table beside the paper's figures."""
+"""Studies in one page: for each its question, curves with bands over seeds, and a table beside the paper's figures.
+
+The page is written twice: as HTML that holds all it shows, and as Markdown beside its pictures, to be committed.
+"""
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,7 +22,7 @@ from equiscope.records import Record
 from equiscope.report import efficiency, figures, style
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, history, number
-from equiscope.report.page import TEMPLATES
+from equiscope.report.page import data_uri, page_environment
 from equiscope.report.paper_studies import COLUMNS as PAPER_COLUMNS
 from equiscope.report.paper_studies import PAPER
 
@@ -83,7 +84,7 @@ def _point(place: Path, name: str, runs: Sequence[Record]) -> Point:
 
 
 def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
-    """Write ``TASK.html`` beside the folders of the studies, and ``figure.png``, ``table.csv`` into each of them.
+    """Write ``TASK.html`` and ``TASK.md`` beside the folders of the studies, pictures and ``table.csv`` into each.
 
     Raises:
         InputError: for no folder, or studies of several tasks.
@@ -104,7 +105,8 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
                 "name": study.name.replace("_", " "),
                 "question": study.record.get("question") or "",
                 "verdict": verdict(study),
-                "picture": None if picture is None else _data_uri(picture),
+                "picture": None if picture is None else data_uri(picture),
+                "image": None if picture is None else f"{folder.name}/{picture.name}",
                 "rows": rows,
                 "paper": PAPER.get(str(study.record["task"]), {}).get(study.name, ()),
                 "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
@@ -112,15 +114,14 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
                 "costs": _costs(study, folder),
             }
         )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    page = environment.get_template("study.html.j2").render(
-        task=tasks.pop(), studies=parts, columns=COLUMNS, paper_columns=PAPER_COLUMNS
-    )
-    target = Path(folders[0]).parent / f"{studies[0].record['task']}.html"
+    task = tasks.pop()
+    target = Path(folders[0]).parent / f"{task}.html"
+    content = {"task": task, "studies": parts, "columns": COLUMNS, "paper_columns": PAPER_COLUMNS}
+    environment = page_environment()
+    page = environment.get_template("study.html.j2").render(**content)
     record_files.write_atomically(target, page.encode())
+    plain = environment.overlay(autoescape=False, finalize=None).get_template("study.md.j2").render(**content)
+    record_files.write_atomically(target.with_suffix(".md"), plain.encode())
     return target
 
 
@@ -133,7 +134,8 @@ def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     if not found:
         return None
     return {
-        "picture": _data_uri(efficiency.draw(found, folder / "costs.png")),
+        "picture": data_uri(efficiency.draw(found, folder / "costs.png")),
+        "image": f"{folder.name}/costs.png",
         "columns": efficiency.COST_COLUMNS,
         "rows": efficiency.cost_rows(found),
         "even_columns": efficiency.EVEN_COLUMNS,
@@ -277,6 +279,3 @@ def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     csv.writer(text).writerows([COLUMNS, *rows])
     record_files.write_atomically(path, text.getvalue().encode())
 
-
-def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,150 @@
+"""Which design should be the default: designs side by side on several trained models, from one pool of passes.
+
+    python benchmarks/designs.py runs/forcefield/demo runs/forcefield/demo@42 runs/proteinflow/bench --samples 64
+
+Of every sample, ``--cosets`` independent cosets O u of the octahedral group are run once and kept. O holds T and D2, so
+the same predictions serve every design: independent rotations (one of each coset), cosets of D2, T and O, and one coset
+of all samples with a second of a part. A design is drawn from the pool many times; its error is that of the data set's
+figure against the whole pool's, relative, times the square root of the number of samples: as an error per sample it can
+be set beside the relative spread of the samples themselves, which no design removes. ``RUN@STEP`` takes a kept checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from predicted_gain import headline
+from torch import Tensor
+
+from equiscope.decomposition.batches import as_batch
+from equiscope.decomposition.orbit import twisted
+from equiscope.runs.trained import open_run
+from equiscope.symmetry.rotations import haar_keyed, rotation_set
+
+RESULT = Path(__file__).parent / "results" / "designs.md"
+DESIGNS = (("haar", 10), ("haar", 24), ("D2", 2), ("T", 2), ("O", 1.05), ("O", 1.25), ("O", 1.5), ("O", 2))
+OCTAHEDRAL = rotation_set("O").matrices
+
+
+def pool(model, probe, batches, cosets: int) -> list[Tensor]:
+    """Of each sample, its twisted predictions (cosets, 24, components) over sqrt(components), float64."""
+    name, spec = next(iter(probe.declaration.outputs.items()))
+    found = []
+    for native in batches:
+        batch = as_batch(native)
+        rows = batch.rows(name, spec.per, spec.mask)
+        ids = native[probe.declaration.ids].tolist()
+        passes = []
+        with torch.no_grad():
+            for coset in range(cosets):
+                shift = haar_keyed(11, ids, coset)
+                for g in OCTAHEDRAL:
+                    answer = twisted(model, batch, g @ shift, probe.declaration, probe.forward)[name]
+                    passes.append(spec.action.canonical(answer).flatten(1))
+        stacked = torch.stack(passes, 1)
+        for sample in range(batch.size):
+            mine = stacked[rows.sample == sample].transpose(0, 1).flatten(1)
+            mine = mine - mine.mean(0)
+            found.append(mine.reshape(cosets, len(OCTAHEDRAL), -1) / mine.shape[1] ** 0.5)
+    return found
+
+
+def cosets_of(name: str) -> Tensor:
+    """Members of O that make a coset of the subgroup ``name`` when its elements are multiplied by each of O, (24, k)."""
+    product = torch.einsum("kij,ojl->okil", rotation_set(name).matrices, OCTAHEDRAL)
+    return (product[:, :, None] - OCTAHEDRAL).abs().amax((-1, -2)).argmin(-1)
+
+
+def moments(passes: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Of each coset of ``name`` in the pool: variance within, (cosets, choices), and mean, (cosets, choices, components).
+
+    Coset j's choices are the cosets of the subgroup in its O coset: for "haar" its 24 members, for "O" one.
+    """
+    members = {"haar": torch.arange(24)[:, None], "O": torch.arange(24)[None]}.get(name)
+    members = cosets_of(name) if members is None else members
+    chosen = passes[:, members]
+    means = chosen.mean(2)
+    return (chosen - means[:, :, None]).square().sum(-1).mean(-1), means
+
+
+def draws(passes: Tensor, name: str, cosets: float, repeats: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(within, between) of ``repeats`` random choices of cosets of one sample; a partial design draws two cosets."""
+    count = max(2, int(np.ceil(cosets)))
+    within, means = moments(passes, name)
+    at = torch.tensor(np.array([rng.permutation(len(passes))[:count] for _ in range(repeats)]))
+    choice = torch.tensor(rng.integers(within.shape[1], size=at.shape))
+    some = means[at, choice]
+    between = (some - some.mean(1, keepdim=True)).square().sum((1, 2)) / (count - 1)
+    return within[at, choice], between
+
+
+def whole(passes: Tensor) -> Tensor:
+    """The equivariance error of one sample from all cosets of its pool."""
+    within, means = moments(passes, "O")
+    return within.mean() + means[:, 0].var(0).sum()
+
+
+def errors(samples: list[Tensor], truth: Tensor, name: str, cosets: float, repeats: int) -> tuple[float, float]:
+    """Root mean square error of the data set's figure, relative and per sample, and its standard error."""
+    rng = np.random.default_rng(5)
+    pairs = [draws(passes, name, cosets, repeats, rng) for passes in samples]
+    if float(cosets).is_integer():
+        figure = torch.stack([within.mean(1) + between for within, between in pairs]).mean(0)
+    else:
+        second = torch.tensor(rng.random((len(samples), repeats)) < cosets - 1)
+        within = torch.stack([torch.where(s, w.mean(1), w[:, 0]) for (w, _), s in zip(pairs, second, strict=True)])
+        between = torch.stack([b for _, b in pairs])
+        figure = within.mean(0) + (between * second).sum(0) / second.sum(0)
+        figure = figure[second.any(0)]
+    square = (figure / truth.mean() - 1).square() * len(samples)
+    return float(square.mean().sqrt()), float(square.std() / square.mean().sqrt() / 2 / len(square) ** 0.5)
+
+
+def measured(run: str, samples: int, cosets: int, repeats: int) -> list[str]:
+    """The rows of one trained model."""
+    path, _, step = run.partition("@")
+    opened = open_run(path, step=int(step)) if step else open_run(path)
+    opened.task.prepare(progress=False)
+    probe, batches = headline(opened.task, samples)
+    kept = pool(opened.model, probe, batches, cosets)
+    truth = torch.stack([whole(passes) for passes in kept])
+    name = f"{Path(path).parent.name}, {opened.config['model']['name']}, step {opened.step}"
+    spread = float(truth.std() / truth.mean())
+    lines = []
+    for design, count in DESIGNS:
+        error, standard = errors(kept, truth, design, count, repeats)
+        size = 1 if design == "haar" else len(rotation_set(design))
+        lines.append(f"| {name} | {count} x {design} | {count * size:g} | {error:.4f} ± {standard:.4f} | {spread:.2f} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--cosets", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [line for run in options.runs for line in measured(run, options.samples, options.cosets, options.repeats)]
+    head = [
+        "# Designs side by side on trained models",
+        "",
+        f"{options.samples} held-out samples, {options.cosets} octahedral cosets of each, {options.repeats} draws of every "
+        f"design (load {os.getloadavg()[0]:.1f}). Errors of the data set's equivariance error, relative, times the square root "
+        "of the number of samples; the last column is the relative spread of the samples themselves.",
+        "",
+        "| model | design | passes | error | spread of samples |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    options.out.write_text("\n".join([*head, *rows]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What the measure costs as a share of training, at the paper's sizes and beyond: measured passes, then arithmetic.
+
+    python benchmarks/scaling.py [--only force-field …]
+
+One training step and one gradient-free pass of the same batch are timed in turn for every size, on the processor at
+hand; their ratio rho and the counts of a training give the share of tracking,
+
+    share = points x samples x (rotations + 2) / (steps x batch x rho),
+
+the two being the answer as given and the noise floor. Then a stream of a million samples through a model that costs
+nothing shows what the measure itself needs: seconds and memory a sample. Results go to benchmarks/results/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+import equiscope as eq
+from equiscope.runs.config import configuration
+from equiscope.runs.efficiency import Bench, seconds
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training as published (or imagined), and the configuration of one sample of it here.
+
+    Attributes:
+        batch, steps: of the training; rounds: timings taken; overrides: of ``equiscope train``.
+    """
+
+    name: str
+    batch: int
+    steps: int
+    rounds: int
+    overrides: tuple[str, ...]
+    source: str = ""
+
+
+_FIELD = ("task=forcefield", "batch_size=16")
+_FLOW = ("task=proteinflow", "data.longest=256")
+_GRID = ("task=voxels", "batch_size=1")
+_PAPER_GRID = ("grid.size=64", "grid.resolution=0.25", "grid.radius=0.5", "grid.sigma=0.9")
+TRAININGS = (
+    Training("force field, nano, demo", 32, 2400, 15, _FIELD),
+    Training("force field, 1M", 64, 445_000, 9, (*_FIELD, "model.size=1M")),
+    Training("force field, 6M, 950k structures", 64, 445_000, 5, (*_FIELD, "model=escaip", "model.size=6M"),
+             "EScAIP on SPICE, 30 epochs"),
+    Training("protein flow, 1M", 16, 4000, 7, (*_FLOW, "batch_size=4")),
+    Training("protein flow, 60M, PDB", 4, 1_100_000, 3, (*_FLOW, "batch_size=2", "model.size=60M"), "Proteina"),
+    Training("protein flow, 400M, PDB", 4, 123_000, 2, (*_FLOW, "batch_size=1", "model.size=400M"), "Proteina"),
+    Training("voxels, nano", 8, 2400, 7, (*_GRID,)),
+    Training("voxels 64³, 111M, GEOM-drugs", 64, 437_400, 2, (*_GRID, *_PAPER_GRID, "model.size=111M"),
+             "VoxMol, 60 epochs of 7,290 steps"),
+)  # fmt: skip
+
+# What one measurement of the tracked set takes: samples, and rotations of each.
+SETTINGS = {"64 samples, 2 x T": (64, 24), "256 samples, 2 x D2": (256, 8), "1,000 samples, 2 x T": (1000, 24),
+            "the paper's: 500 samples, 10 rotations": (500, 10)}  # fmt: skip
+
+
+class Pass:
+    """The gradient-free pass and the training step of one bench's batch, for :func:`seconds`."""
+
+    def __init__(self, bench: Bench):
+        self.bench = bench
+        self.train_step = bench.train_step
+
+    def infer(self) -> None:
+        with torch.no_grad():
+            self.bench.task.training_loss(self.bench.model, self.bench.batch)
+
+
+def measured(training: Training) -> dict:
+    """Seconds of a step and of a pass, in turn, and the parameters."""
+    bench = Bench.of(configuration(["run=scaling", "logger=none", *training.overrides]))
+    taken = Pass(bench)
+    steps, passes = [], []
+    for _ in range(training.rounds):
+        steps.append(float(seconds([taken], "train_step", 1, warmup=0)[0, 0]))
+        passes.append(float(seconds([taken], "infer", 1, warmup=0)[0, 0]))
+    if training.rounds > 2:
+        steps, passes = steps[1:], passes[1:]
+    ratios = np.array(steps) / np.array(passes)
+    return {
+        "name": training.name,
+        "parameters": sum(p.numel() for p in bench.model.parameters()),
+        "batch": training.batch,
+        "steps": training.steps,
+        "source": training.source,
+        "timed_batch": bench.samples,
+        "pass_seconds": float(np.median(passes)) / bench.samples,
+        "step_seconds": float(np.median(steps)) / bench.samples,
+        "ratio": float(np.median(ratios)),
+        "ratios": ratios.tolist(),
+    }
+
+
+def share(row: dict, samples: int, rotations: int, points: int) -> float:
+    """Of the time of training that ``points`` measurements add."""
+    return points * samples * (rotations + 2) / (row["steps"] * row["batch"] * row["ratio"])
+
+
+def stream(samples: int, batch: int = 4096) -> dict:
+    """Seconds and resident bytes a sample that ``eq.measure`` adds, with a model that answers at once."""
+    pos, forces = torch.randn(batch, 4, 3), torch.randn(batch, 4, 3)
+
+    def batches():
+        for first in range(0, samples, batch):
+            size = min(batch, samples - first)
+            yield {"pos": pos[:size], "forces": forces[:size], "id": torch.arange(first, first + size)}
+
+    process = psutil.Process()
+    gc.collect()
+    before, begun = process.memory_info().rss, time.perf_counter()
+    result = eq.measure(
+        lambda b: {"forces": b["pos"]}, batches(), inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="forces",
+        ids="id", rotations="D2", cosets=2,
+    )  # fmt: skip
+    held = process.memory_info().rss - before
+    spent = time.perf_counter() - begun
+    return {"samples": result.samples, "passes": result.passes, "seconds": spent, "bytes": held / samples}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="parts of the names of the trainings to time")
+    parser.add_argument("--stream", type=int, default=1_000_000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for training in TRAININGS:
+        if options.only and not any(text in training.name for text in options.only):
+            continue
+        rows.append(measured(training))
+        print(json.dumps(rows[-1]), flush=True)
+        gc.collect()
+    report = {"trainings": rows, "stream": stream(options.stream), "load": os.getloadavg(), "threads": 1}
+    print(json.dumps(report["stream"]))
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "scaling.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
