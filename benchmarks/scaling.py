@@ -37,7 +37,7 @@ class Training:
     """A training as published (or imagined), and the configuration of one sample of it here.
 
     Attributes:
-        batch, steps: of the training; rounds: timings taken; overrides: of ``equiscope train``.
+        batch, steps: of the training; rounds: timings taken, the first not counted; overrides: of ``equiscope train``.
     """
 
     name: str
@@ -58,16 +58,18 @@ TRAININGS = (
     Training("force field, 6M, 950k structures", 64, 445_000, 5, (*_FIELD, "model=escaip", "model.size=6M"),
              "EScAIP on SPICE, 30 epochs"),
     Training("protein flow, 1M", 16, 4000, 7, (*_FLOW, "batch_size=4")),
-    Training("protein flow, 60M, PDB", 4, 1_100_000, 3, (*_FLOW, "batch_size=2", "model.size=60M"), "Proteina"),
-    Training("protein flow, 400M, PDB", 4, 123_000, 2, (*_FLOW, "batch_size=1", "model.size=400M"), "Proteina"),
+    Training("protein flow, 60M, PDB", 4, 1_100_000, 6, (*_FLOW, "batch_size=2", "model.size=60M"), "Proteina"),
+    Training("protein flow, 400M, PDB", 4, 123_000, 6, (*_FLOW, "batch_size=1", "model.size=400M"), "Proteina"),
     Training("voxels, nano", 8, 2400, 7, (*_GRID,)),
-    Training("voxels 64³, 111M, GEOM-drugs", 64, 437_400, 2, (*_GRID, *_PAPER_GRID, "model.size=111M"),
+    Training("voxels 64³, 111M, GEOM-drugs", 64, 437_400, 5, (*_GRID, *_PAPER_GRID, "model.size=111M"),
              "VoxMol, 60 epochs of 7,290 steps"),
 )  # fmt: skip
 
 # What one measurement of the tracked set takes: samples, and rotations of each.
 SETTINGS = {"64 samples, 2 x T": (64, 24), "256 samples, 2 x D2": (256, 8), "1,000 samples, 2 x T": (1000, 24),
             "the paper's: 500 samples, 10 rotations": (500, 10)}  # fmt: skip
+
+POINTS = 40
 
 
 class Pass:
@@ -87,12 +89,11 @@ def measured(training: Training) -> dict:
     bench = Bench.of(configuration(["run=scaling", "logger=none", *training.overrides]))
     taken = Pass(bench)
     steps, passes = [], []
-    for _ in range(training.rounds):
+    for _ in range(training.rounds + 1):
         steps.append(float(seconds([taken], "train_step", 1, warmup=0)[0, 0]))
         passes.append(float(seconds([taken], "infer", 1, warmup=0)[0, 0]))
-    if training.rounds > 2:
-        steps, passes = steps[1:], passes[1:]
-    ratios = np.array(steps) / np.array(passes)
+    # The first round allocates: the optimiser's state, the kernels' workspaces.
+    ratios = np.array(steps[1:]) / np.array(passes[1:])
     return {
         "name": training.name,
         "parameters": sum(p.numel() for p in bench.model.parameters()),
@@ -100,8 +101,8 @@ def measured(training: Training) -> dict:
         "steps": training.steps,
         "source": training.source,
         "timed_batch": bench.samples,
-        "pass_seconds": float(np.median(passes)) / bench.samples,
-        "step_seconds": float(np.median(steps)) / bench.samples,
+        "pass_seconds": float(np.median(passes[1:])) / bench.samples,
+        "step_seconds": float(np.median(steps[1:])) / bench.samples,
         "ratio": float(np.median(ratios)),
         "ratios": ratios.tolist(),
     }
@@ -139,17 +140,56 @@ def main() -> None:
     parser.add_argument("--stream", type=int, default=1_000_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    # First, while the process is small: what it holds afterwards is then the stream's.
+    report = {"stream": stream(options.stream), "trainings": [], "threads": 1}
+    print(json.dumps(report["stream"]), flush=True)
     for training in TRAININGS:
         if options.only and not any(text in training.name for text in options.only):
             continue
-        rows.append(measured(training))
-        print(json.dumps(rows[-1]), flush=True)
+        report["trainings"].append(measured(training))
+        print(json.dumps(report["trainings"][-1]), flush=True)
         gc.collect()
-    report = {"trainings": rows, "stream": stream(options.stream), "load": os.getloadavg(), "threads": 1}
-    print(json.dumps(report["stream"]))
+    report["load"] = os.getloadavg()
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "scaling.json").write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / "scaling.md").write_text(as_markdown(report))
+    print((RESULTS / "scaling.md").read_text())
+
+
+def as_markdown(report: dict) -> str:
+    """Ratios, then shares for some settings, then what keeps the share under one percent."""
+    stream, rows = report["stream"], report["trainings"]
+    lines = [
+        "# What the measure costs at scale",
+        "",
+        f"One thread, load {report['load'][0]:.1f}. A pass is gradient-free; steps and passes of the same batch in turn.",
+        "",
+        "| training | parameters | batch x steps | ms a sample and pass | step / pass | source |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['name']} | {r['parameters']:,} | {r['batch']} x {r['steps']:,} | {1e3 * r['pass_seconds']:.1f} | "
+        f"{r['ratio']:.1f} ({min(r['ratios']):.1f}–{max(r['ratios']):.1f}) | {r['source'] or 'ours'} |"
+        for r in rows
+    ]
+    lines += ["", f"Share of the training's time that {POINTS} measurements take:", "",
+              "| training | " + " | ".join(SETTINGS) + " |", "| --- |" + " --- |" * len(SETTINGS)]  # fmt: skip
+    for r in rows:
+        shares = [share(r, samples, rotations, POINTS) for samples, rotations in SETTINGS.values()]
+        lines.append(f"| {r['name']} | " + " | ".join(f"{100 * s:.2g} %" for s in shares) + " |")
+    lines += ["", "Sample passes a measurement may take if that many measurements are to stay under 1 %, and what they buy:",
+              "", "| training | sample passes | samples at 2 x T | samples at 2 x D2 |", "| --- | --- | --- | --- |"]  # fmt: skip
+    for r in rows:
+        passes = 0.01 * r["steps"] * r["batch"] * r["ratio"] / POINTS
+        lines.append(f"| {r['name']} | {passes:,.0f} | {passes / 26:,.0f} | {passes / 10:,.0f} |")
+    each = stream["seconds"] / stream["samples"]
+    lines += [
+        "",
+        f"The measure itself: {stream['samples']:,} samples of four atoms through a model that answers at once, "
+        f"{stream['passes']} passes each: {1e6 * each:.0f} µs and {stream['bytes']:.0f} bytes a sample.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

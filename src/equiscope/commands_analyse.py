@@ -11,6 +11,7 @@ from equiscope.errors import InputError
 
 _EXAMPLES = (
     "equiscope analyse forcefield/demo heads layers spectrum",
+    "equiscope analyse forcefield/demo hessian --samples 32 --vectors 8 --matrices gauss_newton",
     "equiscope analyse forcefield/demo layers --at 0 60 2400 --layers 'layers.*.attention'",
 )
 KINDS = ("gradients", "hessian", "landscape", "heads", "layers", "spectrum")
@@ -33,6 +34,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="of the rotations")
     made.add_argument("--layers", nargs="+", metavar="PATTERN", help="names of layers, such as 'layers.*.mlp'")
     made.add_argument("--head", metavar="LAYER", help="name of the linear head; found by default")
+    made.add_argument("--matrices", nargs="+", choices=("hessian", "gauss_newton"), help="for hessian: which curvature")
+    made.add_argument("--vectors", type=int, help="for hessian: random vectors of its traces and densities")
     made.add_argument("--device", help="cpu, cuda, …; a GPU if there is one")
     return made
 
@@ -47,10 +50,12 @@ def run(options: argparse.Namespace) -> int:
     from equiscope.runs.folder import find_run
 
     kinds, steps, patterns = _sorted(options)
-    names = ("samples", "batch", "rotations", "cosets", "seed", "degrees", "head")
+    names = ("samples", "batch", "rotations", "cosets", "seed", "degrees", "head", "vectors")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if patterns:
         changes["layers"] = tuple(patterns)
+    if options.matrices:
+        changes["matrices"] = tuple(options.matrices)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = find_run(options.folder)
     made = analyse(folder, kinds, steps, options.probe, changes, device)

@@ -112,3 +112,18 @@ def test_missing_steps_and_busy_runs(run):
             analyse(run.path, ["layers"], at=[40])
     finally:
         busy.release()
+
+
+def test_curvature_of_the_matrices_and_vectors_asked_for(run):
+    changes = {"matrices": ("gauss_newton",), "vectors": 3, "samples": 8}
+    (made, *_) = analyse(run.path, ["hessian"], at=[40], changes=changes)
+    assert made["settings"]["matrices"] == ["gauss_newton"]
+    assert made["settings"]["vectors"] == made["values"]["probes"] == 3
+    found = made["values"]["parts"]["equivariance"]
+    assert set(found) == {"gauss_newton"}
+    # Positive semidefinite, so a trace is above every eigenvalue.
+    assert found["gauss_newton"]["trace"]["value"] > 0
+    with pytest.raises(InputError, match="probes"):
+        analyse(run.path, ["hessian"], at=[40], changes={"vectors": 1})
+    with pytest.raises(InputError, match="vectors=3 means nothing to layers"):
+        analyse(run.path, ["layers"], at=[40], changes={"vectors": 3})

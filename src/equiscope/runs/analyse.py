@@ -42,6 +42,7 @@ class Settings:
         degrees: highest Wigner degree told apart, for ``layers`` and ``spectrum``. With content of degree l in a set of
             degree t, degrees up to t - l come without noise from it, hence the defaults.
         layers: patterns of layer names, for ``layers``. head: name of the head's layer, for ``heads``.
+        matrices: ``"hessian"``, ``"gauss_newton"`` or both, and vectors: random probe vectors, for ``hessian``.
     """
 
     rotations: str
@@ -52,6 +53,8 @@ class Settings:
     degrees: int | None = None
     layers: tuple[str, ...] | None = None
     head: str | None = None
+    matrices: tuple[str, ...] | None = None
+    vectors: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,13 @@ def _gradients(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -
 
 
 def _hessian(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
-    """The Hessians of the two losses; tolerance and counts as :data:`CURVATURE` says."""
+    """The curvature of the two losses; tolerance and counts as :data:`CURVATURE` says."""
     assert chosen.batch is not None
+    assert chosen.matrices is not None
+    assert chosen.vectors is not None
     batches = dealt(probe.batches, probe.declaration, chosen.batch, chosen.seed)
-    return hessian(trained.model, batches, probe.declaration, **CURVATURE, **_design(probe, chosen))
+    return hessian(trained.model, batches, probe.declaration, kinds=chosen.matrices, probes=chosen.vectors, **CURVATURE,
+                   **_design(probe, chosen))  # fmt: skip
 
 
 def _landscape(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
@@ -117,18 +123,18 @@ def _landscape(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -
 
 # What a nano model affords in about two minutes a checkpoint on one core.
 CURVATURE: dict[str, Any] = {
-    "which": ("twirled", "equivariance"), "kinds": ("hessian",), "tolerance": 0.02, "steps": 40, "probes": 2,
-    "depth": 14, "bias": False,
+    "which": ("twirled", "equivariance"), "tolerance": 0.02, "steps": 40, "depth": 14, "bias": False,
 }  # fmt: skip
 PLANE: dict[str, Any] = {"points": 11, "plane_points": 9, "span": 0.005, "tolerance": 0.1, "steps": 15}
 KINDS: dict[str, Kind] = {
     "gradients": Kind(Settings(**asdict(GRADIENTS)), _gradients, ("batch",)),
-    "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4), _hessian, ("batch",), CURVATURE),
+    "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4, matrices=("hessian",), vectors=2), _hessian,
+                    ("batch", "matrices", "vectors"), CURVATURE),
     "landscape": Kind(Settings("T", cosets=1, samples=16, batch=4), _landscape, ("batch",), PLANE),
     "heads": Kind(Settings("T", samples=64), _heads, ("head",)),
     "layers": Kind(Settings("O", samples=16, degrees=2), _layers, ("layers", "degrees")),
     "spectrum": Kind(Settings("I", degrees=3), _spectrum, ("degrees",)),
-}
+}  # fmt: skip
 
 
 _OWN = frozenset(name for kind in KINDS.values() for name in kind.own)
