@@ -66,6 +66,16 @@ agreement: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/agreement.py $(RUN)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicted_gain.py $(RUN)
 
+.PHONY: designs scaling
+RUNS ?= $(RUN)
+# Designs of rotations on several trained models, which is why the default is what it is (minutes a model).
+designs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/designs.py $(RUNS)
+
+# What the measure costs beside a training, at the paper's sizes (about half an hour and 9 GB).
+scaling: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py
+
 # A million synthetic frames in SPICE's layout: memory and speed of reading, converting and drawing batches (minutes).
 datasets: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py --out benchmarks/results/datasets.md

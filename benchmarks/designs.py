@@ -6,13 +6,15 @@ Of every sample, ``--cosets`` independent cosets O u of the octahedral group are
 the same predictions serve every design: independent rotations (one of each coset), cosets of D2, T and O, and one coset
 of all samples with a second of a part. A design is drawn from the pool many times; its error is that of the data set's
 figure against the whole pool's, relative, times the square root of the number of samples: as an error per sample it can
-be set beside the relative spread of the samples themselves, which no design removes. ``RUN@STEP`` takes a kept checkpoint.
+be set beside the relative spread of the samples themselves, which no design removes. ``RUN@STEP`` takes a kept
+checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
 RESULT = Path(__file__).parent / "results" / "designs.md"
 DESIGNS = (("haar", 10), ("haar", 24), ("D2", 2), ("T", 2), ("O", 1.05), ("O", 1.25), ("O", 1.5), ("O", 2))
+# An interval wider by this much is not worth more passes.
+ENOUGH = 0.01
 OCTAHEDRAL = rotation_set("O").matrices
 
 
@@ -54,13 +58,13 @@ def pool(model, probe, batches, cosets: int) -> list[Tensor]:
 
 
 def cosets_of(name: str) -> Tensor:
-    """Members of O that make a coset of the subgroup ``name`` when its elements are multiplied by each of O, (24, k)."""
+    """Members of O that make a coset of the subgroup ``name``, its elements times each of O's, (24, k)."""
     product = torch.einsum("kij,ojl->okil", rotation_set(name).matrices, OCTAHEDRAL)
     return (product[:, :, None] - OCTAHEDRAL).abs().amax((-1, -2)).argmin(-1)
 
 
 def moments(passes: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Of each coset of ``name`` in the pool: variance within, (cosets, choices), and mean, (cosets, choices, components).
+    """Of each coset of ``name`` in the pool: variance within, (cosets, choices), and mean, (…, components).
 
     Coset j's choices are the cosets of the subgroup in its O coset: for "haar" its 24 members, for "O" one.
     """
@@ -104,7 +108,7 @@ def errors(samples: list[Tensor], truth: Tensor, name: str, cosets: float, repea
     return float(square.mean().sqrt()), float(square.std() / square.mean().sqrt() / 2 / len(square) ** 0.5)
 
 
-def measured(run: str, samples: int, cosets: int, repeats: int) -> list[str]:
+def measured(run: str, samples: int, cosets: int, repeats: int) -> list[Row]:
     """The rows of one trained model."""
     path, _, step = run.partition("@")
     opened = open_run(path, step=int(step)) if step else open_run(path)
@@ -112,15 +116,64 @@ def measured(run: str, samples: int, cosets: int, repeats: int) -> list[str]:
     probe, batches = headline(opened.task, samples)
     kept = pool(opened.model, probe, batches, cosets)
     truth = torch.stack([whole(passes) for passes in kept])
-    name = f"{Path(path).parent.name}, {opened.config['model']['name']}, step {opened.step}"
+    name = f"{opened.task.name}, {opened.config['model']['name']}, step {opened.step}"
     spread = float(truth.std() / truth.mean())
-    lines = []
+    rows = []
     for design, count in DESIGNS:
         error, standard = errors(kept, truth, design, count, repeats)
         size = 1 if design == "haar" else len(rotation_set(design))
-        lines.append(f"| {name} | {count} x {design} | {count * size:g} | {error:.4f} ± {standard:.4f} | {spread:.2f} |")
-        print(lines[-1], flush=True)
-    return lines
+        rows.append(Row(name, f"{count} x {design}", count * size, error, standard, spread))
+        print(rows[-1], flush=True)
+    return rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A design on a model: its error and the spread of the samples, both relative and per sample."""
+
+    model: str
+    design: str
+    passes: float
+    error: float
+    standard: float
+    spread: float
+
+    @property
+    def wider(self) -> float:
+        """How much wider than with exact figures of every sample an interval over samples is, relative."""
+        return float(np.sqrt(1 + (self.error / self.spread) ** 2) - 1)
+
+
+def as_markdown(rows: list[Row], options: argparse.Namespace) -> str:
+    """All rows, and for each design the model on which it does worst."""
+    lines = [
+        "# Designs side by side on trained models",
+        "",
+        f"{options.samples} held-out samples, {options.cosets} octahedral cosets of each, {options.repeats} draws of",
+        f"every design, load {os.getloadavg()[0]:.1f}. Error: of the data set's equivariance error, relative, times ",
+        "the square root of the number of samples. Spread: of the samples themselves. Wider: how much an interval over",
+        "samples gains from the design's own error.",
+        "",
+        "| model | design | passes | error | spread | wider by |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r.model} | {r.design} | {r.passes:g} | {r.error:.4f} ± {r.standard:.4f} | {r.spread:.2f} | "
+        f"{100 * r.wider:.2g} % |"
+        for r in rows
+    ]
+    lines += ["", "| design | passes | wider by, on the model it suits least |", "| --- | --- | --- |"]
+    worst = {d: max(r.wider for r in rows if r.design == d) for d in dict.fromkeys(r.design for r in rows)}
+    passes = {r.design: r.passes for r in rows}
+    lines += [f"| {d} | {passes[d]:g} | {100 * wider:.2g} % |" for d, wider in worst.items()]
+    enough = min((d for d in worst if worst[d] < ENOUGH), key=passes.__getitem__)
+    lines += [
+        "",
+        "The default is the design of fewest passes that widens an interval by less than "
+        f"{100 * ENOUGH:g} % on every model: **{enough}**.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -132,18 +185,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [line for run in options.runs for line in measured(run, options.samples, options.cosets, options.repeats)]
-    head = [
-        "# Designs side by side on trained models",
-        "",
-        f"{options.samples} held-out samples, {options.cosets} octahedral cosets of each, {options.repeats} draws of every "
-        f"design (load {os.getloadavg()[0]:.1f}). Errors of the data set's equivariance error, relative, times the square root "
-        "of the number of samples; the last column is the relative spread of the samples themselves.",
-        "",
-        "| model | design | passes | error | spread of samples |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    options.out.write_text("\n".join([*head, *rows]) + "\n")
+    rows = [row for run in options.runs for row in measured(run, options.samples, options.cosets, options.repeats)]
+    options.out.write_text(as_markdown(rows, options))
 
 
 if __name__ == "__main__":

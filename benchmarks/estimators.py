@@ -286,9 +286,10 @@ def as_markdown(report) -> str:
     )
     lines += [
         "",
-        "The default is two T cosets: 24 passes, no least number of samples, a figure for each sample and a spectrum. Where only",
-        "the figure of a data set matters, one O coset on every sample and a second on a part (`rotations=\"O\", cosets=1.25`) is",
-        "more exact for its passes; its single-sample values are not meant to be read, so their column says nothing.",
+        "The default is two T cosets: the fewest passes with which rotations do not widen the interval (designs.md), no",
+        "least number of samples, a figure for each sample and a spectrum. Where the error lies at low degrees, one O coset",
+        "of every sample and a second of a part (`rotations=\"O\", cosets=1.25`) is far more exact for its passes; the single",
+        "values of such a design are not meant to be read.",
         "",
         f"Spectrum of the equivariance error: {shares}, above {100 * report['spectrum']['remainder']:.1f} %.",
         "",

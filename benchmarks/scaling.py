@@ -162,7 +162,7 @@ def as_markdown(report: dict) -> str:
     lines = [
         "# What the measure costs at scale",
         "",
-        f"One thread, load {report['load'][0]:.1f}. A pass is gradient-free; steps and passes of the same batch in turn.",
+        f"One thread, load {report['load'][0]:.1f}. A pass is gradient-free; steps and passes of one batch in turn.",
         "",
         "| training | parameters | batch x steps | ms a sample and pass | step / pass | source |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -177,8 +177,13 @@ def as_markdown(report: dict) -> str:
     for r in rows:
         shares = [share(r, samples, rotations, POINTS) for samples, rotations in SETTINGS.values()]
         lines.append(f"| {r['name']} | " + " | ".join(f"{100 * s:.2g} %" for s in shares) + " |")
-    lines += ["", "Sample passes a measurement may take if that many measurements are to stay under 1 %, and what they buy:",
-              "", "| training | sample passes | samples at 2 x T | samples at 2 x D2 |", "| --- | --- | --- | --- |"]  # fmt: skip
+    lines += [
+        "",
+        "Sample passes a measurement may take if that many measurements are to stay under 1 %, and what they buy:",
+        "",
+        "| training | sample passes | samples at 2 x T | samples at 2 x D2 |",
+        "| --- | --- | --- | --- |",
+    ]
     for r in rows:
         passes = 0.01 * r["steps"] * r["batch"] * r["ratio"] / POINTS
         lines.append(f"| {r['name']} | {passes:,.0f} | {passes / 26:,.0f} | {passes / 10:,.0f} |")
