@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Run one study or all; 1 if a run failed."""
     from equiscope.errors import InputError
-    from equiscope.report.study import build
+    from equiscope.report.study import build, with_siblings
     from equiscope.runs.study_run import STUDIES, run_study, summary
 
     if options.parallel is not None and options.parallel < 1:
@@ -46,5 +46,5 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}:\n{summary(outcome)}")
         failed += len(outcome.failed)
         folders.append(outcome.folder)
-    print(f"report: {build(folders)}")
+    print(f"report: {build(with_siblings(folders, (*STUDIES, 'efficiency')))}")
     return 1 if failed else 0

@@ -92,3 +92,15 @@ def test_the_same_page_as_markdown_beside_its_pictures(tmp_path):
     (image,) = [line for line in lines if line.startswith("![Percent")]
     assert (tmp_path / "studies" / image.split("(")[1].rstrip(")")).exists()
     assert "\n\n\n" not in text
+
+
+def test_studies_of_the_task_beside_these_are_on_the_page_too(tmp_path):
+    sizes, replicates, damaged = (
+        _study(tmp_path / "own", [(f"{name}-point", 0, "")], name=name)
+        for name in ("model_size", "replicates", "optimizer")
+    )
+    (damaged / "records.jsonl").write_bytes(b"{}\n")
+    (sizes.parent / "forcefield-augmentation").mkdir()
+    with pytest.warns(UserWarning, match="forcefield-optimizer is left out of the page"):
+        found = study.with_siblings([sizes], ("replicates", "model_size", "optimizer", "augmentation", "efficiency"))
+    assert found == [replicates, sizes]

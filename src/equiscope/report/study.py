@@ -6,6 +6,7 @@ The page is written twice: as HTML that holds all it shows, and as Markdown besi
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from equiscope import records as record_files
-from equiscope.errors import InputError
+from equiscope.errors import EquiscopeError, InputError
 from equiscope.records import Record
 from equiscope.report import efficiency, figures, style
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
@@ -143,6 +144,26 @@ def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
         "machine": f"{study.profile['device']}, {study.profile['threads']} thread(s), load "
         + ", ".join(f"{value:.1f}" for value in study.profile["load"]),
     }
+
+
+def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
+    """Every study of the same task beside these, in the order of their names given, so that one page shows them all.
+
+    A sibling that cannot be read is left out, with a warning: its own command says what is wrong with it.
+    """
+    root, task = folders[0].parent, folders[0].name.partition("-")[0]
+    found = []
+    for place in (root / f"{task}-{name}" for name in order):
+        if place not in folders:
+            if not (place / "records.jsonl").exists():
+                continue
+            try:
+                load(place)
+            except EquiscopeError as error:
+                warnings.warn(f"{place} is left out of the page: {error}", stacklevel=2)
+                continue
+        found.append(place)
+    return found
 
 
 def table(study: Study) -> list[tuple[str, ...]]:
