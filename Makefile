@@ -39,7 +39,7 @@ docs: $(INSTALLED)
 	@echo "documentation: build/docs/index.html"
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks scripts examples docs
 
 .PHONY: planted thorough
 # Every planted bug must be caught by the tests named for it (minutes); the table goes to benchmarks/results.

@@ -124,9 +124,9 @@ def main() -> None:
     text = [
         "# Brute force and e3nn's own test",
         "",
-        "`python benchmarks/agreement.py RUN …`: the equivariance error of one held-out sample of each run, per component, from",
-        f"{options.rotations:,} independent rotations, and from the measure; z is in joint standard errors. Last column: largest",
-        "relative difference to `e3nn.util.test.equivariance_error` for the same eight rotations.",
+        "`python benchmarks/agreement.py RUN …`: the equivariance error of one held-out sample of each run, per component,",
+        f"from {options.rotations:,} independent rotations, and from the measure; z is in joint standard errors. Last column:",
+        "largest relative difference to `e3nn.util.test.equivariance_error` for the same eight rotations.",
         "",
         "| model | brute force | 2 x T, mean of 200 seeds | 10 x I, mean of 8 seeds | e3nn |",
         "| --- | --- | --- | --- | --- |",

@@ -3,10 +3,10 @@
     python benchmarks/estimators.py runs/forcefield/demo
 
 Designs, all through ``equiscope.measure`` on the same held-out samples and over several seeds:
-independent rotations (the published way, 10 of them there), random cosets of D2, T, O, I, shifted super-Fibonacci sets in
-replicates, Lebedev products; and MLIP Arena's recipe (1,201 fixed rotations: 12 angles about 100 axes and the identity).
-The truth of each sample is 10 cosets of I (600 passes). Then the measure's own cost against bare passes of the model, the
-memory of 8 and of 240 passes, and what ``e3nn.util.test`` reports. Results go to benchmarks/results/.
+independent rotations (the published way, 10 of them there), random cosets of D2, T, O, I, shifted super-Fibonacci sets
+in replicates, Lebedev products; and MLIP Arena's recipe (1,201 fixed rotations: 12 angles about 100 axes and the
+identity). The truth of each sample is 10 cosets of I (600 passes). Then the measure's own cost against bare passes of the
+model, the memory of 8 and of 240 passes, and what ``e3nn.util.test`` reports. Results go to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -265,17 +265,17 @@ def as_markdown(report) -> str:
     lines = [
         "# Estimators side by side",
         "",
-        f"One trained force field ({report['parameters']:,} parameters, step {report['step']}, percent {report['percent']:.3g}, "
-        f"R² {report['r2']:.3f}), {report['samples']} held-out samples, {report['repeats']} seeds, one thread. Errors are root mean "
-        "squares relative to the mean equivariance error.",
+        f"One trained force field ({report['parameters']:,} parameters, step {report['step']}, percent "
+        f"{report['percent']:.3g}, R² {report['r2']:.3f}), {report['samples']} held-out samples, {report['repeats']} seeds, "
+        "one thread. Errors are root mean squares relative to the mean equivariance error.",
         "",
-        "| design | passes | seconds | error per sample | error over the data set | bias | per-sample gain over 24 independent |",
+        "| design | passes | seconds | error per sample | error over the data set | bias | per-sample gain over 24 haar |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in report["designs"]:
         lines.append(
-            f"| {row['design']} | {row['passes']:g} | {row['seconds']:.1f} | {row['per_sample']:.4f} | {row['data_set']:.4f} | "
-            f"{row['bias']:+.4f} | {base['per_sample'] / row['per_sample']:.1f} |"
+            f"| {row['design']} | {row['passes']:g} | {row['seconds']:.1f} | {row['per_sample']:.4f} | "
+            f"{row['data_set']:.4f} | {row['bias']:+.4f} | {base['per_sample'] / row['per_sample']:.1f} |"
         )
     cost = report["own_cost"]
     # Numbers as keys are text once they have been read back.
@@ -287,14 +287,15 @@ def as_markdown(report) -> str:
     lines += [
         "",
         "The default is two T cosets: the fewest passes with which rotations do not widen the interval (designs.md), no",
-        "least number of samples, a figure for each sample and a spectrum. Where the error lies at low degrees, one O coset",
-        "of every sample and a second of a part (`rotations=\"O\", cosets=1.25`) is far more exact for its passes; the single",
-        "values of such a design are not meant to be read.",
+        "least number of samples, a figure for each sample and a spectrum. Where the error lies at low degrees, one O",
+        "coset of every sample and a second of a part (`rotations=\"O\", cosets=1.25`) is far more exact for its passes;",
+        "the single values of such a design are not meant to be read.",
         "",
         f"Spectrum of the equivariance error: {shares}, above {100 * report['spectrum']['remainder']:.1f} %.",
         "",
-        f"Cost of the measure itself, {cost['parameters']:,} parameters, {cost['samples']} samples: {cost['median']:.3f} x the "
-        f"seconds of as many bare passes (runs: {', '.join(f'{r:.3f}' for r in cost['ratios'])}; load {cost['load'][0]:.1f}).",
+        f"Cost of the measure itself, {cost['parameters']:,} parameters, {cost['samples']} samples: {cost['median']:.3f} x "
+        "the seconds of as many bare passes "
+        f"(runs: {', '.join(f'{r:.3f}' for r in cost['ratios'])}; load {cost['load'][0]:.1f}).",
         "",
         f"Peak memory: {peaks[8]:.0f} MB at 8 passes, {peaks[240]:.0f} MB at 240.",
         "",

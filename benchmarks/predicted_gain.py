@@ -54,7 +54,7 @@ def headline(task, samples: int):
 
 @dataclass
 class Scatter:
-    """Of each sample: H_l and H_l(K) for every design, (samples, DEGREES), and the variance of independent rotations."""
+    """Of each sample: H_l and H_l(K) for every design, (samples, DEGREES); variance of independent rotations."""
 
     plain: Tensor
     kept: dict[str, Tensor]
@@ -173,9 +173,9 @@ def main() -> None:
     text = [
         "# Gain over independent rotations: predicted from the spectrum, and measured",
         "",
-        "`python benchmarks/predicted_gain.py RUN …`; the formulas stand in its first lines. Gains are ratios of root mean",
-        f"square errors per sample at equal passes, {options.samples} held-out samples, {options.repeats} seeds; H_l are the",
-        "powers of |p_g − μ|² at degrees 1 to 5. Voxel grids under the octahedral group are exact at 24 passes.",
+        "`python benchmarks/predicted_gain.py RUN …`; the formulas stand in its first lines. Gains are ratios of root",
+        f"mean square errors per sample at equal passes, {options.samples} held-out samples, {options.repeats} seeds; H_l",
+        "are the powers of |p_g − μ|² at degrees 1 to 5. Voxel grids under the octahedral group are exact at 24 passes.",
         "",
         "| run | design | passes | H_1 … H_5, % of the variance | predicted | measured | predicted / measured − 1 |",
         "| --- | --- | --- | --- | --- | --- | --- |",

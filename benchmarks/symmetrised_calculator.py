@@ -137,8 +137,8 @@ def main() -> None:
         *lines,
         "",
         "metatomic's grid is fixed: the same rotations for every structure, no replicate, so its error is a bias that "
-        "its output does not show. Where the model's degrees lie below half the grid's it is exact. equiscope's cosets are "
-        "unbiased whatever the degrees, and their spread is in the interval. The one figure metatomic lacks is the "
+        "its output does not show. Where the model's degrees lie below half the grid's it is exact. equiscope's cosets "
+        "are unbiased whatever the degrees, and their spread is in the interval. The one figure metatomic lacks is the "
         "loss: its spread becomes a percent only with labels.",
         "",
     ]
