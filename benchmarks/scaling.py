@@ -61,8 +61,8 @@ TRAININGS = (
     Training("protein flow, 60M, PDB", 4, 1_100_000, 6, (*_FLOW, "batch_size=2", "model.size=60M"), "Proteina"),
     Training("protein flow, 400M, PDB", 4, 123_000, 6, (*_FLOW, "batch_size=1", "model.size=400M"), "Proteina"),
     Training("voxels, nano", 8, 2400, 7, (*_GRID,)),
-    Training("voxels 64³, 111M, GEOM-drugs", 64, 437_400, 5, (*_GRID, *_PAPER_GRID, "model.size=111M"),
-             "VoxMol, 60 epochs of 7,290 steps"),
+    Training("voxels 64³, 111M, GEOM-drugs", 64, 94_800, 5, (*_GRID, *_PAPER_GRID, "model.size=111M"),
+             "VoxMol, to the last step of its curves"),
 )  # fmt: skip
 
 # What one measurement of the tracked set takes: samples, and rotations of each.
@@ -150,10 +150,20 @@ def main() -> None:
         print(json.dumps(report["trainings"][-1]), flush=True)
         gc.collect()
     report["load"] = os.getloadavg()
+    write(report)
+
+
+def write(report: dict) -> None:
+    """The two files of results."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "scaling.json").write_text(json.dumps(report, indent=1) + "\n")
     (RESULTS / "scaling.md").write_text(as_markdown(report))
     print((RESULTS / "scaling.md").read_text())
+
+
+def _short(value: float) -> str:
+    """Two digits, or all before the point."""
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 def as_markdown(report: dict) -> str:
@@ -176,7 +186,7 @@ def as_markdown(report: dict) -> str:
               "| training | " + " | ".join(SETTINGS) + " |", "| --- |" + " --- |" * len(SETTINGS)]  # fmt: skip
     for r in rows:
         shares = [share(r, samples, rotations, POINTS) for samples, rotations in SETTINGS.values()]
-        lines.append(f"| {r['name']} | " + " | ".join(f"{100 * s:.2g} %" for s in shares) + " |")
+        lines.append(f"| {r['name']} | " + " | ".join(f"{_short(100 * s)} %" for s in shares) + " |")
     lines += [
         "",
         "Sample passes a measurement may take if that many measurements are to stay under 1 %, and what they buy:",
