@@ -41,7 +41,7 @@ def test_table_ranges_and_missing_runs(tmp_path):
     assert small[8] == "0.41 ± 0 %"
     assert large[:2] == ("200k", "0")
     assert large[6] == "none"
-    assert "between steps 1,000 and 1,000" in study.verdict(loaded)
+    assert "at step 1,000; final" in study.verdict(loaded)
 
 
 def test_a_single_run_has_the_interval_over_samples(tmp_path):

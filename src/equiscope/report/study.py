@@ -238,9 +238,10 @@ def verdict(study: Study) -> str:
             unskilled.append(point.name)
     if not steps:
         return f"No run has a skilled crossing: under {THRESHOLD:g} % with R² ≥ {SKILL:g} from some step on."
+    when = f"between steps {min(steps):,} and {max(steps):,}" if min(steps) < max(steps) else f"at step {steps[0]:,}"
     words = (
-        f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so between steps "
-        f"{min(steps):,} and {max(steps):,}; final percents lie between {min(spread):.2g} and {max(spread):.2g}."
+        f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}; "
+        f"final percents lie between {min(spread):.2g} and {max(spread):.2g}."
     )
     return words + (f" Not there at the end: {', '.join(unskilled)}." if unskilled else "")
 
