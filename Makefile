@@ -56,9 +56,20 @@ clean:
 .PHONY: benchmark datasets pretrained
 RUN ?= runs/forcefield/demo
 
-# Estimators side by side on the demo's trained model; about 20 minutes.
+# Estimators side by side on the demo's trained model, about 20 minutes; then curvature beside its peers.
 benchmark: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/estimators.py $(RUN)
+	$(MAKE) curvature-peers
+
+.PHONY: curvature-peers
+# Curvature beside curvlinops and hessian-eigenthings, in an environment of its own (five minutes). Without their
+# dependencies: those bring torchvision, which breaks the rest.
+curvature-peers:
+	$(PYTHON) -m venv .venv-curvature
+	.venv-curvature/bin/pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-curvature/bin/pip install --quiet --no-deps -r benchmarks/curvature.txt
+	.venv-curvature/bin/pip install --quiet -c constraints.txt -e '.[ase,train]'
+	OMP_NUM_THREADS=1 .venv-curvature/bin/python benchmarks/curvature_peers.py $(RUN)
 
 .PHONY: agreement
 # Brute force, e3nn's own test, and the gain predicted from a spectrum, on trained models (about ten minutes a run).

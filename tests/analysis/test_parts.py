@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import equiscope as eq
 from equiscope.analysis.parts import KINDS, PARTS, Parts
@@ -29,7 +30,7 @@ def difference(function, net, vector, parts):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_gradients_and_products_equal_finite_differences(kind):
     net, data = network(kind), batches()
-    parts = Parts(net, data, DECLARED, rotations="D2")
+    parts = Parts(net, data, DECLARED, rotations="D2", memory="pass")
     v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     v /= v.norm()
     gradient = parts.gradient(PARTS)
@@ -48,6 +49,33 @@ def test_gradients_and_products_equal_finite_differences(kind):
     for part, expected in zip(PARTS, twice, strict=True):
         for way in (parts, held):
             assert (way.product(part, v) - expected).norm() <= 1e-6 * expected.norm()
+
+
+def test_one_rotation_a_sample_is_the_plain_loss_of_the_turned_batch():
+    net, data = network("LayerNorm"), batches()
+    parts = Parts(net, data, DECLARED, rotations="haar", cosets=1)
+    assert list(parts.values) == ["total"]
+    turned = [
+        {k: torch.einsum("nij,naj->nai", fixed.passes[0].turns, x) for k, x in fixed.batch.fields().items()}
+        for fixed in parts._fixed
+    ]
+
+    def loss(n):
+        return sum(F.mse_loss(n(batch)["forces"], batch["y"]) for batch in turned) / len(turned)
+
+    def gradient(n):
+        return parts.flat(torch.autograd.grad(loss(n), list(n.parameters())))
+
+    assert loss(net).item() == pytest.approx(parts.values["total"], rel=1e-12)
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = difference(gradient, net, v / v.norm(), parts)
+    assert (parts.product("total", v / v.norm()) - expected).norm() <= 1e-6 * expected.norm()
+    for part in ("twirled", "equivariance"):
+        with pytest.raises(InputError, match="cosets=2"):
+            parts.product(part, v)
+    unlabelled = eq.Declaration({"pos": "1o"}, {"forces": "1o"}, fixed=["y"])
+    with pytest.raises(InputError, match="target"):
+        Parts(net, data, unlabelled, rotations="haar", cosets=1)
 
 
 def test_values_are_those_of_measure():
@@ -97,11 +125,14 @@ def test_gauss_newton_equals_its_dense_form():
         jacobians.append(torch.stack([parts.flat(torch.autograd.grad(r, own, retain_graph=True)) for r in rows]))
     stacked = torch.stack(jacobians)
     dense = 2 * torch.einsum("mri,mrj->ij", stacked, stacked) / stacked[0].shape[0] / len(stacked)
-    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert (parts.product("total", v, "gauss_newton") - dense @ v).norm() <= 1e-10 * (dense @ v).norm()
     mean = stacked.mean(0)
-    dense = 2 * mean.T @ mean / mean.shape[0]
-    assert (parts.product("twirled", v, "gauss_newton") - dense @ v).norm() <= 1e-10 * (dense @ v).norm()
+    expected = {"total": dense, "twirled": 2 * mean.T @ mean / mean.shape[0]}
+    v = torch.randn(parts.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for memory in ("pass", "batch", "all", "all"):
+        parts.graphs.memory = memory
+        for part, matrix in expected.items():
+            found = parts.product(part, v, "gauss_newton")
+            assert (found - matrix @ v).norm() <= 1e-10 * (matrix @ v).norm()
 
 
 def test_graphs_kept_give_the_same_product_again_and_the_model_is_left_alone():
@@ -126,9 +157,9 @@ def test_memory_of_a_pass_holds_one_graph_at_a_time():
     class Counted(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
-            live["now"] += 1
+            live["now"] += len(x)
             live["most"] = max(live["most"], live["now"])
-            ctx.token = Token()
+            ctx.token = Token(len(x))
             return x.clone()
 
         @staticmethod
@@ -136,13 +167,17 @@ def test_memory_of_a_pass_holds_one_graph_at_a_time():
             return g
 
     class Token:
+        def __init__(self, samples):
+            self.samples = samples
+
         def __del__(self):
-            live["now"] -= 1
+            live["now"] -= self.samples
 
     def forward(model, batch):
         return Counted.apply(model(batch)["forces"])
 
-    for memory, most in (("pass", 2), ("batch", 24)):
+    samples = len(data[0]["pos"])
+    for memory, most in (("pass", 2 * samples), ("batch", 24 * samples)):
         live["most"] = 0
         parts = Parts(net, data, DECLARED, forward=forward, memory=memory)
         parts.product("equivariance", torch.ones(parts.size, dtype=torch.float64))
@@ -150,6 +185,71 @@ def test_memory_of_a_pass_holds_one_graph_at_a_time():
             assert live["most"] <= most
         else:
             assert live["most"] >= most
+
+
+@pytest.mark.parametrize("memory", ["pass", "batch", "all"])
+def test_steady_products_are_those_made_one_by_one(memory):
+    net, data = network("GELU"), batches()
+    net.train()
+    before = copy.deepcopy(net.state_dict())
+
+    def noisy(model, batch):
+        assert not model.training
+        return model(batch)["forces"] * (1 + torch.rand(1, dtype=torch.float64))
+
+    parts = Parts(net, data, DECLARED, forward=noisy, memory=memory)
+    v = torch.ones(parts.size, dtype=torch.float64)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    expected, there = parts.product("total", v), parts.batch_values(0, v)
+    parts.release()
+    with parts.steady(), parts.steady():
+        for _ in range(2):
+            torch.testing.assert_close(parts.product("total", v), expected, rtol=0, atol=0)
+        assert parts.batch_values(0, v) == there
+        torch.testing.assert_close(parts.product("total", v), expected, rtol=0, atol=0)
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[k], x) for k, x in net.state_dict().items())
+
+
+def test_the_fastest_memory_that_fits_is_chosen(monkeypatch):
+    net, data = network("GELU"), batches(3)
+    v = torch.ones(sum(p.numel() for p in net.parameters()), dtype=torch.float64)
+    found = []
+    for held in (2**30, 60_000, 0):
+        monkeypatch.setattr("equiscope.analysis.graphs.HELD", held)
+        parts = Parts(net, data, DECLARED)
+        parts.product("total", v)
+        found.append(parts.graphs.memory)
+    assert found == ["all", "batch", "pass"]
+
+
+class Crowd(Net):
+    """A network whose samples know of each other."""
+
+    def forward(self, batch):
+        return {"forces": super().forward(batch)["forces"] + self.first.bias[:3] * batch["pos"].norm()}
+
+
+class Fussy(Net):
+    def forward(self, batch):
+        if len(batch["pos"]) != 2:
+            raise RuntimeError("compiled for two samples")
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize(("made", "together"), [(Net, True), (Crowd, False), (Fussy, False)])
+def test_all_passes_are_run_in_one_call_where_that_is_the_same(made, together):
+    net, data = made(nn.Tanh()).double(), batches()
+    swept = Parts(net, data, DECLARED, memory="pass")
+    v = torch.randn(swept.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for memory in ("batch", "all"):
+        parts = Parts(net, data, DECLARED, memory=memory)
+        for kind in KINDS:
+            expected = swept.product("twirled", v, kind)
+            assert (parts.product("twirled", v, kind) - expected).norm() <= 1e-10 * expected.norm()
+        assert parts._at_once == together
 
 
 def test_parameters_can_be_chosen():
@@ -167,7 +267,6 @@ def test_parameters_can_be_chosen():
         ({"memory": "none"}, "memory"),
         ({"parameters": "last"}, "list of names"),
         ({"parameters": ["head"]}, "'head'"),
-        ({"rotations": "haar", "cosets": 1}, "cosets=2"),
         ({"cosets": 0}, "cosets"),
     ],
 )

@@ -81,7 +81,7 @@ def hessian(
     probes: int = 4,
     depth: int = 20,
     bias: bool = True,
-    memory: str = "batch",
+    memory: str = "auto",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> dict[str, Any]:
     """Spectral figures of the Hessian and the Gauss-Newton matrix of each part of the loss.
@@ -135,13 +135,15 @@ def hessian(
     found: dict[str, Any] = {part: {} for part in which}
     for part, kind in (progress or iter)([(part, kind) for part in which for kind in kinds]):
         operator = CurvatureOperator(parts, part, kind)
-        figures = _spectrum(operator, tolerance, steps, probes, depth, seed)
         vectors = {"own": slopes[part], **({"total": slopes["total"]} if "total" in slopes else {})}
-        figures["along_gradient"] = {name: _along(operator, g) for name, g in vectors.items()}
+        with parts.steady():
+            figures = _spectrum(operator, tolerance, steps, probes, depth, seed)
+            figures["along_gradient"] = {name: _along(operator, g) for name, g in vectors.items()}
+            halves = _halves(operator, tolerance, steps, seed) if bias and len(parts) > 1 else None
+        figures["lambda_max"]["bias"] = halves
         loss = parts.values[part]
         scaled = {"lambda_max": figures["lambda_max"]["value"], "trace": figures["trace"]["value"]}
         figures["over_loss"] = {name: value / loss if loss else math.nan for name, value in scaled.items()}
-        figures["lambda_max"]["bias"] = _halves(operator, tolerance, steps, seed) if bias and len(parts) > 1 else None
         found[part][kind] = {**figures, "products": operator.products}
         parts.release()
     return {
@@ -166,8 +168,9 @@ def largest_eigenvalue(
     """Largest eigenvalue alone, by Lanczos from a random vector: ``value``, ``residual``, ``converged``, ``steps``,
     ``interval`` (Student over batches at the eigenvector) and ``vector``, flat.
     """
-    run = lanczos(operator.apply, _rademacher(operator.parts, seed, 0), steps, tolerance)
-    return {**_largest(operator, run), "vector": run.vector.double()}
+    with operator.parts.steady():
+        run = lanczos(operator.apply, _rademacher(operator.parts, seed, 0), steps, tolerance)
+        return {**_largest(operator, run), "vector": run.vector.double()}
 
 
 def _spectrum(
@@ -212,7 +215,8 @@ def _spectrum(
 
 
 def _largest(operator: CurvatureOperator, run: Lanczos) -> dict[str, Any]:
-    operator.apply(run.vector)
+    if len(operator.batches) > 1:
+        operator.apply(run.vector)
     spread = _student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
     return {
         "value": run.largest,

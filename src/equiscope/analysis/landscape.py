@@ -43,7 +43,7 @@ def landscape(
     parameters: Sequence[str] | None = None,
     tolerance: float = 0.05,
     steps: int = 30,
-    memory: str = "batch",
+    memory: str = "auto",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> dict[str, Any]:
     """Both losses at theta + t d for every direction d, and on the plane of the first two.

@@ -14,8 +14,8 @@ by plain backward passes, twice where needed: forward mode is wrong for some lay
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,45 +27,17 @@ from equiscope.analysis.differentiable import (
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
-from equiscope.decomposition.batches import Batch, as_batches
-from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.design import Design, check_cosets, check_count
+from equiscope.analysis.fixed import Fixed, Pass, fixed_batches
+from equiscope.analysis.graphs import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.decomposition.orbit import Forward, predict, twisted
-from equiscope.decomposition.preserve import untouched
-from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
+from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import rotation_set, uniform_keyed
 
 PARTS = ("twirled", "equivariance", "total")
 KINDS = ("hessian", "gauss_newton")
-MEMORY = ("pass", "batch", "all")
-
-Predictions = list[dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One pass of a batch: the rotation of each sample (samples, 3, 3), its weight, and whether it ends a coset."""
-
-    turns: Tensor
-    weight: float
-    last: bool
-
-
-@dataclass(frozen=True)
-class _Fixed:
-    """A batch with its passes and empty splits, one per output."""
-
-    batch: Batch
-    passes: list[_Pass]
-    splits: Mapping[str, OutputSplit]
-
-    def fresh(self) -> dict[str, OutputSplit]:
-        return {
-            name: OutputSplit(s.rows, s.action, s.loss, s.target, s.target_layout, s.name)
-            for name, s in self.splits.items()
-        }
+# Largest relative change that counts as rounding when all passes are run in one call, in units of the dtype's eps.
+_ROUNDING = 1e3
 
 
 class Parts:
@@ -73,13 +45,15 @@ class Parts:
 
     Losses, rotations and weights are those of :func:`equiscope.measure` with the same arguments, so the values agree
     with its Result to rounding. With ``cosets=1`` the equivariance error is the variance within the one coset, which
-    leaves out what the set K does not see (Wigner degrees above its own); its curvature likewise.
+    leaves out what the set K does not see (Wigner degrees above its own); its curvature likewise. One rotation per
+    sample (``rotations="haar", cosets=1``) is the plain supervised loss of the turned batch: ``"total"`` and no other.
 
     Args:
         parameters: names of parameters or modules to differentiate by; all by default.
         memory: ``"pass"`` holds the graph of one pass at a time, so memory does not grow with the number of passes;
             ``"batch"`` that of all passes of a batch, for products at 7 instead of 10 forward costs; ``"all"`` keeps
-            the gradient's graph of every batch between products, at 4 forward costs each.
+            the graphs of every batch between products, at 4 forward costs each; ``"auto"`` is the fastest of them whose
+            graphs, measured on the first pass, stay under 1 GiB.
 
     Attributes:
         parameters: what is differentiated by, by name. size: their number of entries.
@@ -105,44 +79,20 @@ class Parts:
         cosets: int = 2,
         seed: int = 0,
         parameters: Sequence[str] | None = None,
-        memory: str = "pass",
+        memory: str = "auto",
     ):
-        check_cosets(cosets, fractional=False)
-        check_count("seed", seed)
-        if memory not in MEMORY:
-            raise InputError(f"memory must be one of {MEMORY}, got {memory!r}")
-        self.model, self.declaration, self.memory = model, declaration, memory
+        self.model, self.declaration, self._forward = model, declaration, forward
         self.parameters = chosen_parameters(model, parameters)
         self.size = sum(p.numel() for p in self.parameters.values())
-        self._forward, self._graphs = forward, {}
-        self._twice = False
-        chosen = rotation_set(rotations, declaration.group)
-        whole = declaration.group == rotations
-        # One coset is allowed here, so the design is made without the measure's own checks.
-        collector = Collector(model, declaration, forward, Design(chosen, 1 if whole else cosets, seed, not whole))
-        self._lone = "refuse" if not whole and cosets > 1 else "whole"
-        inexact = [loss.name for loss in collector.losses.values() if not loss.exact]
-        if inexact and not whole and cosets < JACKKNIFE_COSETS:
-            raise InputError(f"cosets={cosets} is too few: {inexact[0]} needs at least {JACKKNIFE_COSETS}")
-        if not whole and cosets == 1 and len(chosen) == 1:
-            raise InputError("one rotation per sample has no equivariance error: give cosets=2 or more, or a set")
-        self._fixed = []
-        for native in as_batches(batches):
-            orbit = BatchOrbit(collector, native)
-            collector.first_id += orbit.batch.size
-            device = orbit.device
-            passes = []
-            for stream in range(1 if whole else cosets):
-                eye = torch.eye(3, dtype=torch.float64, device=device).expand(orbit.batch.size, 3, 3)
-                shift = eye if whole else uniform_keyed(declaration.group, seed, orbit.ids, stream).to(device)
-                for place, (k, weight) in enumerate(zip(chosen.matrices.to(device), chosen.weights, strict=True)):
-                    passes.append(_Pass(k @ shift, float(weight), place + 1 == len(chosen)))
-            self._fixed.append(_Fixed(orbit.batch, passes, orbit.splits))
-        if not self._fixed:
-            raise InputError("the iterable of batches is empty: nothing to differentiate (a used-up generator?)")
+        self.graphs = Graphs(list(self.parameters.values()), memory)
+        self._twice = self._at_once = self._steady = False
+        self._fixed = fixed_batches(model, batches, declaration, forward, rotations, cosets, seed)
+        self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
         labelled = [name for name, s in self._fixed[0].splits.items() if s.target is not None]
         self.labelled = bool(labelled)
+        if self.plain:
+            self.check_parts(("total",))
         self._share = {name: declaration.outputs[name].weight for name in labelled or declaration.outputs}
         self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
@@ -202,8 +152,8 @@ class Parts:
             for place, one in enumerate(fixed.passes):
                 rows = self._run(fixed, one)
                 for part in parts:
-                    pulled = self._pull(rows, coefficients[part][place], retain=part != parts[-1])
-                    sums[part] += self.flat(pulled)
+                    slopes, again = coefficients[part][place], part != parts[-1]
+                    sums[part] += self.flat(pulled(tensors([rows]), own, tensors([slopes]), again))
         return sums
 
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
@@ -222,40 +172,45 @@ class Parts:
             raise InputError(f"kind must be one of {KINDS}, got {kind!r}")
         if vector.shape != (self.size,):
             raise InputError(f"the vector must have the {self.size} entries of the parameters, got {vector.shape}")
-        v = self.split_vector(vector)
-        with self._ready(index):
-            self._check_twice(self._fixed[index])
-            if kind == "hessian" and self.memory != "pass":
-                return self._held_product(index, part, v)
-            return self._swept_product(self._fixed[index], part, v, kind)
+        fixed, v = self._fixed[index], self.split_vector(vector)
+        called = not (self._steady and self.graphs.holds((index, part), kind))
+        with self._ready(index) if called else contextlib.nullcontext():
+            if not self._twice:
+                self._check_twice(fixed)
+            if self.graphs.memory == "pass":
+                return self._swept_product(fixed, part, v, kind)
+            run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
+            return self.flat(self.graphs.product((index, part), kind, v, run, loss))
 
-    def _check_twice(self, fixed: _Fixed) -> None:
-        if not self._twice:
-            rows = self._run(fixed, fixed.passes[0])
+    def _check_twice(self, fixed: Fixed) -> None:
+        """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
+        own = list(self.parameters.values())
+        with same_randomness(), saved_bytes(own) as saved:
+            rows = self._run(fixed, fixed.passes[-1])
             scalar = sum(r.square().sum() for r in rows.values())
-            own = list(self.parameters.values())
             refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
-            self._twice = True
+        passes = sum(saved.values()) * len(fixed.passes) / fixed.batch.size
+        self.graphs.choose(passes * max(self.samples), passes * sum(self.samples))
+        self._at_once = self.graphs.memory != "pass" and self._alike(fixed, rows)
+        self._twice = True
+
+    def _alike(self, fixed: Fixed, rows: dict[str, Tensor]) -> bool:
+        """Whether one call on copies of the batch gives the last pass its own ``rows``: no sample knows of another."""
+        if len(fixed.passes) == 1:
+            return False
+        with same_randomness():
+            try:
+                whole = self._run_copies(fixed)[-1]
+            except (RuntimeError, ValueError):  # a fixed batch size, too little memory
+                return False
+        eps = torch.finfo(next(iter(self.parameters.values())).dtype).eps
+        return all((whole[n] - r).abs().max() <= _ROUNDING * eps * r.abs().max() for n, r in rows.items())
 
     def release(self) -> None:
         """Drop the graphs kept between products (``memory="all"``)."""
-        self._graphs.clear()
+        self.graphs.release()
 
-    def _held_product(self, index: int, part: str, v: list[Tensor]) -> Tensor:
-        own = list(self.parameters.values())
-        gradient = self._graphs.get((index, part))
-        if gradient is None:
-            fixed = self._fixed[index]
-            loss = self._part_of(fixed, [self._run(fixed, one) for one in fixed.passes], part)
-            gradient = torch.autograd.grad(loss, own, create_graph=True, allow_unused=True)
-            if self.memory == "all":
-                self._graphs[index, part] = gradient
-        along = _inner(gradient, v)
-        if along is None:
-            return self.flat([None] * len(own))
-        return self.flat(torch.autograd.grad(along, own, retain_graph=self.memory == "all", allow_unused=True))
-
-    def _swept_product(self, fixed: _Fixed, part: str, v: list[Tensor], kind: str) -> Tensor:
+    def _swept_product(self, fixed: Fixed, part: str, v: list[Tensor], kind: str) -> Tensor:
         own = list(self.parameters.values())
         predictions = self._predictions(fixed)
         slopes = self._coefficients(fixed, predictions, (part,))[part]
@@ -263,37 +218,38 @@ class Parts:
         moved: Predictions = []
         for place, one in enumerate(fixed.passes):
             rows = self._run(fixed, one)
-            dummy = {name: slopes[place][name].clone().requires_grad_(True) for name in rows}
+            dummies = [slopes[place][name].clone().requires_grad_(True) for name in rows]
             # J^T u is linear in u: its derivative along v by u is J v, by the parameters the curvature term.
-            pulled = torch.autograd.grad(
-                list(rows.values()), own, [dummy[n] for n in rows], create_graph=True, allow_unused=True
-            )
-            along = _inner(pulled, v)
-            wanted = [dummy[n] for n in rows] + (own if kind == "hessian" else [])
-            found = [None] * len(wanted) if along is None else torch.autograd.grad(along, wanted, allow_unused=True)
-            pairs = zip(rows, found, strict=False)
-            moved.append({n: torch.zeros_like(dummy[n]) if d is None else d.detach() for n, d in pairs})
+            back = torch.autograd.grad(tensors([rows]), own, dummies, create_graph=True, allow_unused=True)
+            found = pulled(back, dummies + (own if kind == "hessian" else []), v)
+            pairs = zip(rows, dummies, found, strict=False)
+            moved.append({n: torch.zeros_like(u) if d is None else d.detach() for n, u, d in pairs})
             if kind == "hessian":
                 total += self.flat(found[len(rows) :])
         bent = self._bend(fixed, predictions, moved, part)
         for place, one in enumerate(fixed.passes):
-            total += self.flat(self._pull(self._run(fixed, one), bent[place]))
+            total += self.flat(pulled(tensors([self._run(fixed, one)]), own, tensors([bent[place]])))
         return total
 
-    def _run(self, fixed: _Fixed, one: _Pass) -> dict[str, Tensor]:
+    def _run(self, fixed: Fixed, one: Pass) -> dict[str, Tensor]:
         """Twisted predictions of a pass in the loss's coordinates, with their graph."""
         passes = twisted(self.model, fixed.batch, one.turns, self.declaration, self._forward)
         return {name: fixed.splits[name].coordinates(passes[name]) for name in self._share}
 
-    def _predictions(self, fixed: _Fixed) -> Predictions:
+    def _run_copies(self, fixed: Fixed) -> Predictions:
+        """The same of every pass, by one call on a batch of copies."""
+        turns = torch.cat([one.turns for one in fixed.passes])
+        rows = twisted(self.model, fixed.copies, turns, self.declaration, self._forward)
+        parts = {name: fixed.splits[name].coordinates(rows[name]).chunk(len(fixed.passes)) for name in self._share}
+        return [{name: chunks[place] for name, chunks in parts.items()} for place in range(len(fixed.passes))]
+
+    def _runs(self, fixed: Fixed) -> Predictions:
+        return self._run_copies(fixed) if self._at_once else [self._run(fixed, one) for one in fixed.passes]
+
+    def _predictions(self, fixed: Fixed) -> Predictions:
         return [{n: r.detach() for n, r in self._run(fixed, one).items()} for one in fixed.passes]
 
-    def _pull(self, rows: dict[str, Tensor], coefficients: dict[str, Tensor], retain: bool = False) -> Sequence[Any]:
-        own = list(self.parameters.values())
-        weights = [coefficients[name] for name in rows]
-        return torch.autograd.grad(list(rows.values()), own, weights, retain_graph=retain, allow_unused=True)
-
-    def _figures(self, fixed: _Fixed, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def _figures(self, fixed: Fixed, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Total, equivariance error and weight of every sample, (samples,) each, by output."""
         splits = fixed.fresh()
         for one, rows in zip(fixed.passes, predictions, strict=True):
@@ -303,7 +259,7 @@ class Parts:
                     splits[name].close_coset()
         found = {}
         for name in self._share:
-            values = splits[name].values(self._lone)
+            values = splits[name].values(fixed.lone)
             equal = self.declaration.weighting == "sample"
             weight = torch.ones_like(values.components) if equal else values.components
             found[name] = (values.total, values.equivariance, weight)
@@ -311,7 +267,8 @@ class Parts:
 
     def _sample_figures(self, index: int, shift: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         fixed = self._fixed[index]
-        with self._ready(index):
+        moved = contextlib.nullcontext() if shift is None else untouched(self.model)
+        with self._ready(index), moved:
             if shift is not None:
                 self.release()
                 with torch.no_grad():
@@ -328,34 +285,51 @@ class Parts:
             equivariance = equivariance.to(factor.device) + (factor * of_equivariance).sum()
         if not self.labelled:
             return {"equivariance": equivariance}
+        if self.plain:
+            return {"total": total}
         return {"twirled": total - equivariance, "equivariance": equivariance, "total": total}
 
-    def _part_of(self, fixed: _Fixed, predictions: Predictions, part: str) -> Tensor:
+    def _part_of(self, fixed: Fixed, predictions: Predictions, part: str) -> Tensor:
         return self._weigh(self._figures(fixed, predictions))[part]
 
-    def _coefficients(self, fixed: _Fixed, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
+    def _coefficients(self, fixed: Fixed, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
         """F'_m of each part: the derivative of the loss by every pass's predictions."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        values, flat = self._weigh(self._figures(fixed, leaves)), [r for rows in leaves for r in rows.values()]
+        values, flat = self._weigh(self._figures(fixed, leaves)), tensors(leaves)
         found = {}
         for part in parts:
             slopes = iter(torch.autograd.grad(values[part], flat, retain_graph=part != parts[-1]))
             found[part] = [{n: next(slopes) for n in rows} for rows in leaves]
         return found
 
-    def _bend(self, fixed: _Fixed, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
+    def _bend(self, fixed: Fixed, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
         """c_m = sum_n F''_mn q_n for the directions q of every pass."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        flat = [r for rows in leaves for r in rows.values()]
-        directions = [q for rows in moved for q in rows.values()]
+        flat = tensors(leaves)
         slopes = torch.autograd.grad(self._part_of(fixed, leaves, part), flat, create_graph=True)
-        along = _inner(slopes, directions)
-        found = [None] * len(flat) if along is None else torch.autograd.grad(along, flat, allow_unused=True)
+        found = pulled(slopes, flat, tensors(moved))
         pairs = iter([torch.zeros_like(r) if f is None else f for f, r in zip(found, flat, strict=True)])
         return [{n: next(pairs) for n in rows} for rows in leaves]
 
     @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """For many products in a row: what each of them sets up and puts back is set up and put back once."""
+        if self._steady:
+            yield
+            return
+        with self._ready(0):
+            self._steady = True
+            try:
+                yield
+            finally:
+                self._steady = False
+
+    @contextlib.contextmanager
     def _ready(self, index: int) -> Iterator[None]:
+        if self._steady:
+            with same_randomness():
+                yield
+            return
         batch = self._fixed[index].batch
 
         def call() -> Any:
@@ -375,9 +349,8 @@ class Parts:
                 raise InputError(f"a part of the loss is one of {PARTS}, got {part!r}")
             if part != "equivariance" and not self.labelled:
                 raise InputError(f"the {part} loss needs a target: declare one, or ask for 'equivariance' only")
-
-
-def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor]) -> Tensor | None:
-    """<a, b> where it depends on anything; None if no entry of ``a`` has a graph."""
-    terms = [(x * y).sum() for x, y in zip(a, b, strict=True) if x is not None and x.requires_grad]
-    return sum(terms[1:], terms[0]) if terms else None
+            if part != "total" and self.plain:
+                raise InputError(
+                    "one rotation per sample has no equivariance error: give cosets=2 or more, or a set of rotations, "
+                    "or ask for 'total' only"
+                )

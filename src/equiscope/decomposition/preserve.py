@@ -24,22 +24,31 @@ def untouched(model: Any) -> Iterator[None]:
     tensors = [*model.parameters(), *model.buffers()] if modules else []
     values = [t.detach().clone() for t in tensors]
     gradients = [t.grad for t in tensors]
+    with same_randomness():
+        try:
+            with torch.inference_mode(False):
+                for tensor in tensors:
+                    tensor.grad = None
+                for module in modules:
+                    module.training = False
+                yield
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for tensor, value, gradient in zip(tensors, values, gradients, strict=True):
+                    if not _same_bits(tensor, value):
+                        tensor.copy_(value)
+                    tensor.grad = gradient
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+
+
+@contextlib.contextmanager
+def same_randomness() -> Iterator[None]:
+    """The global random states afterwards as before: what draws inside draws the same the next time."""
     states = _random_states()
     try:
-        with torch.inference_mode(False):
-            for tensor in tensors:
-                tensor.grad = None
-            for module in modules:
-                module.training = False
-            yield
+        yield
     finally:
-        with torch.inference_mode(False), torch.no_grad():
-            for tensor, value, gradient in zip(tensors, values, gradients, strict=True):
-                if not _same_bits(tensor, value):
-                    tensor.copy_(value)
-                tensor.grad = gradient
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
         _set_random_states(states)
 
 

@@ -1,0 +1,142 @@
+"""The graphs that products of second derivatives are made from, and how much memory they may take."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+
+MEMORY = ("auto", "pass", "batch", "all")
+# Bytes of graphs that "auto" holds.
+HELD = 2**30
+
+Predictions = list[dict[str, Tensor]]
+Derivatives = Sequence[Tensor | None]
+
+
+def tensors(predictions: Predictions) -> list[Tensor]:
+    """The rows of every pass and output in one list."""
+    return [rows for one in predictions for rows in one.values()]
+
+
+def pulled(outputs: Derivatives, inputs: Sequence[Tensor], along: Derivatives, again: bool = False) -> Derivatives:
+    """Derivatives of the sum of <output, along> by the inputs; None where nothing depends on one.
+
+    Args:
+        again: keep the graph for another call.
+    """
+    pairs = [
+        (o, a) for o, a in zip(outputs, along, strict=True) if o is not None and o.requires_grad and a is not None
+    ]
+    if not pairs:
+        return [None] * len(inputs)
+    outputs, along = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, inputs, along, retain_graph=again, allow_unused=True)
+
+
+@dataclass(frozen=True)
+class _Linearised:
+    """Graphs of Gauss-Newton products: predictions ``rows``, ``back`` = J^T u with u the ``dummies``, and the loss's
+    ``slopes`` F' at the ``leaves``, the predictions cut off the network."""
+
+    rows: list[Tensor]
+    dummies: list[Tensor]
+    back: Derivatives
+    leaves: list[Tensor]
+    slopes: Sequence[Tensor]
+
+
+class Graphs:
+    """Products from the graphs of all passes of a batch, which are kept for the next product if ``memory`` says so.
+
+    Attributes:
+        memory: one of :data:`MEMORY`; ``"auto"`` until :meth:`choose` knows better.
+
+    Raises:
+        InputError: for another memory.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], memory: str):
+        if memory not in MEMORY:
+            raise InputError(f"memory must be one of {MEMORY}, got {memory!r}")
+        self.memory = memory
+        self._parameters = list(parameters)
+        self._kept: dict[Hashable, Any] = {}
+
+    def choose(self, largest: float, every: float) -> None:
+        """Turn ``"auto"`` into the fastest that fits, from the bytes of the largest batch's graphs and of all."""
+        if self.memory == "auto":
+            self.memory = "all" if every <= HELD else "batch" if largest <= HELD else "pass"
+
+    def release(self) -> None:
+        """Drop what is kept."""
+        self._kept.clear()
+
+    def holds(self, key: Hashable, kind: str) -> bool:
+        """Whether the next product needs no call of the model: there is a graph, of the weights as they are."""
+        return self._kept.get((key, kind), (None,))[0] == self._versions()
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for parameter in self._parameters]
+
+    def product(
+        self,
+        key: Hashable,
+        kind: str,
+        vector: Sequence[Tensor],
+        run: Callable[[], Predictions],
+        loss: Callable[[Predictions], Tensor],
+    ) -> Derivatives:
+        """H v or the Gauss-Newton matrix times v of ``loss(run())``, by parameter.
+
+        Args:
+            key: tells what is kept of one loss from that of others.
+        """
+        again, own = self.memory == "all", self._parameters
+        if self.holds(key, kind):
+            _, held = self._kept[key, kind]
+        else:
+            held = (self._sloped if kind == "hessian" else self._linearised)(run(), loss)
+            if again:
+                self._kept[key, kind] = self._versions(), held
+        if kind == "hessian":
+            return pulled(held, own, vector, again)
+        moved = pulled(held.back, held.dummies, vector, again)
+        return pulled(held.rows, own, pulled(held.slopes, held.leaves, moved, again), again)
+
+    def _sloped(self, rows: Predictions, loss: Callable[[Predictions], Tensor]) -> Derivatives:
+        return torch.autograd.grad(loss(rows), self._parameters, create_graph=True, allow_unused=True)
+
+    def _linearised(self, rows: Predictions, loss: Callable[[Predictions], Tensor]) -> _Linearised:
+        flat = tensors(rows)
+        dummies = [torch.zeros_like(r, requires_grad=True) for r in flat]
+        # J^T u is linear in u: its derivative along v by u is J v.
+        back = torch.autograd.grad(flat, self._parameters, dummies, create_graph=True, allow_unused=True)
+        cut = [{name: r.detach().requires_grad_(True) for name, r in one.items()} for one in rows]
+        slopes = torch.autograd.grad(loss(cut), tensors(cut), create_graph=True)
+        return _Linearised(flat, dummies, back, tensors(cut), slopes)
+
+
+@contextlib.contextmanager
+def saved_bytes(parameters: Sequence[Tensor]) -> Iterator[dict[int, int]]:
+    """Bytes of every memory block that graphs made inside hold for their backward passes, but for the parameters' own.
+
+    Filled while inside; blocks that are freed and used again count once, so it is a lower bound.
+    """
+    own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    found: dict[int, int] = {}
+
+    def note(saved: Tensor) -> Tensor:
+        block = saved.untyped_storage()
+        if block.data_ptr() not in own:
+            found[block.data_ptr()] = block.nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        yield found
