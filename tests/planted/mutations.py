@@ -194,7 +194,7 @@ MUTATIONS = (
        "b = sum(share[p.name] * (p.total - p.equivariance) for p in counted)", f"{D}measure"),
     # Side effects.
     _m("random state not restored", PRESERVE,
-       "module.training = flag\n        _set_random_states(states)", "module.training = flag", f"{D}measure"),
+       "finally:\n        _set_random_states(states)", "finally:\n        pass", f"{D}measure"),
     _m("gradients not set aside", PRESERVE,
        "tensor.grad = None", "pass", f"{D}measure"),
     _m("buffers not restored", PRESERVE,
