@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,14 +158,15 @@ def _refuse(bad: Tensor, rows: Rows, what: str) -> None:
 
 
 def one_each(values: list[Any], name: str, size: int) -> list[Any]:
-    """The label of each sample (cluster or id), as it is.
+    """The label of each sample (cluster or id), plain: a tensor or array of one element counts as that number.
 
     Raises:
         InputError: if there is not one hashable value a sample, or one is NaN (which is not equal to itself).
     """
     if len(values) != size:
         raise InputError(f"field {name!r} must hold one value a sample ({size}), it holds {len(values)}")
-    for value in values:
+    plain = [_plain(value) for value in values]
+    for value in plain:
         try:
             hash(value)
         except TypeError:
@@ -173,4 +175,11 @@ def one_each(values: list[Any], name: str, size: int) -> list[Any]:
             ) from None
         if value != value:
             raise InputError(f"field {name!r} holds {value!r}, which names nothing: give every sample a value")
-    return values
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """The Python value of a scalar in an array; tensors, which hash by identity, would each be a label of their own."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return value.item() if value.shape in ((), (1,)) else value.tolist()
+    return value

@@ -158,9 +158,9 @@ class _OutputPool:
         action = declaration.outputs[self.name].action
         if self.loss.exact:
             square = weights * host(values.target_square)
-            invariant = host(values.target_invariant)
-            kept = action.invariants(declaration.group).shape[1]
-            centre = (weights[:, None] * invariant[:, :kept]).mean(axis=0)
+            # Kept in the basis of SO(3)'s invariants; O(3) has fewer, wherever among them they stand.
+            invariant = (weights[:, None] * host(values.target_invariant)).mean(axis=0)
+            centre = host(action.invariants(declaration.group).mT @ action.invariants("SO3")) @ invariant
             dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
         return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)

@@ -16,14 +16,16 @@ from torch import nn
 def untouched(model: Any) -> Iterator[None]:
     """Eval mode inside; afterwards parameters, buffers, gradients, train/eval flags and random states as before.
 
-    Gradients are set aside, so that a model that calls ``backward`` for its forces cannot add to them. Works inside
-    an outer inference mode. Anything that is not an ``nn.Module`` only has the random states kept.
+    Gradients are set aside, so that a model that calls ``backward`` for its forces cannot add to them. A buffer that
+    the model replaced by a new tensor is put back, unless the new one has another shape: that is a cache which grew.
+    Works inside an outer inference mode. Anything that is not an ``nn.Module`` only has the random states kept.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     flags = [m.training for m in modules]
     tensors = [*model.parameters(), *model.buffers()] if modules else []
     values = [t.detach().clone() for t in tensors]
     gradients = [t.grad for t in tensors]
+    buffers = [dict(m.named_buffers(recurse=False)) for m in modules]
     with same_randomness():
         try:
             with torch.inference_mode(False):
@@ -38,8 +40,9 @@ def untouched(model: Any) -> Iterator[None]:
                     if not _same_bits(tensor, value):
                         tensor.copy_(value)
                     tensor.grad = gradient
-            for module, flag in zip(modules, flags, strict=True):
+            for module, flag, own in zip(modules, flags, buffers, strict=True):
                 module.training = flag
+                _put_back(module, own)
 
 
 @contextlib.contextmanager
@@ -50,6 +53,13 @@ def same_randomness() -> Iterator[None]:
         yield
     finally:
         _set_random_states(states)
+
+
+def _put_back(module: nn.Module, buffers: dict[str, torch.Tensor]) -> None:
+    for name, buffer in buffers.items():
+        now = getattr(module, name, None)
+        if now is not buffer and isinstance(now, torch.Tensor) and now.shape == buffer.shape:
+            setattr(module, name, buffer)
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

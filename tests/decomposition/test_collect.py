@@ -1,0 +1,320 @@
+"""Collecting: how the model is called, which figures of a batch are kept, and how an orbit grows."""
+
+import pytest
+import torch
+from torch import nn
+
+from equiscope.decomposition.collect import BatchOrbit, Caller, Collected, Collector
+from equiscope.decomposition.design import make_design
+from equiscope.decomposition.losses import LOSSES
+from equiscope.errors import InputError, NonFiniteError
+from equiscope.symmetry.declaration import Input, Output, declare
+from equiscope.symmetry.rotations import uniform_keyed
+
+from .models import Linear, Tanh, linear_error, random_batch
+
+MATRIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
+
+
+def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", **changes):
+    declaration = declare(**(SHORT | {"loss": loss} | changes))
+    design = make_design(rotations, cosets, 3, declaration.group, {"forces": LOSSES[loss]}, shift)
+    return Collector(model, declaration, None, design, highest_degree)
+
+
+def values(found, field="equivariance", name="forces"):
+    return torch.cat([getattr(part, field) for part in found.collected.values[name]])
+
+
+# How the model is called.
+
+
+def test_calls_are_counted_and_made_without_gradients():
+    seen = []
+    caller = Caller(None)
+    assert caller(lambda batch: seen.append(torch.is_grad_enabled()) or batch, 7) == 7
+    caller(lambda batch: seen.append(torch.is_grad_enabled()), 7)
+    assert (seen, caller.calls) == ([False, False], 2)
+
+
+def test_forward_is_called_instead_of_the_model():
+    assert Caller(lambda model, batch: (model, batch))("not callable", 7) == ("not callable", 7)
+
+
+def test_gradients_are_switched_on_for_good_where_the_model_needs_them():
+    seen = []
+
+    def forces(batch):
+        seen.append(torch.is_grad_enabled())
+        x = batch.clone().requires_grad_()
+        return torch.autograd.grad((x**3).sum(), x)[0]
+
+    caller, x = Caller(None), torch.tensor([2.0])
+    with torch.no_grad():
+        assert [float(caller(forces, x)) for _ in range(3)] == [12.0] * 3
+        assert not torch.is_grad_enabled()
+    assert (seen, caller.calls) == ([False, True, True, True], 3)
+
+
+def test_other_errors_are_the_models_own():
+    def fails(batch):
+        raise RuntimeError("out of cheese")
+
+    caller = Caller(None)
+    with pytest.raises(RuntimeError, match="out of cheese"):
+        caller(fails, {"pos": torch.ones(1, 3)})
+    assert not caller._grad
+
+
+@pytest.mark.parametrize(
+    ("forward", "model", "message"),
+    [
+        ("f", None, "forward must be a function .*got 'f'"),
+        (None, "m", r"the model must be callable, or give forward=…; got str"),
+    ],
+)
+def test_what_cannot_be_called(forward, model, message):
+    with pytest.raises(InputError, match=message):
+        Caller(forward)(model, {})
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (torch.ones(2, 3, dtype=torch.float64), r"'x' is torch.float64 but .*parameters are torch.float32"),
+        (torch.ones(2, 3, device="meta"), "'x' is on meta but the model is on cpu"),
+    ],
+)
+def test_a_batch_that_does_not_fit_the_model_is_named(field, message):
+    batch = {"kind": torch.ones(2, dtype=torch.long), "x": field}
+    forward = lambda model, b: model(b["x"]) + torch.ones(4)  # noqa: E731
+    with pytest.raises(InputError, match=message):
+        Caller(forward)(nn.Linear(3, 3), batch)
+
+
+def test_a_fault_that_is_not_the_batchs_is_not_blamed_on_it():
+    batch = {"kind": torch.ones(2, dtype=torch.long), "x": torch.ones(2, 5)}
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Caller(lambda model, b: model(b["x"]))(nn.Linear(3, 3), batch)
+
+
+# Figures kept.
+
+
+def test_figures_of_every_sample_in_the_order_given():
+    found, parts = collector(Linear(MATRIX)), [random_batch(3, 2), random_batch(1, 5, seed=1)]
+    for part in parts:
+        found.run(part, noise_samples=0)
+    exact = torch.cat([linear_error(MATRIX, p["pos"]).mean(1) for p in parts])
+    assert values(found).tolist() == pytest.approx(exact.tolist(), rel=1e-10)
+    assert values(found, "components").tolist() == [6, 6, 6, 15]
+    given = torch.cat([(p["pos"] @ MATRIX.T - p["y"]).square().mean((1, 2)) for p in parts])
+    assert torch.cat(found.collected.as_given["forces"]).tolist() == pytest.approx(given.tolist(), rel=1e-12)
+    assert not any(v.requires_grad for v in found.collected.as_given["forces"] + [values(found)])
+    assert found.collected.ids == found.collected.clusters == [0, 1, 2, 3]
+    assert torch.cat(found.collected.axes).shape == (4, 3, 3)
+    # Given, repeated, there and back four times, 24 turns: for the first batch; then given and turns.
+    assert found.caller.calls == 1 + 1 + 4 + 24 + 1 + 24
+
+
+def test_figures_hold_no_graph():
+    class Forces(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+        def forward(self, batch):
+            x = batch["pos"].requires_grad_()
+            energy = (self.scale * x).tanh().sum()
+            return {"forces": -torch.autograd.grad(energy, x, create_graph=True)[0]}
+
+    found, batch = collector(Forces(), highest_degree=2), random_batch(2, 2)
+    orbit = found.run(batch, 0)
+    assert not orbit.as_given()["forces"].requires_grad
+    kept = found.collected
+    figures = [values(found, name) for name in ("total", "equivariance", "square")]
+    assert not any(v.requires_grad for v in [*figures, *kept.as_given["forces"], *kept.powers["forces"]])
+    assert not kept.floors["forces"][0].requires_grad
+
+
+def test_masked_atoms_count_for_nothing():
+    batch = random_batch(3, 4) | {"mask": torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] + [False] * 3])}
+    for name in ("pos", "y"):
+        batch[name][~batch["mask"]] = torch.nan
+    found = collector(Linear(MATRIX), mask="mask")
+    found.run(batch, 0)
+    real = [batch["pos"][i, : 4 // 2**i] for i in range(3)]
+    exact = [float(linear_error(MATRIX, x).mean()) for x in real]
+    assert values(found).tolist() == pytest.approx(exact, rel=1e-10)
+    assert values(found, "components").tolist() == [12, 6, 3]
+    alone = collector(Linear(MATRIX))
+    alone.run({"pos": real[1][None], "y": batch["y"][1:2, :2]}, 0)
+    assert torch.allclose(found.collected.axes[0][1], alone.collected.axes[0][0], atol=1e-12)
+
+
+def test_without_positions_there_are_no_axes():
+    found = collector(Linear(MATRIX), inputs={"pos": Input("1o", points=False)})
+    found.run(random_batch(), 0)
+    assert found.collected.axes == []
+
+
+def test_labels_of_losses_that_are_not_split_exactly_are_kept():
+    found, batch = collector(Tanh(), loss="l1", cosets=4), random_batch(2, 3)
+    found.run(batch, 0)
+    ((rows, sample, counts),) = found.collected.targets["forces"]
+    assert torch.equal(rows, batch["y"])
+    assert sample.tolist() == [0, 1]
+    assert counts.tolist() == [1, 1]
+    exact = collector(Tanh())
+    exact.run(batch, 0)
+    assert exact.collected.targets == {}
+
+
+@pytest.mark.parametrize(("asked", "checked"), [(0, 2), (2, 2), (3, 4), (99, 6)])
+def test_the_floor_is_measured_on_the_first_samples_and_always_on_the_first_batch(asked, checked):
+    found = collector(Tanh())
+    for seed in range(3):
+        found.run(random_batch(2, 2, seed=seed), asked)
+    assert len(torch.cat(found.collected.floors["forces"])) == found.collected.noise_checked == checked
+    assert found.collected.rounding == {}
+
+
+def test_the_float64_copy_is_made_once():
+    model, calls = Tanh(dtype=torch.float32), []
+    found = collector(model)
+    batch = random_batch(2, 2, dtype=torch.float32)
+    for _ in range(2):
+        before = found.caller.calls
+        found.run(batch, 9)
+        calls.append(found.caller.calls - before)
+    assert calls == [1 + 1 + 1 + 4 + 24, 1 + 1 + 4 + 24]
+    assert 0 < found.collected.float64_change < 1e-5
+
+
+@pytest.mark.parametrize(("rounding", "largest"), [(None, None), ({}, None), ({"a": 1e-7, "b": 3e-7}, 3e-7)])
+def test_the_largest_rounding(rounding, largest):
+    assert Collected(rounding=rounding).float64_change == largest
+
+
+@pytest.mark.parametrize("at", ["prediction", "loss"])
+def test_a_sample_without_a_finite_figure_stops_with_its_id(at):
+    model = Linear(MATRIX)
+    batch = random_batch(3, 2) | {"id": torch.tensor([7, 8, 9])}
+    if at == "loss":
+        batch["y"][1] = 1e200
+        what = r"loss of 'forces' is NaN or infinite.*1 of 3 samples of a batch \(ids \[8\]\).*labels"
+    else:
+        what = r"prediction 'forces'.*too large to square in 1 of 3 samples of a batch \(ids \[8\]\).*the model"
+        batch["pos"][1] = 1e200
+    found = collector(model, ids="id")
+    with pytest.raises(NonFiniteError, match=what):
+        found.run(batch, 0)
+    assert (found.collected.ids, found.collected.values) == ([], {})
+
+
+# Ids, and the rotations that follow from them.
+
+
+def test_ids_are_positions_in_the_data_set_or_what_was_declared():
+    found = collector(Tanh())
+    found.first_id = 10
+    orbits = [found.run(random_batch(2, 2), 0) for _ in range(2)]
+    assert [o.ids for o in orbits] == [[10, 11], [12, 13]]
+    named = collector(Tanh(), ids="id", clusters="m")
+    orbit = named.run(random_batch(2, 2) | {"id": torch.tensor([5, 3]), "m": ["b", "a"]}, 0)
+    assert (orbit.ids, orbit.labels()) == ([5, 3], ["b", "a"])
+
+
+@pytest.mark.parametrize("ids", [[1, 2.0], [True, False], [-1, 2], [2**63, 1], ["a", "b"], [1, None]])
+def test_ids_that_key_no_rotation(ids):
+    with pytest.raises(InputError, match="sample ids must be integers >= 0"):
+        collector(Tanh(), ids="id").run(random_batch(2, 2) | {"id": ids}, 0)
+
+
+class Watched(Linear):
+    """Keeps the positions it was called with."""
+
+    def forward(self, batch):
+        self.seen = [*getattr(self, "seen", []), batch["pos"].clone()]
+        return super().forward(batch)
+
+
+def turned(model, x):
+    """The rotation that took the first three atoms of x (samples, 3, 3) to what the model saw, per call."""
+    return [torch.linalg.solve(x, seen).mT for seen in model.seen]
+
+
+def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
+    model, batch = Watched(MATRIX), random_batch(2, 3) | {"id": torch.tensor([5, 3])}
+    found = collector(model, ids="id")
+    orbit = BatchOrbit(found, batch)
+    orbit.add_cosets(1)
+    orbit.add_cosets(1)
+    seen = turned(model, batch["pos"])
+    assert len(seen) == 24
+    for stream in (0, 1):
+        shift = uniform_keyed("SO3", 3, [5, 3], stream)
+        for k, matrix in enumerate(found.design.rotations.matrices):
+            assert torch.allclose(seen[12 * stream + k], matrix @ shift, atol=1e-9)
+
+
+def test_unshifted_the_set_itself_is_used():
+    model, batch = Watched(MATRIX), random_batch(2, 3)
+    found = collector(model, cosets=1, shift=False)
+    found.run(batch, 0)
+    # As given, repeated, four there and back; then the set.
+    seen = turned(model, batch["pos"])[6:]
+    assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.design.rotations.matrices, strict=True))
+
+
+# An orbit that grows.
+
+
+@pytest.mark.parametrize(("loss", "cosets"), [("mse", 2), ("l1", 4)])
+def test_cosets_added_later_are_those_of_a_larger_design(loss, cosets):
+    batch = random_batch(3, 2)
+    grown, whole = collector(Tanh(), cosets, loss=loss), collector(Tanh(), cosets + 3, loss=loss)
+    orbit = grown.run(batch, 0)
+    few = values(grown).clone()
+    for count in (1, 2):
+        orbit.add_cosets(count)
+        grown.refresh(0, orbit)
+    whole.run(batch, 0)
+    assert not torch.equal(values(grown), few)
+    for field in ("total", "equivariance", "between", "square", "halvings"):
+        assert torch.equal(values(grown, field).nan_to_num(), values(whole, field).nan_to_num()), field
+
+
+def test_refreshing_one_batch_leaves_the_others():
+    found = collector(Tanh(), highest_degree=2)
+    orbits = [found.run(random_batch(2, 2, seed=seed), 0) for seed in range(2)]
+    before = [values(found).clone(), torch.cat(found.collected.powers["forces"]).clone()]
+    orbits[1].add_cosets(1)
+    found.refresh(1, orbits[1])
+    after = [values(found), torch.cat(found.collected.powers["forces"])]
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a[:2], b[:2])
+        assert not torch.isclose(a[2:], b[2:], rtol=1e-9).any()
+    assert len(found.collected.ids) == 4
+
+
+def test_one_sample_of_one_atom():
+    found, batch = collector(Linear(MATRIX)), random_batch(1, 1)
+    found.run(batch, 0)
+    assert values(found).tolist() == pytest.approx(linear_error(MATRIX, batch["pos"]).flatten().tolist(), rel=1e-10)
+    assert torch.allclose(found.collected.axes[0][0], torch.eye(3).double() / 3)
+
+
+def test_outputs_with_and_without_labels_side_by_side():
+    outputs = {"forces": Output("1o", target="y"), "energy": Output("0e", per="sample")}
+    declaration = declare(SHORT["inputs"], outputs)
+    losses = {name: LOSSES["mse"] for name in outputs}
+    model = lambda b: {"forces": b["pos"] @ MATRIX.T, "energy": b["pos"][:, 0, 0]}  # noqa: E731
+    found, batch = Collector(model, declaration, None, make_design("T", 2, 0, "SO3", losses)), random_batch(3, 2)
+    found.run(batch, 0)
+    assert set(found.collected.as_given) == {"forces"}
+    assert values(found, "total", "energy").isnan().all()
+    # x_1 turned every way has the variance |x|^2 / 3.
+    exact = batch["pos"][:, 0].square().sum(-1) / 3
+    assert values(found, name="energy").tolist() == pytest.approx(exact.tolist(), rel=1e-10)

@@ -1,0 +1,280 @@
+"""Pooling by hand-made figures: weights, clusters, floors, skill, notes, each against its formula."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.losses import LOSSES, loss
+from equiscope.decomposition.pool import constant_loss, group_notes, host, loss_notes, sample_weights, summarise
+from equiscope.decomposition.split import SampleValues
+from equiscope.errors import InputError
+from equiscope.symmetry.actions import action
+from equiscope.symmetry.declaration import Output, declare
+
+DESIGN = {"passes": 24, "model_calls": 30, "rotations": "T", "cosets": 2, "seed": 0}
+NAN = math.nan
+
+
+def figures(total, equivariance, components=None, square=None, invariant=None, between=None, target_square=None):
+    column = lambda v: torch.tensor(v, dtype=torch.float64)  # noqa: E731
+    n = len(total)
+    return SampleValues(
+        column(total), column(equivariance), column(between or [0.0] * n), column(square or [2.0] * n),
+        column(components or [3.0] * n), column(target_square or [4.0] * n),
+        column(invariant).reshape(n, -1) if invariant else torch.zeros(n, 0, dtype=torch.float64),
+        torch.full((n, 3), torch.nan, dtype=torch.float64),
+    )  # fmt: skip
+
+
+def collected(values, floors=None, clusters=None, **more):
+    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given."""
+    n = len(next(iter(values.values())).total)
+    given = {name: [v.total + 0.5] for name, v in values.items() if not v.total.isnan().any()}
+    floors = {name: [torch.tensor(f, dtype=torch.float64)] for name, f in (floors or {}).items()}
+    floors = {name: [torch.full((1,), 1e-9, dtype=torch.float64)] for name in values} | floors
+    lists = {name: [v] for name, v in values.items()}
+    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, **more)
+
+
+def pooled(values, outputs=None, design=None, notes=(), losses=None, **settings):
+    names = {name: Output("1o", target="y") for name in values} if outputs is None else outputs
+    keys = {k: settings.pop(k) for k in ("floors", "clusters", "powers", "axes", "targets") if k in settings}
+    declaration = declare({"pos": "1o"}, names, **settings)
+    losses = losses or {name: LOSSES["mse"] for name in values}
+    return summarise(collected(values, **keys), declaration, losses, design or DESIGN, list(notes))
+
+
+def test_ratio_of_means_over_samples():
+    result = pooled({"f": figures([4.0, 2.0, 6.0], [1.0, 0.4, 0.4])})
+    assert (result.total, result.equivariance, result.twirled) == pytest.approx((4, 0.6, 3.4))
+    assert result.percent == pytest.approx(15)
+    assert result.mean_of_ratios_percent == pytest.approx(100 * (1 / 4 + 1 / 5 + 1 / 15) / 3)
+    assert result.loss_as_given == pytest.approx(4.5)
+    assert result.relative_equivariance == pytest.approx(0.3)
+    assert (result.samples, result.clusters, result.interval_kind) == (3, 3, "upper limit")
+    # Delta method: residuals A - R B = (0.4, 0.1, -0.5), n / (n - 1) = 3/2, over the sum 12.
+    jackknife = np.array([0.8 / 8, 1.4 / 10, 1.4 / 6])
+    jackknife = math.sqrt(2 / 3 * ((jackknife - jackknife.mean()) ** 2).sum())
+    assert result.percent_error == pytest.approx(100 * max(math.sqrt(1.5 * 0.42) / 12, jackknife))
+
+
+def test_components_are_weights_only_where_asked():
+    values = figures([4.0, 2.0], [1.0, 0.2], components=[9, 3], square=[1.0, 5.0])
+    assert sample_weights(values, "sample").tolist() == [1, 1]
+    assert sample_weights(values, "component").tolist() == [1.5, 0.5]
+    result = pooled({"f": values}, weighting="component", floors={"f": [1e-3, 3e-3]})
+    assert result.total == pytest.approx((9 * 4 + 3 * 2) / 12)
+    assert result.equivariance == pytest.approx((9 * 1 + 3 * 0.2) / 12)
+    assert result.relative_equivariance == pytest.approx(result.equivariance / ((9 * 1 + 3 * 5) / 12))
+    assert result.noise_floor == pytest.approx((9 * 1e-3 + 3 * 3e-3) / 12)
+    assert result.loss_as_given == pytest.approx(result.total + 0.5)
+
+
+def test_clusters_are_the_units_of_the_error():
+    values = figures([1.0, 3.0, 2.0, 2.0], [0.1, 0.5, 0.1, 0.3])
+    apart, together = pooled({"f": values}), pooled({"f": values}, clusters=["a", "a", "b", "b"])
+    as_one = pooled({"f": figures([4.0, 4.0], [0.6, 0.4])})
+    assert apart.percent == together.percent == as_one.percent == pytest.approx(12.5)
+    assert (together.percent_error, together.percent_interval) == (as_one.percent_error, as_one.percent_interval)
+    assert together.percent_error != pytest.approx(apart.percent_error, rel=0.1)
+    assert (together.samples, together.clusters) == (4, 2)
+
+
+def test_one_sample_has_a_value_and_no_interval():
+    result = pooled({"f": figures([4.0], [1.0])})
+    assert result.percent == 25
+    assert (result.interval_kind, result.clusters) == ("none", 1)
+    assert math.isnan(result.percent_error)
+    assert any("fewer than two clusters" in n for n in result.notes)
+
+
+def test_outputs_are_added_with_their_weights_and_contributions_make_the_whole():
+    values = {"e": figures([2.0, 4.0], [0.2, 0.2]), "f": figures([1.0, 1.0], [0.3, 0.5], square=[8.0, 8.0])}
+    outputs = {"e": Output("1o", target="a", weight=10), "f": Output("1o", target="b", weight=0.5)}
+    result = pooled(values, outputs, floors={"e": [1e-3], "f": [4e-3]})
+    assert result.total == pytest.approx(10 * 3 + 0.5 * 1)
+    assert result.equivariance == pytest.approx(10 * 0.2 + 0.5 * 0.4)
+    assert result.noise_floor == pytest.approx(10 * 1e-3 + 0.5 * 4e-3)
+    assert result.relative_equivariance == pytest.approx(result.equivariance / (10 * 2 + 0.5 * 8))
+    assert result.loss_as_given == pytest.approx(10 * 3.5 + 0.5 * 1.5)
+    assert result.r2 == pytest.approx(1 - 30.5 / (10 * 4 + 0.5 * 4))
+    assert result.outputs["f"].r2 == pytest.approx(1 - 1 / 4)
+    assert result.outputs["e"].percent == pytest.approx(100 * 0.2 / 3)
+    assert result.outputs["f"].percent == pytest.approx(40)
+    assert sum(o.contribution_percent for o in result.outputs.values()) == pytest.approx(result.percent)
+    assert result.outputs["f"].contribution_percent == pytest.approx(100 * 0.2 / 30.5)
+
+
+def test_outputs_without_labels_do_not_enter_the_headline():
+    values = {"f": figures([1.0, 1.0], [0.3, 0.5]), "e": figures([NAN, NAN], [7.0, 9.0], square=[10.0, 10.0])}
+    result = pooled(values, {"f": Output("1o", target="y"), "e": Output("1o")})
+    assert result.percent == pytest.approx(40)
+    assert result.outputs["e"].relative_equivariance == pytest.approx(0.8)
+    assert math.isnan(result.outputs["e"].percent)
+    assert any("no target for ['e']" in n for n in result.notes)
+    alone = pooled({"e": values["e"]}, {"e": Output("1o")})
+    assert math.isnan(alone.percent)
+    assert alone.relative_equivariance == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(("floors", "mean"), [([2e-3], 2e-3), ([1e-3, NAN, 5e-3], 3e-3), ([NAN, NAN, 5e-3], 5e-3)])
+def test_the_floor_is_that_of_the_samples_that_have_one(floors, mean):
+    result = pooled({"f": figures([4.0, 2.0, 6.0], [1.0, 0.2, 0.6])}, floors={"f": floors})
+    assert result.noise_floor == pytest.approx(mean)
+    assert result.noise_floor_percent == pytest.approx(100 * mean / 4)
+
+
+@pytest.mark.parametrize(("times", "above"), [(2.9, False), (3.1, True)])
+def test_distinguishable_from_three_floors_on(times, above):
+    result = pooled({"f": figures([1.0, 1.0], [times * 1e-3] * 2)}, floors={"f": [1e-3]})
+    assert result.distinguishable == above
+    assert any("not distinguishable" in n for n in result.notes) != above
+
+
+@pytest.mark.parametrize(
+    ("irreps", "group", "invariant", "constant"),
+    [
+        ("3x0e", "SO3", [[0.0, 2.0, 5.0], [2.0, 4.0, 7.0]], [1, 3, 6]),
+        # Under O(3) a constant pseudoscalar is no symmetric answer, wherever it stands.
+        ("2x0e+1x0o", "O3", [[0.0, 2.0, 5.0], [2.0, 4.0, 7.0]], [1, 3, 0]),
+        ("1x0o+2x0e", "O3", [[5.0, 0.0, 2.0], [7.0, 2.0, 4.0]], [0, 1, 3]),
+        ("1x0o+2x0e", "SO3", [[5.0, 0.0, 2.0], [7.0, 2.0, 4.0]], [6, 1, 3]),
+    ],
+)
+def test_skill_is_against_the_invariant_mean(irreps, group, invariant, constant):
+    values = figures([1.0, 1.0], [0.1, 0.1], invariant=invariant, target_square=[20.0, 24.0])
+    result = pooled({"e": values}, {"e": Output(irreps, target="y")}, group=group)
+    assert result.r2 == pytest.approx(1 - 1 / (22 - sum(c * c for c in constant) / 3))
+
+
+def test_the_invariant_mean_is_weighted_like_the_loss():
+    values = figures([1.0, 1.0], [0.1, 0.1], [9, 3], invariant=[[0.0], [4.0]], target_square=[4.0, 20.0])
+    result = pooled({"e": values}, {"e": Output("0e", target="y")}, weighting="component")
+    assert result.r2 == pytest.approx(1 - 1 / ((9 * 4 + 3 * 20) / 12 - 1**2))
+
+
+def test_skill_of_a_vector_is_against_zero():
+    assert pooled({"f": figures([1.0, 1.0], [0.1, 0.1])}).r2 == pytest.approx(1 - 1 / 4)
+
+
+def test_a_partial_second_coset_is_carried_over():
+    between = [0.2 if i < 8 else NAN for i in range(16)]
+    values = figures([4.0] * 16, [0.5 + (0.2 if i < 8 else 0) for i in range(16)], between=between)
+    assert pooled({"f": values}).equivariance == pytest.approx(0.7)
+    few = figures([4.0] * 16, [0.5] * 16, between=[0.2 if i < 7 else NAN for i in range(16)])
+    with pytest.raises(InputError, match="7 of 16 samples have a second coset, and at least 8"):
+        pooled({"f": few})
+
+
+def test_shares_by_degree_are_of_the_weighted_whole():
+    values = {"e": figures([1.0, 1.0], [0.2, 0.4]), "f": figures([1.0, 1.0], [0.1, 0.1])}
+    outputs = {"e": Output("1o", target="a", weight=2), "f": Output("1o", target="b")}
+    powers = {"e": [torch.tensor([[0.1, 0.1], [0.3, 0.1]], dtype=torch.float64)], "f": [torch.eye(2).double() / 10]}
+    result = pooled(values, outputs, powers=powers)
+    assert result.spectrum["share"] == pytest.approx([(2 * 0.2 + 0.05) / 0.7, (2 * 0.1 + 0.05) / 0.7])
+    assert result.spectrum["remainder"] == pytest.approx(0, abs=1e-12)
+
+
+def test_orientation_is_of_all_samples():
+    along = [torch.diag(torch.tensor(d)).double()[None] for d in ([1.0, 0, 0], [0.0, 1, 0])]
+    result = pooled({"f": figures([1.0, 1.0], [0.1, 0.1])}, axes=along)
+    assert result.orientation == pytest.approx((0, 0.5, 0.5))
+    assert pooled({"f": figures([1.0], [0.1])}).orientation is None
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (figures([0.0, 0.0], [0.0, 0.0]), "the total loss is zero"),
+        (figures([3.9, 3.9], [0.1, 0.1]), "hardly better than the best constant predictor (R² 0.03)"),
+        (figures([1.0, 1.0], [-0.1, 0.05]), "the estimate is negative"),
+    ],
+)
+def test_what_a_reader_must_know(values, note):
+    result = pooled({"f": values}, notes=["said before"])
+    assert result.notes[0] == "said before"
+    assert any(note in n for n in result.notes)
+    sound = pooled({"f": figures([1.0, 1.0], [0.1, 0.1])})
+    assert sound.notes == ()
+
+
+def test_nothing_is_clipped():
+    result = pooled({"f": figures([1.0, 1.0], [-0.1, 0.05])})
+    assert result.percent == pytest.approx(-2.5)
+    assert result.per_sample.equivariance.tolist() == [-0.1, 0.05]
+
+
+def test_repeated_ids_are_counted_and_said():
+    data = collected({"f": figures([1.0, 3.0, 2.0], [0.1, 0.1, 0.1])})
+    data.ids = [4, 4, 5]
+    declaration = declare({"pos": "1o"}, {"f": "1o"}, "y")
+    result = summarise(data, declaration, {"f": LOSSES["mse"]}, DESIGN, [])
+    assert (result.samples, result.total) == (3, 2)
+    assert any(n.startswith("1 samples repeat an id") for n in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("group", "rotations", "words"),
+    [("SO3", "T", []), ("O3", "T", []), ("O", "O", ["exact"]), ("O", "T", ["unbiased"])],
+)
+def test_a_claim_smaller_than_so3(group, rotations, words):
+    notes = group_notes(group, rotations)
+    assert [n.split()[0] for n in notes] == words
+    assert all("a lower bound of the SO(3) error" in n for n in notes)
+
+
+def rows(*batches):
+    """Label rows of batches given as lists of samples, each a list of rows."""
+    parts = []
+    for batch in batches:
+        sample = torch.tensor([i for i, own in enumerate(batch) for _ in own])
+        values = torch.tensor([row for own in batch for row in own])[:, None, :]
+        values = values.double() if values.is_floating_point() else values
+        parts.append((values, sample, torch.tensor([float(len(own)) for own in batch]).double()))
+    return parts
+
+
+def test_constant_loss_weighs_samples_not_rows():
+    # Scalars: sample means 1 and 5, constant 3; by rows it would be 2.
+    targets = rows([[[1.0], [1.0], [1.0]]], [[[5.0]]])
+    weights = np.ones(2)
+    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", weights) == pytest.approx(2)
+    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", np.array([1.5, 0.5])) == pytest.approx(1.5)
+    # A vector has no invariant part: the constant is zero.
+    vector = rows([[[3.0, 0.0, 4.0]], [[0.0, 1.0, 0.0]]])
+    assert constant_loss(LOSSES["l2_norm"], vector, action("1o"), "SO3", weights) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_constant_loss_of_classes_is_their_entropy(kind):
+    targets = rows([[[0], [1]], [[2]]])
+    expected = -(0.25 * math.log(0.25) * 2 + 0.5 * math.log(0.5))
+    found = constant_loss(LOSSES[f"cross_entropy_{kind}"], targets, action("3x0e"), "SO3", np.ones(2))
+    assert found == pytest.approx(expected)
+
+
+def test_a_users_loss_has_no_best_constant():
+    own = loss(lambda p, t: (p - t).square().mean((1, 2)))
+    assert math.isnan(constant_loss(own, [], action("1o"), "SO3", np.ones(2)))
+
+
+def test_notes_of_other_losses():
+    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3])) == []
+    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan))
+    assert "'l1' acts on components and is not rotation invariant" in frame
+    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]))
+    assert "1.3, 1.1, 1 at a quarter, half and all cosets (bias of order 1.00 in 1/cosets)" in bias
+    # No order where the plug-in does not fall.
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3])) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05])) == []
+    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": rows([[[1.0, 2.0, 3.0]]])})
+    assert frame in result.notes
+    assert result.r2 == pytest.approx(1 - 1 / 2)
+
+
+def test_host_is_a_float64_array():
+    array = host(torch.ones(2, dtype=torch.float32, requires_grad=True))
+    assert (array.dtype, array.tolist()) == (np.float64, [1, 1])
