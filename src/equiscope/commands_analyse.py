@@ -12,9 +12,10 @@ from equiscope.errors import InputError
 _EXAMPLES = (
     "equiscope analyse forcefield/demo heads layers spectrum",
     "equiscope analyse forcefield/demo hessian --samples 32 --vectors 8 --matrices gauss_newton",
+    "equiscope analyse forcefield/demo conditioning --rotations I",
     "equiscope analyse forcefield/demo layers --at 0 60 2400 --layers 'layers.*.attention'",
 )
-KINDS = ("gradients", "hessian", "landscape", "heads", "layers", "spectrum")
+KINDS = ("gradients", "hessian", "landscape", "conditioning", "heads", "layers", "spectrum")
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -27,7 +28,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
     made.add_argument("--samples", type=int, help="held-out samples used")
-    made.add_argument("--batch", type=int, help="samples in each independent batch, for gradients, hessian, landscape")
+    batched = "gradients, hessian, landscape, conditioning"
+    made.add_argument("--batch", type=int, help=f"samples in each independent batch, for {batched}")
     made.add_argument("--rotations", help="set of rotations: T, O, I, D2, haar, …")
     made.add_argument("--cosets", type=int, help="random cosets of it for each sample")
     made.add_argument("--degrees", type=int, help="highest Wigner degree told apart, for layers and spectrum")

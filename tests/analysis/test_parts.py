@@ -261,6 +261,19 @@ def test_parameters_can_be_chosen():
     torch.testing.assert_close(some.gradient()["equivariance"], every.gradient()["equivariance"][-some.size :])
 
 
+def test_graphs_are_by_the_chosen_parameters_alone():
+    net, data, seen = network("GELU"), batches(), []
+
+    def forward(model, batch):
+        seen.append([p.requires_grad for p in model.parameters()])
+        return model(batch)
+
+    parts = Parts(net, data, DECLARED, parameters=["last"], forward=forward)
+    parts.product("equivariance", torch.ones(parts.size, dtype=torch.float64))
+    assert all(flags == [False, False, True, True] for flags in seen)
+    assert all(p.requires_grad for p in net.parameters())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

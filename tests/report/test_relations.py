@@ -84,6 +84,19 @@ def test_condition_numbers_need_an_interval(tmp_path, equivariance, twirled, ver
     assert "largest eigenvalue 10" in row.ours
 
 
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.01, 0.03), AGREES), ((2.0, 9.0), DIFFERS), ((0.5, 2.0), UNDECIDED), ((None, None), UNDECIDED)],
+)
+def test_exact_condition_numbers_of_the_head_decide_by_their_ratio(tmp_path, interval, verdict):
+    values = {"layer": "head", "parts": {"equivariance": {"condition": 6e7}, "twirled": {"condition": 3e9}},
+              "ratio": {"value": 0.02, "interval": list(interval)}}  # fmt: skip
+    made = {"kind": "analysis", "analysis": "conditioning", "step": 5, "values": values}
+    (row,) = landscape_rows(evidence(tmp_path, made))
+    assert row.verdict == verdict
+    assert "in layer head: equivariance 6" in row.ours
+
+
 def test_roughness_along_its_own_direction(tmp_path):
     lines = {f"eigenvector:{part}": {part: {"relative": value}} for part, value in (("twirled", 0.03), ("total", 0.2))}
     made = {"kind": "analysis", "analysis": "landscape", "step": 5, "values": {"lines": lines}}

@@ -76,6 +76,22 @@ def test_relations_of_the_head_along_training(run):
     assert analyse(run.path, ["heads"], changes={"samples": 12})[-1]["n"] == made[-1]["n"]
 
 
+def test_condition_numbers_of_the_head(run):
+    made = analyse(run.path, ["conditioning"], at=[40])[0]
+    found = made["values"]
+    assert made["settings"]["batch"] == 4
+    assert (found["layer"], found["parameters"], found["samples"]) == ("3", 99, 16)
+    for part in found["parts"].values():
+        assert "matrix" not in part
+        assert part["eigenvalues"] == sorted(part["eigenvalues"])
+        assert part["condition"] == pytest.approx(part["eigenvalues"][-1] / part["eigenvalues"][-part["rank"]])
+    low, high = found["ratio"]["interval"]
+    assert low < found["ratio"]["value"] < high
+    # More than single precision could tell.
+    assert found["parts"]["equivariance"]["condition"] > 1e5
+    assert analyse(run.path, ["conditioning"], at=[40])[0]["n"] == made["n"]
+
+
 def test_samples_are_spread_evenly():
     batches = [{"x": torch.arange(4.0), "id": torch.arange(4)}, {"x": torch.arange(4.0, 10), "id": torch.arange(4, 10)}]
     chosen = thinned(batches, 5)
@@ -95,6 +111,7 @@ def test_samples_are_spread_evenly():
         (["spectrum"], {"changes": {"head": "3"}}, "head='3' means nothing to spectrum"),
         (["heads"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
         (["heads"], {"changes": {"colour": 1}}, "unknown setting"),
+        (["conditioning"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
     ],
 )
 def test_what_cannot_be_done_is_said(run, kinds, settings, words):

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from equiscope import Declaration, Input, Output, records
 from equiscope.errors import InputError
 from equiscope.runs import analyse as module
 from equiscope.runs.analyse import analyse
-from equiscope.runs.curvature import GRADIENTS, adam_state, dealt, joined
+from equiscope.runs.curvature import GRADIENTS, adam_state, dealt, doubled, joined
 from equiscope.runs.tracker import Settings, affordable_points
 from equiscope.runs.train import train
 
@@ -97,3 +98,20 @@ def test_curvature_and_landscape_at_kept_steps(run, monkeypatch):
     for part in ("twirled", "equivariance"):
         assert hessian["parts"][part]["hessian"]["lambda_max"]["value"] > 0
         assert len(landscape["plane"]["parts"][part]["value"]) == 5
+
+
+class Single(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+def test_a_copy_in_float64():
+    batches = [{"x": torch.ones(2, 3), "id": torch.arange(2)}]
+    model = nn.Linear(3, 3)
+    exact, made = doubled(model, batches, lambda m, batch: m(batch["x"]))
+    assert made[0]["x"].dtype == exact.weight.dtype == torch.float64
+    assert made[0]["id"].dtype == torch.int64
+    assert model.weight.dtype == torch.float32
+    assert exact.weight.requires_grad
+    with pytest.raises(InputError, match="Single does not run in float64"):
+        doubled(Single(3, 3), batches, lambda m, batch: m(batch["x"]))

@@ -93,6 +93,20 @@ def differentiable(model: nn.Module, call: Callable[[], Any]) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients by these parameters alone: graphs hold nothing that others would need."""
+    chosen = {id(parameter) for parameter in parameters}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    try:
+        for parameter in others:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
+
+
 def _hooked(model: nn.Module, call: Callable[[], Any], note: Callable[[str, Any], None]) -> None:
     handles = [
         part.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))

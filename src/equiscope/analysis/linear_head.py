@@ -9,12 +9,15 @@ estimated with the unbiased split of :mod:`equiscope.decomposition.split`, matri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.pairs import Array, interval
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.orbit import Forward
 from equiscope.errors import InputError
@@ -22,6 +25,8 @@ from equiscope.symmetry.declaration import Declaration
 
 # Largest second difference, relative to the first, of an answer that counts as linear.
 _LINEAR = 1e-3
+# Most parameters of a head whose matrices are made: n products for each, n^2 entries.
+MOST = 2048
 
 
 def linear_head(
@@ -41,13 +46,22 @@ def linear_head(
     Exact but for rounding on the given rotations: the answer is linear, so the Gauss-Newton matrix is the Hessian, read
     off with unit vectors, one product for each parameter. An eigenvalue counts as zero below ``rank_tolerance`` times
     the largest (default 10 n eps of the parameters' dtype); ``condition`` is the largest over the smallest of the rest.
+    Of a sampled loss it is biased upwards: its largest eigenvalue is too large, its smallest too small.
+
+    Two cosets or more make the twirled Hessian unbiased, but its small eigenvalues then scatter about zero: for a
+    condition number give one coset of a large set.
+
+    Args:
+        batches: independent ones, whose spread gives the intervals: jackknife of the logarithm, rank held fixed.
 
     Returns:
-        ``parameters`` n, ``parts[part]``: ``matrix`` (n, n) tensor, ``eigenvalues`` ascending, ``rank``, ``condition``.
+        ``parameters`` n, ``parts[part]``: ``matrix`` (n, n) tensor, ``eigenvalues`` ascending, ``rank``, ``condition``
+        and its 95 % ``interval``; ``ratio`` of the condition number of the equivariance error to that of the twirled
+        loss, ``value`` and ``interval``, or None without labels. Intervals of a single batch are NaN.
 
     Raises:
-        InputError: a loss other than squared error, an answer that is not linear in the layer, and what
-            :class:`equiscope.analysis.parts.Parts` refuses.
+        InputError: a loss other than squared error, an answer that is not linear in the layer, more than 2,048
+            parameters, and what :class:`equiscope.analysis.parts.Parts` refuses.
 
     Source: heads and condition numbers in Shen et al., TMLR 2025.
     """
@@ -56,17 +70,62 @@ def linear_head(
     )
     if any(spec.loss != "mse" for spec in declaration.outputs.values()):
         raise InputError("a linear head has constant Hessians under squared error only: declare loss='mse'")
+    if parts.size > MOST:
+        raise InputError(
+            f"layer {head!r} has {parts.size:,} parameters, too many for a dense matrix of at most {MOST:,} rows: use "
+            f"hessian(parameters=[{head!r}])"
+        )
     _check_linear(parts, head)
     own = next(iter(parts.parameters.values()))
-    zero = torch.zeros(parts.size, dtype=torch.float64, device=own.device)
     names = ("total", "equivariance") if parts.labelled else ("equivariance",)
-    found = {part: torch.stack([parts.product(part, _unit(zero, i), "gauss_newton") for i in range(parts.size)])
-             for part in names}
-    found = {part: (m + m.T) / 2 for part, m in found.items()}
+    found = {part: _matrices(parts, part) for part in names}
     if parts.labelled:
         found["twirled"] = found["total"] - found["equivariance"]
     tolerance = rank_tolerance or 10 * parts.size * torch.finfo(own.dtype).eps
-    return {"parameters": parts.size, "parts": {p: _spectrum(m, tolerance) for p, m in found.items()}}
+    shares = torch.tensor(parts.samples, dtype=torch.float64, device=own.device) / sum(parts.samples)
+    conditions = {part: _conditions(matrices, shares, tolerance) for part, matrices in found.items()}
+    ratio = None
+    if parts.labelled:
+        both = conditions["equivariance"] - conditions["twirled"]
+        ratio = {"value": math.exp(both[0]), "interval": _bounds(both)}
+    return {
+        "parameters": parts.size,
+        "parts": {p: _spectrum(m.sum(0), tolerance, conditions[p]) for p, m in found.items()},
+        "ratio": ratio,
+    }
+
+
+def _matrices(parts: Parts, part: str) -> Tensor:
+    """Each batch's contribution to the Gauss-Newton matrix of a part, (batches, n, n) float64."""
+    own = next(iter(parts.parameters.values()))
+    zero = torch.zeros(parts.size, dtype=torch.float64, device=own.device)
+    found = []
+    with parts.steady():
+        for index in range(len(parts)):
+            rows = [parts.batch_product(index, part, _unit(zero, i), "gauss_newton") for i in range(parts.size)]
+            found.append(torch.stack(rows))
+    parts.release()
+    matrices = torch.stack(found)
+    return (matrices + matrices.mT) / 2
+
+
+def _conditions(matrices: Tensor, shares: Tensor, tolerance: float) -> Array:
+    """[log condition, without batch 1, without batch 2, …]; infinite where the rank is lost, NaN without curvature."""
+    whole = matrices.sum(0)
+    values = torch.linalg.eigvalsh(whole)
+    rank = int((values > tolerance * values[-1]).sum())
+    pairs = zip(matrices, shares, strict=True) if len(matrices) > 1 else ()
+    kept = [values, *(torch.linalg.eigvalsh((whole - own) / (1 - share)) for own, share in pairs)]
+    if not rank:
+        return np.full(len(kept), math.nan)
+    return np.array([math.log(v[-1] / v[-rank]) if v[-rank] > 0 else math.inf for v in kept])
+
+
+def _bounds(logs: Array) -> list[float]:
+    """95 % interval of a figure from its logarithm's value and delete-one values."""
+    if len(logs) < 3 or not np.isfinite(logs).all():
+        return [math.nan, math.nan]
+    return [math.exp(bound) for bound in interval(logs)]
 
 
 def _unit(zero: Tensor, index: int) -> Tensor:
@@ -88,8 +147,12 @@ def _check_linear(parts: Parts, head: str) -> None:
         )
 
 
-def _spectrum(matrix: Tensor, tolerance: float) -> dict[str, Any]:
+def _spectrum(matrix: Tensor, tolerance: float, conditions: Array) -> dict[str, Any]:
     values = torch.linalg.eigvalsh(matrix)
-    kept = values[values > tolerance * values[-1]]
-    condition = float(kept[-1] / kept[0]) if len(kept) else float("nan")
-    return {"matrix": matrix, "eigenvalues": values.tolist(), "rank": len(kept), "condition": condition}
+    return {
+        "matrix": matrix,
+        "eigenvalues": values.tolist(),
+        "rank": int((values > tolerance * values[-1]).sum()),
+        "condition": math.exp(conditions[0]),
+        "interval": _bounds(conditions),
+    }

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
+    only,
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
@@ -335,7 +336,8 @@ class Parts:
         def call() -> Any:
             return predict(self.model, batch.with_fields({}), batch, self.declaration, self._forward)
 
-        with untouched(self.model), differentiable(self.model, call):
+        chosen = list(self.parameters.values())
+        with untouched(self.model), only(self.model, chosen), differentiable(self.model, call):
             yield
 
     def check_parts(self, parts: Sequence[str]) -> None:

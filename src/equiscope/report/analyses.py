@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from equiscope.report import curvature
+from equiscope.report import conditioning, curvature
 from equiscope.report.curves import Record, number
 from equiscope.report.text import Section, Table, Values, digits, interval, relation_table, share
 
@@ -138,6 +138,7 @@ MAKERS: dict[str, tuple[str, Maker]] = {
     "gradients": ("Gradients of the two losses", curvature.gradients),
     "hessian": ("Curvature of the two losses", curvature.hessian),
     "landscape": ("Landscapes of the two losses", curvature.landscape),
+    "conditioning": ("Condition numbers of the two losses in the head", conditioning.conditioning),
     "heads": ("The head: weights, features, and the error they cause", _heads),
     "layers": ("Inside the network: where symmetry is lost and won back", _layers),
     "spectrum": ("The equivariance error by Wigner degree", _spectrum),

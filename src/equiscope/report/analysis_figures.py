@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from equiscope.report import landscapes, style
+from equiscope.report import conditioning, landscapes, style
 from equiscope.report.curves import number
 from equiscope.report.text import Section
 
@@ -31,6 +31,9 @@ CAPTIONS = {
     "landscape": "Change of both losses over the plane of their leading eigenvectors, in units of the loss, at the "
     "last analysed step; the model is in the middle. Each axis is named by the loss whose eigenvector it follows; "
     "displacements are relative to the length of all weights.",
+    "conditioning": "Left: the eigenvalues of both Hessians of the head at the last analysed step, each relative to "
+    "its largest; the last one above rounding gives the condition number. A step down marks where the directions end "
+    "that this part of the loss owns. Right: the condition numbers along training, with 95 % intervals.",
     "heads": "The equivariance error and the three factors it is the product of, each relative to its largest value, "
     "on logarithmic axes: the error falls with whichever factor falls.",
 }
@@ -38,13 +41,15 @@ CAPTIONS = {
 
 def plotly_figure(section: Section) -> go.Figure | None:
     """The figure of a section for the browser."""
-    drawings = {"layers": layers_figure, "heads": heads_figure, "landscape": landscapes.plotly_figure}
+    drawings = {"layers": layers_figure, "heads": heads_figure, "landscape": landscapes.plotly_figure,
+                "conditioning": conditioning.plotly_figure}  # fmt: skip
     return drawings[section.name](section) if section.name in drawings else None
 
 
 def png_figure(section: Section) -> Figure | None:
     """The same for a file."""
-    drawings = {"layers": layers_png, "heads": heads_png, "landscape": landscapes.png_figure}
+    drawings = {"layers": layers_png, "heads": heads_png, "landscape": landscapes.png_figure,
+                "conditioning": conditioning.png_figure}  # fmt: skip
     return drawings[section.name](section) if section.name in drawings else None
 
 

@@ -226,7 +226,7 @@ def _easier(evidence: Evidence) -> Claim:
         "every point and error bars.",
         "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
         tuple(rows),
-        () if rows else ("equiscope analyse RUN hessian landscape --at STEPS, on a run that kept checkpoints",),
+        () if rows else ("equiscope analyse RUN hessian landscape conditioning, on a run that kept checkpoints",),
     )
 
 

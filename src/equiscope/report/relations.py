@@ -15,7 +15,7 @@ _PAPER = {
     ("gradient",): "percent ~ ratio of gradient norms: Pearson 0.75, Spearman 0.59 (force field)",
     ("weight variance",): "equivariance error ~ weight variance of the head: Pearson 0.94, Spearman 0.99 (force field)",
 }
-_LANDSCAPE = ("hessian", "landscape", "curvature")
+_LANDSCAPE = ("hessian", "landscape", "curvature", "conditioning")
 _ENOUGH = 10
 
 
@@ -53,7 +53,9 @@ def landscape_rows(evidence: Evidence) -> list[Row]:
     for run, record in evidence.analyses(*_LANDSCAPE):
         values = record.get("values") or {}
         what = f"{record.get('analysis', record['kind'])} at step {text(record.get('step'))}"
-        if values.get("parts"):
+        if values.get("ratio"):
+            ours, interval, verdict = _exact(values)
+        elif values.get("parts"):
             ours, interval, verdict = _conditioning(values["parts"])
         elif values.get("lines"):
             ours, interval, verdict = _roughness(values["lines"]), "", UNDECIDED
@@ -64,6 +66,15 @@ def landscape_rows(evidence: Evidence) -> list[Row]:
         paper = "condition number of the equivariance error about 1,000 times lower (force field)"
         rows.append(Row(run.task, run.name, what, ours, interval, paper, verdict))
     return rows
+
+
+def _exact(values: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Condition numbers of the head's dense Hessians, and the interval of their ratio."""
+    words = [f"{part} {text(values['parts'][part]['condition'])}" for part in ("equivariance", "twirled")]
+    low, high = (number(limit) for limit in values["ratio"]["interval"])
+    verdict = AGREES if high < 1 else DIFFERS if low > 1 else UNDECIDED
+    ours = f"condition number in layer {values['layer']}: {', '.join(words)}"
+    return ours, f"ratio of condition numbers in [{text(low)}, {text(high)}]", verdict
 
 
 def _conditioning(parts: Mapping[str, Any]) -> tuple[str, str, str]:

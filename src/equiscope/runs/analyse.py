@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from equiscope.analysis.heads import heads
+from equiscope.analysis.heads import find_head, heads
 from equiscope.analysis.hessian import hessian
 from equiscope.analysis.landscape import landscape
 from equiscope.analysis.layers import layers
+from equiscope.analysis.linear_head import linear_head
 from equiscope.decomposition.measure import measure
 from equiscope.errors import InputError
 from equiscope.records import Record, Records, plain
 from equiscope.runs import progress
-from equiscope.runs.curvature import GRADIENTS, BatchDesign, dealt, probe_gradients, thinned
+from equiscope.runs.curvature import GRADIENTS, BatchDesign, dealt, doubled, probe_gradients, thinned
 from equiscope.runs.relate import relate
 from equiscope.runs.trained import Trained, available_steps, open_run
 from equiscope.tasks.task import Probe
@@ -37,11 +38,12 @@ class Settings:
     Attributes:
         rotations, cosets, seed: as for :func:`equiscope.measure`.
         samples: held-out samples used, evenly spread; None for all of them.
-        batch: samples in each of the independent batches, whose spread gives the error bars of gradients, curvature and
-            landscapes.
+        batch: samples in each of the independent batches, whose spread gives the error bars of gradients, curvature,
+            landscapes and condition numbers.
         degrees: highest Wigner degree told apart, for ``layers`` and ``spectrum``. With content of degree l in a set of
             degree t, degrees up to t - l come without noise from it, hence the defaults.
-        layers: patterns of layer names, for ``layers``. head: name of the head's layer, for ``heads``.
+        layers: patterns of layer names, for ``layers``. head: name of the head's layer, for ``heads`` and
+            ``conditioning``.
         matrices: ``"hessian"``, ``"gauss_newton"`` or both, and vectors: random probe vectors, for ``hessian``.
     """
 
@@ -121,6 +123,19 @@ def _landscape(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -
     return landscape(trained.model, batches, probe.declaration, **PLANE, **_design(probe, chosen))
 
 
+def _conditioning(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
+    """The head's exact Hessians, in float64: their smallest eigenvalues drown in the rounding of single precision."""
+    assert chosen.batch is not None
+    model, batches = doubled(
+        trained.model, dealt(probe.batches, probe.declaration, chosen.batch, chosen.seed), probe.forward
+    )
+    layer = find_head(model, batches[0], probe.declaration, probe.forward, chosen.head)
+    found = linear_head(model, batches, probe.declaration, layer, **_design(probe, chosen))
+    for part in found["parts"].values():
+        del part["matrix"]
+    return {"layer": layer, "samples": sum(len(next(iter(batch.values()))) for batch in batches), **found}
+
+
 # What a nano model affords in about two minutes a checkpoint on one core.
 CURVATURE: dict[str, Any] = {
     "which": ("twirled", "equivariance"), "tolerance": 0.02, "steps": 40, "depth": 14, "bias": False,
@@ -131,6 +146,7 @@ KINDS: dict[str, Kind] = {
     "hessian": Kind(Settings("T", cosets=1, samples=16, batch=4, matrices=("hessian",), vectors=2), _hessian,
                     ("batch", "matrices", "vectors"), CURVATURE),
     "landscape": Kind(Settings("T", cosets=1, samples=16, batch=4), _landscape, ("batch",), PLANE),
+    "conditioning": Kind(Settings("O", cosets=1, samples=32, batch=4), _conditioning, ("batch", "head")),
     "heads": Kind(Settings("T", samples=64), _heads, ("head",)),
     "layers": Kind(Settings("O", samples=16, degrees=2), _layers, ("layers", "degrees")),
     "spectrum": Kind(Settings("I", degrees=3), _spectrum, ("degrees",)),

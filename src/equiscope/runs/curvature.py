@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,6 +87,27 @@ def joined(samples: Sequence[Mapping[str, Tensor]]) -> Batch:
 def _padded(part: Tensor, widest: Sequence[int]) -> Tensor:
     missing = [wide - own for own, wide in zip(part.shape[1:], widest, strict=True)]
     return F.pad(part, [n for gap in reversed(missing) for n in (0, gap)]) if any(missing) else part
+
+
+def doubled(
+    model: nn.Module, batches: Sequence[Batch], forward: Callable[[nn.Module, Batch], Any] | None
+) -> tuple[nn.Module, list[Batch]]:
+    """A copy of the model and the batches in float64.
+
+    Raises:
+        InputError: if the model does not run in float64.
+    """
+    exact = copy.deepcopy(model).double()
+    made = [{k: v.double() if v.is_floating_point() else v for k, v in batch.items()} for batch in batches]
+    try:
+        with torch.no_grad():
+            exact(made[0]) if forward is None else forward(exact, made[0])
+    except RuntimeError as error:
+        raise InputError(
+            f"{type(model).__name__} does not run in float64, without which no smallest eigenvalue is known "
+            f"({str(error).splitlines()[0]}): make its own tensors in the dtype of its inputs, or look at 'hessian'"
+        ) from error
+    return exact, made
 
 
 def adam_state(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
