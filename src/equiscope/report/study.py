@@ -140,10 +140,14 @@ def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
         "columns": efficiency.COST_COLUMNS,
         "rows": efficiency.cost_rows(found),
         "even_columns": efficiency.EVEN_COLUMNS,
-        "even": efficiency.break_even(found, str(study.profile.get("against"))),
+        "even": efficiency.break_even(found, _names(study.profile.get("against"))),
         "machine": f"{study.profile['device']}, {study.profile['threads']} thread(s), load "
         + ", ".join(f"{value:.1f}" for value in study.profile["load"]),
     }
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (str(value),)
 
 
 def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
