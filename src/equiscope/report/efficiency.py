@@ -4,8 +4,8 @@ An equivariant model is the better buy for a loss L iff the ratio of step times 
 
     t_eq / t_free  <  n_free(L) / n_eq(L),
 
-with both ratios given as intervals: of the median over paired rounds in which steps were timed, and of the measured steps
-between which the loss was first reached.
+with both ratios given as intervals: of the median over paired rounds in which steps were timed, and of the measured
+steps between which the loss was first reached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 COLOURS = (style.OURS, style.LIMIT, style.SKILLED, style.PURPLE, "#E69F00", style.GREY)
 COST_COLUMNS = ("model", "parameters", "learning rate", "final R²", "percent", "GFLOP a step", "ms a step",
                 "samples/s trained", "samples/s inferred", "peak MiB")  # fmt: skip
-EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other", "ratio of steps", "ratio of step times", "verdict")
+EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other", "ratio of steps", "ratio of step times",
+                "verdict")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def reached(curve: Curve, r2: float) -> tuple[int, int] | None:
 def ratio_of_times(one: Contender, other: Contender) -> tuple[float, float, float]:
     """Median over rounds of one's step time over the other's, and its 95 % interval.
 
-    Distribution-free: the k-th smallest and largest ratio, P(fewer than k of n are below the median) <= 0.025; the whole
-    range with fewer than six rounds, where nothing narrower covers.
+    Distribution-free: the k-th smallest and largest ratio, P(fewer than k of n are below the median) <= 0.025; the
+    whole range with fewer than six rounds, where nothing narrower covers.
     """
     ratios = np.sort(one.step_seconds / other.step_seconds)
     k = max(int(stats.binom.ppf(0.025, len(ratios), 0.5)), 1)
