@@ -56,9 +56,10 @@ def test_profile_of_a_task(tmp_path):
 def test_memory_is_that_of_the_steps(tmp_path, monkeypatch):
     bench = Bench.of(toy.config(tmp_path))
     held = []
+    # Above 32 MiB the allocator always maps new pages; less may come out of memory that earlier tests gave back to it.
     with efficiency._ResidentPeak() as resident:
-        held.append(torch.ones(8_000_000))
+        held.append(torch.ones(16_000_000))
         time.sleep(0.05)
         bench.train_step()
-    assert 28e6 < resident.added < 60e6
+    assert 60e6 < resident.added < 90e6
     assert peak_memory(toy.config(tmp_path)) < 200
