@@ -1,5 +1,7 @@
 """Analyses of a run's checkpoints: records once, restarts, settings, and clear words for what cannot be done."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -117,6 +119,19 @@ def test_samples_are_spread_evenly():
 def test_what_cannot_be_done_is_said(run, kinds, settings, words):
     with pytest.raises(InputError, match=words):
         analyse(run.path, kinds, at=[40], **settings)
+
+
+@pytest.mark.parametrize("kind", ["layers", "spectrum"])
+def test_a_model_of_the_octahedral_group_has_no_degrees(run, monkeypatch, kind):
+    found = module._probes
+
+    def octahedral(trained, names):
+        return [tuple(replace(p, declaration=replace(p.declaration, group="O")) for p in pair)
+                for pair in found(trained, names)]  # fmt: skip
+
+    monkeypatch.setattr(module, "_probes", octahedral)
+    with pytest.raises(InputError, match=f"{kind}: .*'y' declares the octahedral group.*; gradients, hessian, landscape"):
+        analyse(run.path, [kind], at=[40])
 
 
 def test_missing_steps_and_busy_runs(run):

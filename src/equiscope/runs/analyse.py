@@ -194,6 +194,9 @@ def analyse(
     held = [_checked(first, step) for step in steps]
     first.task.prepare(progress=False)
     pairs = _probes(first, probes)
+    for kind in kinds:
+        for probe, _ in pairs:
+            _check_degrees(kind, probe)
     work = [(kind, step, pair) for kind in dict.fromkeys(kinds) for step in held for pair in pairs]
     first.folder.acquire()
     found: list[Record] = []
@@ -216,6 +219,16 @@ def _checked(first: Trained, step: int) -> int:
     if step != first.step:
         open_run(first.folder.path, step=step)
     return step
+
+
+def _check_degrees(kind: str, probe: Probe) -> None:
+    """Wigner degrees are those of SO(3): a model of the octahedral group alone has none."""
+    if "degrees" in KINDS[kind].own and probe.declaration.group == "O":
+        able = ", ".join(name for name, other in KINDS.items() if "degrees" not in other.own)
+        raise InputError(
+            f"{kind}: the shares by Wigner degree need a model of all rotations, and probe {probe.name!r} declares the "
+            f"octahedral group, group='O', whose 24 rotations cannot tell degrees apart; {able} can be made of it"
+        )
 
 
 def _settings(kind: Kind, changes: Mapping[str, Any]) -> Settings:
