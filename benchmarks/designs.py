@@ -150,7 +150,7 @@ def as_markdown(rows: list[Row], options: argparse.Namespace) -> str:
         "# Designs side by side on trained models",
         "",
         f"{options.samples} held-out samples, {options.cosets} octahedral cosets of each, {options.repeats} draws of",
-        f"every design, load {os.getloadavg()[0]:.1f}. Error: of the data set's equivariance error, relative, times ",
+        f"every design, load {os.getloadavg()[0]:.1f}. Error: of the data set's equivariance error, relative, times",
         "the square root of the number of samples. Spread: of the samples themselves. Wider: how much an interval over",
         "samples gains from the design's own error.",
         "",
@@ -158,7 +158,7 @@ def as_markdown(rows: list[Row], options: argparse.Namespace) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r.model} | {r.design} | {r.passes:g} | {r.error:.4f} ± {r.standard:.4f} | {r.spread:.2f} | "
+        f"| {r.model} | {r.design} | {r.passes:g} | {r.error:.2g} ± {r.standard:.1g} | {r.spread:.2f} | "
         f"{100 * r.wider:.2g} % |"
         for r in rows
     ]
