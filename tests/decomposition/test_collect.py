@@ -188,7 +188,7 @@ def test_the_float64_copy_is_made_once():
         before = found.caller.calls
         found.run(batch, 9)
         calls.append(found.caller.calls - before)
-    assert calls == [1 + 1 + 1 + 4 + 24, 1 + 1 + 4 + 24]
+    assert calls == [1 + 1 + 1 + 8 + 24, 1 + 1 + 4 + 24]
     assert 0 < found.collected.float64_change < 1e-5
 
 
@@ -263,8 +263,8 @@ def test_unshifted_the_set_itself_is_used():
     model, batch = Watched(MATRIX), random_batch(2, 3)
     found = collector(model, cosets=1, shift=False)
     found.run(batch, 0)
-    # As given, repeated, four there and back; then the set.
-    seen = turned(model, batch["pos"])[6:]
+    # As given, repeated, two arcs of four for the floor; then the set.
+    seen = turned(model, batch["pos"])[10:]
     assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.design.rotations.matrices, strict=True))
 
 

@@ -127,10 +127,12 @@ def test_the_floor_is_that_of_the_samples_that_have_one(floors, mean):
     assert result.noise_floor_percent == pytest.approx(100 * mean / 4)
 
 
-@pytest.mark.parametrize(("times", "above"), [(2.9, False), (3.1, True)])
-def test_distinguishable_from_three_floors_on(times, above):
-    result = pooled({"f": figures([1.0, 1.0], [times * 1e-3] * 2)}, floors={"f": [1e-3]})
-    assert result.distinguishable == above
+@pytest.mark.parametrize(
+    ("samples", "times", "above"), [(10, 2.9, False), (10, 3.1, True), (2, 6.8, False), (2, 7.0, True)]
+)
+def test_distinguishable_from_three_floors_on_and_more_of_few_samples(samples, times, above):
+    result = pooled({"f": figures([1.0] * samples, [times * 1e-3] * samples)}, floors={"f": [1e-3]})
+    assert result.distinguishable == result.outputs["f"].distinguishable == above
     assert any("not distinguishable" in n for n in result.notes) != above
 
 

@@ -18,7 +18,6 @@ UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å^3"}
 MEASURED, FAILED, SKIPPED = "measured", "failed", "skipped"
 FIXED_COLUMNS = ("id", "name", "formula", "atoms", "pbc", "kind", "status")
 LAST_COLUMNS = ("seconds", "remark", "message")
-FLOORS = 3
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class AseResult:
         text = f"{rms:.3g} {unit} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
         if name in self.labels:
             text += f", {own.percent:.3g} % of the loss (R² {own.r2:.2f})"
-        if not own.equivariance > FLOORS * own.noise_floor:
+        if not own.distinguishable:
             text += "; not distinguishable from numerical noise"
         return text
 

@@ -121,7 +121,6 @@ class Collector:
         first = orbit.as_given()
         # The first batch is always checked, so that a random model never gets a figure.
         if self.collected.noise_checked < max(noise_samples, 1):
-            self.collected.noise_checked += orbit.batch.size
             orbit.noise_floor(first)
         if self.design.partial:
             values = self._partly(orbit)
@@ -240,9 +239,12 @@ class BatchOrbit:
         if c.collected.rounding is None:
             c.collected.rounding = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
         known = {name: (repeats[name], c.collected.rounding.get(name, 0.0)) for name in splits}
-        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, known, c.design.seed, self.ids)
+        arcs = noise.arcs_needed(self.batch.size, first=c.collected.noise_checked == 0)
+        key = c.design.seed, self.ids
+        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, known, key, arcs)
         for name, values in floors.items():
             c.collected.floors.setdefault(name, []).append(values)
+        c.collected.noise_checked += self.batch.size
 
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""

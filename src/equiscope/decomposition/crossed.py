@@ -112,7 +112,6 @@ def measure_crossed(
             orbit = BatchOrbit(collector, native)
             first = orbit.as_given()
             if collector.collected.noise_checked < max(noise_samples, 1):
-                collector.collected.noise_checked += orbit.batch.size
                 orbit.noise_floor(first)
             for name, parts in _cross(collector, orbit, redraw, elements).items():
                 found[name].append(parts)

@@ -1,42 +1,63 @@
 """The numerical noise floor: what the split shows for a model whose only fault is rounding.
 
-Inputs are turned there and back, R^-1 (R x), in the model's own dtype: no net rotation, but the network amplifies the
-rounding as it does for a real rotation. The split of those passes, plus the spread of identical repeats (atomics,
-autotuning), plus the rounding of the output in the turned frame, is the floor. It is at least (2 eps)^2 mean |f|^2, eps
-of the output's dtype: a turn there and back may by luck restore the very bits it started from. Where a float64 copy of
-the model can be made, the floor of squared error is also at least the mean square of the rounding it shows.
+Each sample is brought to four orientations along a short arc, d_s b with b random and d_s turns by (s - 3/2) sqrt(eps)
+about one random axis, each by two turns, (d_s b h^-1)(h x), in the model's own dtype. The step is far more than a
+rounding, so that none is the same twice, and what varies smoothly with the orientation is a straight line on the arc:
+what the passes leave of that line is rounding. A fault of Wigner degree l leaks
+
+    eps^2 / 2 x l (l+1) (3 l^2 + 3 l - 1) / 15
+
+of itself into it, by the curvature of the arc. The orientation is random because that of the data may be a special one,
+in which axes along the frame or a cell's mirror planes make roundings cancel. The split of those passes, plus the
+spread of identical repeats (atomics, autotuning), plus the rounding of the output in the turned frame, is the floor. It
+is at least (2 eps)^2 mean |f|^2, eps of the output's dtype; and where a float64 copy of the model can be made, the
+floor of squared error is also at least the mean square of the rounding it shows.
+
+The octahedral group has no small rotations and permutes numbers exactly: there the copy and the repeats are all.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch
-from equiscope.decomposition.orbit import Forward, predict, rotated
+from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import uniform_keyed
+from equiscope.symmetry.rotations import turned_by, uniform_keyed
 
 RANDOM_MODEL = 1e-3
 # A float64 copy doubles the memory of the parameters: not made for models where that could hurt.
 FLOAT64_PARAMETERS = 20_000_000
 # Far above any coset's stream, so that the floor never shares rotations with the orbit.
 NOISE_STREAM = 1 << 40
+# Passes of an arc: a line takes two of them, and the cosets of a jackknifed loss are at least as many.
+ARC = JACKKNIFE_COSETS
+# Roundings are few and coarse where samples are: the first samples get at least this many arcs together.
+FIRST_ARCS = 3
+FLOORS = 3
+# Of the chi^2 limit. As the floor itself is measured, a few in a thousand values of pure rounding exceed it.
+RARE = 1e-3
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Change of an output between two identical calls: mean square change and mean square of the output."""
+    """Change of an output between two identical calls: mean square change, mean square and eps of the output."""
 
     change: float
     square: float
+    eps: float
 
     @property
     def relative(self) -> float:
@@ -58,7 +79,7 @@ def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> d
                 f"output {name!r} changes shape between two identical calls: rows of {tuple(x.shape[1:])}, then "
                 f"{tuple(y.shape[1:])}"
             )
-        repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()))
+        repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()), torch.finfo(a.dtype).eps)
         if repeat.relative > RANDOM_MODEL:
             raise RandomModelError(
                 f"output {name!r} changes by {repeat.relative:.3g} of its size between two identical calls in eval "
@@ -76,36 +97,84 @@ def floor(
     forward: Forward | None,
     splits: Mapping[str, OutputSplit],
     known: Mapping[str, tuple[Repeat, float]],
-    seed: int,
-    ids: list[int],
+    key: tuple[int, list[int]],
+    arcs: int = 1,
 ) -> dict[str, Tensor]:
     """Per-sample floor of each output's equivariance error, (samples,) float64, in the loss's units.
 
-    ``splits`` are fresh splits of this batch, one per output; each there-and-back pass counts as its own coset.
-    ``known`` holds each output's change between repeats and its relative rounding in a float64 copy, 0 without one.
+    ``splits`` are fresh splits of this batch, one per output; each pass counts as its own coset. ``known`` holds each
+    output's change between repeats and its relative rounding in a float64 copy, 0 without one. ``key`` is the seed and
+    the ids of the samples.
     """
-    device = next(iter(batch.fields().values())).device
-    outputs: dict[str, Tensor] = {}
-    turns = torch.eye(3, dtype=torch.float64)
-    for stream in range(JACKKNIFE_COSETS):
-        turns = uniform_keyed(declaration.group, seed, ids, NOISE_STREAM + stream).to(device)
-        there = as_batch(rotated(batch, turns, declaration))
-        back = rotated(there, turns.mT, declaration)
-        outputs = {k: v.detach() for k, v in predict(model, back, batch, declaration, forward).items()}
-        for name, rows in outputs.items():
-            splits[name].add(splits[name].coordinates(rows.double()), 1.0)
-            splits[name].close_coset()
+    fields = batch.fields()
+    inputs = (torch.finfo(fields[name].dtype).eps for name in declaration.inputs)
+    step = max([*inputs, *(repeat.eps for repeat, _ in known.values())]) ** 0.5
+    # Of R passes that are straight lines but for their rounding, R/2 degrees of freedom are left, not R - 1.
+    lost = math.sqrt(2 * (ARC * arcs - 1) / (ARC * arcs))
+    centres: dict[str, Tensor] = {}
+    for arc in range(arcs):
+        passes: dict[str, list[Tensor]] = {name: [] for name in splits}
+        for turns, near in _along_arc(batch, declaration, step, key, NOISE_STREAM + arc * (ARC + 2)):
+            outputs = {k: v.detach() for k, v in predict(model, near, batch, declaration, forward).items()}
+            for name, rows in rotated_back(outputs, batch, turns, declaration).items():
+                passes[name].append(splits[name].coordinates(rows))
+        for name, rows in passes.items():
+            centre = centres.setdefault(name, torch.stack(rows).mean(0))
+            for left in off_line(torch.stack(rows)):
+                splits[name].add(centre + lost * left, 1.0)
+                splits[name].close_coset()
     floors: dict[str, Tensor] = {}
     for name, split in splits.items():
         rounding = _output_rounding(outputs[name], turns, batch, declaration, name)
-        values, eps = split.values(), torch.finfo(outputs[name].dtype).eps
-        repeat, copied = known[name]
+        values, (repeat, copied) = split.values(), known[name]
         floors[name] = values.equivariance + repeat.change / 2 + rounding
         if split.loss.exact:
-            # Turned there and back, most roundings inside the network stay as they were; a float64 copy shows them all.
-            least = torch.maximum((2 * eps) ** 2 * values.square, values.square.new_tensor(copied**2 * repeat.square))
+            # Few numbers may be rounded alike in all passes; the dtype and a float64 copy say what is possible.
+            least = (2 * repeat.eps) ** 2 * values.square
+            least = torch.maximum(least, values.square.new_tensor(copied**2 * repeat.square))
             floors[name] = torch.maximum(floors[name], least)
     return floors
+
+
+def _along_arc(
+    batch: Batch, declaration: Declaration, step: float, key: tuple[int, list[int]], stream: int
+) -> Iterator[tuple[Tensor, Any]]:
+    """(orientations, the samples in them), ``step`` radians apart about one axis a sample; see the module."""
+    device = next(iter(batch.fields().values())).device
+    base = uniform_keyed(declaration.group, *key, stream).to(device)
+    for place in range(ARC):
+        turns = base
+        if declaration.group != "O":
+            turns = turned_by((place - (ARC - 1) / 2) * step, *key, stream + 1).to(device) @ base
+        halfway = uniform_keyed(declaration.group, *key, stream + 2 + place).to(device)
+        there = as_batch(rotated(batch, halfway, declaration))
+        yield turns, rotated(there, turns @ halfway.mT, declaration)
+
+
+def off_line(passes: Tensor) -> Tensor:
+    """What equally spaced passes (n, ...) leave of their straight lines: v - mean v - s (s . v) / (s . s)."""
+    places = torch.arange(len(passes), dtype=passes.dtype, device=passes.device) - (len(passes) - 1) / 2
+    slope = torch.tensordot(places, passes, dims=1) / places.square().sum()
+    return passes - passes.mean(0) - places.reshape(-1, *[1] * slope.ndim) * slope
+
+
+def arcs_needed(samples: int, first: bool) -> int:
+    """Arcs of each of ``samples`` samples for their floor: more for the first ones where they are few."""
+    return max(1, math.ceil(FIRST_ARCS / samples)) if first else 1
+
+
+def floors_allowed(values: NDArray[np.float64]) -> float:
+    """How many floors the mean of values (samples,) of pure rounding stays under, but for a few times in a thousand.
+
+        max(3, chi^2_{0.999}(n) / n),        n = (sum v)^2 / sum v^2
+
+    n is the number of samples that carry the mean, and each has one degree of freedom at least: the rounding of one
+    small molecule is a random figure itself, that of many is their mean. 3 from ten samples on, 10.8 for one.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    shares = values / largest if largest > 0 else values
+    carrying = max(float(shares.sum()) ** 2 / float(shares @ shares), 1.0) if largest > 0 else 1.0
+    return max(FLOORS, float(stats.chi2.isf(RARE, carrying)) / carrying)
 
 
 def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: Declaration, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from equiscope.decomposition import statistics
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.design import SECOND_COSETS
 from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.noise import FLOORS, floors_allowed
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.spectrum import summarise_spectrum
 from equiscope.decomposition.split import SampleValues
@@ -22,7 +23,6 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
 POOR_SKILL = 0.05
-FLOORS = 3
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -58,6 +58,7 @@ def summarise(
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
     floor = sum(share[p.name] * p.floor for p in counted)
+    allowed = floors_allowed(a)
     baseline = sum(share[p.name] * p.baseline for p in counted)
     square = sum(share[p.name] * p.square for p in counted)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,6 +80,7 @@ def summarise(
             loss_as_given=p.as_given,
             weight=declaration.outputs[p.name].weight,
             loss=losses[p.name].name,
+            distinguishable=p.mean_equivariance > floors_allowed(p.equivariance) * p.floor,
         )
         for p in parts.values()
     }
@@ -86,7 +88,11 @@ def summarise(
     r2 = 1 - _divide(total, baseline)
     result_notes = [*notes, *group_notes(declaration.group, settings.get("rotations")),
                     *_data_notes(collected.ids, count, total)]
-    result_notes += _notes(parts, labelled, losses, r2, headline, equivariance, floor)
+    result_notes += _notes(parts, labelled, losses, r2, headline)
+    if not (distinguishable := equivariance > allowed * floor):
+        few = "" if allowed == FLOORS else ", which for so few samples are uncertain"
+        result_notes.append("not distinguishable from numerical noise: the equivariance error is under "
+                            f"{allowed:.2g} noise floors{few}")  # fmt: skip
     return Result(
         percent=100 * headline.value,
         percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
@@ -102,7 +108,7 @@ def summarise(
         relative_equivariance=_divide(equivariance, square),
         noise_floor=floor,
         noise_floor_percent=100 * _divide(floor, total),
-        distinguishable=equivariance > FLOORS * floor,
+        distinguishable=distinguishable,
         loss_as_given=sum(share[p.name] * p.as_given for p in counted),
         samples=len(collected.ids),
         clusters=count,
@@ -218,8 +224,6 @@ def _notes(
     losses: Mapping[str, Loss],
     r2: float,
     headline: statistics.Ratio,
-    equivariance: float,
-    floor: float,
 ) -> list[str]:
     notes = []
     missing = sorted(set(parts) - {p.name for p in labelled})
@@ -230,8 +234,6 @@ def _notes(
             f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "
             "a small percent says nothing yet"
         )
-    if equivariance <= FLOORS * floor:
-        notes.append("not distinguishable from numerical noise: the equivariance error is under three noise floors")
     if labelled and headline.value < 0:
         notes.append(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"

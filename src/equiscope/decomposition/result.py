@@ -19,6 +19,8 @@ class OutputResult:
         contribution_percent: 100 x weight x its equivariance error / the whole loss; these add up to the headline.
         total, twirled, equivariance, r2, relative_equivariance, noise_floor, loss_as_given: as in :class:`Result`.
         weight, loss: as declared.
+        distinguishable: whether its equivariance error is more than rounding, as in :class:`Result`; None in records
+            that do not say.
     """
 
     percent: float
@@ -32,6 +34,7 @@ class OutputResult:
     loss_as_given: float
     weight: float
     loss: str
+    distinguishable: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Result:
         r2: 1 - total / loss of the best constant equivariant predictor (called skill for losses other than squared).
         relative_equivariance: equivariance / mean |f|^2.
         noise_floor: equivariance error that rounding alone would show, same unit as ``equivariance``.
-        distinguishable: whether ``equivariance`` exceeds three noise floors.
+        distinguishable: whether ``equivariance`` exceeds three noise floors, or more where few samples carry it
+            (:func:`equiscope.decomposition.noise.floors_allowed`).
         loss_as_given: the loss on the batches as they came, not averaged over rotations.
         samples, clusters: how many; passes: rotations a sample; model_calls: calls of the model in all.
         rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.

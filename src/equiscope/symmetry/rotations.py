@@ -86,6 +86,11 @@ def uniform_keyed(symmetry: str, seed: int, ids: Sequence[int], stream: int = 0)
     return matrices[traces.argmax(dim=1)]
 
 
+def turned_by(angle: float, seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
+    """One rotation by ``angle`` (radians) about a uniformly random axis per id, keyed as in :func:`haar_keyed`."""
+    return roma.rotvec_to_rotmat(angle * haar_keyed(seed, ids, stream)[:, :, 0])
+
+
 def from_quaternions(quaternions: Tensor) -> Tensor:
     """Rotation matrices of quaternions (n, 4) in (x, y, z, w) order, normalised first."""
     return roma.unitquat_to_rotmat(quaternions / quaternions.norm(dim=-1, keepdim=True))

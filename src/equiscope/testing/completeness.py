@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import as_batch
-from equiscope.decomposition.pool import FLOORS
+from equiscope.decomposition.noise import floors_allowed
+from equiscope.decomposition.pool import host
 from equiscope.decomposition.split import SampleValues
 from equiscope.symmetry.declaration import Declaration, Input
 from equiscope.testing.equivariance import label_free, listed, orbits
@@ -144,7 +145,7 @@ def _trial(
     ratios = {k: _ratio(float(after[k].mean()), float(before[k].mean())) for k in before}
     output = min(ratios, key=lambda k: ratios[k])
     fell = (after[output] < FALL * before[output]).double().mean()
-    real = float(before[output].mean()) > FLOORS * floors[output]
+    real = float(before[output].mean()) > floors_allowed(host(before[output])) * floors[output]
     return Trial(
         fields=tuple(added),
         inputs=tuple(added.values()),

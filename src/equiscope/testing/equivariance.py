@@ -15,7 +15,8 @@ from equiscope.decomposition.collect import Collected, Collector
 from equiscope.decomposition.design import check_cosets, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES
-from equiscope.decomposition.pool import FLOORS
+from equiscope.decomposition.noise import floors_allowed
+from equiscope.decomposition.pool import host
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
@@ -110,11 +111,14 @@ def assert_equivariant(
 
     For each output, with p_g = g^-1 f(g x) over random cosets, the root mean square deviation
 
-        sqrt(E_x E_g |p_g - E_g p_g|^2)   must be   <= sqrt(3) x the noise floor,   or   <= tolerance x sqrt(E |f|^2).
+        sqrt(E_x E_g |p_g - E_g p_g|^2)   must be   <= sqrt(3) x the noise floor,   or   <= tolerance x sqrt(E |f|^2),
+
+    and up to sqrt(10.8) floors where fewer than ten samples carry the deviation
+    (:func:`equiscope.decomposition.noise.floors_allowed`).
 
     Args:
-        tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured from inputs
-            turned there and back in the model's own dtype, and is at least four units of that dtype's precision
+        tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured in the model's
+            own dtype (:mod:`equiscope.decomposition.noise`), and is at least four units of that dtype's precision
             (4.8e-7 of the output's size in float32, 8.9e-16 in float64). Or a number, relative to the size of the
             output.
         model, batches, declaration, forward, rotations, cosets, seed: as for :func:`equiscope.measure`; labels are
@@ -211,7 +215,7 @@ def _output(
 ) -> OutputReport:
     values = SampleValues.cat(collected.values[name])
     size, deviation = (math.sqrt(max(float(v.mean()), 0.0)) for v in (values.square, values.equivariance))
-    # Rounding is heavy-tailed: a turn there and back can restore the very bits, which tells nothing of other turns.
+    # Rounding is heavy-tailed: a few passes may be rounded alike, which tells nothing of others.
     floor = max(math.sqrt(float(torch.cat(collected.floors[name]).mean())), PRECISION_UNITS * precision * size)
     worst = int(values.equivariance.argmax())
     return OutputReport(
@@ -220,7 +224,9 @@ def _output(
         size=size,
         deviation=deviation,
         floor=floor,
-        allowed=math.sqrt(FLOORS) * floor if isinstance(tolerance, str) else tolerance * size,
+        allowed=math.sqrt(floors_allowed(host(values.equivariance))) * floor
+        if isinstance(tolerance, str)
+        else tolerance * size,
         worst_id=collected.ids[worst],
         worst_deviation=math.sqrt(max(float(values.equivariance[worst]), 0.0)),
     )
