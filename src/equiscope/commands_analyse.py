@@ -11,6 +11,7 @@ from equiscope.errors import InputError
 
 _EXAMPLES = (
     "equiscope analyse forcefield/demo heads layers spectrum",
+    "equiscope analyse forcefield/demo gradients --part final --samples 256",
     "equiscope analyse forcefield/demo hessian --samples 32 --vectors 8 --matrices gauss_newton",
     "equiscope analyse forcefield/demo conditioning --rotations I",
     "equiscope analyse forcefield/demo layers --at 0 60 2400 --layers 'layers.*.attention'",
@@ -28,6 +29,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
     made.add_argument("--samples", type=int, help="held-out samples used")
+    parts = "of the held-out samples: those measured along training (default), or the larger final set"
+    made.add_argument("--part", choices=("track", "final"), help=parts)
     batched = "gradients, hessian, landscape, conditioning"
     made.add_argument("--batch", type=int, help=f"samples in each independent batch, for {batched}")
     made.add_argument("--rotations", help="set of rotations: T, O, I, D2, haar, …")
@@ -52,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from equiscope.runs.folder import find_run
 
     kinds, steps, patterns = _sorted(options)
-    names = ("samples", "batch", "rotations", "cosets", "seed", "degrees", "head", "vectors")
+    names = ("samples", "part", "batch", "rotations", "cosets", "seed", "degrees", "head", "vectors")
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if patterns:
         changes["layers"] = tuple(patterns)

@@ -113,12 +113,22 @@ def test_samples_are_spread_evenly():
         (["spectrum"], {"changes": {"head": "3"}}, "head='3' means nothing to spectrum"),
         (["heads"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
         (["heads"], {"changes": {"colour": 1}}, "unknown setting"),
+        (["heads"], {"changes": {"part": "train"}}, "part must be one of track, final, got 'train'"),
         (["conditioning"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
     ],
 )
 def test_what_cannot_be_done_is_said(run, kinds, settings, words):
     with pytest.raises(InputError, match=words):
         analyse(run.path, kinds, at=[40], **settings)
+
+
+def test_the_final_set_may_be_analysed(run):
+    made = analyse(run.path, ["heads"], at=[40], changes={"part": "final", "samples": None})[0]
+    final = next(r for r in records.read(run.records) if r["kind"] == "measure" and r["part"] == "final")
+    assert made["settings"]["part"] == "final"
+    assert made["values"]["samples"] == final["result"]["samples"]
+    assert made["values"]["elsewhere"]["samples"] != made["values"]["samples"]
+    assert "part" not in analyse(run.path, ["heads"], at=[40], changes={"part": "track"})[0]["settings"]
 
 
 @pytest.mark.parametrize("kind", ["layers", "spectrum"])

@@ -45,6 +45,8 @@ class Settings:
         layers: patterns of layer names, for ``layers``. head: name of the head's layer, for ``heads`` and
             ``conditioning``.
         matrices: ``"hessian"``, ``"gauss_newton"`` or both, and vectors: random probe vectors, for ``hessian``.
+        part: ``"track"``, the samples measured along training, or ``"final"``, the independent and often larger set of
+            the final figure.
     """
 
     rotations: str
@@ -57,6 +59,7 @@ class Settings:
     head: str | None = None
     matrices: tuple[str, ...] | None = None
     vectors: int | None = None
+    part: str = "track"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Kind:
 
     ``own`` names the settings that mean something to it; ``fixed`` are counts and tolerances recorded with them.
 
-    ``probe`` is of the tracked set, ``other`` the same probe of the independent final set.
+    ``probe`` is of the part asked for, the tracked set by default, ``other`` the same probe of the other part.
     """
 
     settings: Settings
@@ -92,7 +95,7 @@ def _layers(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> d
 
 
 def _heads(trained: Trained, probe: Probe, other: Probe, chosen: Settings) -> dict[str, Any]:
-    """The head on the tracked samples, and on others: an error must not be explained by its own samples."""
+    """The head on these samples, and on others: an error must not be explained by its own samples."""
     here, elsewhere = (
         heads(trained.model, part.batches, part.declaration, head=chosen.head, **_design(part, chosen))
         for part in (probe, other)
@@ -153,6 +156,7 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+PARTS = ("track", "final")
 _OWN = frozenset(name for kind in KINDS.values() for name in kind.own)
 
 
@@ -239,6 +243,8 @@ def _settings(kind: Kind, changes: Mapping[str, Any]) -> Settings:
         raise InputError(f"unknown setting of an analysis among {sorted(changes)}: {error}") from error
     if made.samples is not None and (isinstance(made.samples, bool) or made.samples < 2):
         raise InputError(f"samples must be an integer >= 2, got {made.samples!r}")
+    if made.part not in PARTS:
+        raise InputError(f"part must be one of {', '.join(PARTS)}, got {made.part!r}")
     return made
 
 
@@ -269,6 +275,8 @@ def _one(
     for name in KINDS[kind].own:
         value = getattr(settings, name)
         shown[name] = list(value) if isinstance(value, tuple) else value
+    if settings.part != "track":
+        shown["part"] = settings.part
     shown |= plain(KINDS[kind].fixed)
     identity = {"analysis": kind, "step": step, "probe": pair[0].name, "settings": shown}
     record = records.find("analysis", **identity)
@@ -279,6 +287,7 @@ def _one(
         opened[step] = open_run(path, step=step)
         opened[step].model.to(device)
     begun = time.perf_counter()
-    here, other = (replace(probe, batches=thinned(probe.batches, settings.samples, device)) for probe in pair)
+    ordered = pair if settings.part == "track" else pair[::-1]
+    here, other = (replace(probe, batches=thinned(probe.batches, settings.samples, device)) for probe in ordered)
     values = KINDS[kind].make(opened[step], here, other, settings)
     return records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
