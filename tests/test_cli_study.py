@@ -36,9 +36,13 @@ def test_runs_failure_page_and_second_start(settings, tmp_path, capsys):
     own = [bad, "study.seeds=[0]"]
     good = members(study_definition("replicates", own), "proteinflow", training_overrides(given))[0]
     before = good.folder.records.read_bytes()
-    assert json.loads(answer_path(good, "replicates").read_text())["status"] == "finished"
+    answer = answer_path(good, "replicates")
+    assert json.loads(answer.read_text())["status"] == "finished"
+    answered = answer.stat().st_mtime_ns
     assert main(["study", "replicates", *given]) == 1
     assert good.folder.records.read_bytes() == before
+    # It was not even started.
+    assert answer.stat().st_mtime_ns == answered
 
 
 def test_bad_calls(settings, capsys):

@@ -53,6 +53,32 @@ def test_layers_add_up_and_adam_with_equal_moments_is_a_multiple():
     assert found["adam"]["cosine"]["value"] == pytest.approx(found["whole"]["cosine"]["value"], abs=1e-9)
 
 
+def test_rates_are_the_pull_of_the_whole_gradient_on_each_loss():
+    found = gradients(network("GELU"), batches(5), DECLARED)
+    whole, losses = found["whole"], found["losses"]
+    # <g_T, g> + <g_E, g> = |g|^2, whatever the parts pull at one another.
+    pulls = {part: whole["rate"][part]["value"] * losses[part] for part in ("twirled", "equivariance")}
+    assert sum(pulls.values()) == pytest.approx(whole["norm"]["total"]["square"], rel=1e-9)
+    squares = {part: whole["norm"][part]["square"] for part in pulls}
+    mixed = (whole["norm"]["total"]["square"] - sum(squares.values())) / 2
+    assert abs(mixed) > 1e-4 * squares["equivariance"]
+    assert {part: pull - squares[part] for part, pull in pulls.items()} == pytest.approx(
+        dict.fromkeys(pulls, mixed), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("step", [1, 30])
+def test_adams_metric_is_that_of_its_next_step(step):
+    net, data = network("GELU"), batches(5)
+    moments = {i: {"exp_avg_sq": torch.full_like(p, 0.25), "step": step} for i, p in enumerate(net.parameters())}
+    groups = [{"params": list(moments), "betas": (0.9, 0.99), "eps": 0.1}]
+    found = gradients(net, data, DECLARED, optimizer_state={"state": moments, "param_groups": groups})
+    metric = 1 / (math.sqrt(0.25 / (1 - 0.99**step)) + 0.1)
+    for part in ("twirled", "equivariance"):
+        ratio = found["adam"]["norm"][part]["square"] / found["whole"]["norm"][part]["square"]
+        assert ratio == pytest.approx(metric, rel=1e-9)
+
+
 def test_bad_input():
     net, data = network("GELU"), batches(3)
     with pytest.raises(InputError, match="at least 3"):

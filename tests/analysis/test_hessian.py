@@ -115,6 +115,31 @@ def test_the_dictionary_and_the_halves():
     assert figures["over_loss"]["lambda_max"] == pytest.approx(top["value"] / found["losses"]["equivariance"])
 
 
+def test_halves_and_gradients_against_the_dense_matrices_of_each_batch():
+    data = batches(4)
+    settings = dict(rotations="D2", cosets=1, memory="all")
+    found = hessian(
+        network("GELU", width=3), data, DECLARED, which=("total",), kinds=("hessian",), probes=2, depth=5,
+        tolerance=1e-6, steps=200, **settings,
+    )["parts"]["total"]["hessian"]  # fmt: skip
+    parts = Parts(network("GELU", width=3), data, DECLARED, **settings)
+    eye = torch.eye(parts.size, dtype=torch.float64)
+
+    def matrix(places):
+        operator = CurvatureOperator(parts, "total", "hessian", places)
+        return torch.stack([operator.apply(row) for row in eye]).numpy()
+
+    halves = [np.linalg.eigh(matrix(places)) for places in ([0, 2], [1, 3])]
+    assert found["lambda_max"]["bias"]["halves"] == pytest.approx(np.mean([v[-1] for v, _ in halves]), rel=1e-5)
+    vectors = [u[:, -1] for _, u in halves]
+    cross = (vectors[0] @ matrix([1, 3]) @ vectors[0] + vectors[1] @ matrix([0, 2]) @ vectors[1]) / 2
+    assert found["lambda_max"]["bias"]["cross"] == pytest.approx(cross, rel=1e-4)
+    slope = parts.gradient(("total",))["total"].numpy()
+    along = slope @ matrix(None) @ slope / (slope @ slope)
+    assert found["along_gradient"]["own"]["value"] == pytest.approx(along, rel=1e-9)
+    assert found["along_gradient"]["total"]["value"] == pytest.approx(along, rel=1e-9)
+
+
 @pytest.mark.parametrize("arguments", [{"probes": 1}, {"tolerance": 0}, {"steps": 0}, {"which": ("mean",)}])
 def test_bad_arguments(arguments):
     with pytest.raises(InputError):

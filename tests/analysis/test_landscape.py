@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from equiscope.analysis.landscape import landscape, roughness
+from equiscope.analysis.landscape import _filter_normalised, landscape, roughness
+from equiscope.analysis.parts import Parts
 from equiscope.errors import InputError
 from tests.analysis.networks import DECLARED, batches, network
 
@@ -45,6 +46,18 @@ def test_the_middle_is_the_model_and_an_eigenvector_curves_as_it_should():
     assert line["error"][3] == 0
     assert found["plane"] is None
     assert found["rounding"]["total"] < 1e-12
+
+
+def test_random_directions_have_the_norm_of_every_filter():
+    net = network("GELU")
+    parts = Parts(net, batches(), DECLARED)
+    flat, start = _filter_normalised(parts, 3), 0
+    assert torch.equal(flat, _filter_normalised(parts, 3))
+    for own in parts.parameters.values():
+        found, start = flat[start : start + own.numel()].reshape(own.shape), start + own.numel()
+        # Biases stay: they have no filters.
+        norms = own.norm(dim=1) if own.ndim > 1 else torch.zeros(())
+        assert torch.allclose(found.norm(dim=-1), norms.to(found), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,23 @@ def test_raw_directions_bring_degree_one_and_batches_change_nothing():
     assert whole["layers"][1]["share"][1] > 0.01
 
 
+def test_padding_makes_no_rows():
+    class PerAtom(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Identity()
+
+        def forward(self, batch):
+            return {"f": self.features(torch.cat([batch["x"], batch["x"].square()], -1))[..., :3]}
+
+    mask = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    x = torch.randn(2, 4, 3, dtype=torch.float64) * mask[..., None]
+    batch = {"x": x, "mask": mask, "f": x}
+    declared = Declaration({"x": "1o"}, {"f": Output("1o", target="f")}, mask="mask")
+    (found,) = layers(PerAtom(), [batch], declared, names=["features"], rotations="T")["layers"]
+    assert found["rows"] == 3
+
+
 class Odd(nn.Module):
     """Layers that hold no features."""
 

@@ -131,6 +131,17 @@ def test_a_whole_group_is_its_population_variance():
     assert sum(both) / len(both) > 0
 
 
+def test_a_whole_group_without_noise_is_the_plain_measure():
+    model, data = GridModel(), grids()
+    redraw = Redraw("noise", normal, 2)
+    crossed = measure_crossed(model, [data], octahedral("grid", ("noise",)), redraw, rotations="O",
+                              forward=lambda m, b: m({"noisy": b["grid"]}))  # fmt: skip
+    plain = eq.measure(model, [{"noisy": data["grid"], "clean": data["clean"], "id": data["id"]}],
+                       octahedral("noisy", ()), rotations="O")  # fmt: skip
+    assert crossed.equivariance == pytest.approx(plain.equivariance, rel=1e-12)
+    assert crossed.variance_parts["rotation x noise"] == pytest.approx(0, abs=1e-12)
+
+
 def test_without_noise_it_is_the_plain_measure():
     model, data = Rough(), samples(4)
     quiet = {**data, "noise": torch.zeros(4, 3, dtype=torch.float64)}
