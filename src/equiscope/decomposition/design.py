@@ -106,7 +106,8 @@ def make_design(
     if cosets < needed:
         names = ", ".join(sorted({spec.name for spec in losses.values()}))
         raise InputError(
-            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split"
+            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split "
+            "(for the set of rotations as it is, without their random turn, give shift=False)"
         )
     return design
 
