@@ -25,7 +25,7 @@ _EXAMPLES = (
     "equiscope measure --calculator mace.calculators:mace_mp --set model=small --set device=cpu structures.extxyz",
     "equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz",
 )
-_UNITS = "eV and Å unless said; the file cannot say"
+_UNSAID = "unless said; the file cannot say"
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -58,8 +58,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--force-weight", type=float, default=1.0, help="in the combined loss (default 1)")
     made.add_argument("--stress-weight", type=float, default=1.0, help="in the combined loss (default 1)")
     made.add_argument("--total-energy", action="store_true", help="energies of structures instead of per atom")
-    made.add_argument("--energy-unit", help=f"of the labels: {_UNITS}")
-    made.add_argument("--length-unit", help=f"of positions and cells, and of force labels: {_UNITS}")
+    made.add_argument("--energy-unit", help=f"of the labels: eV {_UNSAID}")
+    made.add_argument("--length-unit", help=f"of positions and cells, and of force labels: Å {_UNSAID}")
     made.add_argument("--label-length-unit", help="of force labels, where it is not --length-unit")
     made.add_argument("--stress-unit", help="of stress labels, such as GPa")
     made.add_argument("--precision", default="auto", help="of the calculator: auto (default), float32 or float64")
