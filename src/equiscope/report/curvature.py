@@ -19,11 +19,11 @@ def gradients(steps: Mapping[int, Values], related: Values) -> tuple[str, list[T
     for step, values in steps.items():
         whole, adam = values["whole"], values["adam"]
         rows.append([
-            f"{step:,}", *(ranged(whole["norm"][part]) for part in PARTS), ranged(whole["ratio"]),
-            ranged(whole["cosine"]), *(ranged(whole["rate"][part]) for part in PARTS),
+            f"{step:,}", *(ranged(whole["rate"][part]) for part in PARTS),
+            *(ranged(whole["norm"][part]) for part in PARTS), ranged(whole["ratio"]), ranged(whole["cosine"]),
             ranged(adam["ratio"]) if adam else "–",
         ])  # fmt: skip
-    head = ["step", "|∇ twirled|", "|∇ equivariance|", "ratio", "cosine", "rate, twirled", "rate, equivariance",
+    head = ["step", "rate, twirled", "rate, equivariance", "|∇ twirled|", "|∇ equivariance|", "ratio", "cosine",
             "ratio for Adam"]  # fmt: skip
     caption = (
         "95 % intervals; products of independent batches, so free of sampling bias (a dash: an unbiased square that is "
@@ -34,9 +34,11 @@ def gradients(steps: Mapping[int, Values], related: Values) -> tuple[str, list[T
         tables.append(relation_table(related, ("gradient ratio",)))
     rates = [[number(v["whole"]["rate"][part]["value"]) for part in PARTS] for v in steps.values()]
     faster = [1 for twirled, equivariance in rates if equivariance > twirled]
+    bounds = [[v["whole"]["rate"][part]["interval"] for part in PARTS] for v in steps.values()]
+    apart = [1 for twirled, equivariance in bounds if number(equivariance[0]) > number(twirled[1])]
     lead = (
         f"At {len(faster)} of {len(steps)} steps a gradient step lowers the equivariance error faster, relative to its "
-        "size, than the twirled loss."
+        f"size, than the twirled loss; at {len(apart)} with the intervals apart."
     )
     return lead, tables
 
@@ -146,11 +148,12 @@ def landscape(steps: Mapping[int, Values], related: Values) -> tuple[str, list[T
 
 
 def ranged(found: Values) -> str:
-    """A value with its interval, to three digits."""
+    """A value to three digits with its interval to two."""
     value = number(found.get("value"))
     low, high = (number(bound) for bound in found.get("interval") or (None, None))
     if not math.isfinite(value):
         return "–"
     if not (math.isfinite(low) and math.isfinite(high)):
         return digits(value)
-    return f"{digits(value)} ({digits(low)} to {digits(high)})"
+    bounds = (digits(float(f"{bound:.2g}")) for bound in (low, high))
+    return f"{digits(value)} ({' to '.join(bounds)})"
