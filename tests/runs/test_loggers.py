@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import types
 
 import pytest
@@ -112,7 +113,11 @@ def _wandb_entries(content):
         if left < 7:
             place += left
             continue
+        if place + 7 > len(content):
+            break
         length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        if place + 7 + length > len(content):
+            break
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # a whole entry, or the last part of one
@@ -127,13 +132,17 @@ def test_wandb_offline_holds_the_records(tmp_path, monkeypatch):
     section = {"name": "wandb", "project": "equiscope", "offline": True}
     folder = _train(tmp_path, logger=section)
     (file,) = folder.path.glob("wandb/offline-run-*/*.wandb")
-    shown = {}
-    for data in _wandb_entries(file.read_bytes()):
-        row = wandb_internal_pb2.Record.FromString(data).history.item
-        values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row}
-        for name, value in values.items():
-            if name != "trainer/global_step" and not name.startswith("_"):
-                shown.setdefault(name, {})[values["trainer/global_step"]] = value
+    # wandb's own process may still be writing when its run is finished.
+    end, shown = time.monotonic() + 30, {}
+    while set(shown) != set(_expected(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+        shown = {}
+        for data in _wandb_entries(file.read_bytes()):
+            row = wandb_internal_pb2.Record.FromString(data).history.item
+            values = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row}
+            for name, value in values.items():
+                if name != "trainer/global_step" and not name.startswith("_"):
+                    shown.setdefault(name, {})[values["trainer/global_step"]] = value
     _assert_same(shown, _expected(folder))
 
 
