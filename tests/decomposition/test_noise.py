@@ -131,23 +131,28 @@ def test_a_small_fault_is_not_swallowed(samples, dtype, size, degree):
     assert not sound.outputs["forces"].distinguishable
 
 
+def mean_floor_of_energies(model, samples, eps, arcs=1):
+    """Of one energy a sample of one random vector each, in double precision with the step of ``eps``."""
+    batch = DenseBatch({"pos": torch.randn(samples, 1, 3, dtype=torch.float64), "y": torch.zeros(samples, 1)})
+    declaration = Declaration({"pos": "1o"}, {"energy": "0e"}, fixed=["y"])
+    splits = {"energy": OutputSplit(batch.rows("energy", "system", None), action("0e"), LOSSES["mse"], None)}
+    known = {"energy": (Repeat(0.0, 0.0, eps), 0.0)}
+    found = floor(model, batch, declaration, None, splits, known, (0, list(range(samples))), arcs)
+    return float(found["energy"].mean())
+
+
 @pytest.mark.parametrize("degree", [5, 8])
 def test_a_fault_leaks_into_the_floor_by_the_curvature_of_the_arc(degree):
     # Half precision's step with double precision's rounding, so that the leak is all there is.
     eps, samples = torch.finfo(torch.float16).eps, 2000
-    batch = DenseBatch({"pos": torch.randn(samples, 1, 3, dtype=torch.float64), "y": torch.zeros(samples, 1)})
-    declaration = Declaration({"pos": "1o"}, {"energy": "0e"}, fixed=["y"])
-    splits = {"energy": OutputSplit(batch.rows("energy", "system", None), action("0e"), LOSSES["mse"], None)}
     # Of one component of a spherical harmonic the mean square over the sphere is 1 with this normalisation.
     of_degree = o3.SphericalHarmonics(degree, normalize=True, normalization="component")
 
     def model(b):
         return {"energy": of_degree(b["pos"][:, 0])[:, :1]}
 
-    known = {"energy": (Repeat(0.0, 0.0, eps), 0.0)}
-    found = floor(model, batch, declaration, None, splits, known, (0, list(range(samples))))
     expected = eps**2 / 2 * degree * (degree + 1) * (3 * degree**2 + 3 * degree - 1) / 15
-    assert float(found["energy"].mean()) == pytest.approx(expected, rel=0.1)
+    assert mean_floor_of_energies(model, samples, eps) == pytest.approx(expected, rel=0.1)
 
 
 def test_what_a_straight_line_leaves_has_two_degrees_of_freedom_less():
@@ -166,13 +171,7 @@ def test_independent_roundings_give_their_variance(arcs):
         def forward(self, batch):
             return {"energy": torch.randn(batch["pos"].shape[0], 1, dtype=torch.float64)}
 
-    samples = 4000
-    batch = DenseBatch({"pos": torch.randn(samples, 1, 3, dtype=torch.float64), "y": torch.zeros(samples, 1)})
-    declaration = Declaration({"pos": "1o"}, {"energy": "0e"}, fixed=["y"])
-    splits = {"energy": OutputSplit(batch.rows("energy", "system", None), action("0e"), LOSSES["mse"], None)}
-    known = {"energy": (Repeat(0.0, 0.0, 2.0**-52), 0.0)}
-    found = floor(Rounded(), batch, declaration, None, splits, known, (0, list(range(samples))), arcs)
-    assert float(found["energy"].mean()) == pytest.approx(1, rel=0.05)
+    assert mean_floor_of_energies(Rounded(), 4000, 2.0**-52, arcs) == pytest.approx(1, rel=0.05)
 
 
 def test_rounding_of_few_samples_may_exceed_more_floors():

@@ -119,9 +119,7 @@ class Collector:
         """Measure one batch with the design's cosets and keep its figures."""
         orbit = BatchOrbit(self, native)
         first = orbit.as_given()
-        # The first batch is always checked, so that a random model never gets a figure.
-        if self.collected.noise_checked < max(noise_samples, 1):
-            orbit.noise_floor(first)
+        orbit.noise_floor(first, noise_samples)
         if self.design.partial:
             values = self._partly(orbit)
         else:
@@ -231,9 +229,14 @@ class BatchOrbit:
         answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
         return {k: v.detach() for k, v in answer.items()}
 
-    def noise_floor(self, first: Mapping[str, Tensor]) -> None:
-        """The numerical floor of this batch; refuses a model that is random."""
+    def noise_floor(self, first: Mapping[str, Tensor], wanted: int) -> None:
+        """The numerical floor of this batch, until ``wanted`` samples have theirs; refuses a model that is random.
+
+        The first batch is always checked, so that a random model never gets a figure.
+        """
         c = self._c
+        if c.collected.noise_checked >= max(wanted, 1):
+            return
         repeats = noise.check_repeat(first, self._predict())
         splits = {name: self._new_split(name) for name in self.splits}
         if c.collected.rounding is None:

@@ -111,8 +111,7 @@ def measure_crossed(
         for native in as_batches(batches):
             orbit = BatchOrbit(collector, native)
             first = orbit.as_given()
-            if collector.collected.noise_checked < max(noise_samples, 1):
-                orbit.noise_floor(first)
+            orbit.noise_floor(first, noise_samples)
             for name, parts in _cross(collector, orbit, redraw, elements).items():
                 found[name].append(parts)
     if not collector.collected.ids:

@@ -112,9 +112,9 @@ def break_even(found: Sequence[Contender], against: Sequence[str]) -> list[tuple
 def _pair(one: Contender, free: Contender) -> list[tuple[str, ...]]:
     rows = []
     time, time_low, time_high = ratio_of_times(one, free)
+    times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
     for level in LEVELS:
         mine, theirs = reached(one.curve, level), reached(free.curve, level)
-        times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
         told = (one.name, free.name, f"{level:g}", _between(mine), _between(theirs))
         if mine is None or theirs is None:
             never = " and ".join(c.name for c, r in ((one, mine), (free, theirs)) if r is None)
