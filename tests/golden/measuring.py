@@ -148,13 +148,39 @@ family("spectrum_beyond_the_set", rotations="T", cosets=4, spectrum=4)
 family("spectrum_of_several", inputs=TURNING, outputs=SEVERAL, rotations="O", spectrum=True)
 
 
+def verdict(model: Any, inputs: Mapping[str, Any], given: list[Any], **settings: Any) -> Mapping[str, Any]:
+    """Where the error is rounding itself: the other losses, and whether it is told from rounding."""
+    found = eq.measure(model, given, inputs=inputs, outputs=FORCES, **settings)
+    return {
+        "distinguishable": found.distinguishable,
+        "said": any("not distinguishable" in note for note in found.notes),
+        "words": [found.interval_kind, found.loss],
+        "counts": [found.samples, found.clusters],
+    }
+
+
 @case(*SIZES)
 def symmetric_net(size: int) -> Mapping[str, Any]:
-    """f(x) = 2 x: nothing but rounding, of which only the verdict is kept."""
-    found = eq.measure(lambda batch: 2 * batch["pos"], cut(molecules(), size, "pos", "forces"),
-                       inputs={"pos": "1o"}, outputs=FORCES)  # fmt: skip
-    return {"losses": [found.total, found.twirled, found.equivariance], "r2": found.r2,
-            "distinguishable": found.distinguishable, "notes": list(found.notes)}  # fmt: skip
+    """f(x) = 2 x."""
+    return verdict(lambda batch: 2 * batch["pos"], {"pos": "1o"}, cut(molecules(), size, "pos", "forces"))
+
+
+@case(*SIZES)
+def symmetric_net_in_single_precision(size: int) -> Mapping[str, Any]:
+    """f(x) = x tanh |x|^2, a float32 copy of whose inputs is all it sees."""
+
+    def model(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        x = batch["pos"]
+        return x * torch.tanh(x.square().sum(-1, keepdim=True))
+
+    given = [{k: v.float() for k, v in b.items()} for b in cut(molecules(), size, "pos", "forces")]
+    return verdict(model, {"pos": "1o"}, given)
+
+
+@case(*SIZES)
+def broken_net_in_single_precision(size: int) -> Mapping[str, Any]:
+    given = [{k: v.float() for k, v in b.items()} for b in cut(molecules(), size, "pos", "forces")]
+    return verdict(Net().float(), {"pos": "1o"}, given)
 
 
 @case(*SIZES)

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+# Every number times 1 + shaken x (a sign that alternates): what one rounding of all weights and inputs does.
+shaken = 0.0
 PHI, ROOT = (math.sqrt(5) - 1) / 2, math.sqrt(2)
 
 
 def numbers(*shape: int, start: int = 0) -> Tensor:
     """u_k = 2 frac(k phi + k^2 sqrt 2) - 1 for k = start + 1, start + 2, …: evenly in (-1, 1), float64."""
     k = np.arange(start + 1, start + 1 + math.prod(shape), dtype=np.float64)
-    return torch.from_numpy(2 * np.modf(k * PHI + k * k * ROOT)[0] - 1).reshape(shape)
+    values = 2 * np.modf(k * PHI + k * k * ROOT)[0] - 1
+    return torch.from_numpy(values * (1 + shaken * np.sign(np.sin(k * k)))).reshape(shape)
 
 
 def molecules(samples: int = 12, atoms: int = 4, start: int = 0) -> dict[str, Any]:

@@ -81,26 +81,27 @@ def plain(value: Any) -> Entry:
     raise TypeError(f"a golden entry must be text, a flag, a number or a list of them, got {type(value).__name__}")
 
 
-def differs(old: Entry, new: Entry) -> str:
+def differs(old: Entry, new: Entry, tolerance: float = TOLERANCE) -> str:
     """What is different between two entries, in words; empty if nothing."""
     rows_old, rows_new = (v if isinstance(v, list) else [v] for v in (old, new))
     if len(rows_old) != len(rows_new):
         return f"{len(rows_old)} entries were {_shown(rows_old)}, {len(rows_new)} are {_shown(rows_new)}"
     scale = max((abs(v) for v in rows_old if _figure(v) and math.isfinite(v)), default=0.0)
-    apart = [(i, a, b) for i, (a, b) in enumerate(zip(rows_old, rows_new, strict=True)) if not _same(a, b, scale)]
+    pairs = list(zip(rows_old, rows_new, strict=True))
+    apart = [i for i, (a, b) in enumerate(pairs) if not _same(a, b, tolerance * scale)]
     if not apart:
         return ""
-    where = f" in {len(apart)} of {len(rows_old)} places, first at {apart[0][0]}" if isinstance(old, list) else ""
-    place, a, b = apart[0]
+    where = f" in {len(apart)} of {len(pairs)} places, first at {apart[0]}" if isinstance(old, list) else ""
+    a, b = pairs[apart[0]]
     size = f", {abs(a - b) / scale:.1e} of the largest" if _figure(a) and _figure(b) and scale else ""
     return f"was {a!r}, is {b!r}{where}{size}"
 
 
-def differences(old: Mapping[str, Entry], new: Mapping[str, Entry]) -> list[str]:
+def differences(old: Mapping[str, Entry], new: Mapping[str, Entry], tolerance: float = TOLERANCE) -> list[str]:
     """One line for every entry that is gone, new or different."""
     lines = [f"{name}: gone, was {_shown([old[name]])}" for name in old if name not in new]
     lines += [f"{name}: new, {_shown([new[name]])}" for name in new if name not in old]
-    changed = {name: differs(old[name], new[name]) for name in old if name in new}
+    changed = {name: differs(old[name], new[name], tolerance) for name in old if name in new}
     return lines + [f"{name}: {what}" for name, what in changed.items() if what]
 
 
@@ -108,11 +109,11 @@ def _figure(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def _same(old: Any, new: Any, scale: float) -> bool:
+def _same(old: Any, new: Any, most: float) -> bool:
     if not (_figure(old) and _figure(new)):
         return type(old) is type(new) and old == new
     if math.isfinite(old) and math.isfinite(new):
-        return abs(old - new) <= TOLERANCE * scale
+        return abs(old - new) <= most
     return repr(old) == repr(new)
 
 
