@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.golden.registry import PARTS, differences, every_case, stored
+from tests.golden import models
+from tests.golden.make import steady
+from tests.golden.registry import PARTS, Case, differences, every_case, stored
 
 CASES = every_case()
 
@@ -41,3 +43,13 @@ def test_a_change_is_seen_and_named(old, new, said):
 def test_roundings_pass():
     assert differences({"a": 1.0, "b": [1.0, 0.0]}, {"a": 1.0 + 4e-16, "b": [1.0, 9e-13]}) == []
     assert differences({"a": float("nan")}, {"a": float("nan")}) == []
+
+
+def test_what_does_not_agree_with_itself_is_refused():
+    def unsteady(size):
+        value = float(models.numbers(1))
+        return {"size": size, "cancelled": value - round(value, 5), "fine": value}
+
+    figures, lines = steady(Case("here", "unsteady", unsteady, (1, 2)))
+    assert figures["size"] == 1
+    assert [line.split(" was")[0] for line in lines] == ["batches of 2: size:", *["one rounding: cancelled:"] * 2]

@@ -95,11 +95,11 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def main() -> int:
-    """Run all bugs, or those whose names contain a word; 1 if one survives or the source fails without a bug."""
+    """Run all bugs, or those whose name or file contains a word; 1 if one survives or the bare source fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
+    parser.add_argument("words", nargs="*", help="only bugs whose name or file contains one of these")
     words = parser.parse_args().words
-    chosen = [m for m in every_bug() if not words or any(w in m.name for w in words)]
+    chosen = [b for b in every_bug() if not words or any(w in b.name or w in b.file for w in words)]
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         # One state of the source for all bugs, whoever edits it meanwhile.
         source = Path(name) / "equiscope"
@@ -113,7 +113,7 @@ def main() -> int:
 
 def catch_all(bugs: list[Bug], source: Path) -> list[Outcome]:
     """Plant every bug in turn and print what became of it; empty if the source fails without any."""
-    files = sorted({t for m in bugs for t in m.tests})
+    files = sorted({t for b in bugs for t in b.tests})
     status, output, seconds = attempt(None, files, source)
     if status != 0:
         print(f"the source fails its own tests without any bug:\n{output[-3000:]}")
