@@ -128,7 +128,9 @@ def _spectra(found: dict[str, Any]) -> dict[str, Any]:
             quantiles = [v for q in figures["quantiles"].values() for v in (q["value"], *q["interval"])]
             inverse = [1 / v for v in figures["conditioning"].values()]
             density = {k: v[::8] if isinstance(v, list) else v for k, v in figures["density"].items()}
-            parts[f"{part}.{kind}"] = {**figures, "quantiles": quantiles, "conditioning": inverse, "density": density}
+            ends = [figures["lambda_max"]["value"], figures["smallest_ritz"]]
+            parts[f"{part}.{kind}"] = {**figures, "quantiles": quantiles, "conditioning": inverse, "density": density,
+                                       "smallest_ritz": ends}  # fmt: skip
     return flat({**found, "parts": parts})
 
 
