@@ -13,7 +13,7 @@ from equiscope.runs.folder import RunFolder
 from tests.golden import runs_make as frozen
 
 GOLDEN = json.loads(frozen.GOLDEN.read_text())
-# Where processor and libraries are those of the frozen file, every bit is the same; elsewhere rounding grows in training.
+# Where processor and libraries are those of the frozen file, every bit is the same; elsewhere rounding grows.
 SAME_ARITHMETIC = GOLDEN["arithmetic"] == frozen.arithmetic()
 ROUNDING = 1e-2
 
