@@ -9,7 +9,7 @@ from equiscope.tasks import build
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
 from equiscope.tasks.forcefield.frames import sample_molecule
-from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
+from equiscope.tasks.forcefield.generate import ForceFieldData, _join
 
 MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 
@@ -18,8 +18,8 @@ MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 def path(tmp_path_factory):
     made = [sample_molecule(Molecule(i, s), 4, seed=0).arrays() for i, s in enumerate(MOLECULES)]
     metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": ForceFieldData.FORMAT,
+        "format_version": ForceFieldData.FORMAT_VERSION,
         "config": ForceFieldData().content(),
         "source": {},
         "method": "GFN2-xTB (tblite)",
