@@ -30,7 +30,7 @@ def test_the_task_is_built_by_name_and_refuses_what_it_does_not_know():
         ProteinFlow.from_config({"track": {"self_conditioning": "magic"}})
     with pytest.raises(InputError, match=r"\[0, 1\)"):
         ProteinFlow.from_config({"track": {"times": [1.0]}})
-    with pytest.raises(InputError, match="unknown model settings"):
+    with pytest.raises(InputError, match=r"no setting \['depth'\]"):
         ProteinFlow.from_config({"model": {"name": "proteina", "depth": 3}}).build_model()
 
 

@@ -97,8 +97,8 @@ def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | 
                 make(path, workers or processes.available_cores())
                 return path
     metadata = store.read(path)[1]
-    found, asked = metadata.get("config", {}), recipe.content()
-    differs = [f"{name}={found.get(name)!r} (asked: {asked[name]!r})" for name in asked if found.get(name) != asked[name]]
+    found = metadata.get("config", {})
+    differs = [f"{k}={found.get(k)!r} (asked: {v!r})" for k, v in recipe.content().items() if found.get(k) != v]
     if metadata.get("format") != recipe.FORMAT or differs:
         made = ", ".join(differs) or f"another tool ({metadata.get('format')!r})"
         raise DataError(f"{path} was made with {made}; give another path, or delete it to make it anew")

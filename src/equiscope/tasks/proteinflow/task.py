@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.tasks.datasets.orientation import orientation
-from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, _mix
+from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
@@ -25,10 +25,11 @@ from equiscope.tasks.proteinflow.flow import (
 )
 from equiscope.tasks.proteinflow.reference import proteina_reference
 from equiscope.tasks.proteinflow.transformer import Proteina
-from equiscope.tasks.proteinflow.trunk import sizes
+from equiscope.tasks.proteinflow.trunk import SIZES
+from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, chosen, configured
 from equiscope.tasks.task import Probe
 
-MODELS = ("proteina", "proteina_equivariant")
+MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
 SELF_CONDITIONING = ("zeros", "first_pass")
 
 
@@ -63,19 +64,21 @@ class TrackSettings:
             )
 
 
-@dataclass(frozen=True)
-class ProteinFlowSettings:
-    """The whole task: data, model, loss, measurement. Defaults are the run of 20 minutes on two cores."""
+@dataclass(frozen=True, kw_only=True)
+class ProteinFlowSettings(TaskSettings):
+    """The whole task; the defaults are the run of 20 minutes on two cores.
 
-    seed: int = 0
-    augment: float = 1.0
+    Attributes:
+        self_conditioning: share of the training batches that see the model's own first estimate.
+        data: which chains; track: what is measured.
+    """
+
     batch_size: int = 16
+    model: str = "proteina"
+    size: str = "1M"
     self_conditioning: float = 0.5
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
-    model: str = "proteina"
-    size: str = "1M"
-    model_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
@@ -84,12 +87,9 @@ def build(model: str, size: str, **changes: Any) -> nn.Module:
     Raises:
         InputError: unknown model, size or setting.
     """
-    if model == "proteina":
-        smooth, neighbours = bool(changes.pop("smooth_bins", False)), int(changes.pop("neighbours", 0))
-        return Proteina(sizes(size, **changes), smooth, neighbours)
-    if model == "proteina_equivariant":
-        return ProteinaEquivariant(sizes(size, **changes))
-    raise InputError(f"unknown protein model {model!r}: choose one of {', '.join(MODELS)}")
+    own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
+    network, config = configured("protein", MODELS, model, size, changes)
+    return network(config, **own)
 
 
 def declaration(output: str = "velocity") -> Declaration:
@@ -104,15 +104,10 @@ def declaration(output: str = "velocity") -> Declaration:
     )
 
 
-class ProteinFlow:
+class ProteinFlow(SeededTask[ChainSet]):
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"
-
-    def __init__(self, settings: ProteinFlowSettings) -> None:
-        self.settings = settings
-        self._data: ChainSet | None = None
-        self._stream: TrainingStream | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
@@ -121,23 +116,17 @@ class ProteinFlow:
         Raises:
             InputError: an unknown or impossible value.
         """
-        model = {key: value for key, value in config.get("model", {}).items() if value is not None}
-        track = _known(TrackSettings, config.get("track", {}))
+        # Other keys of these sections belong to the run.
+        track = chosen(TrackSettings, "track", config.get("track", {}))
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
-        return cls(
-            ProteinFlowSettings(
-                seed=int(config.get("seed", 0)),
-                augment=float(config.get("augment", 1.0)),
-                batch_size=int(config.get("batch_size", 16)),
-                self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-                data=ChainSettings(**_known(ChainSettings, config.get("data", {}))),
-                track=TrackSettings(**track),
-                model=model.pop("name", "proteina"),
-                size=str(model.pop("size", "1M")),
-                model_settings=model,
-            )
+        settings = ProteinFlowSettings.of(
+            config,
+            self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
+            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}))),
+            track=TrackSettings(**track),
         )
+        return cls(settings)
 
     def prepare(self, progress: bool = True) -> None:
         """Read, cluster and split the chains; nothing is computed twice."""
@@ -149,27 +138,16 @@ class ProteinFlow:
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
 
-    @property
-    def data(self) -> ChainSet:
-        """The chains, once :meth:`prepare` has been called.
+    def _build(self) -> nn.Module:
+        return build(self.settings.model, self.settings.size, **self.settings.model_settings)
 
-        Raises:
-            InputError: before that.
-        """
-        if self._data is None:
-            raise InputError("the protein task has no data yet: call prepare() first")
-        return self._data
-
-    def build_model(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(self.settings.seed, 11))
-            return build(self.settings.model, self.settings.size, **self.settings.model_settings)
+    def _weights_seed(self) -> int:
+        return mix(self.settings.seed, 11)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``x_t``, ``x_sc`` (zeros), ``velocity`` (B, N, 3) nm, ``t`` (B,), ``residue``, ``mask`` (B, N), ``chain``
         (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
         _ = self.data  # says what is missing before prepare()
-        assert self._stream is not None
         return self._stream.batch(step)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -230,7 +208,7 @@ class ProteinFlow:
 
     def _noise(self, numbers: Sequence[Sequence[int]], part: str, draws: int) -> list[Tensor]:
         key = 21 if part == "track" else 22
-        generator = torch.Generator().manual_seed(_mix(self.settings.seed, key, draws))
+        generator = torch.Generator().manual_seed(mix(self.settings.seed, key, draws))
         return [draw_noise(self.data.padded(batch)["mask"], generator) for batch in numbers]
 
     def _pooled(self, numbers: list[list[int]], part: str) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
@@ -238,7 +216,7 @@ class ProteinFlow:
         draws = self.settings.track.draws
         repeated = [batch for batch in numbers for _ in range(draws)]
         count = sum(len(batch) for batch in repeated)
-        generator = torch.Generator().manual_seed(_mix(self.settings.seed, 23 if part == "track" else 24))
+        generator = torch.Generator().manual_seed(mix(self.settings.seed, 23 if part == "track" else 24))
         strata = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
         times = time_quantile(strata)[torch.randperm(count, generator=generator)].float()
         return repeated, self._noise(repeated, part, draws + 1), list(times.split([len(b) for b in repeated]))
@@ -247,12 +225,12 @@ class ProteinFlow:
         self, numbers: Sequence[Sequence[int]], noise: Sequence[Tensor], times: Sequence[Tensor]
     ) -> list[dict[str, Tensor]]:
         batches, first = [], 0
-        for chosen, x_0, t in zip(numbers, noise, times, strict=True):
-            padded = self.data.padded(chosen)
+        for some, x_0, t in zip(numbers, noise, times, strict=True):
+            padded = self.data.padded(some)
             x_t, velocity = interpolate(x_0, padded.pop("x_1"), t)
             # Ids number the samples, not the chains: a chain that comes twice gets rotations of its own.
-            padded["id"] = torch.arange(first, first + len(chosen))
-            first += len(chosen)
+            padded["id"] = torch.arange(first, first + len(some))
+            first += len(some)
             batches.append({"x_t": x_t, "x_sc": torch.zeros_like(x_t), "t": t, "velocity": velocity, **padded})
         return batches
 
@@ -285,9 +263,3 @@ def _clean(forward: Any) -> Any:
         return {"clean": clean_estimate(batch["x_t"], answer["velocity"], batch["t"])}
 
     return predict
-
-
-def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that belong to a settings class; other keys of the section belong to the run."""
-    names = {found.name for found in fields(kind)}
-    return {key: value for key, value in values.items() if key in names and value is not None}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -47,21 +46,6 @@ SIZES = {
     "60M": TrunkConfig(width=512, layers=10, heads=8, expansion=4, pair=256, condition=512, registers=10),
     "400M": TrunkConfig(width=1024, layers=18, heads=16, expansion=4, pair=512, condition=512, registers=10),
 }
-
-
-def sizes(size: str, **changes: Any) -> TrunkConfig:
-    """The configuration of a named size, some values changed.
-
-    Raises:
-        InputError: an unknown size or an unknown value name.
-    """
-    if size not in SIZES:
-        raise InputError(f"unknown model size {size!r}: choose one of {', '.join(SIZES)}")
-    known = TrunkConfig.__dataclass_fields__
-    unknown = sorted(set(changes) - set(known))
-    if unknown:
-        raise InputError(f"unknown model settings {unknown}: known are {', '.join(known)}")
-    return replace(SIZES[size], **changes)
 
 
 class AdaptiveNorm(nn.Module):
@@ -114,7 +98,7 @@ class PairBiasedAttention(nn.Module):
         return self.out(mixed * torch.sigmoid(self.gate(tokens)))
 
 
-class Block(nn.Module):
+class TrunkBlock(nn.Module):
     """Attention and gated (SwiGLU) transition, each behind an adaptive norm and before a time-dependent gate."""
 
     def __init__(self, sizes: TrunkConfig) -> None:
@@ -142,7 +126,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.registers = nn.Parameter(torch.randn(sizes.registers, sizes.width))
         self.time = TimeEmbedding(sizes.condition)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(TrunkBlock(sizes) for _ in range(sizes.layers))
 
     def forward(self, tokens: Tensor, bias: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         extra = len(self.registers)

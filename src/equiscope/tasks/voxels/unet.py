@@ -188,7 +188,7 @@ class UNet(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        x = self.embed(self._checked(batch["noisy"]))
+        x = self.embed(self.check(batch["noisy"]))
         blocks, levels = self.config.blocks, len(self.config.multipliers)
         skips, resize = [x], iter(self.resize)
         for place, level in enumerate(self.down):
@@ -209,7 +209,12 @@ class UNet(nn.Module):
             return checkpoint(level, x, use_reentrant=False)
         return level(x)
 
-    def _checked(self, noisy: Tensor) -> Tensor:
+    def check(self, noisy: Tensor) -> Tensor:
+        """The grids as they are.
+
+        Raises:
+            InputError: for another number of channels or an impossible size.
+        """
         shape, multiple = tuple(noisy.shape), 2 ** (len(self.config.multipliers) - 1)
         if noisy.ndim != 5 or shape[1] != self.config.channels or len(set(shape[2:])) != 1:
             raise InputError(f"the U-Net takes grids (batch, {self.config.channels}, N, N, N), got {shape}")
