@@ -33,7 +33,10 @@ HERE = Path(__file__).parent
 GOLDEN, OLD_RUN = HERE / "runs.json", HERE / "old_run"
 STOPPED_AT, STEPS = 24, 40
 MEASURED = ("total", "twirled", "equivariance", "percent")
-SMILES = ["CCO", "CCN", "CC(C)O", "CCCO", "CCCN", "CCOC", "CC=O", "CC(=O)C", "CCCC", "CCC", "COC", "CNC"]
+SMILES = [
+    "CCO", "CCN", "CC(C)O", "CCCO", "CCCN", "CCOC", "CC=O", "CC(=O)C", "CCCC", "CCC", "COC", "CNC", "CCF", "CCCl",
+    "C1CC1", "CC#C", "CC#N", "CCCF", "CNC=O", "C=CC=C",
+]  # fmt: skip
 # What a run's description says of the machine and of the place of its files.
 _MACHINE = ("path", "versions")
 
@@ -43,7 +46,7 @@ COMMON = [
 ]  # fmt: skip
 OVERRIDES = {
     "forcefield": [
-        "task=forcefield", "batch_size=4", "data.frames=40", "data.frames_per_molecule=4", "data.min_atoms=2",
+        "task=forcefield", "batch_size=4", "data.frames=40", "data.frames_per_molecule=2", "data.min_atoms=2",
         "data.max_atoms=14", "data.workers=1", "data.track_frames=4", "data.final_frames=6", "data.probe_batch=3",
         "+model.width=16", "+model.layers=2", "+model.heads=2", "+model.feedforward=24", "+model.radial=8",
     ],
