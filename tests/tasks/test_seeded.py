@@ -27,7 +27,7 @@ class Net(nn.Linear):
 MODELS = {"net": (Net, {"nano": Widths(), "1M": Widths(8)}, {}), "twin": (Net, {"nano": Widths()}, {"tied": True})}
 
 
-class Toy(SeededTask[str]):
+class Toy(SeededTask[TaskSettings, str]):
     def _build(self):
         network, config = configured("toy", MODELS, self.settings.model, self.settings.size, {})
         return network(config)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.augment import key
 
-Data = TypeVar("Data")
 Configuration = Mapping[str, Any]
 Models = Mapping[str, tuple[type[nn.Module], Mapping[str, Any], Mapping[str, Any]]]
 """Name → (class, configurations by size, settings that the name stands for)."""
@@ -111,6 +110,16 @@ def configured(kind: str, models: Models, name: str, size: str, settings: Config
     return network, replace(sizes[size], **settled, **changes)
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a network's width that its attention heads do not divide.
+
+    Raises:
+        InputError: naming both.
+    """
+    if width % heads:
+        raise InputError(f"width {width} is not a multiple of heads {heads}: change one of them")
+
+
 def spread(every: Tensor, wanted: int | None, name: str) -> Tensor:
     """All of ``every`` (n,), or so many of them as wanted, evenly spread.
 
@@ -149,14 +158,18 @@ class Shuffled:
         return int(self._passes[turn][inside])
 
 
-class SeededTask(Generic[Data]):
+Told = TypeVar("Told", bound=TaskSettings)
+Data = TypeVar("Data")
+
+
+class SeededTask(Generic[Told, Data]):
     """A task whose weights and batches are pure functions of its settings, seed and step.
 
     Raises:
         InputError: for a model that cannot be built.
     """
 
-    def __init__(self, settings: Any) -> None:
+    def __init__(self, settings: Told) -> None:
         self.settings = settings
         self._data: Data | None = None
         self._check_model()

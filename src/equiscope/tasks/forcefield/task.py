@@ -58,7 +58,7 @@ class ForceFieldSettings(TaskSettings):
 _USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
 
 
-class ForceField(SeededTask[FrameSet | MappedFrames]):
+class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
     """Energies and forces of small organic molecules; implements :class:`equiscope.tasks.task.Task`."""
 
     name = "forcefield"

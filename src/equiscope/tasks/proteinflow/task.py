@@ -104,7 +104,7 @@ def declaration(output: str = "velocity") -> Declaration:
     )
 
 
-class ProteinFlow(SeededTask[ChainSet]):
+class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"

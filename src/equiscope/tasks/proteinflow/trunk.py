@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.tasks.proteinflow.features import TimeEmbedding
+from equiscope.tasks.seeded import check_heads
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class TrunkConfig:
     registers: int = 8
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}: change one of them")
+        check_heads(self.width, self.heads)
         for name in ("width", "condition"):
             if getattr(self, name) < 4 or getattr(self, name) % 2:
                 raise InputError(f"{name} must be even and at least 4, got {getattr(self, name)}")

@@ -66,7 +66,7 @@ class VoxelSettings(TaskSettings):
 _USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
 
 
-class Voxels(SeededTask[ConformerSet]):
+class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     """Denoising of voxelised molecules; implements :class:`equiscope.tasks.task.Task`. Lengths in Å."""
 
     name = "voxels"
@@ -96,9 +96,9 @@ class Voxels(SeededTask[ConformerSet]):
         )
         return cls(settings)
 
-    def _check_model(self) -> nn.Module:
-        # e3nn's gates draw numbers.
-        made = super()._check_model("cpu" if self.settings.model == "steerable" else "meta")
+    def _check_model(self, device: str = "meta") -> nn.Module:
+        # e3nn's gates draw numbers, which a meta device cannot give.
+        made = super()._check_model("cpu" if self.settings.model == "steerable" else device)
         if isinstance(made, models.UNet):
             made.check(torch.empty(1, *self.settings.grid.shape, device="meta"))
         return made

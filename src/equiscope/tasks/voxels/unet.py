@@ -112,7 +112,7 @@ class Residual(nn.Module):
         return self.skip(x) + y
 
 
-class Attention(nn.Module):
+class VoxelAttention(nn.Module):
     """x + attention over the voxels of x, without positions, so that it commutes with any permutation of voxels."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
@@ -137,7 +137,7 @@ class Level(nn.Module):
         for inner, outer in widths:
             self.steps.append(Residual(inner, outer, config))
             if attends:
-                self.steps.append(Attention(outer, config))
+                self.steps.append(VoxelAttention(outer, config))
 
     def forward(self, x: Tensor) -> Tensor:
         for step in self.steps:
@@ -170,7 +170,7 @@ class UNet(nn.Module):
                 self.resize.append(_convolution(width, width, config))
                 skips.append(width)
         self.middle = nn.Sequential(
-            Residual(previous, previous, config), Attention(previous, config), Residual(previous, previous, config)
+            Residual(previous, previous, config), VoxelAttention(previous, config), Residual(previous, previous, config)
         )
         lower = [*reversed(widths[:-1]), widths[0]]
         for width, attends, below in zip(reversed(widths), reversed(config.attention), lower, strict=True):
