@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -165,9 +165,16 @@ Data = TypeVar("Data")
 class SeededTask(Generic[Told, Data]):
     """A task whose weights and batches are pure functions of its settings, seed and step.
 
+    Attributes:
+        losses: the losses it has, with the settings of each; models: the names of its models.
+
     Raises:
         InputError: for a model that cannot be built.
     """
+
+    losses: ClassVar[Mapping[str, tuple[str, ...]]]
+    models: ClassVar[tuple[str, ...]]
+    _order: Shuffled
 
     def __init__(self, settings: Told) -> None:
         self.settings = settings
@@ -184,6 +191,12 @@ class SeededTask(Generic[Told, Data]):
         if self._data is None:
             raise InputError("the task has no data yet: call prepare() first")
         return self._data
+
+    @property
+    def training_samples(self) -> int:
+        """How many samples are trained on, once ``prepare`` has been called."""
+        _ = self.data
+        return len(self._order.items)
 
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""

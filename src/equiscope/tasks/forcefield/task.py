@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.tasks.augment import key, rotate
 from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.data import PARTS, ForceFieldData, FrameSet, generate, load
-from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
 from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, chosen, spread
 from equiscope.tasks.task import Probe
@@ -62,6 +62,8 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
     """Energies and forces of small organic molecules; implements :class:`equiscope.tasks.task.Task`."""
 
     name = "forcefield"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(LOSSES, ("forces", "energy"))
+    models = tuple(models.MODELS)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ForceField:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,9 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning",)}
+    models = tuple(MODELS)
+    _order: TrainingStream
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
@@ -116,14 +119,14 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         Raises:
             InputError: an unknown or impossible value.
         """
-        # Other keys of these sections belong to the run.
+        # Other keys of this section belong to the run.
         track = chosen(TrackSettings, "track", config.get("track", {}))
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
         settings = ProteinFlowSettings.of(
             config,
             self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}))),
+            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), others=())),
             track=TrackSettings(**track),
         )
         return cls(settings)
@@ -133,10 +136,15 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         if self._data is None:
             s = self.settings
             self._data = ChainSet.load(s.data, s.seed)
-            self._stream = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
+            self._order = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
             if progress:
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
+
+    @property
+    def training_samples(self) -> int:
+        """How many chains are trained on, once :meth:`prepare` has been called."""
+        return len(self.data.parts["train"])
 
     def _build(self) -> nn.Module:
         return build(self.settings.model, self.settings.size, **self.settings.model_settings)
@@ -148,7 +156,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         """``x_t``, ``x_sc`` (zeros), ``velocity`` (B, N, 3) nm, ``t`` (B,), ``residue``, ``mask`` (B, N), ``chain``
         (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
         _ = self.data  # says what is missing before prepare()
-        return self._stream.batch(step)
+        return self._order.batch(step)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over chains of :func:`flow_loss`; ``clean`` is the error of the predicted chain, in nm²."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,8 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     """Denoising of voxelised molecules; implements :class:`equiscope.tasks.task.Task`. Lengths in Å."""
 
     name = "voxels"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"voxels": ()}
+    models = tuple(models.MODELS)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
