@@ -9,7 +9,8 @@ from equiscope.tasks import build
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
 from equiscope.tasks.forcefield.frames import sample_molecule
-from equiscope.tasks.forcefield.generate import ForceFieldData, _join
+from equiscope.tasks.forcefield.generate import ForceFieldData
+from equiscope.tasks.molecules.recipe import join
 
 MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 
@@ -26,7 +27,7 @@ def path(tmp_path_factory):
         "versions": {},
         "counts": {},
     }
-    return str(store.write(tmp_path_factory.mktemp("data") / "set.npz", _join(made), metadata))
+    return str(store.write(tmp_path_factory.mktemp("data") / "set.npz", join(made, "frames"), metadata))
 
 
 def _config(path, **changes):

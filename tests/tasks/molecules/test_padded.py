@@ -10,7 +10,7 @@ from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.orientation import orientation
 from equiscope.tasks.molecules.padded import PaddedSet, check_batch, describe_split, read
-from equiscope.tasks.molecules.recipe import Recipe
+from equiscope.tasks.molecules.recipe import Recipe, join
 
 ATOMS, TIMES = [3, 1, 4], [2, 1, 3]
 
@@ -64,6 +64,18 @@ def test_dense_arrays_hold_the_rows_of_the_file(path, flat):
         start += atoms
     assert np.array_equal(dense["value"], flat["value"])
     assert dense.keys() == {"atoms", "molecule", "mask", "species", "positions", "value"}
+
+
+def test_reading_undoes_joining(path, flat, tmp_path):
+    dense = read(path, Geometries, "times")[0]
+    each = []
+    for molecule, atoms in enumerate(ATOMS):
+        rows = dense["molecule"] == molecule
+        geometries = {"positions": dense["positions"][rows, :atoms], "value": dense["value"][rows]}
+        each.append({"species": dense["species"][rows][0, :atoms].astype(np.uint8), **geometries})
+    joined = join(each, "times")
+    assert joined.keys() == flat.keys()
+    assert all(np.array_equal(joined[name], flat[name]) and joined[name].dtype == flat[name].dtype for name in flat)
 
 
 def test_files_of_another_kind_or_version_are_refused(path, flat, tmp_path):

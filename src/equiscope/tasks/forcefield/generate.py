@@ -18,7 +18,7 @@ from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import molecules, processes, store
 from equiscope.tasks.datasets.molecules import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
-from equiscope.tasks.molecules.recipe import Recipe, make_once
+from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
 FRAMES_PER_MOLECULE = 10
 MOST_FRAMES_PER_MOLECULE = 200
@@ -124,7 +124,7 @@ def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> N
         "notes": counts["notes"],
     }
     metadata["molecules"] = [{"line": m.index, "smiles": m.smiles} for m, _ in taken]
-    store.write(path, _join([arrays for _, arrays in taken]), metadata)
+    store.write(path, join([arrays for _, arrays in taken], "frames"), metadata)
     shutil.rmtree(parts)
 
 
@@ -197,15 +197,3 @@ def _collect(
                 break
     made.close()
     return taken, {name: dict(sorted(counter.items())) for name, counter in counts.items()}
-
-
-def _join(taken: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One flat array of each kind; ``atoms`` and ``frames`` say how many of them belong to each molecule."""
-    return {
-        "species": np.concatenate([a["species"] for a in taken]),
-        "atoms": np.array([len(a["species"]) for a in taken], dtype=np.int32),
-        "frames": np.array([len(a["energy"]) for a in taken], dtype=np.int32),
-        "energy": np.concatenate([a["energy"] for a in taken]),
-        "positions": np.concatenate([a["positions"].reshape(-1, 3) for a in taken]),
-        "forces": np.concatenate([a["forces"].reshape(-1, 3) for a in taken]),
-    }

@@ -6,10 +6,12 @@ Nothing here needs torch, so that the processes that make molecules start at onc
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import molecules, processes, store
@@ -72,6 +74,19 @@ class Recipe:
             "method": method,
             "versions": {name: importlib.metadata.version(name) for name in packages},
         }
+
+
+def join(made: Sequence[Mapping[str, np.ndarray]], counted: str) -> dict[str, np.ndarray]:
+    """One flat array of each kind from those of every molecule, as :func:`equiscope.tasks.molecules.padded.read` takes.
+
+    Args:
+        made: of a molecule of n atoms in k geometries: ``species`` (n,), ``positions`` and others (k, n, 3) or (k,).
+        counted: name of the array (molecules,) of every k; that of every n is ``atoms``.
+    """
+    flat = {name: np.concatenate([a[name].reshape(-1, *a[name].shape[2:]) for a in made]) for name in made[0]}
+    flat["atoms"] = np.array([len(a["species"]) for a in made], dtype=np.int32)
+    flat[counted] = np.array([len(a["positions"]) for a in made], dtype=np.int32)
+    return flat
 
 
 def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | None) -> Path:

@@ -16,7 +16,7 @@ from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import molecules, processes, store
 from equiscope.tasks.datasets.conformers import embed
 from equiscope.tasks.datasets.molecules import ELEMENTS, Molecule, MoleculeFilter, Rejected
-from equiscope.tasks.molecules.recipe import Recipe, make_once
+from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,22 +51,22 @@ class ConformerData(Recipe):
         return name if self.smiles is None else f"{name}-{Path(self.smiles).name.split('.')[0]}"
 
 
-def make(molecule: Molecule, conformers: int, seed: int) -> tuple[np.ndarray, np.ndarray] | str:
-    """Atomic numbers (N,) and centred positions (C, N, 3) in Å of a molecule, or the reason it was dropped for."""
+def make(molecule: Molecule, conformers: int, seed: int) -> dict[str, np.ndarray] | str:
+    """``species`` (N,) and centred ``positions`` (C, N, 3) in Å of a molecule, or the reason it was dropped for."""
     draw = np.random.default_rng([seed, molecule.index, 1])
     try:
         found = embed(molecule.smiles, int(draw.integers(2**31 - 1)), conformers)
     except Rejected as rejection:
         return rejection.reason
     centred = found.positions - found.positions.mean(axis=1, keepdims=True)
-    return found.species.astype(np.uint8), centred.astype(np.float32)
+    return {"species": found.species.astype(np.uint8), "positions": centred.astype(np.float32)}
 
 
 def generate(config: ConformerData, workers: int | None = None, progress: bool = True) -> Path:
     """Make the data file of ``config`` if it is not there, and return its path; see :func:`make_once`.
 
     Raises:
-        DataError: fewer than three molecules of the list pass; RDKit is missing.
+        DataError: fewer than three molecules of the list pass, or get conformers; RDKit is missing.
     """
     return make_once(config, lambda path, count: _make(config, path, count, progress), workers)
 
@@ -106,12 +106,11 @@ def _make(config: ConformerData, path: Path, workers: int, progress: bool) -> No
             dropped[made] += 1
         else:
             kept.append(made)
-    arrays = {
-        "species": np.concatenate([z for z, _ in kept]),
-        "atoms": np.array([len(z) for z, _ in kept], dtype=np.int32),
-        "conformers": np.array([len(x) for _, x in kept], dtype=np.int32),
-        "positions": np.concatenate([x.reshape(-1, 3) for _, x in kept]),
-    }
+    if len(kept) < 3:
+        raise DataError(
+            f"conformers were found for {len(kept)} of {len(accepted)} molecules (dropped: {dict(dropped)}): at least 3 "
+            "are needed; take more molecules, or name another SMILES file"
+        )
     counts = {"molecules rejected": rejected, "molecules used": len(kept), "molecules dropped": dict(dropped)}
     metadata = config.metadata(source, digest, "RDKit ETKDGv3 + MMFF94", ("numpy", "rdkit"))
-    store.write(path, arrays, {**metadata, "counts": counts})
+    store.write(path, join(kept, "conformers"), {**metadata, "counts": counts})
