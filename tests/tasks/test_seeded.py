@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from equiscope.errors import InputError
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, check_training, chosen, configured, spread
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, configured, spread
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,9 @@ def test_places_do_not_depend_on_what_was_asked_before():
 @pytest.mark.parametrize(("count", "wanted"), [(10, 3), (10, 10), (10, 12), (10, None), (7, 1), (1000, 13)])
 def test_samples_are_spread_evenly(count, wanted):
     every = torch.arange(100, 100 + count)
-    found = spread(every, wanted, "data.some").tolist()
+    found = spread(every, wanted).tolist()
     due = range(count) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
     assert found == [100 + i for i in due]
-
-
-def test_none_of_the_samples_is_refused():
-    with pytest.raises(InputError, match=r"data\.some must be at least 1, got 0"):
-        spread(torch.arange(4), 0, "data.some")
 
 
 @pytest.mark.parametrize(
@@ -78,9 +73,6 @@ def test_none_of_the_samples_is_refused():
     ],
 )
 def test_impossible_settings(values, message):
-    check_training(0, 0.0, 1)
-    with pytest.raises(InputError, match=message):
-        check_training(*values)
     with pytest.raises(InputError, match=message):
         TaskSettings(**dict(zip(("seed", "augment", "batch_size"), values, strict=True)), model="net")
 
@@ -89,13 +81,6 @@ def test_settings_of_a_configuration_leave_defaults_where_there_is_nothing():
     config = {"seed": 4, "augment": True, "model": {"name": "net", "size": None, "width": 3}, "batch_size": None}
     made = TaskSettings.of(config)
     assert made == TaskSettings(seed=4, augment=1.0, model="net", model_settings={"width": 3})
-
-
-def test_keys_of_a_section_are_known_or_named():
-    given = {"width": 3, "steps": None, "workers": 2}
-    assert chosen(Widths, "data", given) == chosen(Widths, "data", given, others=("workers",)) == {"width": 3}
-    with pytest.raises(InputError, match=r"unknown data settings \['workers'\]; the known ones are .*'cores'.*'width'"):
-        chosen(Widths, "data", given, others=("cores",))
 
 
 def test_models_by_name_and_size():

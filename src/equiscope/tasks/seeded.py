@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.tasks.augment import key
+from equiscope.tasks.guards import at_least, share
 
 Configuration = Mapping[str, Any]
 Models = Mapping[str, tuple[type[nn.Module], Mapping[str, Any], Mapping[str, Any]]]
@@ -39,7 +40,9 @@ class TaskSettings:
     model_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_training(self.seed, self.augment, self.batch_size)
+        at_least(0, seed=self.seed)
+        at_least(1, batch_size=self.batch_size)
+        share(augment=self.augment)
 
     @classmethod
     def of(cls, config: Configuration, **own: Any) -> Self:
@@ -54,38 +57,6 @@ class TaskSettings:
         common = {name: made[name](value) for name, value in given.items() if value is not None}
         kept = {name: value for name, value in own.items() if value is not None}
         return cls(**common, model_settings=network, **kept)
-
-
-def check_training(seed: int, augment: float, batch_size: int) -> None:
-    """Refuse impossible values of the settings that all tasks have.
-
-    Raises:
-        InputError: naming the setting.
-    """
-    if not 0 <= augment <= 1:
-        raise InputError(f"augment must be true, false or a share between 0 and 1, got {augment!r}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    if seed < 0:
-        raise InputError(f"seed must not be negative, got {seed}")
-
-
-def chosen(kind: Any, section: str, given: Configuration, others: Iterable[str] | None = None) -> dict[str, Any]:
-    """The given values that are fields of a settings class and not None.
-
-    Args:
-        kind: the class, a dataclass.
-        section: the name of the section of the configuration, for the message.
-        given: the section.
-        others: keys of the section that belong elsewhere; None for whatever it holds.
-
-    Raises:
-        InputError: for a key that is neither.
-    """
-    known = {found.name for found in fields(kind)}
-    if others is not None and (unknown := sorted(set(given) - known - {*others})):
-        raise InputError(f"unknown {section} settings {unknown}; the known ones are {sorted({*known, *others})}")
-    return {name: value for name, value in given.items() if name in known and value is not None}
 
 
 def configured(kind: str, models: Models, name: str, size: str, settings: Configuration) -> tuple[type[nn.Module], Any]:
@@ -110,26 +81,10 @@ def configured(kind: str, models: Models, name: str, size: str, settings: Config
     return network, replace(sizes[size], **settled, **changes)
 
 
-def check_heads(width: int, heads: int) -> None:
-    """Refuse a network's width that its attention heads do not divide.
-
-    Raises:
-        InputError: naming both.
-    """
-    if width % heads:
-        raise InputError(f"width {width} is not a multiple of heads {heads}: change one of them")
-
-
-def spread(every: Tensor, wanted: int | None, name: str) -> Tensor:
-    """All of ``every`` (n,), or so many of them as wanted, evenly spread.
-
-    Raises:
-        InputError: fewer than one wanted of the setting ``name``.
-    """
+def spread(every: Tensor, wanted: int | None) -> Tensor:
+    """All of ``every`` (n,), or so many of them as wanted, at least one, evenly spread."""
     if wanted is None or wanted >= len(every):
         return every
-    if wanted < 1:
-        raise InputError(f"{name} must be at least 1, got {wanted}")
     return every[(torch.arange(wanted) * len(every)) // wanted]
 
 

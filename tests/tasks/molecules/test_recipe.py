@@ -62,7 +62,7 @@ def test_the_content_is_plain_and_says_nothing_of_the_place():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"min_atoms": 30}, "got 30 and 20"),
         ({"min_atoms": 1}, "2 <= min_atoms"),
     ],

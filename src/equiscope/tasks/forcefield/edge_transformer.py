@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
 from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
-from equiscope.tasks.seeded import check_heads
+from equiscope.tasks.guards import heads_fit
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EdgeTransformerConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
+        heads_fit(self.width, self.heads)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
 from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
-from equiscope.tasks.seeded import check_heads
+from equiscope.tasks.guards import at_least, heads_fit
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,8 @@ class EscaipConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
-        if self.degree < 1:
-            raise InputError(f"degree must be at least 1, it is {self.degree}")
+        heads_fit(self.width, self.heads)
+        at_least(1, degree=self.degree)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from equiscope.errors import DataError, InputError, IntegrityError
+from equiscope.errors import DataError, IntegrityError
 from equiscope.tasks.datasets import molecules, processes, store
 from equiscope.tasks.datasets.molecules import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
+from equiscope.tasks.guards import at_least, one_of
 from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
 FRAMES_PER_MOLECULE = 10
@@ -47,14 +48,9 @@ class ForceFieldData(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frames < 1:
-            raise InputError(f"frames must be at least 1, got {self.frames}")
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        if self.orientation not in ORIENTATIONS:
-            raise InputError(f"orientation must be {' or '.join(ORIENTATIONS)}, got {self.orientation!r}")
-        if self.frames_per_molecule is not None and self.frames_per_molecule < 1:
-            raise InputError(f"frames_per_molecule must be at least 1, got {self.frames_per_molecule}")
+        at_least(1, frames=self.frames, frames_per_molecule=self.frames_per_molecule)
+        one_of(SAMPLERS, sampler=self.sampler)
+        one_of(ORIENTATIONS, orientation=self.orientation)
 
     def name(self) -> str:
         """``forcefield-<sampler>-<frames>-seed<seed>``, and whatever else differs from the defaults."""

@@ -15,7 +15,8 @@ from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.data import PARTS, ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, chosen, spread
+from equiscope.tasks.guards import at_least, chosen
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
 from equiscope.tasks.task import Probe
 
 FORCES = Declaration(
@@ -28,6 +29,8 @@ FORCES = Declaration(
     clusters="molecule",
     ids="id",
 )
+# Settings of the data section that say how frames are used, whatever they come from.
+_USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
 # Read off the vector figures of the paper (its first default run): step, percent.
 PAPER = [[20, 20.2], [860, 5.0], [1680, 2.0], [2560, 1.0], [4740, 0.081], [17000, 0.38], [445000, 0.055]]
 
@@ -53,9 +56,9 @@ class ForceFieldSettings(TaskSettings):
     final_frames: int | None = None
     probe_batch: int = 64
 
-
-# Settings of the data section that say how frames are used, whatever they come from.
-_USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, "data.", **{name: getattr(self, name) for name in _USE})
 
 
 class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
@@ -130,8 +133,7 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
 
     def _chosen(self, part: str) -> Tensor:
         """Frames of a part: all, or so many of them as asked, spread evenly over the molecules."""
-        every = self.data.indices(part)
-        return spread(every, getattr(self.settings, f"{part}_frames"), f"data.{part}_frames")
+        return spread(self.data.indices(part), getattr(self.settings, f"{part}_frames"))
 
     def reference(self) -> dict[str, Any]:
         """The paper's force-field curve."""

@@ -14,6 +14,7 @@ from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecule_split import PARTS
 from equiscope.tasks.datasets.orientation import Orientation, orientation
+from equiscope.tasks.guards import one_of
 from equiscope.tasks.molecules.recipe import Recipe
 
 
@@ -53,8 +54,7 @@ class PaddedSet:
         Raises:
             InputError: another name.
         """
-        if part not in PARTS:
-            raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+        one_of(PARTS, part=part)
         return torch.nonzero(self.part == PARTS.index(part))[:, 0]
 
     def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import molecules, processes, store
+from equiscope.tasks.guards import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,7 @@ class Recipe:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
+        at_least(0, seed=self.seed)
         if not 2 <= self.min_atoms <= self.max_atoms:
             raise InputError(f"need 2 <= min_atoms <= max_atoms, got {self.min_atoms} and {self.max_atoms}")
 
@@ -102,8 +102,7 @@ def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | 
         DataError: the path holds a file of another recipe; whatever ``make`` raises.
         IntegrityError: the path holds a damaged file.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}")
+    at_least(1, workers=workers)
     path = recipe.resolved_path()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

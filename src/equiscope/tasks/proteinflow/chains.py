@@ -16,8 +16,9 @@ from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
 from equiscope.tasks.datasets.sequence_split import Clusters, cluster_chains, split_clusters
 from equiscope.tasks.datasets.structures import read_structures
+from equiscope.tasks.guards import at_least, one_of, share
 from equiscope.tasks.proteinflow.flow import draw_noise, draw_times, interpolate
-from equiscope.tasks.seeded import Shuffled, check_training
+from equiscope.tasks.seeded import Shuffled
 
 ANGSTROM_TO_NM = 0.1
 SOURCES = ("shipped", "npz", "structure_db", "folder")
@@ -45,8 +46,7 @@ class ChainSettings:
     final_chains: int = 64
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise InputError(f"unknown chain source {self.source!r}: choose one of {', '.join(SOURCES)}")
+        one_of(SOURCES, "data.", source=self.source)
         if self.source != "shipped" and not self.path:
             raise InputError(f"the chain source {self.source!r} needs a path: set data.path")
         if not 2 <= self.shortest <= self.longest:
@@ -155,9 +155,8 @@ class TrainingStream(Shuffled):
     def __init__(
         self, data: ChainSet, batch_size: int, seed: int, augment: float = 1.0, self_conditioning: float = 0.5
     ) -> None:
-        check_training(seed, augment, batch_size)
-        if not 0 <= self_conditioning <= 1:
-            raise InputError(f"self_conditioning is a share between 0 and 1, got {self_conditioning}")
+        at_least(1, batch_size=batch_size)
+        share(augment=augment, self_conditioning=self_conditioning)
         train = data.parts["train"]
         labels = data.clusters.labels[train]
         super().__init__([train[labels == label] for label in np.unique(labels)], seed)

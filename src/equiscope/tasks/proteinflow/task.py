@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.tasks.datasets.orientation import orientation
+from equiscope.tasks.guards import at_least, chosen, one_of
 from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
@@ -26,7 +27,7 @@ from equiscope.tasks.proteinflow.flow import (
 from equiscope.tasks.proteinflow.reference import proteina_reference
 from equiscope.tasks.proteinflow.transformer import Proteina
 from equiscope.tasks.proteinflow.trunk import SIZES
-from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, chosen, configured
+from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured
 from equiscope.tasks.task import Probe
 
 MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
@@ -56,12 +57,8 @@ class TrackSettings:
     def __post_init__(self) -> None:
         if not self.times or not all(0 <= t < 1 for t in self.times):
             raise InputError(f"flow times must be in [0, 1), got {list(self.times)}")
-        if self.draws < 1 or self.batch_size < 1:
-            raise InputError(f"draws and batch_size must be positive, got {self.draws} and {self.batch_size}")
-        if self.self_conditioning not in SELF_CONDITIONING:
-            raise InputError(
-                f"self_conditioning must be one of {', '.join(SELF_CONDITIONING)}, got {self.self_conditioning!r}"
-            )
+        at_least(1, "track.", draws=self.draws, batch_size=self.batch_size)
+        one_of(SELF_CONDITIONING, "track.", self_conditioning=self.self_conditioning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +205,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
 
     def _held_out(self, part: str) -> list[list[int]]:
         """Chain numbers of a part in batches of similar length."""
-        if part not in ("track", "final"):
-            raise InputError(f"part must be 'track' or 'final', got {part!r}")
+        one_of(("track", "final"), part=part)
         numbers = sorted(self.data.parts[part].tolist(), key=lambda i: (len(self.data.chains.ca[i]), i))
         size = self.settings.track.batch_size
         return [numbers[i : i + size] for i in range(0, len(numbers), size)]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import heads_fit
 from equiscope.tasks.proteinflow.features import TimeEmbedding
-from equiscope.tasks.seeded import check_heads
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrunkConfig:
     registers: int = 8
 
     def __post_init__(self) -> None:
-        check_heads(self.width, self.heads)
+        heads_fit(self.width, self.heads)
         for name in ("width", "condition"):
             if getattr(self, name) < 4 or getattr(self, name) % 2:
                 raise InputError(f"{name} must be even and at least 4, got {getattr(self, name)}")

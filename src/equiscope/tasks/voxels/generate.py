@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from equiscope.errors import DataError, InputError
+from equiscope.errors import DataError
 from equiscope.tasks.datasets import molecules, processes, store
 from equiscope.tasks.datasets.conformers import embed
 from equiscope.tasks.datasets.molecules import ELEMENTS, Molecule, MoleculeFilter, Rejected
+from equiscope.tasks.guards import at_least
 from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
 
@@ -37,10 +38,8 @@ class ConformerData(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.molecules is not None and self.molecules < 3:
-            raise InputError(f"molecules must be at least 3, one for each part, got {self.molecules}")
-        if self.conformers < 1:
-            raise InputError(f"conformers must be at least 1, got {self.conformers}")
+        at_least(3, molecules=self.molecules)  # one for each part
+        at_least(1, conformers=self.conformers)
 
     def name(self) -> str:
         """``conformers-<molecules>x<conformers>-seed<seed>-atoms<min>to<max>``, and what differs from the defaults."""
@@ -108,8 +107,8 @@ def _make(config: ConformerData, path: Path, workers: int, progress: bool) -> No
             kept.append(made)
     if len(kept) < 3:
         raise DataError(
-            f"conformers were found for {len(kept)} of {len(accepted)} molecules (dropped: {dict(dropped)}): at least 3 "
-            "are needed; take more molecules, or name another SMILES file"
+            f"conformers were found for {len(kept)} of {len(accepted)} molecules (dropped: {dict(dropped)}): at least "
+            "3 are needed; take more molecules, or name another SMILES file"
         )
     counts = {"molecules rejected": rejected, "molecules used": len(kept), "molecules dropped": dict(dropped)}
     metadata = config.metadata(source, digest, "RDKit ETKDGv3 + MMFF94", ("numpy", "rdkit"))

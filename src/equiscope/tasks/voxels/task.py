@@ -15,7 +15,8 @@ from equiscope.symmetry.grids import permute
 from equiscope.symmetry.rotations import group
 from equiscope.tasks.augment import key, rotate
 from equiscope.tasks.datasets.orientation import orientation
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, chosen, spread
+from equiscope.tasks.guards import at_least, chosen
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
 from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
@@ -23,6 +24,9 @@ from equiscope.tasks.voxels.generate import ConformerData, generate
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
+
+# Settings of the data section that say how conformers are used.
+_USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +59,8 @@ class VoxelSettings(TaskSettings):
         super().__post_init__()
         if not 0 < self.sigma < math.inf:
             raise InputError(f"grid.sigma, the noise level, must be positive, got {self.sigma!r}")
-        for name in ("track_conformers", "final_conformers", "probe_batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.so3_rotations < 2 or self.draws < 2:
-            raise InputError(f"rotations and draws must be at least 2, got {self.so3_rotations} and {self.draws}")
-
-
-# Settings of the data section that say how conformers are used.
-_USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
+        at_least(1, "data.", **{name: getattr(self, name) for name in _USE})
+        at_least(2, "track.", so3_rotations=self.so3_rotations, draws=self.draws)
 
 
 class Voxels(SeededTask[VoxelSettings, ConformerSet]):
@@ -156,7 +153,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         """Held-out conformers of a part, each turned by its own Haar rotation, with grid and noise."""
         s, conformers = self.settings, self.data
         wanted = s.track_conformers if part == "track" else s.final_conformers
-        held = spread(conformers.indices(part), wanted, f"{part}_conformers")
+        held = spread(conformers.indices(part), wanted)
         batches = [
             rotate(conformers.batch(rows), ("pos",), 1.0, key(s.seed, "orientation of", part, int(rows[0])))
             for rows in held.split(s.probe_batch)
