@@ -52,12 +52,14 @@ def heads_fit(width: int, heads: int) -> None:
         raise InputError(f"width {width} is not a multiple of heads {heads}: change one of them")
 
 
-def chosen(kind: Any, section: str, given: Mapping[str, Any], others: Iterable[str] | None = None) -> dict[str, Any]:
+def chosen(
+    kind: Any, section: str, given: Mapping[str, Any], task: str = "", others: Iterable[str] | None = None
+) -> dict[str, Any]:
     """The given values that are fields of a settings class and not None.
 
     Args:
         kind: the class, a dataclass.
-        section: the name of the section of the configuration, for the message.
+        section: the name of the section of the configuration, and task: that of the task, for the message.
         given: the section.
         others: keys of the section that belong elsewhere; None for whatever it holds.
 
@@ -66,5 +68,6 @@ def chosen(kind: Any, section: str, given: Mapping[str, Any], others: Iterable[s
     """
     known = {found.name for found in fields(kind)}
     if others is not None and (unknown := sorted(set(given) - known - {*others})):
-        raise InputError(f"unknown {section} settings {unknown}; the known ones are {sorted({*known, *others})}")
+        told = f"{unknown} for task {task!r}" if task else f"{unknown}"
+        raise InputError(f"unknown {section} settings {told}; the known ones are {sorted({*known, *others})}")
     return {name: value for name, value in given.items() if name in known and value is not None}

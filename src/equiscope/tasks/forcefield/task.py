@@ -83,7 +83,7 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
         if data.get("format") is not None:
             source: ForceFieldData | RealData = RealData.from_settings({k: v for k, v in data.items() if k not in _USE})
         else:
-            source = ForceFieldData(**chosen(ForceFieldData, "data", data, others=_USE))
+            source = ForceFieldData(**chosen(ForceFieldData, "data", data, cls.name, _USE))
         loss = ForceFieldLoss(**config["loss"])
         return cls(ForceFieldSettings.of(config, data=source, loss=loss, **own))
 

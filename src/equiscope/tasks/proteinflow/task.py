@@ -123,7 +123,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         settings = ProteinFlowSettings.of(
             config,
             self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), others=())),
+            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
             track=TrackSettings(**track),
         )
         return cls(settings)

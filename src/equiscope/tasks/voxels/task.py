@@ -78,7 +78,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
             InputError: an unknown or impossible value.
         """
         data, grid, track = config.get("data", {}), config.get("grid", {}), config.get("track", {})
-        made = chosen(ConformerData, "data", data, others=_USE)
+        made = chosen(ConformerData, "data", data, cls.name, _USE)
         if "elements" in made:
             made["elements"] = tuple(made["elements"])
         conformers = ConformerData(**made)
@@ -88,7 +88,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         settings = VoxelSettings.of(
             config,
             data=conformers,
-            grid=Grid(**{**chosen(Grid, "grid", grid, others=("sigma",)), "elements": numbers}),
+            grid=Grid(**{**chosen(Grid, "grid", grid, cls.name, ("sigma",)), "elements": numbers}),
             sigma=grid.get("sigma"),
             **{name: data.get(name) for name in _USE},
             **{name: track.get(name) for name in ("so3_rotations", "draws")},
