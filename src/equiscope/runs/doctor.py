@@ -19,7 +19,7 @@ PACKAGES = {
     "train": ("pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "psutil"),
     "data": ("rdkit", "tblite", "h5py", "gemmi", "ase", "ijson", "lmdb", "msgpack"),
     "pyg": ("torch-geometric",),
-    "report": ("plotly", "jinja2", "matplotlib", "great-tables", "pandas"),
+    "report": ("plotly", "jinja2", "matplotlib"),
 }
 """Extra → packages it stands for."""
 # Releases that carried malware (GHSA-w37p-236h-pfx3); pytorch-lightning of the same numbers was not hit.

@@ -11,7 +11,8 @@ from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
 from equiscope.tasks.forcefield.data import PARTS, FrameSet, composition, load, reference_energies
 from equiscope.tasks.forcefield.frames import sample_molecule
-from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
+from equiscope.tasks.forcefield.generate import ForceFieldData
+from equiscope.tasks.molecules.recipe import join
 
 MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O"]
 
@@ -20,15 +21,15 @@ MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O"]
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [sample_molecule(Molecule(i, s), 3, seed=0).arrays() for i, s in enumerate(MOLECULES)]
     metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": ForceFieldData.FORMAT,
+        "format_version": ForceFieldData.FORMAT_VERSION,
         "config": ForceFieldData().content(),
         "source": {},
         "method": "GFN2-xTB (tblite)",
         "versions": {},
         "counts": {"frames": 24},
     }
-    return store.write(tmp_path_factory.mktemp("data") / "set.npz", _join(made), metadata)
+    return store.write(tmp_path_factory.mktemp("data") / "set.npz", join(made, "frames"), metadata)
 
 
 @pytest.fixture(scope="module")

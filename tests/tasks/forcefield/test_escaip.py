@@ -7,9 +7,9 @@ import torch
 
 from equiscope.symmetry.rotations import haar
 from equiscope.tasks.forcefield import neighbours
+from equiscope.tasks.forcefield.edges import log_envelope
 from equiscope.tasks.forcefield.escaip import legendre, order_parameters
 from equiscope.tasks.forcefield.models import build
-from equiscope.tasks.forcefield.radial import envelope
 from tests.tasks.forcefield.molecules import random_batch, rotated
 from tests.tasks.forcefield.test_models import awake
 
@@ -91,7 +91,7 @@ def test_order_parameters_are_norms_of_mean_spherical_harmonics() -> None:
     model = model_of("escaip", degree=6)
     atoms = neighbours.flatten(random_batch([9, 1, 5]))
     edges, length = model._edges(atoms)
-    weight = envelope(length, model.config.cutoff)
+    weight = log_envelope(length, model.config.cutoff).exp()
     total = torch.zeros(15, dtype=torch.float64).index_add(0, edges.found.centre, weight)
     for degree in range(7):
         harmonics = e3nn.o3.spherical_harmonics(degree, edges.unit, normalize=True, normalization="norm")

@@ -162,9 +162,9 @@ def test_default_paths_tell_configurations_apart() -> None:
     ("wrong", "message"),
     [
         ({"frames": 0}, "frames must be at least 1, got 0"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"sampler": "md"}, "sampler must be one of jitter, langevin, got 'md'"),
-        ({"orientation": "random"}, "orientation must be haar or embedded"),
+        ({"orientation": "random"}, "orientation must be one of haar, embedded"),
         ({"min_atoms": 30}, "got 30 and 20"),
         ({"frames_per_molecule": 0}, "frames_per_molecule must be at least 1"),
     ],

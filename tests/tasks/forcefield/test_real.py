@@ -55,7 +55,7 @@ def task(path, tmp_path_factory):
 
 def test_batches_are_the_file(task, molecules):
     names = sorted(name for name in molecules if name.startswith("molecule"))
-    reference = task._frames.reference
+    reference = task.data.reference
     seen = set()
     for step in range(16):
         batch = task.training_batch(step)
@@ -71,14 +71,14 @@ def test_batches_are_the_file(task, molecules):
             assert int(batch["molecule"][i]) == frame // 6
             seen.add(frame)
     assert len(seen) == 48
-    wide = task._frames.batch([0, 7], pad_to=9)
+    wide = task.data.batch([0, 7], pad_to=9)
     assert wide["pos"].shape == (2, 9, 3)
     with pytest.raises(InputError, match=r"0\.\.59, got 60"):
-        task._frames.batch([60])
+        task.data.batch([60])
 
 
 def test_split_by_group(task):
-    frames = task._frames
+    frames = task.data
     owners = [set(frames.molecule[frames.indices(part)].tolist()) for part in ("train", "track", "final")]
     assert [len(o) for o in owners] == [8, 1, 1]
     assert set.union(*owners) == set(range(10))
@@ -86,7 +86,7 @@ def test_split_by_group(task):
 
 
 def test_reference_energies_are_those_of_all_frames(task):
-    frames = task._frames
+    frames = task.data
     every = frames.batch(list(range(60)))
     total = torch.from_numpy(frames.store.energy.copy())
     expected = reference_energies(composition(every["species"]), total, frames.part == 0)
@@ -111,7 +111,7 @@ def test_what_was_left_out_is_told(task):
     assert facts["frames"] == 60
     assert facts["source"]["units"]["energy"] == "hartree"
     assert sum(facts["orientation"]["eigenvalues"]) == pytest.approx(1)
-    forces = torch.cat([task._frames.batch([i])["forces"].flatten() for i in task._frames.indices("train")])
+    forces = torch.cat([task.data.batch([i])["forces"].flatten() for i in task.data.indices("train")])
     assert facts["force_rms"] == pytest.approx(float(forces.square().mean().sqrt()), rel=1e-5)
 
 
@@ -132,9 +132,9 @@ def test_converted_once(path, tmp_path, monkeypatch):
 def test_sampled_frames(path, tmp_path):
     made = build(config(path, tmp_path / "s.frames", frames=40, seed=3))
     made.prepare(progress=False)
-    assert len(made._frames) == 40
+    assert len(made.data) == 40
     # Molecules now have different numbers of frames, so that their weights in the fit count.
-    frames = made._frames
+    frames = made.data
     counts = composition(frames.batch(list(range(40)))["species"])
     expected = reference_energies(counts, torch.from_numpy(frames.store.energy.copy()), frames.part == 0)
     assert torch.allclose(frames.reference, expected, atol=1e-6, rtol=1e-9)

@@ -9,7 +9,8 @@ from equiscope.tasks import build
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.molecules import Molecule
 from equiscope.tasks.forcefield.frames import sample_molecule
-from equiscope.tasks.forcefield.generate import FORMAT, FORMAT_VERSION, ForceFieldData, _join
+from equiscope.tasks.forcefield.generate import ForceFieldData
+from equiscope.tasks.molecules.recipe import join
 
 MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 
@@ -18,15 +19,15 @@ MOLECULES = ["CO", "CCO", "C=O", "CN", "CF", "CC", "CCC", "CC=O", "O", "N"]
 def path(tmp_path_factory):
     made = [sample_molecule(Molecule(i, s), 4, seed=0).arrays() for i, s in enumerate(MOLECULES)]
     metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format": ForceFieldData.FORMAT,
+        "format_version": ForceFieldData.FORMAT_VERSION,
         "config": ForceFieldData().content(),
         "source": {},
         "method": "GFN2-xTB (tblite)",
         "versions": {},
         "counts": {},
     }
-    return str(store.write(tmp_path_factory.mktemp("data") / "set.npz", _join(made), metadata))
+    return str(store.write(tmp_path_factory.mktemp("data") / "set.npz", join(made, "frames"), metadata))
 
 
 def _config(path, **changes):
@@ -65,10 +66,10 @@ def test_batches_are_functions_of_seed_and_step(path, task):
 
 
 def test_every_pass_shows_every_frame_once(task):
-    train = len(task._train)
+    train = len(task._order.items)
     ids = torch.cat([task.training_batch(s)["id"] for s in range(2 * train // 6 + 1)])
     first, second = ids[:train], ids[train : 2 * train]
-    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(task._train.tolist())
+    assert sorted(first.tolist()) == sorted(second.tolist()) == sorted(task._order.items.tolist())
     assert first.tolist() != second.tolist()
 
 
@@ -84,7 +85,7 @@ def test_augmentation_turns_positions_and_forces_alike(path, task):
         rotation = v.T @ torch.diag(torch.tensor([1.0, 1.0, torch.linalg.det(u @ v)], dtype=torch.float64)) @ u.T
         assert torch.allclose(both[0] @ rotation.T, both[1], atol=1e-5)
         assert not torch.allclose(both[0], both[1], atol=1e-2)
-    assert not torch.equal(task.training_batch(2)["pos"], task.training_batch(2 + 5 * len(task._train))["pos"])
+    assert not torch.equal(task.training_batch(2)["pos"], task.training_batch(2 + 5 * len(task._order.items))["pos"])
 
 
 def test_weights_follow_the_seed_and_leave_the_random_state(path, task):
@@ -96,8 +97,8 @@ def test_weights_follow_the_seed_and_leave_the_random_state(path, task):
 
 
 def test_probes_are_apart_from_training_and_each_other(task):
-    frames = task._frames
-    molecules = {"train": set(frames.molecule[task._train].tolist())}
+    frames = task.data
+    molecules = {"train": set(frames.molecule[task._order.items].tolist())}
     for part in ("track", "final"):
         (probe,) = task.probes(part)
         assert probe.headline
@@ -121,7 +122,7 @@ def test_probe_is_measured(task):
 def test_loss_is_standardised_and_trains(task):
     batch, model = task.training_batch(0), task.build_model()
     zero = lambda b: {name: torch.zeros_like(b[name]) for name in ("forces", "energy")}  # noqa: E731
-    parts = [task.training_loss(zero, task.training_batch(step)) for step in range(len(task._train))]
+    parts = [task.training_loss(zero, task.training_batch(step)) for step in range(len(task._order.items))]
     assert sum(float(p["energy"]) for p in parts) / len(parts) == pytest.approx(1.0, abs=1e-4)
     loss = task.training_loss(model, batch)["loss"]
     loss.backward()
@@ -133,7 +134,7 @@ def test_fewer_training_frames(path):
     task.prepare(progress=False)
     ids = torch.cat([task.training_batch(s)["id"] for s in range(8)])
     assert len(set(ids.tolist())) == 8
-    assert len(set(task._frames.molecule[ids].tolist())) == 8
+    assert len(set(task.data.molecule[ids].tolist())) == 8
     assert task.describe()["used"]["train"] == 8
 
 

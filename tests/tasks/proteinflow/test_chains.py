@@ -98,7 +98,7 @@ def test_similar_chains_take_turns():
     chains = ProteinChains(chain.ids, chain.ca, sequences, "x")
     data = ChainSet(chains, Clusters(np.array([0, 0, 1, 2]), "test"), {"train": np.arange(4)})
     stream = TrainingStream(data, 3, seed=0)
-    seen = [set(stream._epoch(epoch).tolist()) for epoch in range(40)]
+    seen = [set(stream.draw(epoch).tolist()) for epoch in range(40)]
     assert all(len(numbers) == 3 and len(numbers & {0, 1}) == 1 for numbers in seen)
     assert {0, 1} <= set().union(*seen)
 

@@ -30,8 +30,15 @@ def test_the_task_is_built_by_name_and_refuses_what_it_does_not_know():
         ProteinFlow.from_config({"track": {"self_conditioning": "magic"}})
     with pytest.raises(InputError, match=r"\[0, 1\)"):
         ProteinFlow.from_config({"track": {"times": [1.0]}})
-    with pytest.raises(InputError, match="unknown model settings"):
+    with pytest.raises(InputError, match=r"no setting \['depth'\]"):
         ProteinFlow.from_config({"model": {"name": "proteina", "depth": 3}}).build_model()
+
+
+def test_settings_of_other_tasks_are_refused():
+    with pytest.raises(InputError, match=r"unknown data settings \['frames'\] for task 'proteinflow'; the known ones are .*'fraction'"):
+        ProteinFlow.from_config({"data": {"frames": 4}})
+    with pytest.raises(InputError, match="seed must be at least 0"):
+        ProteinFlow.from_config({"seed": -1})
 
 
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_random_state_alone(task):

@@ -98,5 +98,5 @@ def test_neighbours_break_the_symmetry_too_and_leave_padding_alone():
     assert (net(turned(b, turns))["velocity"] @ turns - plain).abs().max() > 1e-2
     alone = {key: value[1:2, :9] if value.ndim > 1 else value[1:2] for key, value in b.items()}
     assert torch.allclose(net(alone)["velocity"][0], plain[1, :9], atol=1e-10)
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match="at least 0"):
         make("proteina", neighbours=-1)

@@ -5,7 +5,7 @@ import torch
 
 from equiscope.errors import InputError
 from equiscope.tasks.proteinflow.task import MODELS, build
-from equiscope.tasks.proteinflow.trunk import SIZES, AdaptiveNorm, PairBiasedAttention, sizes
+from equiscope.tasks.proteinflow.trunk import SIZES, AdaptiveNorm, PairBiasedAttention
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -25,13 +25,13 @@ def test_published_widths_of_the_large_models():
 
 def test_bad_sizes_say_what_is_known():
     with pytest.raises(InputError, match="choose one of nano, 1M"):
-        sizes("2M")
+        build("proteina", "2M")
     with pytest.raises(InputError, match="multiple of heads"):
-        sizes("1M", heads=5)
+        build("proteina", "1M", heads=5)
     with pytest.raises(InputError, match=r"\['depth'\].*layers"):
-        sizes("1M", depth=3)
+        build("proteina", "1M", depth=3)
     with pytest.raises(InputError, match="even"):
-        sizes("1M", condition=3)
+        build("proteina", "1M", condition=3)
     with pytest.raises(InputError, match="proteina_equivariant"):
         build("egnn", "1M")
 

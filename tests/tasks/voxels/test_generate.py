@@ -33,6 +33,13 @@ def test_empty_or_hopeless_lists_are_refused(tmp_path):
         generate(ConformerData(smiles=str(tmp_path / "none.smi"), path=str(tmp_path / "x.npz")), progress=False)
 
 
+def test_a_list_without_conformers_is_refused_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("equiscope.tasks.voxels.generate.make", lambda molecule, conformers, seed: "embedding failed")
+    with pytest.raises(DataError, match=r"found for 0 of 6 molecules \(dropped: {'embedding failed': 6}\)"):
+        made(tmp_path, "none.npz", 1)
+    assert not (tmp_path / "none.npz").exists()
+
+
 def test_bad_settings_are_refused():
     for settings in ({"molecules": 2}, {"conformers": 0}, {"seed": -1}, {"min_atoms": 9, "max_atoms": 8}):
         with pytest.raises(InputError):

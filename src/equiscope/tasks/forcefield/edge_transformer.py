@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.radial import RadialBasis, lengths_and_units, log_envelope
+from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
 from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.guards import heads_fit
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class EdgeTransformerConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}: change one of them")
+        heads_fit(self.width, self.heads)
 
 
 @dataclass(frozen=True)
@@ -63,29 +62,7 @@ class Tokens:
     reverse: Tensor
 
 
-class Attention(nn.Module):
-    """Softmax attention among the tokens of each atom, keys weighted by the cutoff envelope.
-
-    a_qk = w_k exp(q·k / √d) / Σ_k' w_k' exp(q·k' / √d): an edge that reaches the cutoff (w → 0) leaves continuously.
-    Plain products and softmax, because fused attention has no second derivative.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
-        atoms, places = tokens.table.shape
-        table = self.qkv(x).index_select(0, tokens.table.flatten())
-        q, k, v = table.reshape(atoms, places, 3, self.heads, x.shape[1] // self.heads).permute(2, 0, 3, 1, 4)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + tokens.bias
-        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
-        return self.out(mixed.index_select(0, tokens.slot))
-
-
-class Layer(nn.Module):
+class TokenLayer(nn.Module):
     """One round: read the geometry again, transform each atom's tokens, exchange with the reversed edges.
 
     x ← x + G(geometry, species);  x ← x + Attention(norm x);  x ← x + MLP(norm x);
@@ -99,7 +76,7 @@ class Layer(nn.Module):
         self.end = nn.Embedding(len(config.elements), width)
         self.centre = nn.Embedding(len(config.elements), width)
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, config.heads)
+        self.attention = EdgeAttention(width, config.heads)
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, config.feedforward), nn.GELU(), nn.Linear(config.feedforward, width))
         self.norm_exchange = nn.LayerNorm(width) if exchange else None
@@ -108,7 +85,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor | None, tokens: Tokens) -> Tensor:
         fresh = torch.cat([self.geometry(tokens.geometry) + self.end(tokens.ends), self.centre(tokens.centres)])
         x = fresh if x is None else x + fresh
-        x = x + self.attention(self.norm_attention(x), tokens)
+        x = x + self.attention(self.norm_attention(x), tokens.table, tokens.slot, tokens.bias)
         x = x + self.mlp(self.norm_mlp(x))
         if self.exchange is None:
             return x
@@ -137,7 +114,7 @@ class EdgeTransformer(nn.Module):
         self.radial = RadialBasis(config.radial, config.cutoff)
         geometry = config.radial + 3
         self.layers = nn.ModuleList(
-            Layer(config, geometry, exchange=index + 1 < config.layers) for index in range(config.layers)
+            TokenLayer(config, geometry, exchange=index + 1 < config.layers) for index in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, 5)
@@ -161,13 +138,12 @@ class EdgeTransformer(nn.Module):
         index = self.species(atoms.species)
         found = neighbours.find(atoms, self.config.cutoff)
         edges, count = len(found.centre), len(index)
-        displacement = atoms.pos.index_select(0, found.neighbour) - atoms.pos.index_select(0, found.centre)
-        length, unit = lengths_and_units(displacement)
+        length, unit, log_envelope = geometry(atoms, found, self.config.cutoff)
         own = torch.arange(count, device=index.device)
         places = found.table.shape[1] + 1
         table = torch.cat([own[:, None] + edges, found.table], dim=1)
         valid = torch.cat([found.valid.new_ones(count, 1), found.valid], dim=1)
-        log_weight = torch.cat([log_envelope(length, self.config.cutoff), length.new_zeros(count)])
+        log_weight = torch.cat([log_envelope, length.new_zeros(count)])
         bias = log_weight[table].masked_fill(~valid, -torch.inf)
         return Tokens(
             geometry=torch.cat([self.radial(length), unit], dim=1),

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.radial import RadialBasis, lengths_and_units, log_envelope
+from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
 from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.guards import at_least, heads_fit
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,8 @@ class EscaipConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}: change one of them")
-        if self.degree < 1:
-            raise InputError(f"degree must be at least 1, it is {self.degree}")
+        heads_fit(self.width, self.heads)
+        at_least(1, degree=self.degree)
 
 
 @dataclass(frozen=True)
@@ -91,31 +89,24 @@ def feedforward(width: int, out: int | None = None) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, out or width))
 
 
-class NeighbourAttention(nn.Module):
-    """Softmax attention among the edges of each atom with logits q·k / √d + Σ_l c_l P_l(cos) + log envelope.
+class AngleAttention(EdgeAttention):
+    """Attention among the edges of each atom with logits q·k / √d + Σ_l c_l P_l(cos) + log envelope.
 
     The angle between two edges enters as a bias, one learned coefficient per head and Legendre degree, so that
-    the result is invariant. Written with plain products and softmax: fused attention has no second derivative.
+    the result is invariant.
     """
 
     def __init__(self, width: int, heads: int, degree: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        super().__init__(width, heads)
         self.angle = nn.Parameter(torch.zeros(degree + 1, heads))
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        atoms, places = edges.found.table.shape
-        table = self.qkv(x).index_select(0, edges.found.table.flatten())
-        q, k, v = table.reshape(atoms, places, 3, self.heads, x.shape[1] // self.heads).permute(2, 0, 3, 1, 4)
-        angle = (edges.legendre @ self.angle).permute(0, 3, 1, 2)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + angle + edges.bias
-        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
-        return self.out(mixed.index_select(0, edges.found.slot))
+    def forward(self, x: Tensor, table: Tensor, slot: Tensor, *biases: Tensor) -> Tensor:
+        """As :class:`EdgeAttention`, with Legendre polynomials (A, K, K, L + 1) for the first bias."""
+        legendre, *others = biases
+        return super().forward(x, table, slot, (legendre @ self.angle).permute(0, 3, 1, 2), *others)
 
 
-class Layer(nn.Module):
+class EdgeNodeLayer(nn.Module):
     """One round: edges read their atoms, attend to each other, and are summed into their centres.
 
     h_ij ← h_ij + Attention(A norm h_ij + B norm n_i + C norm n_j);  h ← h + FFN(norm h);
@@ -128,7 +119,7 @@ class Layer(nn.Module):
         self.norm_edge, self.norm_node = nn.LayerNorm(width), nn.LayerNorm(width)
         self.from_edge = nn.Linear(width, width)
         self.from_nodes = nn.Linear(width, 2 * width, bias=False)
-        self.attention = NeighbourAttention(width, config.heads, config.degree)
+        self.attention = AngleAttention(width, config.heads, config.degree)
         self.norm_edge_ffn, self.norm_node_ffn = nn.LayerNorm(width), nn.LayerNorm(width)
         self.edge_ffn, self.node_ffn = feedforward(width), feedforward(width)
         self.norm_sum = nn.LayerNorm(width)
@@ -139,7 +130,7 @@ class Layer(nn.Module):
         message = self.from_edge(self.norm_edge(edge))
         message = message + centre.index_select(0, edges.found.centre)
         message = message + neighbour.index_select(0, edges.found.neighbour)
-        edge = edge + self.attention(message, edges)
+        edge = edge + self.attention(message, edges.found.table, edges.found.slot, edges.legendre, edges.bias)
         edge = edge + self.edge_ffn(self.norm_edge_ffn(edge))
         node = node + self.to_node(sum_edges(self.norm_sum(edge), edges, len(node)))
         return edge, node + self.node_ffn(self.norm_node_ffn(node))
@@ -185,7 +176,7 @@ class Escaip(nn.Module):
         self.node_in = nn.Linear(config.degree + 1, width)
         self.centre, self.neighbour = nn.Embedding(kinds, width), nn.Embedding(kinds, width)
         self.node_species = nn.Embedding(kinds, width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(EdgeNodeLayer(config) for _ in range(config.layers))
         self.norm_edge, self.norm_node = nn.LayerNorm(width), nn.LayerNorm(width)
         self.edge_out = nn.Linear(config.layers * width, width)
         self.node_out = nn.Linear(config.layers * width, width)
@@ -250,9 +241,7 @@ class Escaip(nn.Module):
     def _edges(self, atoms: neighbours.FlatAtoms) -> tuple[Edges, Tensor]:
         """The edges of a batch and their (E,) lengths."""
         found = neighbours.find(atoms, self.config.cutoff, self.config.nearest)
-        displacement = atoms.pos.index_select(0, found.neighbour) - atoms.pos.index_select(0, found.centre)
-        length, unit = lengths_and_units(displacement)
-        log_weight = log_envelope(length, self.config.cutoff)
+        length, unit, log_weight = geometry(atoms, found, self.config.cutoff)
         directions = unit[found.table]
         # Finite, not −inf: an atom without neighbours would have nothing to normalise by.
         bias = log_weight[found.table].masked_fill(~found.valid, -1e9)

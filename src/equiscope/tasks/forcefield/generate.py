@@ -2,80 +2,58 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from equiscope.errors import DataError, InputError, IntegrityError
+from equiscope.errors import DataError, IntegrityError
 from equiscope.tasks.datasets import molecules, processes, store
 from equiscope.tasks.datasets.molecules import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
+from equiscope.tasks.guards import at_least, one_of
+from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
-FORMAT = "equiscope-forcefield"
-FORMAT_VERSION = 1
 FRAMES_PER_MOLECULE = 10
 MOST_FRAMES_PER_MOLECULE = 200
 
 
-@dataclass(frozen=True)
-class ForceFieldData:
-    """What a force-field data set is made of; two equal configurations give identical files.
+@dataclass(frozen=True, kw_only=True)
+class ForceFieldData(Recipe):
+    """A set of labelled geometries; beside the settings of every :class:`Recipe`:
 
     Attributes:
-        frames: how many labelled geometries.
-        seed: of everything random: choice of molecules, conformers, displacements, orientations, split.
+        frames: how many.
         sampler: ``"jitter"`` (Gaussian displacements of relaxed conformers) or ``"langevin"`` (MMFF
             dynamics at 300 and 500 K).
-        min_atoms: of a molecule, with hydrogens.
-        max_atoms: of a molecule, with hydrogens.
         frames_per_molecule: most frames of one molecule; ``None`` for 10, or more (at most 200) where the
             list has too few molecules for ``frames``.
-        path: of the data file; ``None`` for the default of :meth:`resolved_path`.
         orientation: ``"haar"`` (every frame turned by its own uniform rotation) or ``"embedded"`` (as RDKit
             left it, along its principal axes: a deliberate condition, never the default).
-        smiles: a SMILES file of one's own; ``None`` for the NCI list inside RDKit.
     """
 
+    FORMAT = "equiscope-forcefield"
+
     frames: int = 4000
-    seed: int = 0
     sampler: str = "jitter"
-    min_atoms: int = 10
-    max_atoms: int = 20
     frames_per_molecule: int | None = None
-    path: str | None = None
     orientation: str = "haar"
-    smiles: str | None = None
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise InputError(f"frames must be at least 1, got {self.frames}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        if self.orientation not in ORIENTATIONS:
-            raise InputError(f"orientation must be {' or '.join(ORIENTATIONS)}, got {self.orientation!r}")
-        if not 2 <= self.min_atoms <= self.max_atoms:
-            raise InputError(f"need 2 <= min_atoms <= max_atoms, got {self.min_atoms} and {self.max_atoms}")
-        if self.frames_per_molecule is not None and self.frames_per_molecule < 1:
-            raise InputError(f"frames_per_molecule must be at least 1, got {self.frames_per_molecule}")
+        super().__post_init__()
+        at_least(1, frames=self.frames, frames_per_molecule=self.frames_per_molecule)
+        one_of(SAMPLERS, sampler=self.sampler)
+        one_of(ORIENTATIONS, orientation=self.orientation)
 
-    def resolved_path(self) -> Path:
-        """``path``, or ``data/forcefield-<sampler>-<frames>-seed<seed>.npz`` under the current folder.
-
-        Whatever else differs from the defaults is added to the name.
-        """
-        if self.path is not None:
-            return Path(self.path)
+    def name(self) -> str:
+        """``forcefield-<sampler>-<frames>-seed<seed>``, and whatever else differs from the defaults."""
         name = f"forcefield-{self.sampler}-{self.frames}-seed{self.seed}"
         if (self.min_atoms, self.max_atoms) != (10, 20):
             name += f"-atoms{self.min_atoms}to{self.max_atoms}"
@@ -83,13 +61,7 @@ class ForceFieldData:
             name += f"-per{self.frames_per_molecule}"
         if self.orientation != "haar":
             name += f"-{self.orientation}"
-        if self.smiles is not None:
-            name += f"-{Path(self.smiles).stem}"
-        return Path("data") / f"{name}.npz"
-
-    def content(self) -> dict[str, Any]:
-        """All but the path: what decides the file's bytes, as plain types."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
+        return name if self.smiles is None else f"{name}-{Path(self.smiles).stem}"
 
 
 @dataclass(frozen=True)
@@ -106,63 +78,26 @@ class Job:
 
 
 def generate(config: ForceFieldData, workers: int | None = None, progress: bool = True) -> Path:
-    """Make the data file of ``config`` if it is not there, and return its path.
+    """Make the data file of ``config`` if it is not there, and return its path; see :func:`make_once`.
 
     Molecules are taken in an order drawn from the seed until ``frames`` are labelled. A molecule's frames are
     a function of the seed and its line in the SMILES file alone, so the bytes depend neither on ``workers``
     nor on whether an earlier call was killed: finished molecules are kept in ``<path>.parts/`` until the file
-    is whole. (Another CPU type or another version of RDKit or tblite may change the last digits.) Two calls
-    for one path wait for one another.
-
-    Args:
-        config: what to make.
-        workers: processes, one thread in each; ``None`` for all cores this process may use.
-        progress: show a progress bar over frames.
+    is whole. (Another CPU type or another version of RDKit or tblite may change the last digits.)
 
     Raises:
-        DataError: the molecules do not give that many frames; the path holds a file of another configuration;
-            RDKit or tblite is missing; a worker died.
-        IntegrityError: the path holds a damaged file.
+        DataError: the molecules do not give that many frames; RDKit or tblite is missing; a worker died.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, got {workers}")
-    path = config.resolved_path()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with processes.exclusive(path):
-            if not path.exists():
-                _make(config, path, workers or processes.available_cores(), progress)
-                return path
-    _check_same(path, config)
-    return path
-
-
-def _check_same(path: Path, config: ForceFieldData) -> None:
-    _, metadata = store.read(path)
-    found = metadata.get("config", {})
-    differs = [
-        f"{name}={found.get(name)!r} (asked: {value!r})"
-        for name, value in config.content().items()
-        if found.get(name) != value
-    ]
-    if differs:
-        raise DataError(f"{path} was made with {', '.join(differs)}; give another path, or delete it to make it anew")
+    return make_once(config, lambda path, count: _make(config, path, count, progress), workers)
 
 
 def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> None:
-    source = Path(config.smiles) if config.smiles else molecules.nci_smiles_path()
-    smiles, digest = molecules.read_smiles(source)
+    source, smiles, digest = config.read_smiles()
     accepted, rejected = molecules.select(smiles, MoleculeFilter(config.min_atoms, config.max_atoms))
     quota = _frames_per_molecule(config, len(accepted), rejected)
-    metadata: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "config": config.content(),
+    metadata = config.metadata(source, digest, "GFN2-xTB (tblite)", ("numpy", "rdkit", "scipy", "tblite")) | {
         "frames_per_molecule": quota,
-        "source": {"file": source.name, "sha256": digest},
-        "method": "GFN2-xTB (tblite)",
         "units": {"positions": "Å", "energy": "eV", "forces": "eV/Å"},
-        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "rdkit", "scipy", "tblite")},
     }
     parts = path.with_name(f"{path.name}.parts")
     jobs = _jobs(config, accepted, quota, parts, metadata)
@@ -185,7 +120,7 @@ def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> N
         "notes": counts["notes"],
     }
     metadata["molecules"] = [{"line": m.index, "smiles": m.smiles} for m, _ in taken]
-    store.write(path, _join([arrays for _, arrays in taken]), metadata)
+    store.write(path, join([arrays for _, arrays in taken], "frames"), metadata)
     shutil.rmtree(parts)
 
 
@@ -258,15 +193,3 @@ def _collect(
                 break
     made.close()
     return taken, {name: dict(sorted(counter.items())) for name, counter in counts.items()}
-
-
-def _join(taken: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """One flat array of each kind; ``atoms`` and ``frames`` say how many of them belong to each molecule."""
-    return {
-        "species": np.concatenate([a["species"] for a in taken]),
-        "atoms": np.array([len(a["species"]) for a in taken], dtype=np.int32),
-        "frames": np.array([len(a["energy"]) for a in taken], dtype=np.int32),
-        "energy": np.concatenate([a["energy"] for a in taken]),
-        "positions": np.concatenate([a["positions"].reshape(-1, 3) for a in taken]),
-        "forces": np.concatenate([a["forces"].reshape(-1, 3) for a in taken]),
-    }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equiscope.errors import InputError
+from equiscope.tasks.guards import at_least, one_of
 
 LOSSES = ("squared", "escaip")
 
@@ -37,11 +37,8 @@ class ForceFieldLoss:
     energy_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.name not in LOSSES:
-            raise InputError(f"loss.name must be one of {', '.join(LOSSES)}, got {self.name!r}")
-        for key in ("forces", "energy"):
-            if not getattr(self, key) >= 0:
-                raise InputError(f"loss.{key} must be at least 0, got {getattr(self, key)!r}")
+        one_of(LOSSES, "loss.", name=self.name)
+        at_least(0, "loss.", forces=self.forces, energy=self.energy)
 
     def __call__(self, answer: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``loss`` and its parts ``forces`` and ``energy``, unweighted, all scalars.

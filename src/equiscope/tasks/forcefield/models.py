@@ -1,26 +1,47 @@
-"""Force-field models by name and size: the one place where a configuration becomes a network."""
+"""Force-field models by name and size: nano for a laptop, and the 1M, 4M and 6M parameters of the paper."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
 
-from equiscope.errors import InputError
-from equiscope.tasks.forcefield import sizes
-from equiscope.tasks.forcefield.edge_transformer import EdgeTransformer
-from equiscope.tasks.forcefield.escaip import Escaip
-from equiscope.tasks.forcefield.nequip_field import NequipField
+from equiscope.tasks.forcefield.edge_transformer import EdgeTransformer, EdgeTransformerConfig
+from equiscope.tasks.forcefield.escaip import Escaip, EscaipConfig
+from equiscope.tasks.forcefield.nequip_field import NequipConfig, NequipField
+from equiscope.tasks.seeded import Models, configured
 
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
-    "edge_transformer": (EdgeTransformer, sizes.EDGE_TRANSFORMER, {}),
-    "escaip": (Escaip, sizes.ESCAIP, {"tied": False}),
-    "escaip_tied": (Escaip, sizes.ESCAIP, {"tied": True}),
-    "nequip": (NequipField, sizes.NEQUIP, {"forces": "gradient"}),
-    "nequip_direct": (NequipField, sizes.NEQUIP_DIRECT, {"forces": "direct"}),
+EDGE_TRANSFORMER = {
+    "nano": EdgeTransformerConfig(width=40, layers=3, heads=4, feedforward=104, radial=24),
+    "1M": EdgeTransformerConfig(width=136, layers=4, heads=8, feedforward=544, radial=32),
+    "4M": EdgeTransformerConfig(width=216, layers=6, heads=8, feedforward=864, radial=48),
+    "6M": EdgeTransformerConfig(width=264, layers=6, heads=8, feedforward=1056, radial=48),
 }
-"""Name → (class, sizes, settings that the name stands for)."""
+
+ESCAIP = {
+    "nano": EscaipConfig(width=36, layers=2, heads=4, radial=24, degree=4),
+    "1M": EscaipConfig(width=112, layers=4, heads=8, radial=48, degree=6),
+    "4M": EscaipConfig(width=184, layers=6, heads=8, radial=64, degree=9),
+    "6M": EscaipConfig(width=224, layers=6, heads=8, radial=64, degree=9),
+}
+
+NEQUIP = {
+    "nano": NequipConfig(layers=3, features=22, radial_width=32),
+    "1M": NequipConfig(layers=4, features=51, radial_width=64),
+}
+
+NEQUIP_DIRECT = {
+    "nano": NequipConfig(layers=3, features=19, radial_width=32),
+    "1M": NequipConfig(layers=4, features=46, radial_width=64),
+}
+
+MODELS: Models = {
+    "edge_transformer": (EdgeTransformer, EDGE_TRANSFORMER, {}),
+    "escaip": (Escaip, ESCAIP, {"tied": False}),
+    "escaip_tied": (Escaip, ESCAIP, {"tied": True}),
+    "nequip": (NequipField, NEQUIP, {"forces": "gradient"}),
+    "nequip_direct": (NequipField, NEQUIP_DIRECT, {"forces": "direct"}),
+}
 
 
 def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
@@ -35,15 +56,5 @@ def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
     Raises:
         InputError: an unknown name, size or field, or a field that the name already settles.
     """
-    if name not in MODELS:
-        raise InputError(f"there is no force-field model {name!r}: choose one of {sorted(MODELS)}")
-    model, configurations, settled = MODELS[name]
-    if size not in configurations:
-        raise InputError(f"{name} has no size {size!r}: choose one of {list(configurations)}")
-    known = {f.name for f in fields(configurations[size])} - set(settled)
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise InputError(f"{name} has no setting {unknown}: choose among {sorted(known)}")
-    if "elements" in overrides:
-        overrides["elements"] = tuple(int(z) for z in overrides["elements"])
-    return model(replace(configurations[size], **settled, **overrides))
+    network, config = configured("force-field", MODELS, name, size, overrides)
+    return network(config)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.guards import at_least, one_of
 
 FORCES = ("gradient", "direct")
 
@@ -43,10 +44,8 @@ class NequipConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        if self.forces not in FORCES:
-            raise InputError(f"forces must be one of {', '.join(FORCES)}, got {self.forces!r}")
-        if self.lmax < 1:
-            raise InputError(f"lmax must be at least 1 for vectors to exist, got {self.lmax}")
+        one_of(FORCES, forces=self.forces)
+        at_least(1, lmax=self.lmax)  # for vectors to exist
 
 
 class NequipField(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,9 @@ from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
 from equiscope.tasks.datasets.sequence_split import Clusters, cluster_chains, split_clusters
 from equiscope.tasks.datasets.structures import read_structures
+from equiscope.tasks.guards import at_least, one_of, share
 from equiscope.tasks.proteinflow.flow import draw_noise, draw_times, interpolate
+from equiscope.tasks.seeded import Shuffled
 
 ANGSTROM_TO_NM = 0.1
 SOURCES = ("shipped", "npz", "structure_db", "folder")
@@ -45,8 +46,7 @@ class ChainSettings:
     final_chains: int = 64
 
     def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise InputError(f"unknown chain source {self.source!r}: choose one of {', '.join(SOURCES)}")
+        one_of(SOURCES, "data.", source=self.source)
         if self.source != "shipped" and not self.path:
             raise InputError(f"the chain source {self.source!r} needs a path: set data.path")
         if not 2 <= self.shortest <= self.longest:
@@ -142,7 +142,7 @@ class ChainSet:
         }
 
 
-class TrainingStream:
+class TrainingStream(Shuffled):
     """Batches of training chains: batch choice, augmentation, noise and times are pure functions of (seed, step).
 
     Every epoch takes one chain of each cluster, in a new order; four batches at a time are sorted by length.
@@ -155,22 +155,19 @@ class TrainingStream:
     def __init__(
         self, data: ChainSet, batch_size: int, seed: int, augment: float = 1.0, self_conditioning: float = 0.5
     ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size must be positive, got {batch_size}")
-        for name, value in (("augment", augment), ("self_conditioning", self_conditioning)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is a share between 0 and 1, got {value}")
-        self.data, self.batch_size, self.seed = data, batch_size, seed
-        self.augment, self.self_conditioning = augment, self_conditioning
+        at_least(1, batch_size=batch_size)
+        share(augment=augment, self_conditioning=self_conditioning)
         train = data.parts["train"]
         labels = data.clusters.labels[train]
-        self._members = [train[labels == label] for label in np.unique(labels)]
+        super().__init__([train[labels == label] for label in np.unique(labels)], seed)
+        self.data, self.batch_size = data, batch_size
+        self.augment, self.self_conditioning = augment, self_conditioning
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The batch of a step; see :meth:`ProteinFlow.training_batch` for its fields."""
         padded = self.data.padded(self._numbers(step))
         chain, mask = padded.pop("x_1"), padded["mask"]
-        generator = torch.Generator().manual_seed(_mix(self.seed, step, 1))
+        generator = torch.Generator().manual_seed(mix(self.seed, step, 1))
         turned = torch.rand(len(chain), generator=generator) < self.augment
         rotations = haar(len(chain), generator).to(chain.dtype)
         chain = torch.where(turned[:, None, None], chain @ rotations.mT, chain)
@@ -189,23 +186,19 @@ class TrainingStream:
     def _numbers(self, step: int) -> list[int]:
         bucket, place = divmod(step, _BUCKET)
         first = bucket * _BUCKET * self.batch_size
-        numbers = [self._at(first + i) for i in range(_BUCKET * self.batch_size)]
+        numbers = self.take(first, _BUCKET * self.batch_size)
         numbers.sort(key=lambda number: len(self.data.chains.ca[number]))
-        order = np.random.default_rng(_mix(self.seed, bucket, 2)).permutation(_BUCKET)
+        order = np.random.default_rng(mix(self.seed, bucket, 2)).permutation(_BUCKET)
         start = int(order[place]) * self.batch_size
         return numbers[start : start + self.batch_size]
 
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, len(self._members))
-        return int(self._epoch(epoch)[place])
-
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - the stream lives as long as the run
-    def _epoch(self, epoch: int) -> np.ndarray:
-        rng = np.random.default_rng(_mix(self.seed, epoch, 3))
-        drawn = np.array([rng.choice(members) for members in self._members])
+    def draw(self, turn: int) -> np.ndarray:
+        """One chain of each cluster, in an order of its own."""
+        rng = np.random.default_rng(mix(self.seed, turn, 3))
+        drawn = np.array([rng.choice(members) for members in self.items])
         return rng.permutation(drawn)
 
 
-def _mix(*keys: int) -> int:
+def mix(*keys: int) -> int:
     """One seed of several non-negative integers."""
     return int(np.random.SeedSequence(keys).generate_state(1, dtype=np.uint64)[0] >> 1)

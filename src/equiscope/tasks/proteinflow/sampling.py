@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import NonFiniteError
+from equiscope.tasks.guards import at_least, one_of
 from equiscope.tasks.proteinflow.flow import centre, clean_estimate, draw_noise
 
 METHODS = ("euler", "heun")
@@ -37,13 +38,9 @@ class Sampling:
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        if self.length < 2 or self.number < 1 or self.steps < 1 or self.batch_size < 1:
-            raise InputError(
-                "length must be at least 2, number, steps and batch_size positive: "
-                f"got {self.length}, {self.number}, {self.steps}, {self.batch_size}"
-            )
-        if self.method not in METHODS:
-            raise InputError(f"unknown integration method {self.method!r}: choose one of {', '.join(METHODS)}")
+        at_least(2, length=self.length)
+        at_least(1, number=self.number, steps=self.steps, batch_size=self.batch_size)
+        one_of(METHODS, method=self.method)
 
 
 def sample(model: nn.Module, settings: Sampling, progress: Callable[[int], None] | None = None) -> Tensor:

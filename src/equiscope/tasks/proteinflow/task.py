@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.tasks.datasets.orientation import orientation
-from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, _mix
+from equiscope.tasks.guards import at_least, chosen, one_of
+from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
@@ -25,10 +26,11 @@ from equiscope.tasks.proteinflow.flow import (
 )
 from equiscope.tasks.proteinflow.reference import proteina_reference
 from equiscope.tasks.proteinflow.transformer import Proteina
-from equiscope.tasks.proteinflow.trunk import sizes
+from equiscope.tasks.proteinflow.trunk import SIZES
+from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured
 from equiscope.tasks.task import Probe
 
-MODELS = ("proteina", "proteina_equivariant")
+MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
 SELF_CONDITIONING = ("zeros", "first_pass")
 
 
@@ -55,27 +57,25 @@ class TrackSettings:
     def __post_init__(self) -> None:
         if not self.times or not all(0 <= t < 1 for t in self.times):
             raise InputError(f"flow times must be in [0, 1), got {list(self.times)}")
-        if self.draws < 1 or self.batch_size < 1:
-            raise InputError(f"draws and batch_size must be positive, got {self.draws} and {self.batch_size}")
-        if self.self_conditioning not in SELF_CONDITIONING:
-            raise InputError(
-                f"self_conditioning must be one of {', '.join(SELF_CONDITIONING)}, got {self.self_conditioning!r}"
-            )
+        at_least(1, "track.", draws=self.draws, batch_size=self.batch_size)
+        one_of(SELF_CONDITIONING, "track.", self_conditioning=self.self_conditioning)
 
 
-@dataclass(frozen=True)
-class ProteinFlowSettings:
-    """The whole task: data, model, loss, measurement. Defaults are the run of 20 minutes on two cores."""
+@dataclass(frozen=True, kw_only=True)
+class ProteinFlowSettings(TaskSettings):
+    """The whole task; the defaults are the run of 20 minutes on two cores.
 
-    seed: int = 0
-    augment: float = 1.0
+    Attributes:
+        self_conditioning: share of the training batches that see the model's own first estimate.
+        data: which chains; track: what is measured.
+    """
+
     batch_size: int = 16
+    model: str = "proteina"
+    size: str = "1M"
     self_conditioning: float = 0.5
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
-    model: str = "proteina"
-    size: str = "1M"
-    model_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
@@ -84,12 +84,9 @@ def build(model: str, size: str, **changes: Any) -> nn.Module:
     Raises:
         InputError: unknown model, size or setting.
     """
-    if model == "proteina":
-        smooth, neighbours = bool(changes.pop("smooth_bins", False)), int(changes.pop("neighbours", 0))
-        return Proteina(sizes(size, **changes), smooth, neighbours)
-    if model == "proteina_equivariant":
-        return ProteinaEquivariant(sizes(size, **changes))
-    raise InputError(f"unknown protein model {model!r}: choose one of {', '.join(MODELS)}")
+    own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
+    network, config = configured("protein", MODELS, model, size, changes)
+    return network(config, **own)
 
 
 def declaration(output: str = "velocity") -> Declaration:
@@ -104,15 +101,13 @@ def declaration(output: str = "velocity") -> Declaration:
     )
 
 
-class ProteinFlow:
+class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"
-
-    def __init__(self, settings: ProteinFlowSettings) -> None:
-        self.settings = settings
-        self._data: ChainSet | None = None
-        self._stream: TrainingStream | None = None
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning",)}
+    models = tuple(MODELS)
+    _order: TrainingStream
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
@@ -121,56 +116,44 @@ class ProteinFlow:
         Raises:
             InputError: an unknown or impossible value.
         """
-        model = {key: value for key, value in config.get("model", {}).items() if value is not None}
-        track = _known(TrackSettings, config.get("track", {}))
+        # Other keys of this section belong to the run.
+        track = chosen(TrackSettings, "track", config.get("track", {}))
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
-        return cls(
-            ProteinFlowSettings(
-                seed=int(config.get("seed", 0)),
-                augment=float(config.get("augment", 1.0)),
-                batch_size=int(config.get("batch_size", 16)),
-                self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-                data=ChainSettings(**_known(ChainSettings, config.get("data", {}))),
-                track=TrackSettings(**track),
-                model=model.pop("name", "proteina"),
-                size=str(model.pop("size", "1M")),
-                model_settings=model,
-            )
+        settings = ProteinFlowSettings.of(
+            config,
+            self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
+            data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
+            track=TrackSettings(**track),
         )
+        return cls(settings)
 
     def prepare(self, progress: bool = True) -> None:
         """Read, cluster and split the chains; nothing is computed twice."""
         if self._data is None:
             s = self.settings
             self._data = ChainSet.load(s.data, s.seed)
-            self._stream = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
+            self._order = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
             if progress:
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
 
     @property
-    def data(self) -> ChainSet:
-        """The chains, once :meth:`prepare` has been called.
+    def training_samples(self) -> int:
+        """How many chains are trained on, once :meth:`prepare` has been called."""
+        return len(self.data.parts["train"])
 
-        Raises:
-            InputError: before that.
-        """
-        if self._data is None:
-            raise InputError("the protein task has no data yet: call prepare() first")
-        return self._data
+    def _build(self) -> nn.Module:
+        return build(self.settings.model, self.settings.size, **self.settings.model_settings)
 
-    def build_model(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(self.settings.seed, 11))
-            return build(self.settings.model, self.settings.size, **self.settings.model_settings)
+    def _weights_seed(self) -> int:
+        return mix(self.settings.seed, 11)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``x_t``, ``x_sc`` (zeros), ``velocity`` (B, N, 3) nm, ``t`` (B,), ``residue``, ``mask`` (B, N), ``chain``
         (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
         _ = self.data  # says what is missing before prepare()
-        assert self._stream is not None
-        return self._stream.batch(step)
+        return self._order.batch(step)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over chains of :func:`flow_loss`; ``clean`` is the error of the predicted chain, in nm²."""
@@ -222,15 +205,14 @@ class ProteinFlow:
 
     def _held_out(self, part: str) -> list[list[int]]:
         """Chain numbers of a part in batches of similar length."""
-        if part not in ("track", "final"):
-            raise InputError(f"part must be 'track' or 'final', got {part!r}")
+        one_of(("track", "final"), part=part)
         numbers = sorted(self.data.parts[part].tolist(), key=lambda i: (len(self.data.chains.ca[i]), i))
         size = self.settings.track.batch_size
         return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
     def _noise(self, numbers: Sequence[Sequence[int]], part: str, draws: int) -> list[Tensor]:
         key = 21 if part == "track" else 22
-        generator = torch.Generator().manual_seed(_mix(self.settings.seed, key, draws))
+        generator = torch.Generator().manual_seed(mix(self.settings.seed, key, draws))
         return [draw_noise(self.data.padded(batch)["mask"], generator) for batch in numbers]
 
     def _pooled(self, numbers: list[list[int]], part: str) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
@@ -238,7 +220,7 @@ class ProteinFlow:
         draws = self.settings.track.draws
         repeated = [batch for batch in numbers for _ in range(draws)]
         count = sum(len(batch) for batch in repeated)
-        generator = torch.Generator().manual_seed(_mix(self.settings.seed, 23 if part == "track" else 24))
+        generator = torch.Generator().manual_seed(mix(self.settings.seed, 23 if part == "track" else 24))
         strata = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
         times = time_quantile(strata)[torch.randperm(count, generator=generator)].float()
         return repeated, self._noise(repeated, part, draws + 1), list(times.split([len(b) for b in repeated]))
@@ -247,12 +229,12 @@ class ProteinFlow:
         self, numbers: Sequence[Sequence[int]], noise: Sequence[Tensor], times: Sequence[Tensor]
     ) -> list[dict[str, Tensor]]:
         batches, first = [], 0
-        for chosen, x_0, t in zip(numbers, noise, times, strict=True):
-            padded = self.data.padded(chosen)
+        for some, x_0, t in zip(numbers, noise, times, strict=True):
+            padded = self.data.padded(some)
             x_t, velocity = interpolate(x_0, padded.pop("x_1"), t)
             # Ids number the samples, not the chains: a chain that comes twice gets rotations of its own.
-            padded["id"] = torch.arange(first, first + len(chosen))
-            first += len(chosen)
+            padded["id"] = torch.arange(first, first + len(some))
+            first += len(some)
             batches.append({"x_t": x_t, "x_sc": torch.zeros_like(x_t), "t": t, "velocity": velocity, **padded})
         return batches
 
@@ -285,9 +267,3 @@ def _clean(forward: Any) -> Any:
         return {"clean": clean_estimate(batch["x_t"], answer["velocity"], batch["t"])}
 
     return predict
-
-
-def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that belong to a settings class; other keys of the section belong to the run."""
-    names = {found.name for found in fields(kind)}
-    return {key: value for key, value in values.items() if key in names and value is not None}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from equiscope.errors import InputError
+from equiscope.tasks.guards import at_least
 from equiscope.tasks.proteinflow.features import PairBias, sinusoids
 from equiscope.tasks.proteinflow.trunk import Trunk, TrunkConfig
 
@@ -47,8 +47,7 @@ class Proteina(nn.Module):
 
     def __init__(self, sizes: TrunkConfig, smooth_bins: bool = False, neighbours: int = 0) -> None:
         super().__init__()
-        if neighbours < 0:
-            raise InputError(f"neighbours must be 0 or more, got {neighbours}")
+        at_least(0, neighbours=neighbours)
         self.sizes, self.neighbours = sizes, neighbours
         self.read_local = nn.Linear(6 * neighbours, sizes.width, bias=False) if neighbours else None
         self.read_noisy = nn.Linear(3, sizes.width, bias=False)

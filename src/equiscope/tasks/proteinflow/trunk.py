@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import heads_fit
 from equiscope.tasks.proteinflow.features import TimeEmbedding
 
 
@@ -32,8 +32,7 @@ class TrunkConfig:
     registers: int = 8
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}: change one of them")
+        heads_fit(self.width, self.heads)
         for name in ("width", "condition"):
             if getattr(self, name) < 4 or getattr(self, name) % 2:
                 raise InputError(f"{name} must be even and at least 4, got {getattr(self, name)}")
@@ -47,21 +46,6 @@ SIZES = {
     "60M": TrunkConfig(width=512, layers=10, heads=8, expansion=4, pair=256, condition=512, registers=10),
     "400M": TrunkConfig(width=1024, layers=18, heads=16, expansion=4, pair=512, condition=512, registers=10),
 }
-
-
-def sizes(size: str, **changes: Any) -> TrunkConfig:
-    """The configuration of a named size, some values changed.
-
-    Raises:
-        InputError: an unknown size or an unknown value name.
-    """
-    if size not in SIZES:
-        raise InputError(f"unknown model size {size!r}: choose one of {', '.join(SIZES)}")
-    known = TrunkConfig.__dataclass_fields__
-    unknown = sorted(set(changes) - set(known))
-    if unknown:
-        raise InputError(f"unknown model settings {unknown}: known are {', '.join(known)}")
-    return replace(SIZES[size], **changes)
 
 
 class AdaptiveNorm(nn.Module):
@@ -114,7 +98,7 @@ class PairBiasedAttention(nn.Module):
         return self.out(mixed * torch.sigmoid(self.gate(tokens)))
 
 
-class Block(nn.Module):
+class TrunkBlock(nn.Module):
     """Attention and gated (SwiGLU) transition, each behind an adaptive norm and before a time-dependent gate."""
 
     def __init__(self, sizes: TrunkConfig) -> None:
@@ -142,7 +126,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.registers = nn.Parameter(torch.randn(sizes.registers, sizes.width))
         self.time = TimeEmbedding(sizes.condition)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.blocks = nn.ModuleList(TrunkBlock(sizes) for _ in range(sizes.layers))
 
     def forward(self, tokens: Tensor, bias: Tensor, t: Tensor, mask: Tensor) -> Tensor:
         extra = len(self.registers)

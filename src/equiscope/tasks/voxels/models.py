@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from equiscope.errors import InputError
+from equiscope.tasks.seeded import Models, configured
 from equiscope.tasks.voxels.steerable import Steerable, SteerableConfig
 from equiscope.tasks.voxels.unet import UNet, UNetConfig
 
@@ -26,13 +26,11 @@ UNETS = {
 
 STEERABLES = {"nano": SteerableConfig(), "1M": SteerableConfig(layers=8, scalars=80, vectors=60, tensors=32)}
 
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any]]] = {
+MODELS: Models = {
     "unet": (UNet, UNETS, {"tied": False}),
     "unet_tied": (UNet, UNETS, {"tied": True}),
     "steerable": (Steerable, STEERABLES, {}),
 }
-"""Name -> (class, sizes, settings that the name stands for)."""
-
 
 def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = False, **overrides: Any) -> nn.Module:
     """A freshly initialised model (weights from torch's global generator).
@@ -48,17 +46,5 @@ def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = Fa
     Raises:
         InputError: an unknown name, size or field, or a field that the name already settles.
     """
-    if name not in MODELS:
-        raise InputError(f"there is no voxel model {name!r}: choose one of {sorted(MODELS)}")
-    model, configurations, settled = MODELS[name]
-    if size not in configurations:
-        raise InputError(f"{name} has no size {size!r}: choose one of {list(configurations)}")
-    known = {f.name for f in fields(configurations[size])} - {*settled, "channels"}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise InputError(f"{name} has no setting {unknown}: choose among {sorted(known)}")
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    config = replace(configurations[size], **settled, **changes, channels=channels)
-    if model is not UNet:
-        return model(config)
-    return UNet(config, recompute).to(memory_format=torch.channels_last_3d)
+    network, config = configured("voxel", MODELS, name, size, {**overrides, "channels": channels})
+    return UNet(config, recompute).to(memory_format=torch.channels_last_3d) if network is UNet else network(config)

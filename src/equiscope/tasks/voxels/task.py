@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from equiscope.symmetry.grids import permute
 from equiscope.symmetry.rotations import group
 from equiscope.tasks.augment import key, rotate
 from equiscope.tasks.datasets.orientation import orientation
+from equiscope.tasks.guards import at_least, chosen
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
 from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
@@ -23,31 +25,29 @@ from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
 
+# Settings of the data section that say how conformers are used.
+_USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
 
-@dataclass(frozen=True)
-class VoxelSettings:
+
+@dataclass(frozen=True, kw_only=True)
+class VoxelSettings(TaskSettings):
     """The whole task; the defaults are the run of 25 minutes on two cores.
 
     Attributes:
-        seed, augment, batch_size: of the training.
         data: the conformers; grid: the grid they are drawn on.
         sigma: standard deviation of the voxel noise.
-        model, size, model_settings: as for :func:`equiscope.tasks.voxels.models.build`.
+        workers: processes that make the conformers, None for all cores.
         track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
             molecules.
         probe_batch: their batch size.
         so3_rotations: Haar rotations of quantities (b) and (c); draws: noises of quantity (c).
     """
 
-    seed: int = 0
-    augment: float = 1.0
     batch_size: int = 8
+    model: str = "unet"
     data: ConformerData = field(default_factory=ConformerData)
     grid: Grid = field(default_factory=Grid)
     sigma: float = 0.3
-    model: str = "unet"
-    size: str = "nano"
-    model_settings: Mapping[str, Any] = field(default_factory=dict)
     workers: int | None = None
     track_conformers: int = 16
     final_conformers: int = 48
@@ -56,33 +56,19 @@ class VoxelSettings:
     draws: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.augment <= 1:
-            raise InputError(f"augment must be true, false or a share between 0 and 1, got {self.augment!r}")
+        super().__post_init__()
         if not 0 < self.sigma < math.inf:
             raise InputError(f"grid.sigma, the noise level, must be positive, got {self.sigma!r}")
-        for name in ("batch_size", "track_conformers", "final_conformers", "probe_batch"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
-        if self.so3_rotations < 2 or self.draws < 2:
-            raise InputError(f"rotations and draws must be at least 2, got {self.so3_rotations} and {self.draws}")
+        at_least(1, "data.", **{name: getattr(self, name) for name in _USE})
+        at_least(2, "track.", so3_rotations=self.so3_rotations, draws=self.draws)
 
 
-class Voxels:
+class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     """Denoising of voxelised molecules; implements :class:`equiscope.tasks.task.Task`. Lengths in Å."""
 
     name = "voxels"
-
-    def __init__(self, settings: VoxelSettings) -> None:
-        self.settings = settings
-        self._set: ConformerSet | None = None
-        self._order: tuple[int, Tensor] | None = None
-        # Only to refuse bad settings before data is made: without memory, but for e3nn's gates, which draw numbers.
-        with torch.device("cpu" if settings.model == "steerable" else "meta"), torch.random.fork_rng(devices=[]):
-            made = self._build()
-        if isinstance(made, models.UNet):
-            made._checked(torch.empty(1, *settings.grid.shape, device="meta"))
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"voxels": ()}
+    models = tuple(models.MODELS)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
@@ -91,75 +77,66 @@ class Voxels:
         Raises:
             InputError: an unknown or impossible value.
         """
-        data, grid = dict(config.get("data", {})), dict(config.get("grid", {}))
-        model = {k: v for k, v in config.get("model", {}).items() if v is not None}
-        own = {k: data.pop(k) for k in ("track_conformers", "final_conformers", "probe_batch", "workers") if k in data}
-        made = _settings(ConformerData, data, "data")
-        if "elements" in data:
-            made["elements"] = tuple(data["elements"])
-        sigma = float(grid.pop("sigma", 0.3))
+        data, grid, track = config.get("data", {}), config.get("grid", {}), config.get("track", {})
+        made = chosen(ConformerData, "data", data, cls.name, _USE)
+        if "elements" in made:
+            made["elements"] = tuple(made["elements"])
         conformers = ConformerData(**made)
-        unknown = sorted(set(conformers.elements) - set(ATOMIC_NUMBERS))
-        if unknown:
+        if unknown := sorted(set(conformers.elements) - set(ATOMIC_NUMBERS)):
             raise InputError(f"data.elements has unknown elements {unknown}; known are {', '.join(ATOMIC_NUMBERS)}")
         numbers = tuple(ATOMIC_NUMBERS[symbol] for symbol in conformers.elements)
-        track = config.get("track", {})
-        return cls(
-            VoxelSettings(
-                seed=int(config.get("seed", 0)),
-                augment=float(config.get("augment", True)),
-                batch_size=int(config.get("batch_size", 8)),
-                data=conformers,
-                grid=Grid(**_settings(Grid, grid, "grid"), elements=numbers),
-                sigma=sigma,
-                model=str(model.pop("name", "unet")),
-                size=str(model.pop("size", "nano")),
-                model_settings=model,
-                so3_rotations=int(track.get("so3_rotations", 4)),
-                draws=int(track.get("draws", 2)),
-                **{k: v for k, v in own.items() if v is not None},
-            )
+        settings = VoxelSettings.of(
+            config,
+            data=conformers,
+            grid=Grid(**{**chosen(Grid, "grid", grid, cls.name, ("sigma",)), "elements": numbers}),
+            sigma=grid.get("sigma"),
+            **{name: data.get(name) for name in _USE},
+            **{name: track.get(name) for name in ("so3_rotations", "draws")},
         )
+        return cls(settings)
+
+    def _check_model(self, device: str = "meta") -> nn.Module:
+        # e3nn's gates draw numbers, which a meta device cannot give.
+        made = super()._check_model("cpu" if self.settings.model == "steerable" else device)
+        if isinstance(made, models.UNet):
+            made.check(torch.empty(1, *self.settings.grid.shape, device="meta"))
+        return made
 
     def prepare(self, progress: bool = True) -> None:
         """Load the data file; make it first if it is missing."""
-        if self._set is not None:
+        if self._data is not None:
             return
         path = generate(self.settings.data, workers=self.settings.workers, progress=progress)
-        self._set = load(path, self.settings.grid)
-        self._train = self._set.indices("train")
+        self._data = load(path, self.settings.grid)
+        train = self._data.indices("train")
+        self._order = Shuffled(train, self.settings.seed)
         # The loss is divided by this, so that 1 is the zero predictor's whatever the grid.
-        sample = self._set.batch(self._train[:: max(1, len(self._train) // 64)])
-        grids = voxelise(sample["pos"], sample["species"], sample["mask"], self.settings.grid)
+        grids = self._voxelise(self._data.batch(train[:: max(1, len(train) // 64)]))
         self._scale = float(grids.double().square().mean())
         if progress:
-            left_out = self._set.metadata["counts"]["conformers rejected"]
-            print(f"{path}: {len(self._set)} conformers on the grid, left out: {left_out}")
+            left_out = self._data.metadata["counts"]["conformers rejected"]
+            print(f"{path}: {len(self._data)} conformers on the grid, left out: {left_out}")
 
     def _build(self) -> nn.Module:
         s = self.settings
         return models.build(s.model, s.size, channels=len(s.grid.elements), **s.model_settings)
 
-    def build_model(self) -> nn.Module:
-        """The model with the initial weights of the seed; the global random state is left alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key(self.settings.seed, "weights"))
-            return self._build()
+    def _voxelise(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``pos`` (B, N, 3), each turned by its own Haar rotation, ``species``, ``mask`` (B, N), ``molecule``, ``id``,
         ``noise_seed`` (B,): grids and noise are made on the model's device."""
         s = self.settings
-        first = step * s.batch_size
-        index = torch.tensor([self._conformer(place) for place in range(first, first + s.batch_size)])
-        batch = self._loaded().batch(index)
+        conformers, first = self.data, step * s.batch_size
+        batch = conformers.batch(self._order.take(first, s.batch_size))
         batch["noise_seed"] = torch.tensor([key(s.seed, "training noise", first + i) for i in range(s.batch_size)])
         return rotate(batch, ("pos",), s.augment, key(s.seed, "rotations", step))
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean squared error of the voxels over that of the zero predictor, about 1 - R²; ``mse`` is without it."""
-        self._loaded()
-        clean = voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid)
+        _ = self.data  # says what is missing before prepare()
+        clean = self._voxelise(batch)
         noise = noise_grids(batch["noise_seed"], self.settings.grid, self.settings.sigma, clean.device)
         error = (model({"noisy": clean + noise})["clean"] - clean).square().mean()
         return {"loss": error / self._scale, "mse": error.detach()}
@@ -174,13 +151,12 @@ class Voxels:
 
     def _held_out(self, part: str) -> list[dict[str, Tensor]]:
         """Held-out conformers of a part, each turned by its own Haar rotation, with grid and noise."""
-        s, conformers = self.settings, self._loaded()
-        every = conformers.indices(part)
-        wanted = min(len(every), s.track_conformers if part == "track" else s.final_conformers)
-        chosen = every[(torch.arange(wanted) * len(every)) // wanted]
+        s, conformers = self.settings, self.data
+        wanted = s.track_conformers if part == "track" else s.final_conformers
+        held = spread(conformers.indices(part), wanted)
         batches = [
             rotate(conformers.batch(rows), ("pos",), 1.0, key(s.seed, "orientation of", part, int(rows[0])))
-            for rows in chosen.split(s.probe_batch)
+            for rows in held.split(s.probe_batch)
         ]
         return probes.gridded(batches, s.grid, s.sigma, key(s.seed, "noise of", part))
 
@@ -212,7 +188,7 @@ class Voxels:
         ]
 
     def describe(self) -> dict[str, Any]:
-        s, conformers = self.settings, self._loaded()
+        s, conformers = self.settings, self.data
         turned = torch.cat([b["clean"].double().square().mean(dim=(1, 2, 3, 4)) for b in self._held_out("track")])
         shown = conformers.batch(conformers.indices("train"))
         shown = rotate(shown, ("pos",), s.augment, key(s.seed, "rotations", "described"))
@@ -244,29 +220,3 @@ class Voxels:
             "source": "Shen, Nowara, Maser, Cho, TMLR 2025, arXiv 2512.02303, from the authors' repository, with the "
             "factor 4/3 for its four rotations; its rotations and noise are not the octahedral ones here",
         }
-
-    def _loaded(self) -> ConformerSet:
-        if self._set is None:
-            raise InputError("the task has no data yet: call prepare() first")
-        return self._set
-
-    def _conformer(self, place: int) -> int:
-        """The conformer at a place of the endless sequence of shuffled passes over the training set."""
-        self._loaded()
-        turn, inside = divmod(place, len(self._train))
-        if self._order is None or self._order[0] != turn:
-            generator = torch.Generator().manual_seed(key(self.settings.seed, "order", turn))
-            self._order = (turn, self._train[torch.randperm(len(self._train), generator=generator)])
-        return int(self._order[1][inside])
-
-
-def _settings(kind: Any, given: Mapping[str, Any], section: str) -> dict[str, Any]:
-    """The given values that are not None.
-
-    Raises:
-        InputError: for a name that the settings class does not have.
-    """
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(given) - known):
-        raise InputError(f"unknown {section} settings {unknown}; the known ones are {sorted(known)}")
-    return {name: value for name, value in given.items() if value is not None}

@@ -112,7 +112,7 @@ class Residual(nn.Module):
         return self.skip(x) + y
 
 
-class Attention(nn.Module):
+class VoxelAttention(nn.Module):
     """x + attention over the voxels of x, without positions, so that it commutes with any permutation of voxels."""
 
     def __init__(self, channels: int, config: UNetConfig) -> None:
@@ -137,7 +137,7 @@ class Level(nn.Module):
         for inner, outer in widths:
             self.steps.append(Residual(inner, outer, config))
             if attends:
-                self.steps.append(Attention(outer, config))
+                self.steps.append(VoxelAttention(outer, config))
 
     def forward(self, x: Tensor) -> Tensor:
         for step in self.steps:
@@ -170,7 +170,7 @@ class UNet(nn.Module):
                 self.resize.append(_convolution(width, width, config))
                 skips.append(width)
         self.middle = nn.Sequential(
-            Residual(previous, previous, config), Attention(previous, config), Residual(previous, previous, config)
+            Residual(previous, previous, config), VoxelAttention(previous, config), Residual(previous, previous, config)
         )
         lower = [*reversed(widths[:-1]), widths[0]]
         for width, attends, below in zip(reversed(widths), reversed(config.attention), lower, strict=True):
@@ -188,7 +188,7 @@ class UNet(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        x = self.embed(self._checked(batch["noisy"]))
+        x = self.embed(self.check(batch["noisy"]))
         blocks, levels = self.config.blocks, len(self.config.multipliers)
         skips, resize = [x], iter(self.resize)
         for place, level in enumerate(self.down):
@@ -209,7 +209,12 @@ class UNet(nn.Module):
             return checkpoint(level, x, use_reentrant=False)
         return level(x)
 
-    def _checked(self, noisy: Tensor) -> Tensor:
+    def check(self, noisy: Tensor) -> Tensor:
+        """The grids as they are.
+
+        Raises:
+            InputError: for another number of channels or an impossible size.
+        """
         shape, multiple = tuple(noisy.shape), 2 ** (len(self.config.multipliers) - 1)
         if noisy.ndim != 5 or shape[1] != self.config.channels or len(set(shape[2:])) != 1:
             raise InputError(f"the U-Net takes grids (batch, {self.config.channels}, N, N, N), got {shape}")

@@ -1,0 +1,1 @@
+"""What force field and voxels share: recipes of generated sets, dense molecules, padded batches."""

@@ -1,0 +1,166 @@
+"""Molecules in memory as dense tensors, split by molecule, and their padded batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscope.errors import DataError, InputError
+from equiscope.tasks.datasets import store
+from equiscope.tasks.datasets.molecule_split import PARTS
+from equiscope.tasks.datasets.orientation import Orientation, orientation
+from equiscope.tasks.guards import one_of
+from equiscope.tasks.molecules.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaddedSet:
+    """Geometries of molecules, padded to the largest; F geometries, N atoms.
+
+    Attributes:
+        pos: (F, N, 3) float32 Å, each centred on its mean; zero in the padding.
+        species: (F, N) int64 atomic numbers, 0 in the padding.
+        mask: (F, N) true for atoms.
+        molecule: (F,) int64, the molecule (the cluster) of each.
+        part: (F,) int64, index into ``PARTS``.
+        atoms: (F,) int64 atoms of each; stays on the CPU, so that a batch's padding needs no transfer.
+        metadata: of the data file: configuration, counts of every rejection, versions.
+    """
+
+    #: What one geometry is called; fields of a batch with and without atoms.
+    NOUN: ClassVar[str] = "frames"
+    PER_ATOM: ClassVar[tuple[str, ...]] = ("pos", "species", "mask")
+    PER_SAMPLE: ClassVar[tuple[str, ...]] = ("molecule",)
+
+    pos: Tensor
+    species: Tensor
+    mask: Tensor
+    molecule: Tensor
+    part: Tensor
+    atoms: Tensor
+    metadata: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.pos)
+
+    def indices(self, part: str) -> Tensor:
+        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
+
+        Raises:
+            InputError: another name.
+        """
+        one_of(PARTS, part=part)
+        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
+
+    def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
+        """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms.
+
+        Returns:
+            The fields of ``PER_ATOM`` (B, N, …) and ``PER_SAMPLE`` (B,), and ``id`` (B,), the number in the set.
+
+        Raises:
+            InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
+        """
+        index, atoms = check_batch(indices, self.atoms, pad_to)
+        index = index.to(self.pos.device)
+        missing = max(0, atoms - self.mask.shape[1])
+        out = {}
+        for name in self.PER_ATOM:
+            field = getattr(self, name)[index, :atoms]
+            out[name] = torch.nn.functional.pad(field, (0, 0) * (field.ndim - 2) + (0, missing)) if missing else field
+        return {**out, **{name: getattr(self, name)[index] for name in self.PER_SAMPLE}, "id": index}
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same set with its tensors on another device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("atoms", "metadata")}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+    def orientation(self) -> Orientation:
+        """The orientation tensor of all geometries."""
+        return orientation(self.pos, self.mask)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain facts for a run's record: counts, split, and what the data file says of itself."""
+        return describe_split(self, self.NOUN) | {
+            name: self.metadata[name] for name in ("config", "source", "method", "versions", "counts")
+        }
+
+
+def describe_split(made: Any, noun: str = "frames") -> dict[str, Any]:
+    """How many geometries, molecules and atoms there are, and in which part, of a set however stored."""
+    return {
+        noun: len(made),
+        "molecules": int(torch.unique(made.molecule).numel()),
+        "atoms": [int(made.atoms.min()), int(made.atoms.max())],
+        "parts": {
+            name: {
+                noun: int((made.part == i).sum()),
+                "molecules": int(torch.unique(made.molecule[made.part == i]).numel()),
+            }
+            for i, name in enumerate(PARTS)
+        },
+    }
+
+
+def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) -> tuple[Tensor, int]:
+    """Frame numbers (B,) on the CPU and the atoms the batch is padded to.
+
+    Args:
+        indices: frame numbers.
+        atoms: (F,) atoms of every frame.
+        pad_to: atoms; None for the largest of the batch.
+
+    Raises:
+        InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
+    """
+    index = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
+    if index.ndim != 1 or index.numel() == 0:
+        raise InputError(f"indices must be a non-empty list of frames, got shape {tuple(index.shape)}")
+    low, high = int(index.min()), int(index.max())
+    if low < 0 or high >= len(atoms):
+        raise InputError(f"frame numbers must be in 0..{len(atoms) - 1}, got {low}..{high}")
+    largest = int(atoms[index].max())
+    if pad_to is not None and pad_to < largest:
+        raise InputError(f"pad_to={pad_to} is smaller than the largest molecule, {largest} atoms")
+    return index, largest if pad_to is None else pad_to
+
+
+def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a data file made by a recipe, dense, and its metadata.
+
+    In the file the geometries of a molecule share one list of atomic numbers and follow one another: ``atoms`` (M,) and
+    ``counted`` (M,) say how many atoms and geometries molecule m has.
+
+    Returns:
+        ``atoms``, ``molecule`` (F,); ``species``, ``mask`` (F, N); every array of the file with a row of three for
+        each atom as (F, N, 3) float32; the others as they are.
+
+    Raises:
+        DataError: no such file, or another kind of file.
+        IntegrityError: the file is damaged.
+    """
+    arrays, metadata = store.read(path)
+    if metadata.get("format") != recipe.FORMAT or metadata.get("format_version") != recipe.FORMAT_VERSION:
+        raise DataError(
+            f"{path} holds {metadata.get('format')!r} version {metadata.get('format_version')}, "
+            f"not {recipe.FORMAT!r} version {recipe.FORMAT_VERSION}; make it again with this version"
+        )
+    each = arrays.pop("atoms").astype(np.int64)
+    molecule = np.repeat(np.arange(len(each)), arrays.pop(counted))
+    atoms, starts = each[molecule], np.cumsum(each) - each
+    place = np.arange(atoms.max())
+    mask = place < atoms[:, None]
+    dense = {"atoms": atoms, "molecule": molecule, "mask": mask, "species": np.zeros(mask.shape, dtype=np.int64)}
+    dense["species"][mask] = arrays.pop("species")[(starts[molecule][:, None] + place)[mask]]
+    for name, array in arrays.items():
+        if array.ndim == 2:
+            dense[name] = np.zeros((*mask.shape, 3), dtype=np.float32)
+            dense[name][mask] = array
+        else:
+            dense[name] = array
+    return dense, metadata

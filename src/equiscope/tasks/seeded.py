@@ -1,0 +1,171 @@
+"""What the three tasks share: their common settings, the model of a seed, shuffled passes, held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from equiscope.errors import InputError
+from equiscope.tasks.augment import key
+from equiscope.tasks.guards import at_least, share
+
+Configuration = Mapping[str, Any]
+Models = Mapping[str, tuple[type[nn.Module], Mapping[str, Any], Mapping[str, Any]]]
+"""Name → (class, configurations by size, settings that the name stands for)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What every task is told.
+
+    Attributes:
+        seed: of initial weights, order, augmentation and noise.
+        augment: share of the training samples that get a rotation of their own.
+        batch_size: of the training.
+        model, size, model_settings: name, size and further settings of the network.
+
+    Raises:
+        InputError: for impossible values.
+    """
+
+    seed: int = 0
+    augment: float = 1.0
+    batch_size: int = 32
+    model: str
+    size: str = "nano"
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, batch_size=self.batch_size)
+        share(augment=self.augment)
+
+    @classmethod
+    def of(cls, config: Configuration, **own: Any) -> Self:
+        """The common settings of a resolved configuration with a task's ``own``; None stands for the default."""
+        network = {name: value for name, value in config.get("model", {}).items() if value is not None}
+        given = {
+            **{name: config.get(name) for name in ("seed", "augment", "batch_size")},
+            "model": network.pop("name", None),
+            "size": network.pop("size", None),
+        }
+        made = {"seed": int, "augment": float, "batch_size": int, "model": str, "size": str}
+        common = {name: made[name](value) for name, value in given.items() if value is not None}
+        kept = {name: value for name, value in own.items() if value is not None}
+        return cls(**common, model_settings=network, **kept)
+
+
+def configured(kind: str, models: Models, name: str, size: str, settings: Configuration) -> tuple[type[nn.Module], Any]:
+    """The class of a named model and its configuration, a dataclass.
+
+    Args:
+        kind: of model, for the messages: ``"force-field"``.
+        settings: fields of the configuration that differ from those of the size; lists become tuples.
+
+    Raises:
+        InputError: an unknown name, size or field, or a field that the name already settles.
+    """
+    if name not in models:
+        raise InputError(f"there is no {kind} model {name!r}: choose one of {', '.join(sorted(models))}")
+    network, sizes, settled = models[name]
+    if size not in sizes:
+        raise InputError(f"{name} has no size {size!r}: choose one of {', '.join(sizes)}")
+    known = {found.name for found in fields(sizes[size])} - set(settled)
+    if unknown := sorted(set(settings) - known):
+        raise InputError(f"{name} has no setting {unknown}: choose among {', '.join(sorted(known))}")
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    return network, replace(sizes[size], **settled, **changes)
+
+
+def spread(every: Tensor, wanted: int | None) -> Tensor:
+    """All of ``every`` (n,), or so many of them as wanted, at least one, evenly spread."""
+    if wanted is None or wanted >= len(every):
+        return every
+    return every[(torch.arange(wanted) * len(every)) // wanted]
+
+
+class Shuffled:
+    """The endless sequence of passes over ``items``, each in an order of its own: a function of seed and place."""
+
+    def __init__(self, items: Any, seed: int) -> None:
+        self.items, self.seed = items, seed
+        self._passes: dict[int, Any] = {}
+
+    def draw(self, turn: int) -> Any:
+        """The items of a pass in their order, integers."""
+        generator = torch.Generator().manual_seed(key(self.seed, "order", turn))
+        return self.items[torch.randperm(len(self.items), generator=generator)]
+
+    def take(self, first: int, count: int) -> list[int]:
+        """The items at places ``first`` … ``first + count − 1``."""
+        return [self._at(place) for place in range(first, first + count)]
+
+    def _at(self, place: int) -> int:
+        turn, inside = divmod(place, len(self.items))
+        if turn not in self._passes:
+            # A batch may reach into the next pass, and the batch after it come back.
+            latest = sorted(self._passes)[-1:]
+            self._passes = {known: self._passes[known] for known in latest} | {turn: self.draw(turn)}
+        return int(self._passes[turn][inside])
+
+
+Told = TypeVar("Told", bound=TaskSettings)
+Data = TypeVar("Data")
+
+
+class SeededTask(Generic[Told, Data]):
+    """A task whose weights and batches are pure functions of its settings, seed and step.
+
+    Attributes:
+        losses: the losses it has, with the settings of each; models: the names of its models.
+
+    Raises:
+        InputError: for a model that cannot be built.
+    """
+
+    losses: ClassVar[Mapping[str, tuple[str, ...]]]
+    models: ClassVar[tuple[str, ...]]
+    _order: Shuffled
+
+    def __init__(self, settings: Told) -> None:
+        self.settings = settings
+        self._data: Data | None = None
+        self._check_model()
+
+    @property
+    def data(self) -> Data:
+        """The data, once ``prepare`` has been called.
+
+        Raises:
+            InputError: before that.
+        """
+        if self._data is None:
+            raise InputError("the task has no data yet: call prepare() first")
+        return self._data
+
+    @property
+    def training_samples(self) -> int:
+        """How many samples are trained on, once ``prepare`` has been called."""
+        _ = self.data
+        return len(self._order.items)
+
+    def build_model(self) -> nn.Module:
+        """The model with the initial weights of the seed; the global random state is left alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._weights_seed())
+            return self._build()
+
+    def _check_model(self, device: str = "meta") -> nn.Module:
+        """Refuse bad settings of the model before data is made, without its memory."""
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            return self._build()
+
+    def _weights_seed(self) -> int:
+        return key(self.settings.seed, "weights")
+
+    def _build(self) -> nn.Module:
+        raise NotImplementedError
