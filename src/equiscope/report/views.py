@@ -1,0 +1,167 @@
+"""Records read by name: a record's mapping as a frozen dataclass, whatever of it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from equiscope.words import number
+
+T = TypeVar("T")
+Record = Mapping[str, Any]
+NAN = math.nan
+NO_INTERVAL = (NAN, NAN)
+
+
+def view(kind: type[T], record: Record | None) -> T:
+    """A record, or a part of one, as the dataclass ``kind``, field by field and whatever it nests.
+
+    A number that is absent or null is NaN, or None where the field allows that; an absent mapping or list is empty;
+    fields that the class does not name are left aside, so records of other versions open as well.
+    """
+    return _dataclass(kind, record or {})
+
+
+@functools.cache
+def _fields(kind: type) -> dict[str, tuple[Any, Any]]:
+    """name -> (type, default) of a dataclass's fields."""
+    hints, made = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        factory = field.default_factory
+        made[field.name] = (hints[field.name], field.default if factory is dataclasses.MISSING else factory())
+    return made
+
+
+def _dataclass(kind: type[T], record: Record) -> T:
+    told = {}
+    for name, (hint, default) in _fields(kind).items():
+        value = record.get(name)
+        told[name] = default if value is None and default is not dataclasses.MISSING else _read(hint, value)
+    return kind(**told)
+
+
+def _read(hint: Any, value: Any) -> Any:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _read(next(part for part in inner if part is not type(None)), value)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass(hint, value or {})  # type: ignore[type-var]
+    if origin is dict:
+        return {str(key): _read(inner[1], item) for key, item in (value or {}).items()}
+    if origin is tuple:
+        return tuple(_read(inner[0], item) for item in value or ())
+    if hint is float:
+        return number(value)
+    return value if hint is Any else hint() if value is None else hint(value)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % interval, NaN where it is missing."""
+
+    value: float
+    interval: tuple[float, ...] = NO_INTERVAL
+
+
+@dataclass(frozen=True)
+class OutputShare:
+    """What one output of several adds to a measurement."""
+
+    percent: float
+    contribution_percent: float
+    r2: float
+    weight: float | None
+    loss: str | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement: the fields of :class:`equiscope.Result` that the report shows, under their names."""
+
+    percent: float
+    total: float
+    twirled: float
+    equivariance: float
+    r2: float
+    relative_equivariance: float
+    noise_floor: float
+    noise_floor_percent: float
+    loss_as_given: float
+    mean_of_ratios_percent: float
+    samples: int | None
+    clusters: int | None
+    passes: float | None
+    model_calls: int | None
+    cosets: int | None
+    rotations: str | None
+    group: str | None
+    center: str | None
+    weighting: str | None
+    loss: str | None
+    orientation: tuple[float, ...]
+    rotated: dict[str, str]
+    held_fixed: tuple[str, ...]
+    outputs: dict[str, OutputShare]
+    notes: tuple[str, ...]
+    distinguishable: bool
+    percent_interval: tuple[float, ...] = NO_INTERVAL
+    interval_kind: str = "none"
+
+    @property
+    def low(self) -> float:
+        return self.percent_interval[0]
+
+    @property
+    def high(self) -> float:
+        return self.percent_interval[1]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A record of kind "measure"."""
+
+    step: int
+    part: str
+    probe: str
+    headline: bool
+    seconds: float
+    result: Measured
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The published curve that a run is drawn beside: (step, percent) points of each probe, rows of a table."""
+
+    points: dict[str, Any]
+    table: tuple[Any, ...]
+    source: str
+    label: str = "paper"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The record that opens a run."""
+
+    name: str
+    task: str
+    model: str
+    parameters: int | None
+    config: dict[str, Any]
+    versions: dict[str, str]
+    device: str | None
+    threads: int | None
+    processes: int | None
+    time: Any
+    reference: Reference
+
+    @property
+    def planned_steps(self) -> int | None:
+        """The steps that the configuration asks for."""
+        steps = (self.config.get("trainer") or {}).get("max_steps")
+        return None if steps is None else int(steps)
