@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from equiscope.report import efficiency
+from equiscope.report import chart, efficiency
 from equiscope.report.curves import history
 from tests.report import synthetic
 
@@ -74,4 +74,5 @@ def test_costs_and_picture(tmp_path):
     assert row["samples/s trained"] == "64"
     assert row["samples/s inferred"] == "384"
     assert row["GFLOP a step"] == "2.00"
-    assert efficiency.draw(found, tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = chart.save({"a": efficiency.chart(found)}, tmp_path)["a"]
+    assert drawn.read_bytes()[:4] == b"\x89PNG"

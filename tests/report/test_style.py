@@ -43,13 +43,6 @@ def test_step_zero_has_a_place_left_of_the_first_step():
     assert style.step_axis([1, 10]).zero is None
 
 
-def test_labels():
-    assert [style.step_label(s) for s in (1, 1000, 2500, 1e6)] == ["1", "1k", "2.5k", "1M"]
-    assert style.percent_label(1e-4) == "10⁻⁴ %"
-    assert style.percent_label(0.01) == "0.01 %"
-    assert [style.r2_text(v) for v in (0.5, -0.25, -0.001, float("nan"))] == ["0.50", "−0.25", "0.00", "unknown"]
-
-
 def test_crossings_at_one_step_have_a_label_each():
     found = crossings(history(synthetic.force_field_run()).curves["forces"])
     labels = [text for text, *_ in style.marked(found)]

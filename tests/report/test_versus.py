@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from equiscope.report.evidence import gather
-from equiscope.report.verdicts import AGREES, DIFFERS, UNDECIDED
+from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, gather
 from equiscope.report.versus import at_budget, rows
 from tests.report import synthetic
 from tests.report.test_evidence import renamed, symmetric_run
