@@ -30,7 +30,7 @@ def test_finished_run():
     assert told.headline_record is told.headline_final
     assert told.headline_final.part == "final"
     assert told.times["track"] == 38.0
-    assert np.all(np.diff(told.train_step) > 0)
+    assert np.all(np.diff(told.seconds) > 0)
 
 
 def test_killed_run_says_so_and_uses_the_last_tracked_measurement():

@@ -59,8 +59,6 @@ class RunHistory:
     headline: Curve | None
     headline_final: Measurement | None
     headline_record: Measurement | None
-    train_step: np.ndarray
-    train_loss: np.ndarray
     seconds: np.ndarray
     last_step: int
     planned_steps: int | None
@@ -99,7 +97,6 @@ def history(records: Iterable[Record]) -> RunHistory:
     curves = {probe: _curve(probe, steps) for probe, steps in tracked.items()}
     headline = next((c for c in curves.values() if c.headline), next(iter(curves.values()), None))
     final = next((m for m in finals.values() if m.headline), next(iter(finals.values()), None))
-    train = {int(record["step"]): number(record.get("loss")) for record in records if record["kind"] == "train"}
     starts = [record["kind"] for record in records if record["kind"] in ("run", "resume", "end")]
     made = RunHistory(
         run=run,
@@ -109,8 +106,6 @@ def history(records: Iterable[Record]) -> RunHistory:
         headline=headline,
         headline_final=final,
         headline_record=final or (tracked[headline.probe][int(headline.step[-1])] if headline is not None else None),
-        train_step=np.array(sorted(train), dtype=int),
-        train_loss=np.array([train[step] for step in sorted(train)]),
         seconds=seconds_at(records, headline.step) if headline is not None else np.array([]),
         last_step=max((int(record["step"]) for record in records if "step" in record), default=0),
         planned_steps=run.planned_steps,

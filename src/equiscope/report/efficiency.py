@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -19,7 +20,6 @@ from scipy import stats
 from equiscope.report import style
 from equiscope.report.chart import Axis, Chart, Panel, Series
 from equiscope.report.curves import Curve
-from equiscope.report.views import Record, view
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -48,6 +48,17 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """A record of kind "profile": costs of each model, and the names of those without symmetry."""
+
+    costs: dict[str, Cost]
+    against: Any
+    device: str
+    threads: int
+    load: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Contender:
     """A model at its best learning rate: its tracked curve and what a step of it costs."""
 
@@ -57,7 +68,7 @@ class Contender:
     cost: Cost
 
 
-def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Record]) -> list[Contender]:
+def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Cost]) -> list[Contender]:
     """The best point of each model by the total loss at its last measured step; points are named ``MODEL @ RATE``."""
     best: dict[str, Contender] = {}
     for point, curve in curves.items():
@@ -65,7 +76,7 @@ def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Record]) -> list
         if name not in costs or not np.isfinite(curve.total[-1]):
             continue
         if name not in best or curve.total[-1] < best[name].curve.total[-1]:
-            best[name] = Contender(name, rate, curve, view(Cost, costs[name]))
+            best[name] = Contender(name, rate, curve, costs[name])
     return list(best.values())
 
 

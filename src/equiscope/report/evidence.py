@@ -51,50 +51,27 @@ def combined(rows: Sequence[Row]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One run with its headline curve; analyses: its records of kind ``analysis…``."""
+    """One run with its headline curve.
+
+    Attributes:
+        name: task and name; short: without the task. result: the final measurement, else the last one along training.
+        seconds: (T,) of training at each measured step. analyses: its records of kind ``analysis…``.
+        symmetric: whether the percent stayed at rounding throughout: a model that is symmetric by construction.
+    """
 
     name: str
+    short: str
+    task: str
+    model: str
+    parameters: int
     told: RunHistory
     curve: Curve
     found: Crossings
+    result: Measured
+    seconds: np.ndarray
+    last_step: int
+    symmetric: bool
     analyses: tuple[Record, ...]
-
-    @property
-    def short(self) -> str:
-        """Its name without that of its task."""
-        return self.name.split("/", 1)[-1]
-
-    @property
-    def task(self) -> str:
-        return self.told.run.task
-
-    @property
-    def model(self) -> str:
-        return self.told.run.model
-
-    @property
-    def parameters(self) -> int:
-        return self.told.run.parameters or 0
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """(T,) training seconds at each measured step."""
-        return self.told.seconds
-
-    @property
-    def last_step(self) -> int:
-        return int(self.curve.step[-1])
-
-    @property
-    def result(self) -> Measured:
-        """The final measurement, else the last one along training."""
-        return self.told.result
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the percent stayed at rounding throughout: a model that is symmetric by construction."""
-        known = self.curve.percent[np.isfinite(self.curve.percent)]
-        return bool(len(known) and (np.abs(known) <= SYMMETRIC_PERCENT).all())
 
     @property
     def training_samples(self) -> int | None:
@@ -141,12 +118,14 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
         book = record_files.read(folder / "records.jsonl")
         told = history(book)
         name = f"{told.run.task or folder.parent.name}/{told.run.name or folder.name}"
-        curve = told.headline
+        curve, run = told.headline, told.run
         if curve is None or not np.isfinite(curve.percent).any():
             left_out.append(f"{name}: no percent has been measured along its training")
             continue
+        symmetric = bool((np.abs(curve.percent[np.isfinite(curve.percent)]) <= SYMMETRIC_PERCENT).all())
         analyses = tuple(record for record in book if record["kind"].startswith("analysis"))
-        runs.append(Run(name, told, curve, crossings(curve), analyses))
+        runs.append(Run(name, name.split("/", 1)[-1], run.task, run.model, run.parameters or 0, told, curve,
+                        crossings(curve), told.result, told.seconds, int(curve.step[-1]), symmetric, analyses))
     if not runs:
         raise InputError(f"none of the runs has measurements to report on: {'; '.join(left_out) or 'no run was given'}")
     return Evidence(tuple(runs), tuple(left_out))

@@ -20,6 +20,7 @@ from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Axis, Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, read
+from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.views import Measured, view
 from equiscope.words import as_csv
@@ -40,12 +41,16 @@ class Point:
 
     @property
     def curves(self) -> list[Curve]:
-        return [curve for run in self.runs if (curve := run.headline) is not None]
+        return [run.headline for run in self.runs if run.headline is not None]
+
+    @property
+    def finals(self) -> list[Measured]:
+        return [run.headline_final.result for run in self.runs if run.headline_final is not None]
 
 
 @dataclass(frozen=True)
 class Member:
-    """A run of a study; reason: why it is missing, empty for a finished one."""
+    """A run in the record of a study; reason: why it is missing, empty for a finished one."""
 
     point: str
     seed: int
@@ -64,19 +69,8 @@ class StudyRecord:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """A record of kind "profile": costs of each model; against: those without symmetry."""
-
-    costs: dict[str, Any]
-    against: Any
-    device: str
-    threads: int
-    load: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Study:
-    """A study as its records tell it."""
+    """A study as its records tell it; profile: what its models cost, where they were profiled."""
 
     record: StudyRecord
     points: tuple[Point, ...]
@@ -91,20 +85,16 @@ def load(folder: str | os.PathLike[str]) -> Study:
         IntegrityError: for damaged records, of the study or a run.
     """
     place = Path(folder)
-    book = record_files.read(place / "records.jsonl")
-    newest = {record["kind"]: record for record in book}
+    newest = {record["kind"]: record for record in record_files.read(place / "records.jsonl")}
     if "study" not in newest:
         raise InputError(f"{place} holds no study: its records have none")
     told = view(StudyRecord, newest["study"])
-    names = dict.fromkeys(run.point for run in told.runs)
-    profile = view(Profile, newest["profile"]) if "profile" in newest else None
-    return Study(told, tuple(_point(place, name, told.runs) for name in names), profile)
-
-
-def _point(place: Path, name: str, runs: Sequence[Member]) -> Point:
-    own = [run for run in runs if run.point == name]
-    done = tuple(read(place / run.folder) for run in own if not run.reason)
-    return Point(name, done, tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason))
+    points = []
+    for name in dict.fromkeys(run.point for run in told.runs):
+        own = [run for run in told.runs if run.point == name]
+        done = tuple(read(place / run.folder) for run in own if not run.reason)
+        points.append(Point(name, done, tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)))
+    return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
 
 
 def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
@@ -144,9 +134,10 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "rows": rows,
         "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
-        "band": _band_words(study),
+        "band": "Lines: geometric mean over seeds; bands: lowest to highest seed."
+        if any(len(point.curves) > 1 for point in study.points) else "One seed a point.",
         "costs": _costs(study, folder),
-    }
+    }  # fmt: skip
 
 
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
@@ -156,20 +147,17 @@ def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     found = efficiency.contenders(curves, profile.costs) if profile is not None else []
     if profile is None or not found:
         return None
+    against = profile.against if isinstance(profile.against, list | tuple) else (str(profile.against),)
     return {
         "picture": data_uri(chart.save({"costs": efficiency.chart(found)}, folder)["costs"]),
         "image": f"{folder.name}/costs.png",
         "columns": efficiency.COST_COLUMNS,
         "rows": efficiency.cost_rows(found),
         "even_columns": efficiency.EVEN_COLUMNS,
-        "even": efficiency.break_even(found, _names(profile.against)),
+        "even": efficiency.break_even(found, against),
         "machine": f"{profile.device}, {profile.threads} thread(s), load "
         + ", ".join(f"{value:.1f}" for value in profile.load),
     }
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (str(value),)
 
 
 def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
@@ -180,15 +168,14 @@ def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
     root, task = folders[0].parent, folders[0].name.partition("-")[0]
     found = []
     for place in (root / f"{task}-{name}" for name in order):
-        if place not in folders:
-            if not (place / "records.jsonl").exists():
-                continue
+        if place in folders:
+            found.append(place)
+        elif (place / "records.jsonl").exists():
             try:
                 load(place)
+                found.append(place)
             except EquiscopeError as error:
                 warnings.warn(f"{place} is left out of the page: {error}", stacklevel=2)
-                continue
-        found.append(place)
     return found
 
 
@@ -198,18 +185,22 @@ def table(study: Study) -> list[tuple[str, ...]]:
 
 
 def _row(point: Point) -> tuple[str, ...]:
-    found = [crossings(curve) for curve in point.curves]
-    finals = [run.headline_final.result for run in point.runs if run.headline_final is not None]
-    sizes = sorted({run.run.parameters or 0 for run in point.runs})
+    found, finals = [crossings(curve) for curve in point.curves], point.finals
+    dips = [f.skilled_dip for f in found if f.skilled_dip is not None]
+    low, high = (f"{end(dip.percent for dip in dips):.2g}" if dips else "" for end in (min, max))
+    # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
+    final = _mean([result.percent for result in finals], ".2g", " %")
+    if len(finals) == 1:
+        final += f" [{finals[0].low:.2g}, {finals[0].high:.2g}]"
     return (
         point.name,
         str(len(point.runs)),
-        ", ".join(f"{size:,}" for size in sizes),
+        ", ".join(f"{size:,}" for size in sorted({run.run.parameters or 0 for run in point.runs})),
         *(_steps([getattr(f, name) for f in found]) for name in ("first", "last_above", "sustained", "skilled")),
-        _dips([f.skilled_dip for f in found]),
-        _final(finals),
-        _mean([result.r2 for result in finals], 3),
-        _mean([run.times["train"] for run in point.runs], 0),
+        f"{low if low == high else f'{low}–{high}'} % at {_steps(dips)}" if dips else "none",
+        final,
+        _mean([result.r2 for result in finals], ",.3f"),
+        _mean([run.times["train"] for run in point.runs], ",.0f"),
     )
 
 
@@ -222,57 +213,26 @@ def _steps(found: Sequence[Crossing | None]) -> str:
     return text if len(steps) == len(found) else f"{text} ({len(steps)} of {len(found)})"
 
 
-def _dips(found: Sequence[Crossing | None]) -> str:
-    known = [c for c in found if c is not None]
-    if not known:
-        return "none"
-    return f"{_range([c.percent for c in known])} % at {_steps(known)}"
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
-    return low if low == high else f"{low}–{high}"
-
-
-def _final(results: Sequence[Measured]) -> str:
-    """One run: its percent with the interval over samples; several: mean ± standard deviation over seeds."""
-    if len(results) != 1:
-        return _mean([result.percent for result in results], None, " %")
-    return f"{results[0].percent:.2g} % [{results[0].low:.2g}, {results[0].high:.2g}]"
-
-
-def _mean(values: Sequence[float], decimals: int | None, unit: str = "") -> str:
+def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
     known = [v for v in values if np.isfinite(v)]
     if not known:
         return "–"
-    form = ".2g" if decimals is None else f",.{decimals}f"
-    text = f"{np.mean(known):{form}}"
-    return f"{text} ± {np.std(known, ddof=1):{form}}{unit}" if len(known) > 1 else f"{text}{unit}"
+    spread = f" ± {np.std(known, ddof=1):{form}}" if len(known) > 1 else ""
+    return f"{np.mean(known):{form}}{spread}{unit}"
 
 
 def verdict(study: Study) -> str:
     """What the runs say to the study's question, in steps of the skilled crossing and the spread of final figures."""
-    steps, spread, unskilled = [], [], []
-    for point in study.points:
-        found = [crossings(curve) for curve in point.curves]
-        skilled = [f.skilled.step for f in found if f.skilled is not None]
-        steps += skilled
-        spread += [run.headline_final.result.percent for run in point.runs if run.headline_final is not None]
-        if len(skilled) < len(found):
-            unskilled.append(point.name)
+    skilled = {p.name: [f.skilled for f in map(crossings, p.curves)] for p in study.points}
+    steps = sorted(one.step for found in skilled.values() for one in found if one is not None)
     if not steps:
         return f"No run has a skilled crossing: under {THRESHOLD:g} % with R² ≥ {SKILL:g} from some step on."
-    when = f"between steps {min(steps):,} and {max(steps):,}" if min(steps) < max(steps) else f"at step {steps[0]:,}"
-    words = (
-        f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}; "
-        f"final percents lie between {min(spread):.2g} and {max(spread):.2g}."
-    )
-    return words + (f" Not there at the end: {', '.join(unskilled)}." if unskilled else "")
-
-
-def _band_words(study: Study) -> str:
-    most = max((len(point.curves) for point in study.points), default=0)
-    return "Lines: geometric mean over seeds; bands: lowest to highest seed." if most > 1 else "One seed a point."
+    when = f"between steps {steps[0]:,} and {steps[-1]:,}" if steps[0] < steps[-1] else f"at step {steps[0]:,}"
+    ends = [result.percent for point in study.points for result in point.finals]
+    spread = f"; final percents lie between {min(ends):.2g} and {max(ends):.2g}" if ends else ""
+    unskilled = ", ".join(name for name, found in skilled.items() if None in found)
+    words = f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}{spread}."
+    return words + (f" Not there at the end: {unskilled}." if unskilled else "")
 
 
 def draw(study: Study) -> Chart | None:
