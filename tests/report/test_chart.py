@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from equiscope.report import style
-from equiscope.report.chart import Axis, Band, Chart, Heat, Panel, Series, live, save, spread, still
+from equiscope.report.chart import Band, Chart, Heat, Panel, Series, live, save, spread, still
+from equiscope.report.style import Axis
 
 X = np.array([1.0, 10.0, 100.0])
 GAP = np.array([2.0, np.nan, 4.0])

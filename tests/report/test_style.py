@@ -40,7 +40,7 @@ def test_step_zero_has_a_place_left_of_the_first_step():
     assert 0 < axis.low < places[0] < places[1] == 5
     assert axis.labels[0] == "0"
     assert axis.ticks[0] == places[0]
-    assert style.step_axis([1, 10]).zero is None
+    assert np.isnan(style.step_axis([1, 10]).zero)
 
 
 def test_crossings_at_one_step_have_a_label_each():

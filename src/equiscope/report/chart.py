@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from plotly.subplots import make_subplots
 
 from equiscope.report import style
+from equiscope.report.style import Axis
 
 Numbers = np.ndarray | Sequence[float]
 _MARKS = {"circle": "o", "hollow": "o", "diamond": "D", "square": "s", "star": "*", "triangle-up": "^",
@@ -66,18 +67,6 @@ class Band:
     name: str = ""
     colour: str = style.OURS
     opacity: float = 0.2
-
-
-@dataclass(frozen=True)
-class Axis:
-    """An axis; its ends and ticks are found where they are not given."""
-
-    title: str = ""
-    log: bool = False
-    low: float | None = None
-    high: float | None = None
-    ticks: Sequence[float] = ()
-    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import numpy as np
 from scipy import stats
 
 from equiscope.report import style
-from equiscope.report.chart import Axis, Chart, Panel, Series
+from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.curves import Curve
+from equiscope.report.style import Axis
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)

@@ -11,31 +11,32 @@ from matplotlib.figure import Figure
 
 from equiscope.errors import InputError
 from equiscope.report import chart, style
-from equiscope.report.chart import Axis, Band, Chart, Panel, Series
+from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, crossings
 from equiscope.report.curves import Curve, RunHistory, read
-from equiscope.report.style import LogPoints, StepAxis
+from equiscope.report.style import Axis, LogPoints, StepAxis, log_axis
 from equiscope.report.views import Measurement, Record
-from equiscope.words import decade_label, digits, r2
+from equiscope.words import digits, r2
 
 #: R² is drawn no lower than this: that of an untrained model lies far below.
 LOWEST_R2 = -0.5
 
 
-def step_axis(axis: StepAxis, title: str = "training step") -> Axis:
-    """The axis of training steps of a panel."""
-    return Axis(title, True, axis.low, axis.high, axis.ticks, axis.labels)
-
-
-def log_axis(title: str, low: float, high: float, unit: str = "") -> Axis:
-    """A log axis from a little under ``low`` to ``high`` with a tick at each power of ten."""
-    ticks = style.decade_ticks(low, high)
-    return Axis(title, True, low * 0.85, high, ticks, [decade_label(tick, unit) for tick in ticks])
-
-
-def level(axis: StepAxis, y: float, name: str, colour: str, line: str = "dash") -> Series:
+def level(axis: Axis, y: float, name: str, colour: str, line: str = "dash") -> Series:
     """A line across the panel."""
-    return Series([axis.low, axis.high], [y, y], name, colour, line, width=1.2)
+    return Series([axis.low or 0, axis.high or 1], [y, y], name, colour, line, width=1.2)
+
+
+def skilled_curve(
+    x: np.ndarray, y: np.ndarray, band: Sequence[np.ndarray], skilled: np.ndarray, name: str, colour: str,
+    size: float = 5, width: float = 1.6,
+) -> list[Series | Band]:  # fmt: skip
+    """A band, a line in it, and points that are hollow where the model has no skill."""
+    marks = [
+        Series(x[chosen], y[chosen], "", colour, mark=mark, size=size)
+        for chosen, mark in ((skilled, "circle"), (~skilled, "hollow"))
+    ]
+    return [Band(x, *band, "", colour), Series(x, y, name, colour, "solid", width=width), *marks]
 
 
 def charts(told: RunHistory) -> dict[str, Chart]:
@@ -58,7 +59,7 @@ def percent(told: RunHistory, curve: Curve) -> Chart:
         y = bottom * (high / bottom) ** (0.96 - 0.075 * place)
         series.append(Series([x, x], [bottom, high], "", colour, "solid", width=0.8))
         series.append(Series([x], [y], text, colour, mark=mark, size=size, edge="white", hover=[text], over=True))
-    upper = Panel(step_axis(axis), log_axis("equivariance error,\npercent of the loss", low, high, " %"), series)
+    upper = Panel(axis, log_axis("equivariance error,\npercent of the loss", low, high, " %"), series)
     lower = r2_panel(told, curve, axis)
     span = style.collapse_span(curve, SKILL)
     if span is not None:
@@ -78,8 +79,8 @@ def panels(told: RunHistory) -> Chart | None:
     papers = [style.reference_points(told, curve.probe) for curve in curves]
     axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), *(paper[:, 0] for paper in papers)]))
     low, high = _percent_ends(curves, np.concatenate([paper[:, 1] for paper in papers]))
-    x, y = step_axis(axis), log_axis("", low, high, " %")
-    made = [Panel(x, y, _percent_series(told, curve, axis, low, small=True), curve.probe) for curve in curves]
+    y = log_axis("", low, high, " %")
+    made = [Panel(axis, y, _percent_series(told, curve, axis, low, small=True), curve.probe) for curve in curves]
     columns = min(4, math.ceil(math.sqrt(len(made))))
     rows = [made[place : place + columns] for place in range(0, len(made), columns)]
     return Chart(rows, (3.1 * columns, 2.5 * len(rows) + 0.6), 260, shared=True, legend=min(3, columns))
@@ -160,7 +161,7 @@ def r2_panel(told: RunHistory, curve: Curve, axis: StepAxis) -> Panel:
     ticks = [LOWEST_R2, 0, 0.5, 1] if far else [0, 0.5, 1]
     labels = [r2(tick).rstrip("0").rstrip(".") or "0" for tick in ticks]
     y = Axis("R²", low=-0.55 if far else -0.12, high=1.06, ticks=ticks, labels=labels)
-    return Panel(step_axis(axis), y, series)
+    return Panel(axis, y, series)
 
 
 def losses(told: RunHistory, curve: Curve) -> Chart:
@@ -186,7 +187,7 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
     tops = np.concatenate([curve.total, curve.twirled])
     top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
     words = f"loss ({told.result.loss or 'as measured'})"
-    return Chart([[Panel(step_axis(axis), log_axis(words, low, top), series)]])
+    return Chart([[Panel(axis, log_axis(words, low, top), series)]])
 
 
 def skill(told: RunHistory, curve: Curve) -> Chart:
@@ -195,7 +196,7 @@ def skill(told: RunHistory, curve: Curve) -> Chart:
     hover = [f"step {s:,}<br>{digits(v)} of mean |output|²" for s, v in zip(curve.step, curve.relative, strict=True)]
     values = np.where(curve.relative > 0, curve.relative, np.nan)
     relative = Series(axis.place(curve.step), values, "", style.EQUIVARIANCE, "solid", "circle", hover=hover)
-    lower = Panel(step_axis(axis), Axis("equivariance error\n/ mean |output|²", True), [relative])
+    lower = Panel(axis, Axis("equivariance error\n/ mean |output|²", True), [relative])
     return Chart([[r2_panel(told, curve, axis)], [lower]], (8.2, 5.0), 520, shared=True, legend=0)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from equiscope import tasks
 from equiscope.report import chart, paper, style
-from equiscope.report.chart import Axis, Band, Chart, Panel, Series
+from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD
 from equiscope.report.evidence import Evidence, Run
-from equiscope.report.figures import level, log_axis, step_axis
+from equiscope.report.figures import level, skilled_curve
+from equiscope.report.style import Axis, log_axis
 
 #: A journal's column in inches; text of 8 points then stays readable on a phone, where a panel fills the width.
 WIDTH, HEIGHT = 3.4, 2.7
@@ -81,16 +82,14 @@ def _percent(runs: Sequence[Run]) -> Panel:
     floor = style.percent_floor(curves, points[:, 1])
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
     for colour, run in zip(style.COLOURS, runs, strict=False):
-        found, x, skilled = style.log_points(run.curve, floor), axis.place(run.curve.step), run.curve.r2 >= SKILL
-        series.append(Band(x, found.low, found.high, "", colour))
-        series.append(Series(x, found.y, _label(run), colour, "solid", width=1.2))
-        for chosen, mark in ((skilled, "circle"), (~skilled, "hollow")):
-            series.append(Series(x[chosen], found.y[chosen], "", colour, mark=mark, size=3))
+        found, x = style.log_points(run.curve, floor), axis.place(run.curve.step)
+        band, skilled = (found.low, found.high), run.curve.r2 >= SKILL
+        series += skilled_curve(x, found.y, band, skilled, _label(run), colour, 3, 1.2)
     if len(points):
         label = runs[0].told.run.reference.label
         series.append(Series(points[:, 0], points[:, 1], label, style.PAPER, "dot", "x-thin", size=4.5, width=0.9))
     top = max(style.percent_ceiling(curves), *(points[:, 1] * 1.4), 4)
-    return Panel(step_axis(axis), log_axis("equivariance error, % of loss", floor, top, " %"), series)
+    return Panel(axis, log_axis("equivariance error, % of loss", floor, top, " %"), series)
 
 
 def _sizes(runs: Sequence[Run]) -> Panel:
@@ -113,7 +112,7 @@ def _penalty(runs: Sequence[Run]) -> Panel:
             (curve.equivariance, "equivariance error", style.EQUIVARIANCE, "solid"),
         )
     ]  # fmt: skip
-    return Panel(step_axis(axis), Axis(f"held-out loss\n({_label(run)})", True), series)
+    return Panel(axis, Axis(f"held-out loss\n({_label(run)})", True), series)
 
 
 def _seconds(runs: Sequence[Run]) -> Panel:

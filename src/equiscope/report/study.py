@@ -17,11 +17,12 @@ import numpy as np
 from equiscope import records as record_files
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.report import chart, efficiency, figures, paper, style
-from equiscope.report.chart import Axis, Band, Chart, Panel, Series
+from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
+from equiscope.report.style import Axis, log_axis
 from equiscope.report.views import Measured, view
 from equiscope.words import as_csv
 
@@ -248,15 +249,13 @@ def draw(study: Study) -> Chart | None:
         steps, percents, skills = _common(point.curves)
         shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, figures.LOWEST_R2)
         middle, skilled = np.exp(np.log(shown).mean(0)), skills.min(0) >= SKILL
-        upper += [Band(x, shown.min(0), shown.max(0), "", colour), Series(x, middle, point.name, colour, "solid")]
-        for chosen, mark in ((skilled, "circle"), (~skilled, "hollow")):
-            upper.append(Series(x[chosen], middle[chosen], "", colour, mark=mark))
+        upper += figures.skilled_curve(x, middle, (shown.min(0), shown.max(0)), skilled, point.name, colour)
         lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
     upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
     lower.append(figures.level(axis, SKILL, "", style.SKILLED))
-    percent = figures.log_axis("equivariance error,\npercent of the loss", floor, style.percent_ceiling(curves), " %")
+    percent = log_axis("equivariance error,\npercent of the loss", floor, style.percent_ceiling(curves), " %")
     skill = Axis("R²", low=-0.55, high=1.05)
-    rows = [[Panel(figures.step_axis(axis), y, series)] for y, series in ((percent, upper), (skill, lower))]
+    rows = [[Panel(axis, y, series)] for y, series in ((percent, upper), (skill, lower))]
     return Chart(rows, (8.2, 6.4), heights=(2.6, 1.2), shared=True, legend=3)
 
 

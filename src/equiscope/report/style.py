@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from equiscope.report.crossings import Crossing, Crossings
 from equiscope.report.curves import Curve, RunHistory
-from equiscope.words import r2, step_label
+from equiscope.words import decade_label, r2, step_label
 
 # Okabe and Ito's palette: told apart by readers with any common colour blindness, and in grey print.
 INK = "#1f2328"
@@ -49,6 +50,18 @@ PRINT: dict[Any, Any] = {
     # Text stays text in the PDF, as journals ask.
     "pdf.fonttype": 42,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis; its ends and ticks are found where they are not given."""
+
+    title: str = ""
+    log: bool = False
+    low: float | None = None
+    high: float | None = None
+    ticks: Sequence[float] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -100,19 +113,15 @@ def log_points(curve: Curve, floor: float) -> LogPoints:
 
 
 @dataclass(frozen=True)
-class StepAxis:
-    """A log axis of training steps on which step 0 has a place: left of the first step, under the tick "0"."""
+class StepAxis(Axis):
+    """A log axis of training steps on which step 0 has a place, ``zero``: left of the first step, under the tick "0"."""
 
-    zero: float | None
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    labels: tuple[str, ...]
+    zero: float = math.nan
 
     def place(self, steps: np.ndarray | Sequence[float]) -> np.ndarray:
         """Where to draw ``steps``: (T,) float, step 0 at ``zero``."""
         steps = np.asarray(steps, dtype=float)
-        return np.where(steps <= 0, self.zero if self.zero is not None else np.nan, steps)
+        return np.where(steps <= 0, self.zero, steps)
 
 
 def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
@@ -120,16 +129,21 @@ def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
     steps = np.asarray(steps, dtype=float)
     positive = steps[steps > 0]
     first, last = (positive.min(), positive.max()) if len(positive) else (1.0, 10.0)
-    zero = first / 2.5 if (steps <= 0).any() else None
-    low, high = (zero or first) / 1.3, max(last, 2 * first) * 1.3
-    decades = [10.0**k for k in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
-    ticks = [tick for tick in decades if first * 0.999 <= tick <= high]
+    zero = first / 2.5 if (steps <= 0).any() else math.nan
+    low, high = (first if math.isnan(zero) else zero) / 1.3, max(last, 2 * first) * 1.3
+    ticks = [tick for tick in decade_ticks(low, high) if tick >= first * 0.999]
     if len(ticks) < 2:
         ticks = sorted({float(first), float(last), *ticks})
     labels = [step_label(tick) for tick in ticks]
-    if zero is not None:
+    if not math.isnan(zero):
         ticks, labels = [zero, *ticks], ["0", *labels]
-    return StepAxis(zero, low, high, tuple(ticks), tuple(labels))
+    return StepAxis("training step", True, low, high, ticks, labels, zero)
+
+
+def log_axis(title: str, low: float, high: float, unit: str = "") -> Axis:
+    """A log axis from a little under ``low`` to ``high`` with a tick at each power of ten."""
+    ticks = decade_ticks(low, high)
+    return Axis(title, True, low * 0.85, high, ticks, [decade_label(tick, unit) for tick in ticks])
 
 
 def decade_ticks(low: float, high: float) -> list[float]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from equiscope.report import style
-from equiscope.report.chart import Axis, Chart, Panel, Series
-from equiscope.report.figures import step_axis
+from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.kinds import PARTS, Kind, Related, Table, lower
+from equiscope.report.style import Axis
 from equiscope.report.views import NO_INTERVAL, Figure
 from equiscope.words import digits, ranged, text
 
@@ -94,7 +94,7 @@ def chart(steps: Mapping[int, Conditioning]) -> Chart:
                              hover=hover))  # fmt: skip
     every = np.concatenate([[*one.y, *one.low, *one.high] for one in curves])
     left = Panel(Axis("place by size"), Axis("relative to the largest", True), spectra, f"eigenvalues at step {last:,}")
-    right = Panel(step_axis(axis), _decades(every), curves, "condition number along training")
+    right = Panel(axis, _decades(every), curves, "condition number along training")
     return Chart([[left, right]], (8.6, 3.9), 420)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from equiscope.report import style
-from equiscope.report.chart import Axis, Chart, Panel, Series
-from equiscope.report.figures import step_axis
+from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.kinds import Kind, Related, Table, relation_table
+from equiscope.report.style import Axis
 from equiscope.words import digits, minus
 
 #: The three factors whose product is the exact form of the error.
@@ -99,7 +99,7 @@ def chart(steps: Mapping[int, Head]) -> Chart:
             hover = [f"{name}<br>step {step:,}<br>{digits(v)}" for step, v in zip(steps, values, strict=True)]
             series.append(Series(axis.place(list(steps)), values / np.nanmax(values), name, colour, line, "circle",
                                  width=2, hover=hover))  # fmt: skip
-    return Chart([[Panel(step_axis(axis), Axis("relative to its largest value", True), series)]], height=460)
+    return Chart([[Panel(axis, Axis("relative to its largest value", True), series)]], height=460)
 
 
 CAPTION = (

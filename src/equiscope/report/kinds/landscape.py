@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from equiscope.report import style
-from equiscope.report.chart import Axis, Chart, Panel, Series, Surface
+from equiscope.report.chart import Chart, Panel, Series, Surface
 from equiscope.report.kinds import PARTS, Kind, Related, Table
+from equiscope.report.style import Axis
 from equiscope.report.views import NAN
 from equiscope.words import digits, text
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equiscope.report.chart import Axis, Chart, Heat
+from equiscope.report.chart import Chart, Heat
 from equiscope.report.kinds import Kind, Related, Table
 from equiscope.report.kinds.spectrum import Shares
+from equiscope.report.style import Axis
 from equiscope.words import minus, share
 
 # Of the colours, as powers of ten of a percent.
