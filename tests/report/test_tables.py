@@ -1,9 +1,10 @@
 """The tables: comparison with the paper, probes, run, what was rotated."""
 
+from equiscope.decomposition.result import Result
 from equiscope.report import tables
 from equiscope.report.crossings import crossings
 from equiscope.report.curves import history
-from equiscope.report.views import Measured, view
+from equiscope.report.views import view
 from tests.report import synthetic
 
 
@@ -66,7 +67,7 @@ def test_data_table_folds_details_but_never_the_orientation():
 
 
 def test_rotation_table_names_what_turned_and_what_was_held():
-    rows = dict(tables.rotation_table(view(Measured, synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"]))))
+    rows = dict(tables.rotation_table(view(Result, synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"]))))
     assert rows["rotated: pos"] == "1o (a vector)"
     assert rows["held fixed"] == "charges, cell"
     assert rows["centre of rotation"] == "origin"
@@ -76,6 +77,6 @@ def test_rotation_table_names_what_turned_and_what_was_held():
 
 def test_outputs_table_only_for_several_outputs():
     one = synthetic.result(0.4, 0.9)
-    assert tables.outputs_table(view(Measured, one)) == []
+    assert tables.outputs_table(view(Result, one)) == []
     two = one | {"outputs": {**one["outputs"], "energy": one["outputs"]["forces"] | {"percent": 0.1}}}
-    assert [row[0] for row in tables.outputs_table(view(Measured, two))] == ["forces", "energy"]
+    assert [row[0] for row in tables.outputs_table(view(Result, two))] == ["forces", "energy"]

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from equiscope.report.views import Figure, Measured, RunRecord, view
+from equiscope.decomposition.result import Result
+from equiscope.report.views import Figure, RunRecord, view
 from tests.report import synthetic
 
 
@@ -43,12 +44,12 @@ def test_what_is_absent_is_empty():
 
 def test_a_result_of_this_version_and_one_with_fields_of_another():
     result = synthetic.result(0.4, 0.9)
-    made = view(Measured, result | {"effective_clusters": 12.5})
-    assert (made.percent, made.low, made.high) == (0.4, *result["percent_interval"])
+    made = view(Result, result | {"effective_clusters": 12.5})
+    assert (made.percent, *made.percent_interval) == (0.4, *result["percent_interval"])
     assert made.rotated == {"pos": "1o"}
-    old = view(Measured, {"percent": 1.0})
-    assert math.isnan(old.high)
-    assert (old.interval_kind, old.samples, old.notes) == ("none", None, ())
+    old = view(Result, {"percent": 1.0})
+    assert math.isnan(old.percent_interval[1])
+    assert (old.interval_kind, old.samples, old.notes) == ("", 0, ())
 
 
 def test_planned_steps():

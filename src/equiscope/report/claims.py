@@ -118,7 +118,7 @@ def _crossing_row(run: Run) -> Row:
     ours = f"skilled crossing {_step(found.skilled)}; first crossing {_step(found.first)}"
     results = [final.result for final in run.told.finals.values()]
     # How many probes of a run with several end surely under the threshold.
-    under = sum(result.high < THRESHOLD for result in results)
+    under = sum(result.percent_interval[1] < THRESHOLD for result in results)
     probes = f"; {under} of {len(results)} probes end under {THRESHOLD:g} %" if len(results) > 1 else ""
     end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{probes}"
     return Row(run.task, run.name, "crossing of 2 %", ours, end, _paper(run).crossing, _crossing_verdict(run))
@@ -126,7 +126,8 @@ def _crossing_row(run: Run) -> Row:
 
 def _crossing_verdict(run: Run) -> str:
     skilled, result = run.found.skilled, run.result
-    above = result.low > THRESHOLD and result.interval_kind == "two-sided" and result.r2 >= SKILL
+    sure = result.percent_interval[0] > THRESHOLD and result.interval_kind == "two-sided"
+    above = sure and result.r2 >= SKILL
     return decided(skilled is not None and skilled.step <= WINDOW, run.last_step >= WINDOW and above)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from equiscope import records as record_files
-from equiscope.report.views import Measured, Measurement, Record, RunRecord, view
+from equiscope.decomposition.result import Result
+from equiscope.report.views import Measurement, Record, RunRecord, view
 from equiscope.words import number
 
 
@@ -69,9 +70,9 @@ class RunHistory:
     pictures: tuple[Record, ...]
 
     @property
-    def result(self) -> Measured:
+    def result(self) -> Result:
         """The figures of ``headline_record``, all missing where there is none."""
-        return self.headline_record.result if self.headline_record is not None else view(Measured, {})
+        return self.headline_record.result if self.headline_record is not None else view(Result, {})
 
 
 def read(folder: str | os.PathLike[str]) -> RunHistory:
@@ -144,7 +145,7 @@ def _curve(probe: str, steps: Mapping[int, Measurement]) -> Curve:
     def column(name: str) -> np.ndarray:
         return np.array([getattr(one.result, name) for one in made])
 
-    names = ("percent", "low", "high", "total", "twirled", "equivariance", "r2")
+    low, high = column("percent_interval").T
     return Curve(
         probe,
         any(one.headline for one in made),
@@ -153,7 +154,9 @@ def _curve(probe: str, steps: Mapping[int, Measurement]) -> Curve:
         relative=column("relative_equivariance"),
         floor=column("noise_floor"),
         floor_percent=column("noise_floor_percent"),
-        **{name: column(name) for name in names},
+        low=low,
+        high=high,
+        **{name: column(name) for name in ("percent", "total", "twirled", "equivariance", "r2")},
     )
 
 

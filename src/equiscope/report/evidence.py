@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from equiscope import records as record_files
+from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.report import paper
 from equiscope.report.crossings import Crossings, crossings
 from equiscope.report.curves import Curve, RunHistory, history
-from equiscope.report.views import Measured, Record
+from equiscope.report.views import Record
 
 AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "cannot be decided at this size"
 #: A model whose percent never exceeds this along training is symmetric by construction (rounding aside).
@@ -67,7 +68,7 @@ class Run:
     told: RunHistory
     curve: Curve
     found: Crossings
-    result: Measured
+    result: Result
     seconds: np.ndarray
     last_step: int
     symmetric: bool

@@ -135,7 +135,7 @@ def _final(final: Measurement, axis: StepAxis, floor: float, size: float) -> lis
     if not math.isfinite(result.percent):
         return []
     y = np.array([max(result.percent, floor)])
-    low, high = (np.maximum([end], floor) for end in (result.low, result.high))
+    low, high = (np.maximum([end], floor) for end in result.percent_interval)
     hover = [f"final, step {final.step:,}: {result.percent:.3g} %"]
     return [Series(axis.place([final.step]), y, "final, on the independent set", style.INK, mark="diamond",
                    size=size + 1, edge="white", low=low, high=high, hover=hover)]  # fmt: skip

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from equiscope import tasks
+from equiscope.decomposition.result import Result
 from equiscope.report.crossings import COLLAPSE, SKILL, Crossing, Crossings
 from equiscope.report.curves import RunHistory
-from equiscope.report.views import Measured
 from equiscope.words import percent, r2
 
 MEANING = (
@@ -39,15 +39,15 @@ def samples_name(told: RunHistory) -> str:
     return tasks.words(told.run.task).samples
 
 
-def share_text(result: Measured) -> str:
+def share_text(result: Result) -> str:
     """"0.37 % (95 % interval 0.34–0.41 %)", "at most 0.02 % (95 % upper limit)" or the bare percent."""
     if not math.isfinite(result.percent):
         return "an unknown share"
-    if result.interval_kind == "upper limit" and math.isfinite(result.high):
-        return f"at most {percent(result.high)[0]} % (95 % upper limit)"
-    if result.interval_kind == "two-sided" and math.isfinite(result.low) and math.isfinite(result.high):
-        value, low, high = percent(result.percent, result.low, result.high)
-        return f"{value} % (95 % interval {low}–{high} %)"
+    low, high = result.percent_interval
+    if result.interval_kind == "upper limit" and math.isfinite(high):
+        return f"at most {percent(high)[0]} % (95 % upper limit)"
+    if result.interval_kind == "two-sided" and math.isfinite(low) and math.isfinite(high):
+        return "{} % (95 % interval {}–{} %)".format(*percent(result.percent, low, high))
     return f"{percent(result.percent)[0]} % (no interval: too few independent samples)"
 
 
@@ -65,7 +65,7 @@ def headline(told: RunHistory) -> str:
     )
 
 
-def _group_clause(result: Measured) -> str:
+def _group_clause(result: Result) -> str:
     """What a smaller group than all rotations means for the share."""
     if result.group != "O":
         return ""
@@ -83,7 +83,7 @@ def _skill_clause(value: float, samples: str) -> str:
     return f"; the model {'predicts well' if value >= 0.85 else 'has skill'} ({name}),"
 
 
-def _noise_clause(result: Measured) -> str:
+def _noise_clause(result: Result) -> str:
     floor = result.noise_floor_percent
     if result.distinguishable:
         return "clearly above numerical noise"

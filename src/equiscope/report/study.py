@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from equiscope import records as record_files
+from equiscope.decomposition.result import Result
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
@@ -23,7 +24,7 @@ from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.style import Axis, log_axis
-from equiscope.report.views import Measured, view
+from equiscope.report.views import view
 from equiscope.words import as_csv
 
 COLUMNS = (
@@ -45,7 +46,7 @@ class Point:
         return [run.headline for run in self.runs if run.headline is not None]
 
     @property
-    def finals(self) -> list[Measured]:
+    def finals(self) -> list[Result]:
         return [run.headline_final.result for run in self.runs if run.headline_final is not None]
 
 
@@ -192,7 +193,7 @@ def _row(point: Point) -> tuple[str, ...]:
     # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
     final = _mean([result.percent for result in finals], ".2g", " %")
     if len(finals) == 1:
-        final += f" [{finals[0].low:.2g}, {finals[0].high:.2g}]"
+        final += " [{:.2g}, {:.2g}]".format(*finals[0].percent_interval)
     return (
         point.name,
         str(len(point.runs)),

@@ -114,7 +114,7 @@ def log_points(curve: Curve, floor: float) -> LogPoints:
 
 @dataclass(frozen=True)
 class StepAxis(Axis):
-    """A log axis of training steps on which step 0 has a place, ``zero``: left of the first step, under the tick "0"."""
+    """A log axis of training steps on which step 0 has a place, ``zero``, left of the first step, ticked "0"."""
 
     zero: float = math.nan
 

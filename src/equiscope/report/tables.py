@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from equiscope.decomposition.result import Result
 from equiscope.report import style
 from equiscope.report.crossings import Crossing, Crossings, crossings
 from equiscope.report.curves import RunHistory
 from equiscope.report.sentences import crossing_step, share_text
-from equiscope.report.views import Measured
 from equiscope.words import digits, duration, flatten, moment, percent, r2, text
 
 Row = tuple[str, ...]
@@ -174,9 +174,9 @@ def data_table(told: RunHistory) -> tuple[list[Row], list[Row]]:
     return list(main[:MAIN_ROWS]), [*main[MAIN_ROWS:], *details]
 
 
-def rotation_table(result: Measured) -> list[Row]:
+def rotation_table(result: Result) -> list[Row]:
     """What was rotated and how, of one measurement."""
-    how = f"{result.cosets} random cosets of the group {result.rotations}" if result.cosets else text(result.rotations)
+    how = f"{text(result.cosets)} random cosets of the group {result.rotations}" if result.cosets else text(result.rotations)
     how = "independent random rotations" if result.rotations == "haar" else how
     orientation = f"{text(result.orientation)} (0.333 three times is even)" if result.orientation else ""
     return _known([
@@ -204,7 +204,7 @@ def _in_words(irreps: str) -> str:
     return f" ({words})" if words else ""
 
 
-def outputs_table(result: Measured) -> list[Row]:
+def outputs_table(result: Result) -> list[Row]:
     """(output, percent of its own loss, its contribution to the headline, R², weight, loss); empty for one output."""
     if len(result.outputs) < 2:
         return []

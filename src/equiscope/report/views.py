@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from equiscope.decomposition.result import Result
 from equiscope.words import number
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
 NAN = math.nan
-NO_INTERVAL = (NAN, NAN)
+Interval = tuple[float, float]
 
 
 def view(kind: type[T], record: Record | None) -> T:
     """A record, or a part of one, as the dataclass ``kind``, field by field and whatever it nests.
 
-    A number that is absent or null is NaN, or None where the field allows that; an absent mapping or list is empty;
-    fields that the class does not name are left aside, so records of other versions open as well.
+    A number that is absent or null is NaN (a count 0), or None where the field allows that; an absent mapping or list
+    is empty; what the class does not name is left aside: records of other versions open as well.
     """
     return _dataclass(kind, record or {})
 
@@ -54,6 +55,8 @@ def _read(hint: Any, value: Any) -> Any:
         return _dataclass(hint, value or {})  # type: ignore[type-var]
     if origin is dict:
         return {str(key): _read(inner[1], item) for key, item in (value or {}).items()}
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return tuple(map(_read, inner, value or [None] * len(inner)))
     if origin is tuple:
         return tuple(_read(inner[0], item) for item in value or ())
     if hint is float:
@@ -66,60 +69,7 @@ class Figure:
     """A number with its 95 % interval, NaN where it is missing."""
 
     value: float
-    interval: tuple[float, ...] = NO_INTERVAL
-
-
-@dataclass(frozen=True)
-class OutputShare:
-    """What one output of several adds to a measurement."""
-
-    percent: float
-    contribution_percent: float
-    r2: float
-    weight: float | None
-    loss: str | None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measurement: the fields of :class:`equiscope.Result` that the report shows, under their names."""
-
-    percent: float
-    total: float
-    twirled: float
-    equivariance: float
-    r2: float
-    relative_equivariance: float
-    noise_floor: float
-    noise_floor_percent: float
-    loss_as_given: float
-    mean_of_ratios_percent: float
-    samples: int | None
-    clusters: int | None
-    passes: float | None
-    model_calls: int | None
-    cosets: int | None
-    rotations: str | None
-    group: str | None
-    center: str | None
-    weighting: str | None
-    loss: str | None
-    orientation: tuple[float, ...]
-    rotated: dict[str, str]
-    held_fixed: tuple[str, ...]
-    outputs: dict[str, OutputShare]
-    notes: tuple[str, ...]
-    distinguishable: bool
-    percent_interval: tuple[float, ...] = NO_INTERVAL
-    interval_kind: str = "none"
-
-    @property
-    def low(self) -> float:
-        return self.percent_interval[0]
-
-    @property
-    def high(self) -> float:
-        return self.percent_interval[1]
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -131,7 +81,7 @@ class Measurement:
     probe: str
     headline: bool
     seconds: float
-    result: Measured
+    result: Result
 
 
 @dataclass(frozen=True)

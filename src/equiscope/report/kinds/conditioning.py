@@ -11,7 +11,7 @@ from equiscope.report import style
 from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.kinds import PARTS, Kind, Related, Table, lower
 from equiscope.report.style import Axis
-from equiscope.report.views import NO_INTERVAL, Figure
+from equiscope.report.views import Figure, Interval
 from equiscope.words import digits, ranged, text
 
 _COLOURS = {"twirled": style.OURS, "equivariance": style.EQUIVARIANCE}
@@ -24,7 +24,7 @@ class Spectrum:
     eigenvalues: tuple[float, ...]
     rank: int
     condition: float
-    interval: tuple[float, ...] = NO_INTERVAL
+    interval: Interval
 
     @property
     def kept(self) -> np.ndarray:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from equiscope.report.kinds import PARTS, Kind, Related, Table, lower
-from equiscope.report.views import NAN, NO_INTERVAL, Figure
+from equiscope.report.views import NAN, Figure, Interval
 from equiscope.words import digits, ranged, text
 
 #: Of the absolute eigenvalues, that λ_max is compared with.
@@ -21,7 +21,7 @@ class Largest:
 
     value: float
     converged: bool
-    interval: tuple[float, ...] = NO_INTERVAL
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trace:
     """The trace with its 95 % interval over samples and probes."""
 
     value: float
-    interval_samples: tuple[float, ...] = NO_INTERVAL
+    interval_samples: Interval
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def evidence(values: Hessian) -> tuple[str, str, str] | None:
     told, bounds = [], {}
     for name in ("equivariance", "twirled"):
         found = values.parts.get(name, {}).get("hessian")
-        top = found.lambda_max if found else Largest(NAN, False)
-        quantile = (found.quantiles if found else {}).get("0.99") or Figure(NAN)
+        top = found.lambda_max if found else Largest(NAN, False, (NAN, NAN))
+        quantile = (found.quantiles if found else {}).get("0.99") or Figure(NAN, (NAN, NAN))
         told.append(f"{name}: largest eigenvalue {text(top.value)}, 0.99 quantile {text(quantile.value)}")
         if all(limit > 0 for limit in (*top.interval, *quantile.interval)):
             bounds[name] = (top.interval[0] / quantile.interval[1], top.interval[1] / quantile.interval[0])
