@@ -103,9 +103,10 @@ def test_a_panel_for_each_probe():
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
 def test_poor_records_are_drawn_without_a_warning(records, tmp_path):
-    made = charts(history(records))
+    told = history(records)
+    made = charts(told)
     paths = chart.save(made, tmp_path, dpi=30)
-    assert list(paths) == ["percent", "losses", "skill"]
+    assert list(paths) == list(made) == ["percent", "losses", "relative"][: 2 + bool((told.headline.relative > 0).any())]
     assert all(live(one).data for one in made.values())
 
 
@@ -124,10 +125,35 @@ def test_losses_add_up_in_the_figure():
     assert names(live(made))[:3] == ["total loss", "twirled loss", "equivariance error = total − twirled"]
 
 
-def test_skill():
-    skill = live(drawn(synthetic.force_field_run(), "skill"))
-    assert skill.layout.yaxis.title.text == "R²"
-    assert skill.layout.yaxis2.type == "log"
+def test_relative_error_and_r2_each_once():
+    made = charts(history(synthetic.force_field_run()))
+    assert live(made["relative"]).layout.yaxis.type == "log"
+    titles = [panel.y.title for one in made.values() for row in one.rows for panel in row]
+    assert titles.count("R²") == 1
+    assert titles[-1] == "equivariance error\n/ mean |output|²"
+
+
+def test_the_axis_ends_where_the_run_ends():
+    told = history(synthetic.force_field_run())
+    figure = still(charts(told)["percent"])
+    assert 2400 < figure.axes[0].get_xlim()[1] < 2 * 2400
+    paper = next(line for line in figure.axes[0].lines if line.get_label().startswith("paper"))
+    assert len(paper.get_xdata()) == len(synthetic.PAPER_POINTS)
+    beyond = {"label": "far", "points": {"forces": [[1e6, 3.0], [2e6, 1e-9]]}}
+    figure = still(charts(history(synthetic.force_field_run(reference=beyond)))["percent"])
+    assert "far" not in legend(figure)
+    assert figure.axes[0].get_ylim()[0] > 1e-3
+
+
+def test_signs_of_crossings_lie_on_the_curve():
+    told = history(synthetic.force_field_run())
+    upper = still(charts(told)["percent"]).axes[0]
+    signs = {line.get_label().split(":")[0]: line for line in upper.lines if "step" in str(line.get_label())}
+    curve = dict(zip(told.headline.step, told.headline.percent, strict=True))
+    for name, step in (("first ≤ 2 %", 60), ("last above 2 %", 700), ("skilled crossing", 1000)):
+        assert (signs[name].get_xdata()[0], signs[name].get_ydata()[0]) == (step, curve[step])
+    assert signs["sustained"].get_xdata()[0] == 1000
+    assert 1.2 * curve[1000] < signs["sustained"].get_ydata()[0] < 4 * curve[1000]
 
 
 def picture(title: str, scale: float) -> dict:

@@ -56,3 +56,8 @@ def test_span_before_skill():
     assert start == 0
     assert end == curve.step[curve.r2 >= SKILL][0]
     assert style.collapse_span(curve_of([1.0, 1.0], r2=0.9), SKILL) is None
+
+
+def test_ticks_of_few_steps_do_not_stand_in_one_another():
+    assert style.step_axis([0, 900, 2400]).labels == ["0", "900", "2.4k"]
+    assert style.step_axis([300, 3000]).labels == ["300", "1k", "3k"]

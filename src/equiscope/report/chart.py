@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from plotly.subplots import make_subplots
 
 from equiscope.report import style
@@ -219,6 +219,8 @@ def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
             getattr(axes, f"set_{which}scale")("log")
         if axis.low is not None or axis.high is not None:
             getattr(axes, f"set_{which}lim")(axis.low, axis.high)
+        if not labels and not axis.log:
+            own.set_major_locator(MaxNLocator(5))
         if labels:
             own.set_major_locator(FixedLocator(list(axis.ticks)))
             own.set_minor_locator(NullLocator())
@@ -283,7 +285,7 @@ def live(chart: Chart) -> go.Figure:
                 hide = chart.shared and row < len(chart.rows)
                 figure.update_xaxes(_live_axis(panel.x, "" if hide else panel.x.title), row=row, col=column)
                 figure.update_yaxes(_live_axis(panel.y, panel.y.title), row=row, col=column)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": -max(0.14, 64 / chart.height), "yanchor": "top",
+    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": -64 / (chart.height - 150), "yanchor": "top",
              "entrywidth": 0.49, "entrywidthmode": "fraction"}  # fmt: skip
     return _laid_out(figure, chart, {**place, "tracegroupgap": 0, "itemclick": False, "itemdoubleclick": False})
 
@@ -378,7 +380,8 @@ def _surface_trace(panel: Surface) -> list[go.Surface]:
 
 def _scene(panel: Surface) -> dict[str, Any]:
     names = {"x": panel.x.title.rpartition(" ")[2], "y": panel.y.title.rpartition(" ")[2], "z": ""}
-    axes = {f"{which}axis": {"title": {"text": name}, "nticks": 5} for which, name in names.items()}
+    look = {"nticks": 5, "tickfont": {"size": 10}}
+    axes = {f"{which}axis": {**look, "title": {"text": name, "font": {"size": 12}}} for which, name in names.items()}
     # Far enough for the corners of the box to stay inside a narrow scene.
     camera = {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.12}}
     return {**axes, "camera": camera, "aspectmode": "cube"}

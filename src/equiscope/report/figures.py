@@ -44,21 +44,21 @@ def charts(told: RunHistory) -> dict[str, Chart]:
     curve = told.headline
     if curve is None:
         return {}
-    return {"percent": percent(told, curve), "losses": losses(told, curve), "skill": skill(told, curve)}
+    made = {"percent": percent(told, curve), "losses": losses(told, curve)}
+    return made | ({"relative": relative(curve)} if (curve.relative > 0).any() else {})
 
 
 def percent(told: RunHistory, curve: Curve) -> Chart:
     """Percent against step (log-log) with band, 2 % line, crossings and the paper's points; R² below it."""
-    paper = style.reference_points(told, curve.probe)
-    axis = style.step_axis(np.concatenate([curve.step, paper[:, 0]]))
-    low, high = _percent_ends([curve], paper[:, 1])
-    series = _percent_series(told, curve, axis, low)
-    for place, (text, mark, size, colour, crossing) in enumerate(style.marked(crossings(curve))):
-        # Each sign has a height of its own, so that crossings at one step do not hide one another.
-        x, bottom = axis.place([crossing.step])[0], low * 0.85
-        y = bottom * (high / bottom) ** (0.96 - 0.075 * place)
-        series.append(Series([x, x], [bottom, high], "", colour, "solid", width=0.8))
-        series.append(Series([x], [y], text, colour, mark=mark, size=size, edge="white", hover=[text], over=True))
+    axis = style.step_axis(curve.step)
+    low, high = percent_ends(told, [curve], axis)
+    series, signs = _percent_series(told, curve, axis, low), style.marked(crossings(curve))
+    for place, (text, mark, size, colour, crossing) in enumerate(signs, start=1):
+        # On the curve; of several at one step the last, the headline, and the others above it.
+        later = sum(other.step == crossing.step for *_, other in signs[place:])
+        y = max(crossing.percent, low) * (high / low) ** (0.06 * later)
+        series.append(Series(axis.place([crossing.step]), [y], text, colour, mark=mark, size=size, edge="white",
+                             hover=[text], over=True))  # fmt: skip
     upper = Panel(axis, log_axis("equivariance error,\npercent of the loss", low, high, " %"), series)
     lower = r2_panel(told, curve, axis)
     span = style.collapse_span(curve, SKILL)
@@ -76,9 +76,8 @@ def panels(told: RunHistory) -> Chart | None:
     curves = list(told.curves.values())
     if len(curves) < 2:
         return None
-    papers = [style.reference_points(told, curve.probe) for curve in curves]
-    axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), *(paper[:, 0] for paper in papers)]))
-    low, high = _percent_ends(curves, np.concatenate([paper[:, 1] for paper in papers]))
+    axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
+    low, high = percent_ends(told, curves, axis)
     y = log_axis("", low, high, " %")
     made = [Panel(axis, y, _percent_series(told, curve, axis, low, small=True), curve.probe) for curve in curves]
     columns = min(4, math.ceil(math.sqrt(len(made))))
@@ -86,7 +85,10 @@ def panels(told: RunHistory) -> Chart | None:
     return Chart(rows, (3.1 * columns, 2.5 * len(rows) + 0.6), 260, shared=True, legend=min(3, columns))
 
 
-def _percent_ends(curves: Sequence[Curve], paper: np.ndarray) -> tuple[float, float]:
+def percent_ends(told: RunHistory, curves: Sequence[Curve], axis: Axis) -> tuple[float, float]:
+    """Ends of the percent axis around these curves and what of the paper's lies within the run's steps."""
+    points = np.concatenate([style.reference_points(told, curve.probe) for curve in curves])
+    paper = points[points[:, 0] <= (axis.high or 0), 1]
     return style.percent_floor(curves, paper), max(style.percent_ceiling(curves), *(paper * 1.4), 4)
 
 
@@ -98,7 +100,7 @@ def _percent_series(
     paper = style.reference_points(told, curve.probe)
     hover = np.array([_hover(curve, place) for place in range(len(curve))], dtype=object)
     series: list[Series | Band] = []
-    if len(paper):
+    if len(paper) and paper[0, 0] <= (axis.high or 0):
         texts = [f"paper: {y:.3g} %<br>step {step:,.0f}" for step, y in paper]
         series.append(Series(axis.place(paper[:, 0]), paper[:, 1], told.run.reference.label, style.PAPER, "dash",
                              "x-thin", size=size, width=1.2, hover=texts))  # fmt: skip
@@ -190,14 +192,14 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
     return Chart([[Panel(axis, log_axis(words, low, top), series)]])
 
 
-def skill(told: RunHistory, curve: Curve) -> Chart:
-    """R² against step, and the relative equivariance error that a shrinking output cannot hide."""
+def relative(curve: Curve) -> Chart:
+    """The relative equivariance error, that a shrinking output cannot hide, against step."""
     axis = style.step_axis(curve.step)
     hover = [f"step {s:,}<br>{digits(v)} of mean |output|²" for s, v in zip(curve.step, curve.relative, strict=True)]
     values = np.where(curve.relative > 0, curve.relative, np.nan)
-    relative = Series(axis.place(curve.step), values, "", style.EQUIVARIANCE, "solid", "circle", hover=hover)
-    lower = Panel(axis, Axis("equivariance error\n/ mean |output|²", True), [relative])
-    return Chart([[r2_panel(told, curve, axis)], [lower]], (8.2, 5.0), 520, shared=True, legend=0)
+    series = Series(axis.place(curve.step), values, "", style.EQUIVARIANCE, "solid", "circle", hover=hover)
+    panel = Panel(axis, Axis("equivariance error\n/ mean |output|²", True), [series])
+    return Chart([[panel]], (8.2, 3.4), 320, legend=0)
 
 
 def _hover(curve: Curve, i: int) -> str:

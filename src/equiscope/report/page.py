@@ -58,14 +58,16 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     charts, panels = figures.charts(told), figures.panels(told)
     sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in kinds.sections(entries)}
     analysed = {name: section.chart for name, section in sections.items()}
-    drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "skill")}
-    drawings |= {"panels": panels, "pictures": (lambda: figures.pictures(told)) if told.pictures else None, **analysed}
+    drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
+    # Pages of versions before this one had a figure "skill".
+    drawings |= {"skill": None, "panels": panels, **analysed}
+    drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
     images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures").items()}
     several = len({section.probe for section in sections.values()}) > 1
     content = {
         **_content(told, folder.name),
         "remarks": [*remarks, *told.remarks],
-        "charts": {name: _json(charts[name]) if name in charts else None for name in ("percent", "losses", "skill")},
+        "charts": {name: _json(charts[name]) if name in charts else None for name in ("percent", "losses", "relative")},
         "panels": [] if panels is None else [
             (f"panel-{place}", panel.title, _json(Chart([[replace(panel, title="")]], height=panels.height, legend=0)))
             for place, panel in enumerate(panel for row in panels.rows for panel in row)
@@ -117,6 +119,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
         "points_at_floor": _at_floor(told, curve) if curve is not None else 0,
+        "paper_end": _paper_end(told, curve) if curve is not None else "",
         "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
         "probe": curve.probe if curve is not None else "",
         "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
@@ -138,8 +141,14 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
 
 def _at_floor(told: RunHistory, curve: Curve) -> int:
     """How many points of the percent figure are drawn at the lower end of its axis."""
-    floor = style.percent_floor([curve], style.reference_points(told, curve.probe)[:, 1])
+    floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
     return int(style.log_points(curve, floor).at_floor.sum())
+
+
+def _paper_end(told: RunHistory, curve: Curve) -> str:
+    """The last step of the paper's curve where it lies beyond the run's, as text."""
+    points = style.reference_points(told, curve.probe)
+    return f"{points[-1, 0]:,.0f}" if len(points) and points[-1, 0] > curve.step[-1] else ""
 
 
 def _tiles(found: Crossings) -> list[dict[str, Any]]:

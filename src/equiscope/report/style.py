@@ -133,7 +133,8 @@ def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
     low, high = (first if math.isnan(zero) else zero) / 1.3, max(last, 2 * first) * 1.3
     ticks = [tick for tick in decade_ticks(low, high) if tick >= first * 0.999]
     if len(ticks) < 2:
-        ticks = sorted({float(first), float(last), *ticks})
+        ends = {float(first), float(last)}
+        ticks = sorted(ends | {tick for tick in ticks if all(abs(math.log(tick / end)) > 0.5 for end in ends)})
     labels = [step_label(tick) for tick in ticks]
     if not math.isnan(zero):
         ticks, labels = [zero, *ticks], ["0", *labels]
@@ -178,4 +179,4 @@ def collapse_span(curve: Curve, skill: float) -> tuple[float, float] | None:
 def reference_points(history: RunHistory, probe: str) -> np.ndarray:
     """(P, 2) steps and percents of the paper's curve for ``probe``; no rows if there is none."""
     points = history.run.reference.points.get(probe) or []
-    return np.asarray(points, dtype=float).reshape(-1, 2)
+    return np.asarray(sorted(map(tuple, points)), dtype=float).reshape(-1, 2)

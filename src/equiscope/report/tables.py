@@ -176,8 +176,8 @@ def data_table(told: RunHistory) -> tuple[list[Row], list[Row]]:
 
 def rotation_table(result: Result) -> list[Row]:
     """What was rotated and how, of one measurement."""
-    how = f"{text(result.cosets)} random cosets of the group {result.rotations}" if result.cosets else text(result.rotations)
-    how = "independent random rotations" if result.rotations == "haar" else how
+    how = f"{text(result.cosets)} random cosets of the group " if result.cosets else ""
+    how = "independent random rotations" if result.rotations == "haar" else f"{how}{result.rotations}"
     orientation = f"{text(result.orientation)} (0.333 three times is even)" if result.orientation else ""
     return _known([
         *((f"rotated: {name}", f"{irreps}{_in_words(irreps)}") for name, irreps in result.rotated.items()),

@@ -54,3 +54,12 @@ def test_the_figure_holds_every_factor():
     names = [trace.name for trace in live(heads.chart).data]
     assert names[0].startswith("equivariance error")
     assert len(names) == 5
+
+
+def test_one_step_is_a_sentence_and_no_figure():
+    (section,) = sections(HEADS[:1])
+    assert section.chart is None
+    assert section.lead == (
+        "At step 0, the one that was analysed, the equivariance error is 2 ± 0.2 and its exact form on other samples "
+        "4 = variance 0.02 × features 400 × alignment 0.5."
+    )

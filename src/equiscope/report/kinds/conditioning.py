@@ -92,19 +92,20 @@ def chart(steps: Mapping[int, Conditioning]) -> Chart:
         hover = [f"{name}<br>step {step:,}: {digits(v)}" for step, v in zip(steps, value, strict=True)]
         curves.append(Series(axis.place(list(steps)), value, name, colour, "solid", "circle", low=low, high=high,
                              hover=hover))  # fmt: skip
-    every = np.concatenate([[*one.y, *one.low, *one.high] for one in curves])
-    left = Panel(Axis("place by size"), Axis("relative to the largest", True), spectra, f"eigenvalues at step {last:,}")
-    right = Panel(axis, _decades(every), curves, "condition number along training")
+    shares = _decades("relative to the largest", np.concatenate([one.y for one in spectra]))
+    numbers = _decades("", np.concatenate([[*one.y, *one.low, *one.high] for one in curves]))
+    left = Panel(Axis("place by size"), shares, spectra, f"eigenvalues at step {last:,}")
+    right = Panel(axis, numbers, curves, "condition number along training")
     return Chart([[left, right]], (8.6, 3.9), 420)
 
 
-def _decades(values: np.ndarray) -> Axis:
+def _decades(title: str, values: np.ndarray) -> Axis:
     """From one whole power of ten to another around what is finite."""
     finite = values[np.isfinite(values) & (values > 0)]
     if not finite.size:
-        return Axis(log=True)
+        return Axis(title, True)
     low, high = np.floor(np.log10(finite.min())), np.ceil(np.log10(finite.max()))
-    return Axis(log=True, low=float(10**low), high=float(10 ** max(high, low + 1)))
+    return Axis(title, True, float(10**low), float(10 ** max(high, low + 1)))
 
 
 def evidence(values: Conditioning) -> tuple[str, str, str] | None:

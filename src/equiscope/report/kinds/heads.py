@@ -55,7 +55,8 @@ def words(steps: Mapping[int, Head], related: Related) -> tuple[str, list[Table]
          *(digits(getattr(found.elsewhere, key)) for key in ("form", *FACTORS))]
         for step, found in steps.items()
     ]  # fmt: skip
-    head = ["step", "percent", "equivariance error", "exact form", "weight variance", "features", "alignment"]
+    head = ["step", "percent of the loss", "equivariance error", "exact form", "weight variance", "features",
+            "alignment"]  # fmt: skip
     caption = (
         "Error as measured with rotations on the tracked samples; the form and its three factors (form = variance × "
         "features × alignment) on other samples."
@@ -68,6 +69,14 @@ def _verdict(steps: Mapping[int, Head], related: Related) -> str:
     """Whether the plain variance or the exact form explains the error once the trend is out, and what changed most."""
     usable = [found.elsewhere for found in steps.values() if found.equivariance > 0 and found.elsewhere.alignment > 0]
     sentences = []
+    if len(steps) == 1:
+        ((step, only),) = steps.items()
+        factors = " × ".join(f"{name} {digits(getattr(only.elsewhere, name))}" for name in FACTORS)
+        return (
+            f"At step {step:,}, the one that was analysed, the equivariance error is "
+            f"{digits(only.equivariance, only.equivariance_error)} and its exact form on other samples "
+            f"{digits(only.elsewhere.form)} = {factors}."
+        )
     if len(usable) >= 2:
         first, last = usable[0], usable[-1]
         falls = {key: -math.log10(getattr(last, key) / getattr(first, key)) for key in FACTORS}
@@ -89,8 +98,10 @@ def _verdict(steps: Mapping[int, Head], related: Related) -> str:
     return " ".join(sentences) or "Too few steps were analysed for a verdict."
 
 
-def chart(steps: Mapping[int, Head]) -> Chart:
-    """Error, exact form and its three factors against step, each divided by its largest value."""
+def chart(steps: Mapping[int, Head]) -> Chart | None:
+    """Error, exact form and its three factors against step, each divided by its largest value; one step is no curve."""
+    if len(steps) < 2:
+        return None
     axis, series = style.step_axis(list(steps)), []
     for key, name, colour, line in DRAWN:
         values = np.array([found.figure(key) for found in steps.values()])
