@@ -27,8 +27,7 @@ _MARKS = {"circle": "o", "hollow": "o", "diamond": "D", "square": "s", "star": "
 _DASHES: dict[str, Any] = {"": "none", "solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 2))}
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _EDGE = "#9aa1aa"
-# Pixels of the page to a point in print.
-_PIXELS = 1.3
+_PIXELS = 1.3  # of the page to a point in print
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Series:
     width: float = 1.6
     low: np.ndarray | None = None
     high: np.ndarray | None = None
-    hover: Sequence[str] = ()
+    hover: Sequence[str] | np.ndarray = ()
     over: bool = False
 
 
@@ -127,9 +126,8 @@ class Chart:
 
 def spread(panels: Sequence[Any], most: int) -> list[Any]:
     """At most so many of them, evenly spread, with the first and the last."""
-    if len(panels) <= most:
-        return list(panels)
-    return [panels[place] for place in np.linspace(0, len(panels) - 1, most).round().astype(int)]
+    places = np.linspace(0, len(panels) - 1, min(most, len(panels))).round().astype(int)
+    return [panels[place] for place in places]
 
 
 def save(
@@ -160,9 +158,10 @@ def still(chart: Chart) -> Figure:
     """The figure for a file."""
     rows = [spread(chart.rows[0], chart.most)] if chart.slider else chart.rows
     figure = Figure(figsize=chart.size, layout="constrained")
-    share = {"sharex": "col", "sharey": "row"} if chart.shared else {}
-    columns = max(map(len, rows))
-    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=list(chart.heights) or None, **share)
+    grid = figure.subplots(
+        len(rows), max(map(len, rows)), squeeze=False, height_ratios=list(chart.heights) or None,
+        sharex="col" if chart.shared else False, sharey="row" if chart.shared else False,
+    )  # fmt: skip
     handles: dict[str, Any] = {}
     for places, row in zip(grid, rows, strict=True):
         for axes, panel in zip_longest(places, row):
@@ -175,7 +174,9 @@ def still(chart: Chart) -> Figure:
     if chart.shared:
         _outer_labels(grid)
     if isinstance(rows[0][0], Heat):
-        _heat_scale(figure, grid[0], rows[0][0].scale)
+        scale = rows[0][0].scale
+        bar = figure.colorbar(grid[0, -1].images[0], ax=grid[0].tolist(), label=scale.title, fraction=0.03)
+        bar.set_ticks(list(scale.ticks), labels=list(scale.labels))
     if handles and chart.legend:
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=chart.legend)
     return figure
@@ -184,11 +185,10 @@ def still(chart: Chart) -> Figure:
 def _outer_labels(grid: np.ndarray) -> None:
     """Words only at the left and at the lowest panel of each column."""
     for column in grid.T:
-        shown = [axes for axes in column if axes.get_visible()]
-        for axes in shown[:-1]:
+        *above, lowest = (axes for axes in column if axes.get_visible())
+        lowest.tick_params(labelbottom=True)
+        for axes in above:
             axes.set_xlabel("")
-        if shown:
-            shown[-1].tick_params(labelbottom=True)
     for axes in grid[:, 1:].flat:
         axes.set_ylabel("")
 
@@ -229,24 +229,16 @@ def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
 
 
 def _still_heat(figure: Figure, axes: Axes, panel: Heat) -> None:
-    low, high = panel.scale.ticks[0], panel.scale.ticks[-1]
+    low, *_, high = panel.scale.ticks
     axes.imshow(panel.z, vmin=low, vmax=high, aspect="auto", cmap="viridis")
     for (row, column), value in np.ndenumerate(panel.z):
-        bright = value > low + 0.675 * (high - low)
-        axes.text(column, row, panel.texts[row][column], ha="center", va="center", fontsize=7,
-                  color="black" if bright else "white")  # fmt: skip
+        colour = "black" if value > low + 0.675 * (high - low) else "white"
+        axes.text(column, row, panel.texts[row][column], ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(panel.columns)), [c.removeprefix("l ").removeprefix("= ") for c in panel.columns])
     axes.set_yticks(range(len(panel.rows)), list(panel.rows))
     axes.tick_params(labelsize=8)
-    axes.set_title(f"step {panel.title}", fontsize=10)
-    axes.set_xlabel(panel.x.title)
+    axes.set(title=f"step {panel.title}", xlabel=panel.x.title)
     axes.grid(False)
-
-
-def _heat_scale(figure: Figure, grid: np.ndarray, scale: Axis) -> None:
-    image = grid[-1].images[0]
-    bar = figure.colorbar(image, ax=grid.tolist(), label=scale.title, fraction=0.03, ticks=list(scale.ticks))
-    bar.set_ticklabels(list(scale.labels))
 
 
 def _still_surface(figure: Figure, axes: Axes, panel: Surface) -> None:
@@ -276,26 +268,27 @@ def live(chart: Chart) -> go.Figure:
     named: set[str] = set()
     for row, panels in enumerate(chart.rows, start=1):
         for column, panel in enumerate(panels, start=1):
-            traces = _surface_trace(panel) if isinstance(panel, Surface) else _traces(panel, named)
-            for trace in traces:
-                figure.add_trace(trace, row=row, col=column)
             if isinstance(panel, Surface):
+                figure.add_trace(_surface_trace(panel), row=row, col=column)
                 figure.update_scenes(_scene(panel), row=row, col=column)
-            else:
+            elif isinstance(panel, Panel):
+                for trace in _traces(panel, named):
+                    figure.add_trace(trace, row=row, col=column)
                 hide = chart.shared and row < len(chart.rows)
                 figure.update_xaxes(_live_axis(panel.x, "" if hide else panel.x.title), row=row, col=column)
                 figure.update_yaxes(_live_axis(panel.y, panel.y.title), row=row, col=column)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": -64 / (chart.height - 150), "yanchor": "top",
-             "entrywidth": 0.49, "entrywidthmode": "fraction"}  # fmt: skip
-    return _laid_out(figure, chart, {**place, "tracegroupgap": 0, "itemclick": False, "itemdoubleclick": False})
+    return _laid_out(figure, chart)
 
 
-def _laid_out(figure: go.Figure, chart: Chart, legend: dict[str, Any]) -> go.Figure:
+def _laid_out(figure: go.Figure, chart: Chart) -> go.Figure:
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -64 / max(chart.height - 150, 64), "yanchor": "top",
+              "entrywidth": 0.49, "entrywidthmode": "fraction", "tracegroupgap": 0, "itemclick": False,
+              "itemdoubleclick": False, "font": {"size": 12.5}}  # fmt: skip
     titled = any(panel.title for row in chart.rows for panel in row)
     figure.update_layout(
         template="none", height=chart.height, autosize=True, hovermode="closest", paper_bgcolor="white",
         plot_bgcolor="white", font={"family": _FONT, "size": 13, "color": style.INK}, showlegend=bool(chart.legend),
-        margin={"l": 10, "r": 14, "t": 34 if titled else 10, "b": 10}, legend={**legend, "font": {"size": 12.5}},
+        margin={"l": 10, "r": 14, "t": 34 if titled else 10, "b": 10}, legend=legend,
     )  # fmt: skip
     figure.update_annotations(font={"size": 13})
     return figure
@@ -306,8 +299,7 @@ def _traces(panel: Panel, named: set[str]) -> list[go.Scatter]:
     for one in panel.series:
         fresh = bool(one.name) and one.name not in named
         made = _band_traces(one, fresh) if isinstance(one, Band) else _series_traces(one, fresh)
-        if made and one.name:
-            named.add(one.name)
+        named |= {one.name} if made else set()
         traces += made
     return traces
 
@@ -316,8 +308,7 @@ def _band_traces(one: Band, fresh: bool) -> list[go.Scatter]:
     """A closed shape for each stretch without a gap."""
     x, low, high = (np.asarray(values, dtype=float) for values in (one.x, one.low, one.high))
     colour = "rgba({},{},{},{})".format(*(int(one.colour[i : i + 2], 16) for i in (1, 3, 5)), one.opacity)
-    known = np.concatenate([[0], (np.isfinite(low) & np.isfinite(high)).astype(int), [0]])
-    edges = np.flatnonzero(np.diff(known))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.isfinite(low) & np.isfinite(high), [0]])))
     return [
         go.Scatter(
             x=np.concatenate([x[a:b], x[a:b][::-1]]), y=np.concatenate([high[a:b], low[a:b][::-1]]), mode="lines",
@@ -332,10 +323,9 @@ def _series_traces(one: Series, fresh: bool) -> list[go.Scatter]:
     y = np.asarray(one.y, dtype=float)
     if not np.isfinite(y).any():
         return []
-    size = round(_PIXELS * one.size, 1)
-    symbol = "circle" if one.mark == "hollow" else one.mark or "circle"
-    face = "white" if one.mark == "hollow" else one.colour
-    bars = None
+    size, hollow = round(_PIXELS * one.size, 1), one.mark == "hollow"
+    symbol, face = ("circle", "white") if hollow else (one.mark or "circle", one.colour)
+    bars: dict[str, Any] | None = None
     if one.low is not None and one.high is not None:
         up, down = (_plain(np.maximum(ends, 0)) for ends in (one.high - y, y - one.low))
         bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "width": 0, "thickness": 1.6,
@@ -370,18 +360,18 @@ def _live_axis(axis: Axis, title: str) -> dict[str, Any]:
     return made
 
 
-def _surface_trace(panel: Surface) -> list[go.Surface]:
-    return [go.Surface(
+def _surface_trace(panel: Surface) -> go.Surface:
+    return go.Surface(
         x=panel.along_x, y=panel.along_y, z=panel.z, colorscale="Viridis", showscale=False,
         contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}}},
         hovertemplate=f"{panel.title}: %{{z:.3g}}<br>%{{x:.3g}}, %{{y:.3g}}<extra></extra>",
-    )]  # fmt: skip
+    )
 
 
 def _scene(panel: Surface) -> dict[str, Any]:
-    names = {"x": panel.x.title.rpartition(" ")[2], "y": panel.y.title.rpartition(" ")[2], "z": ""}
-    look = {"nticks": 5, "tickfont": {"size": 10}}
-    axes = {f"{which}axis": {**look, "title": {"text": name, "font": {"size": 12}}} for which, name in names.items()}
+    names = {"xaxis": panel.x.title.rpartition(" ")[2], "yaxis": panel.y.title.rpartition(" ")[2], "zaxis": ""}
+    small = {"nticks": 5, "tickfont": {"size": 10}}
+    axes = {which: {**small, "title": {"text": name, "font": {"size": 12}}} for which, name in names.items()}
     # Far enough for the corners of the box to stay inside a narrow scene.
     camera = {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.12}}
     return {**axes, "camera": camera, "aspectmode": "cube"}
@@ -389,8 +379,7 @@ def _scene(panel: Surface) -> dict[str, Any]:
 
 def _with_slider(chart: Chart) -> go.Figure:
     """The heats of the first row behind a slider, the last of them shown."""
-    heats = [panel for panel in chart.rows[0] if isinstance(panel, Heat)]
-    figure = go.Figure()
+    figure, heats = go.Figure(), [panel for panel in chart.rows[0] if isinstance(panel, Heat)]
     for place, heat in enumerate(heats):
         ticks = list(heat.scale.ticks)
         figure.add_heatmap(
@@ -406,6 +395,6 @@ def _with_slider(chart: Chart) -> go.Figure:
     ]
     slider = {"active": len(steps) - 1, "steps": steps, "pad": {"t": 12}, "currentvalue": {"prefix": chart.slider}}
     figure.update_layout(sliders=[slider])
-    figure.update_yaxes(autorange="reversed", automargin=True, ticks="")
-    figure.update_xaxes(side="top", ticks="", automargin=True)
-    return _laid_out(figure, chart, {})
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(side="top", automargin=True)
+    return _laid_out(figure, chart)

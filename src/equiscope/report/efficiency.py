@@ -119,7 +119,7 @@ def break_even(found: Sequence[Contender], against: Sequence[str]) -> list[tuple
 
 
 def _pair(one: Contender, free: Contender) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     time, time_low, time_high = ratio_of_times(one, free)
     times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
     for level in LEVELS:

@@ -28,7 +28,7 @@ def level(axis: Axis, y: float, name: str, colour: str, line: str = "dash") -> S
 
 
 def skilled_curve(
-    x: np.ndarray, y: np.ndarray, band: Sequence[np.ndarray], skilled: np.ndarray, name: str, colour: str,
+    x: np.ndarray, y: np.ndarray, band: tuple[np.ndarray, np.ndarray], skilled: np.ndarray, name: str, colour: str,
     size: float = 5, width: float = 1.6,
 ) -> list[Series | Band]:  # fmt: skip
     """A band, a line in it, and points that are hollow where the model has no skill."""
@@ -63,7 +63,7 @@ def percent(told: RunHistory, curve: Curve) -> Chart:
     lower = r2_panel(told, curve, axis)
     span = style.collapse_span(curve, SKILL)
     if span is not None:
-        ends = [axis.low, float(axis.place(span)[1])]
+        ends = [axis.low or 0.0, float(axis.place(span)[1])]
         shade = Band(ends, [low * 0.85] * 2, [high] * 2, f"before the model has skill (R² < {SKILL:g})", style.SHADE, 1)
         below = Band(ends, [lower.y.low or 0] * 2, [lower.y.high or 1] * 2, "", style.SHADE, 1)
         upper = Panel(upper.x, upper.y, [shade, *series])

@@ -96,7 +96,8 @@ def _sizes(runs: Sequence[Run]) -> Panel:
     series = []
     for colour, model in zip(style.COLOURS, dict.fromkeys(run.model for run in runs), strict=False):
         own = [(run.parameters, run.found.skilled.step) for run in runs if run.model == model and run.found.skilled]
-        series.append(Series(*np.array(own, dtype=float).T, model, colour, mark="circle"))
+        x, y = np.array(own, dtype=float).T
+        series.append(Series(x, y, model, colour, mark="circle"))
     return Panel(Axis("parameters", True), Axis("step of the skilled crossing", True), series)
 
 

@@ -26,25 +26,18 @@ def view(kind: type[T], record: Record | None) -> T:
     A number that is absent or null is NaN (a count 0), or None where the field allows that; an absent mapping or list
     is empty; what the class does not name is left aside: records of other versions open as well.
     """
-    return _dataclass(kind, record or {})
+    told: dict[str, Any] = {}
+    for name, (hint, default) in _fields(kind).items():  # type: ignore[arg-type]
+        value = (record or {}).get(name)
+        told[name] = default if value is None and default is not dataclasses.MISSING else _read(hint, value)
+    return kind(**told)
 
 
 @functools.cache
-def _fields(kind: type) -> dict[str, tuple[Any, Any]]:
+def _fields(kind: Any) -> dict[str, tuple[Any, Any]]:
     """name -> (type, default) of a dataclass's fields."""
-    hints, made = typing.get_type_hints(kind), {}
-    for field in dataclasses.fields(kind):
-        factory = field.default_factory
-        made[field.name] = (hints[field.name], field.default if factory is dataclasses.MISSING else factory())
-    return made
-
-
-def _dataclass(kind: type[T], record: Record) -> T:
-    told = {}
-    for name, (hint, default) in _fields(kind).items():
-        value = record.get(name)
-        told[name] = default if value is None and default is not dataclasses.MISSING else _read(hint, value)
-    return kind(**told)
+    hints = typing.get_type_hints(kind)
+    return {field.name: (hints[field.name], field.default) for field in dataclasses.fields(kind)}
 
 
 def _read(hint: Any, value: Any) -> Any:
@@ -52,7 +45,7 @@ def _read(hint: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _read(next(part for part in inner if part is not type(None)), value)
     if dataclasses.is_dataclass(hint):
-        return _dataclass(hint, value or {})  # type: ignore[type-var]
+        return view(typing.cast(type, hint), value)
     if origin is dict:
         return {str(key): _read(inner[1], item) for key, item in (value or {}).items()}
     if origin is tuple and inner[-1] is not Ellipsis:

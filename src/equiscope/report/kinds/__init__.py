@@ -114,7 +114,7 @@ def sections(entries: Iterable[Record]) -> list[Section]:
         for probe in dict.fromkeys(entry["probe"] for entry in entries if entry["analysis"] == name):
             mine = [entry for entry in entries if entry["analysis"] == name and entry["probe"] == probe]
             own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
-            steps = dict(sorted((entry["step"], view(kind.values, entry["values"])) for entry in own))
+            steps: dict[int, Any] = dict(sorted((entry["step"], view(kind.values, entry["values"])) for entry in own))
             related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
             lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
             made.append(Section(name, probe, kind, lead, tables, steps))

@@ -81,7 +81,7 @@ def _verdict(steps: Mapping[int, Conditioning]) -> str:
 def chart(steps: Mapping[int, Conditioning]) -> Chart:
     """The spectra at the last step, and the condition numbers along training."""
     last, axis = max(steps), style.step_axis(list(steps))
-    spectra, curves = [], []
+    spectra, curves, every = [], [], []
     for part, name in PARTS.items():
         kept, colour = steps[last].parts[part].kept, _COLOURS[part]
         spectra.append(Series(np.arange(1, len(kept) + 1), kept / kept[:1], name, colour, "solid"))
@@ -92,8 +92,9 @@ def chart(steps: Mapping[int, Conditioning]) -> Chart:
         hover = [f"{name}<br>step {step:,}: {digits(v)}" for step, v in zip(steps, value, strict=True)]
         curves.append(Series(axis.place(list(steps)), value, name, colour, "solid", "circle", low=low, high=high,
                              hover=hover))  # fmt: skip
+        every += [value, low, high]
     shares = _decades("relative to the largest", np.concatenate([one.y for one in spectra]))
-    numbers = _decades("", np.concatenate([[*one.y, *one.low, *one.high] for one in curves]))
+    numbers = _decades("", np.concatenate(every))
     left = Panel(Axis("place by size"), shares, spectra, f"eigenvalues at step {last:,}")
     right = Panel(axis, numbers, curves, "condition number along training")
     return Chart([[left, right]], (8.6, 3.9), 420)

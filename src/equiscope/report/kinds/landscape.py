@@ -96,8 +96,8 @@ def chart(steps: Mapping[int, Landscape]) -> Chart | None:
             series.append(Series(values.t, change, _direction(direction), colour, "solid", "circle", size=3,
                                  low=change - error, high=change + error))  # fmt: skip
         lines.append(Panel(Axis("displacement / |θ|"), Axis("change of the loss"), series, f"{name}, step {step:,}"))
-        ends = (Axis(_direction(axis)) for axis in plane.axes)
-        surfaces.append(Surface(*ends, plane.x, plane.y, plane.parts[part].change, name))
+        x, y = (Axis(_direction(axis)) for axis in plane.axes)
+        surfaces.append(Surface(x, y, plane.x, plane.y, plane.parts[part].change, name))
     return Chart([lines, surfaces], (8.6, 7.4), 860, (1, 1.35))
 
 
