@@ -21,6 +21,7 @@ from equiscope.report import style
 from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.curves import Curve
 from equiscope.report.style import Axis
+from equiscope.words import raised
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -84,8 +85,9 @@ def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Cost]) -> list[C
 def cost_rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
     """Rows of :data:`COST_COLUMNS`: medians over the rounds."""
     return [
-        (one.name, f"{one.cost.parameters:,}", one.rate, f"{one.curve.r2[-1]:.3f}", f"{one.curve.percent[-1]:.2g} %",
-         f"{one.cost.flops / 1e9:.2f}", f"{1e3 * one.cost.step:.0f}", f"{one.cost.samples / one.cost.step:,.0f}",
+        (one.name, f"{one.cost.parameters:,}", one.rate, f"{one.curve.r2[-1]:.3f}",
+         f"{raised(f'{one.curve.percent[-1]:.2g}')} %", f"{one.cost.flops / 1e9:.2f}", f"{1e3 * one.cost.step:.0f}",
+         f"{one.cost.samples / one.cost.step:,.0f}",
          f"{one.cost.infer_samples / np.median(one.cost.infer_seconds):,.0f}", f"{one.cost.peak_mib:.0f}")
         for one in found
     ]  # fmt: skip

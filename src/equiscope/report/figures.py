@@ -14,12 +14,9 @@ from equiscope.report import chart, style
 from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, crossings
 from equiscope.report.curves import Curve, RunHistory, read
-from equiscope.report.style import Axis, LogPoints, StepAxis, log_axis
+from equiscope.report.style import LOWEST_R2, Axis, LogPoints, StepAxis, log_axis
 from equiscope.report.views import Measurement, Record
 from equiscope.words import digits, r2
-
-#: R² is drawn no lower than this: that of an untrained model lies far below.
-LOWEST_R2 = -0.5
 
 
 def level(axis: Axis, y: float, name: str, colour: str, line: str = "dash") -> Series:
@@ -159,11 +156,7 @@ def r2_panel(told: RunHistory, curve: Curve, axis: StepAxis) -> Panel:
     if final is not None and math.isfinite(final.result.r2):
         series.append(Series(axis.place([final.step]), [max(final.result.r2, LOWEST_R2)], mark="diamond", size=7,
                              edge="white", hover=[f"final: R² {r2(final.result.r2)}"], over=True))  # fmt: skip
-    far = bool((curve.r2 < -0.1).any())
-    ticks = [LOWEST_R2, 0, 0.5, 1] if far else [0, 0.5, 1]
-    labels = [r2(tick).rstrip("0").rstrip(".") or "0" for tick in ticks]
-    y = Axis("R²", low=-0.55 if far else -0.12, high=1.06, ticks=ticks, labels=labels)
-    return Panel(axis, y, series)
+    return Panel(axis, style.r2_axis(far=bool((curve.r2 < -0.1).any())), series)
 
 
 def losses(told: RunHistory, curve: Curve) -> Chart:

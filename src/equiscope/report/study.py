@@ -23,9 +23,9 @@ from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
-from equiscope.report.style import Axis, log_axis
+from equiscope.report.style import log_axis
 from equiscope.report.views import view
-from equiscope.words import as_csv
+from equiscope.words import as_csv, raised
 
 COLUMNS = (
     "point", "seeds", "parameters", "first ≤ 2 %", "last above 2 %", "sustained", "skilled crossing",
@@ -189,11 +189,11 @@ def table(study: Study) -> list[tuple[str, ...]]:
 def _row(point: Point) -> tuple[str, ...]:
     found, finals = [crossings(curve) for curve in point.curves], point.finals
     dips = [f.skilled_dip for f in found if f.skilled_dip is not None]
-    low, high = (f"{end(dip.percent for dip in dips):.2g}" if dips else "" for end in (min, max))
+    low, high = (raised(f"{end(dip.percent for dip in dips):.2g}") if dips else "" for end in (min, max))
     # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
     final = _mean([result.percent for result in finals], ".2g", " %")
     if len(finals) == 1:
-        final += " [{:.2g}, {:.2g}]".format(*finals[0].percent_interval)
+        final += " [{}, {}]".format(*(raised(f"{end:.2g}") for end in finals[0].percent_interval))
     return (
         point.name,
         str(len(point.runs)),
@@ -219,8 +219,8 @@ def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
     known = [v for v in values if np.isfinite(v)]
     if not known:
         return "–"
-    spread = f" ± {np.std(known, ddof=1):{form}}" if len(known) > 1 else ""
-    return f"{np.mean(known):{form}}{spread}{unit}"
+    spread = f" ± {raised(f'{np.std(known, ddof=1):{form}}')}" if len(known) > 1 else ""
+    return f"{raised(f'{np.mean(known):{form}}')}{spread}{unit}"
 
 
 def verdict(study: Study) -> str:
@@ -231,7 +231,8 @@ def verdict(study: Study) -> str:
         return f"No run has a skilled crossing: under {THRESHOLD:g} % with R² ≥ {SKILL:g} from some step on."
     when = f"between steps {steps[0]:,} and {steps[-1]:,}" if steps[0] < steps[-1] else f"at step {steps[0]:,}"
     ends = [result.percent for point in study.points for result in point.finals]
-    spread = f"; final percents lie between {min(ends):.2g} and {max(ends):.2g}" if ends else ""
+    low, high = (raised(f"{end(ends):.2g}") if ends else "" for end in (min, max))
+    spread = f"; final percents lie between {low} and {high}" if ends else ""
     unskilled = ", ".join(name for name, found in skilled.items() if None in found)
     words = f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}{spread}."
     return words + (f" Not there at the end: {unskilled}." if unskilled else "")
@@ -248,15 +249,14 @@ def draw(study: Study) -> Chart | None:
     lower: list[Series | Band] = []
     for point, colour in zip(points, style.COLOURS, strict=False):
         steps, percents, skills = _common(point.curves)
-        shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, figures.LOWEST_R2)
+        shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, style.LOWEST_R2)
         middle, skilled = np.exp(np.log(shown).mean(0)), skills.min(0) >= SKILL
         upper += figures.skilled_curve(x, middle, (shown.min(0), shown.max(0)), skilled, point.name, colour)
         lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
     upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
     lower.append(figures.level(axis, SKILL, "", style.SKILLED))
     percent = log_axis("equivariance error,\npercent of the loss", floor, style.percent_ceiling(curves), " %")
-    skill = Axis("R²", low=-0.55, high=1.05)
-    rows = [[Panel(axis, y, series)] for y, series in ((percent, upper), (skill, lower))]
+    rows = [[Panel(axis, y, series)] for y, series in ((percent, upper), (style.r2_axis(), lower))]
     return Chart(rows, (8.2, 6.4), heights=(2.6, 1.2), shared=True, legend=3)
 
 

@@ -29,6 +29,9 @@ SHADE = "#f3ead7"
 #: Of several runs, or points of a study, on one axis.
 COLOURS = (OURS, LIMIT, SKILLED, PURPLE, "#E69F00", TWIRLED, GREY)
 
+#: R² is drawn no lower than this: that of an untrained model lies far below.
+LOWEST_R2 = -0.5
+
 #: How each crossing is drawn: field of Crossings -> (label, mark, size, colour).
 MARKERS: dict[str, tuple[str, str, float, str]] = {
     "first": ("first ≤ {t} %", "diamond", 8, LIMIT),
@@ -145,6 +148,13 @@ def log_axis(title: str, low: float, high: float, unit: str = "") -> Axis:
     """A log axis from a little under ``low`` to ``high`` with a tick at each power of ten."""
     ticks = decade_ticks(low, high)
     return Axis(title, True, low * 0.85, high, ticks, [decade_label(tick, unit) for tick in ticks])
+
+
+def r2_axis(far: bool = True) -> Axis:
+    """R² from :data:`LOWEST_R2` (``far``) or zero to one."""
+    ticks = (LOWEST_R2, 0, 0.5, 1) if far else (0, 0.5, 1)
+    labels = [r2(tick).rstrip("0").rstrip(".") or "0" for tick in ticks]
+    return Axis("R²", low=-0.55 if far else -0.12, high=1.06, ticks=ticks, labels=labels)
 
 
 def decade_ticks(low: float, high: float) -> list[float]:
