@@ -22,20 +22,50 @@ from equiscope.report.sentences import share_text
 from equiscope.report.views import view
 from equiscope.words import correlation, percent, r2, text
 
+#: claim -> when it counts as agreed, different or undecided.
+RULES = {
+    "measure":
+        "Agrees if the parts of every measurement add up to within 10⁻⁶ and no interval lies wholly below zero.",
+    "quick":
+        f"Agrees with a skilled crossing by step {WINDOW:,}; differs if the run passed step {WINDOW:,} and the share "
+        f"of a skilled model is above {THRESHOLD:g} % (whole interval); else it cannot be decided at this size.",
+    "robust":
+        "For runs of one task and architecture that differ in one size: agrees if every one has a skilled crossing by "
+        f"step {WINDOW:,}; differs if a run of at least {WINDOW:,} steps contradicts; else undecided.",
+    "easier":
+        "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
+    "penalty":
+        f"Small is taken as {THRESHOLD:g} %: agrees if the upper limit stays under it at every skilled measurement; "
+        "differs if a skilled measurement lies above it with its whole interval; undecided without skill.",
+    "efficiency":
+        "Agrees if the model that learns its symmetry has the lower total loss at the common budget of seconds by more "
+        f"than {versus.MARGIN:.0%} (or by more than the spread over seeds); differs if the symmetric one has; else "
+        "undecided.",
+    "relations":
+        "Agrees if the 95 % interval of the correlation without the trend lies above zero; differs if the plain "
+        "correlation is above zero and the interval without the trend reaches zero or below with at least ten "
+        "effective points; else undecided.",
+}  # fmt: skip
 #: Effective points from which on a correlation that vanishes without the trend counts as confounded.
 ENOUGH = 10
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: what the paper says (in our words), the rule of its verdict, evidence, runs that would help."""
+    """One claim of :data:`paper.CLAIMS`: the rule of its verdict, evidence, runs that would help."""
 
     key: str
-    title: str
-    says: str
     rule: str
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return paper.CLAIMS[self.key][0]
+
+    @property
+    def says(self) -> str:
+        return paper.CLAIMS[self.key][1]
 
     @property
     def verdict(self) -> str:
@@ -53,25 +83,21 @@ class Claim:
 
 def claims(evidence: Evidence) -> list[Claim]:
     """Every claim of the abstract, in order."""
-    makers: tuple[Callable[[Evidence], Claim], ...] = (
-        _measure, _quick, _robust, _easier, _penalty, _efficiency, _relations,
-    )  # fmt: skip
-    return [make(evidence) for make in makers]
-
-
-def _measure(evidence: Evidence) -> Claim:
-    rows = [_identity_row(task, evidence.of(task, None)) for task in evidence.tasks if evidence.of(task, None)]
-    return Claim(
-        "measure",
-        "A principled measure: the percent of the loss that imperfect symmetry causes",
-        "For convex losses the total loss splits into the loss of the rotation-averaged (twirled) model and an "
-        "equivariance error that is never negative, so its share of the total is a percent. The paper estimates it "
-        "from 4 or 10 rotations and averages ratios over samples; here the estimators are unbiased and the percent is "
-        "a ratio of means. The two differ: the paper’s force field ends at 0.045 % by one, 0.065 % by the other.",
-        "Agrees if the parts of every measurement add up to within 10⁻⁶ and no interval lies wholly below zero.",
-        tuple(rows),
-        (),
-    )
+    learning = [run for task in paper.TASKS for run in evidence.of(task)]
+    absent = [f"{tasks.words(task).title}: {_train(task)}" for task in paper.TASKS if not evidence.of(task)]
+    easier, related = landscape_rows(evidence), relation_rows(evidence)
+    curvature = "equiscope analyse RUN hessian landscape conditioning, on a run that kept checkpoints"
+    heads = "equiscope analyse RUN heads --at STEPS, on a run that kept at least six checkpoints"
+    found: dict[str, tuple[Sequence[Row], Sequence[str]]] = {
+        "measure": ([_identity_row(t, evidence.of(t, None)) for t in evidence.tasks if evidence.of(t, None)], ()),
+        "quick": ([_crossing_row(run) for run in learning], absent),
+        "robust": _robust(evidence),
+        "easier": (easier, () if easier else (curvature,)),
+        "penalty": ([row for run in learning for row in _penalty_rows(run)], absent),
+        "efficiency": versus.rows(evidence),
+        "relations": (related, () if related else (heads,)),
+    }
+    return [Claim(key, RULES[key], tuple(rows), tuple(missing)) for key, (rows, missing) in found.items()]
 
 
 def _identity_row(task: str, runs: Sequence[Run]) -> Row:
@@ -87,26 +113,8 @@ def _identity_row(task: str, runs: Sequence[Run]) -> Row:
     return Row(task, names, "total = twirled + equivariance error ≥ 0", ours, "", "exact for convex losses", verdict)
 
 
-def _quick(evidence: Evidence) -> Claim:
-    return Claim(
-        "quick",
-        "Models reduce the error to 2 % of the held-out loss within 1,000–10,000 steps",
-        "In all three tasks the share falls under 2 % early in training. A model that predicts a constant has no "
-        "equivariance error either, so each crossing carries its R², and the verdict rests on the skilled crossing: "
-        f"from there to the end of the run the whole 95 % interval is under {THRESHOLD:g} % and R² at least {SKILL:g}.",
-        f"Agrees with a skilled crossing by step {WINDOW:,}; differs if the run passed step {WINDOW:,} and the share "
-        f"of a skilled model is above {THRESHOLD:g} % (whole interval); else it cannot be decided at this size.",
-        tuple(_crossing_row(run) for task in paper.TASKS for run in evidence.of(task)),
-        _without_runs(evidence),
-    )
-
-
 def _train(task: str) -> str:
     return f"equiscope train task={task} run=NAME"
-
-
-def _without_runs(evidence: Evidence) -> tuple[str, ...]:
-    return tuple(f"{tasks.words(task).title}: {_train(task)}" for task in paper.TASKS if not evidence.of(task))
 
 
 def _paper(run: Run) -> paper.Told:
@@ -138,7 +146,7 @@ def _step(crossing: Crossing | None) -> str:
     return f"{before}{crossing.step:,} (R² {r2(crossing.r2)})"
 
 
-def _robust(evidence: Evidence) -> Claim:
+def _robust(evidence: Evidence) -> tuple[list[Row], list[str]]:
     rows, missing = [], []
     for task in paper.TASKS:
         runs, called = evidence.of(task), tasks.words(task)
@@ -151,16 +159,7 @@ def _robust(evidence: Evidence) -> Claim:
                 missing.append(f"{called.title}, {what}: runs that differ in it, such as {_train(task)} {example}")
                 continue
             rows.append(_size_row(task, what, group))
-    return Claim(
-        "robust",
-        "That result is robust to the size of model and data set",
-        "The step at which the share falls under 2 % hardly moves with the number of parameters or of training "
-        "samples. The paper’s own curves do move at the extremes: the smallest data sets end with a rising share.",
-        "For runs of one task and architecture that differ in one size: agrees if every one has a skilled crossing by "
-        f"step {WINDOW:,}; differs if a run of at least {WINDOW:,} steps contradicts; else undecided.",
-        tuple(rows),
-        tuple(missing),
-    )
+    return rows, missing
 
 
 def _varying(runs: Sequence[Run], key: Callable[[Run], int | None]) -> dict[int, list[Run]]:
@@ -186,21 +185,6 @@ def _size_row(task: str, what: str, group: dict[int, list[Run]]) -> Row:
     return Row(task, names, what, ours, spread, paper.TASKS[task].sizes, verdict)
 
 
-def _easier(evidence: Evidence) -> Claim:
-    rows = landscape_rows(evidence)
-    return Claim(
-        "easier",
-        "… because equivariance is the easier task, with a smoother and better-conditioned loss landscape",
-        "The paper compares the Hessians of the two parts of the loss: the condition number of the equivariance error "
-        "is about 1,000 times lower (force field). Its smallest positive eigenvalue depends on precision and number of "
-        "iterations, and the roughness it plots is evaluation noise, so a replication needs the same rotations at "
-        "every point and error bars.",
-        "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
-        tuple(rows),
-        () if rows else ("equiscope analyse RUN hessian landscape conditioning, on a run that kept checkpoints",),
-    )
-
-
 def landscape_rows(evidence: Evidence) -> list[Row]:
     """Every analysis of curvature: condition numbers of both parts of the loss, roughness along lines."""
     rows, shown = [], {name: kind for name, kind in kinds().items() if kind.evidence is not None}
@@ -214,20 +198,6 @@ def landscape_rows(evidence: Evidence) -> list[Row]:
         what, verdict = f"{record['analysis']} at step {text(record.get('step'))}", decided(side == "lower", bool(side))
         rows.append(Row(run.task, run.name, what, ours, interval, paper.EASIER, verdict))
     return rows
-
-
-def _penalty(evidence: Evidence) -> Claim:
-    return Claim(
-        "penalty",
-        "The loss penalty of not being equivariant is small throughout training",
-        "Averaging the model over rotations would lower its loss by the equivariance error. Throughout means at every "
-        f"measurement, whatever the skill; shown is the largest share once the model has skill (R² ≥ {SKILL:g}), and "
-        "at the end.",
-        f"Small is taken as {THRESHOLD:g} %: agrees if the upper limit stays under it at every skilled measurement; "
-        "differs if a skilled measurement lies above it with its whole interval; undecided without skill.",
-        tuple(row for task in paper.TASKS for run in evidence.of(task) for row in _penalty_rows(run)),
-        _without_runs(evidence),
-    )
 
 
 def _penalty_rows(run: Run) -> list[Row]:
@@ -254,37 +224,6 @@ def _penalty_row(run: Run, curve: Curve, what: str) -> Row:
     verdict = decided((curve.high[skilled] < THRESHOLD).all(), (curve.low[skilled] > THRESHOLD).any())
     ours = f"{value} % [{low}, {high}] at step {curve.step[top]:,}"
     return Row(run.task, run.name, what, ours, end, _paper(run).end, verdict)
-
-
-def _efficiency(evidence: Evidence) -> Claim:
-    rows, missing = versus.rows(evidence)
-    return Claim(
-        "efficiency",
-        "They may reach a lower test loss than equivariant models for the same compute",
-        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are runs of one task on the same "
-        "data, at the same training seconds on the same machine; which model is symmetric is seen from its records.",
-        "Agrees if the model that learns its symmetry has the lower total loss at the common budget of seconds by more "
-        f"than {versus.MARGIN:.0%} (or by more than the spread over seeds); differs if the symmetric one has; else "
-        "undecided.",
-        tuple(rows),
-        tuple(missing),
-    )
-
-
-def _relations(evidence: Evidence) -> Claim:
-    rows = relation_rows(evidence)
-    return Claim(
-        "relations",
-        "Relative error, gradients and parameters are related",
-        "Along training, the paper relates the percent to the ratio of gradient norms of the two parts, and the "
-        "equivariance error to the variance of the head’s weights. Both sides of such a pair fall with time, so the "
-        "correlation that is left when a trend in log step is taken out stands beside it.",
-        "Agrees if the 95 % interval of the correlation without the trend lies above zero; differs if the plain "
-        "correlation is above zero and the interval without the trend reaches zero or below with at least ten "
-        "effective points; else undecided.",
-        tuple(rows),
-        () if rows else ("equiscope analyse RUN heads --at STEPS, on a run that kept at least six checkpoints",),
-    )
 
 
 def relation_rows(evidence: Evidence) -> list[Row]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from equiscope.report.crossings import SKILL, THRESHOLD
+
 Row = tuple[str, str, str, str, str]
 #: Columns of the tables of studies. At the steps of its crossings the paper's force fields predict hardly better than
 #: zero (R² under about 0.15), so they are first crossings, not skilled ones.
@@ -22,6 +24,53 @@ _CORRELATIONS = {
     "weight variance": ("equivariance error ~ weight variance", "equivariance error ~ weight variance of the head",
                         0.94, 0.99),
 }  # fmt: skip
+
+
+#: Each claim of the abstract, in its order: its title, and what the paper says in our words.
+CLAIMS = {
+    "measure": (
+        "A principled measure: the percent of the loss that imperfect symmetry causes",
+        "For convex losses the total loss splits into the loss of the rotation-averaged (twirled) model and an "
+        "equivariance error that is never negative, so its share of the total is a percent. The paper estimates it "
+        "from 4 or 10 rotations and averages ratios over samples; here the estimators are unbiased and the percent is "
+        "a ratio of means. The two differ: the paper’s force field ends at 0.045 % by one, 0.065 % by the other.",
+    ),
+    "quick": (
+        "Models reduce the error to 2 % of the held-out loss within 1,000–10,000 steps",
+        "In all three tasks the share falls under 2 % early in training. A model that predicts a constant has no "
+        "equivariance error either, so each crossing carries its R², and the verdict rests on the skilled crossing: "
+        f"from there to the end of the run the whole 95 % interval is under {THRESHOLD:g} % and R² at least {SKILL:g}.",
+    ),
+    "robust": (
+        "That result is robust to the size of model and data set",
+        "The step at which the share falls under 2 % hardly moves with the number of parameters or of training "
+        "samples. The paper’s own curves do move at the extremes: the smallest data sets end with a rising share.",
+    ),
+    "easier": (
+        "… because equivariance is the easier task, with a smoother and better-conditioned loss landscape",
+        "The paper compares the Hessians of the two parts of the loss: the condition number of the equivariance error "
+        "is about 1,000 times lower (force field). Its smallest positive eigenvalue depends on precision and number of "
+        "iterations, and the roughness it plots is evaluation noise, so a replication needs the same rotations at "
+        "every point and error bars.",
+    ),
+    "penalty": (
+        "The loss penalty of not being equivariant is small throughout training",
+        "Averaging the model over rotations would lower its loss by the equivariance error. Throughout means at every "
+        f"measurement, whatever the skill; shown is the largest share once the model has skill (R² ≥ {SKILL:g}), and "
+        "at the end.",
+    ),
+    "efficiency": (
+        "They may reach a lower test loss than equivariant models for the same compute",
+        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are runs of one task on the same "
+        "data, at the same training seconds on the same machine; which model is symmetric is seen from its records.",
+    ),
+    "relations": (
+        "Relative error, gradients and parameters are related",
+        "Along training, the paper relates the percent to the ratio of gradient norms of the two parts, and the "
+        "equivariance error to the variance of the head’s weights. Both sides of such a pair fall with time, so the "
+        "correlation that is left when a trend in log step is taken out stands beside it.",
+    ),
+}
 
 
 @dataclass(frozen=True)
