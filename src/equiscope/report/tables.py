@@ -25,9 +25,11 @@ _IRREPS = {
     "2e": "a symmetric traceless matrix",
     "0e+2e": "a symmetric matrix",
 }
+#: Milestone -> (its name, field of Crossings, words where there is none).
 _MILESTONES = {
-    "start": "start", "first": "first ≤ 2 %", "last": "last above 2 %", "skilled": "skilled crossing",
-    "dip": "dip (lowest)", "peak": "later peak", "end": "end",
+    "start": ("start", "start", "–"), "first": ("first ≤ 2 %", "first", "never"),
+    "last": ("last above 2 %", "last_above", "never above"), "skilled": ("skilled crossing", "skilled", "not reached"),
+    "dip": ("dip (lowest)", "dip", "–"), "peak": ("later peak", "later_peak", "–"), "end": ("end", "end", "–"),
 }  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def comparison(told: RunHistory, found: Crossings | None) -> list[Row]:
     if not theirs and not others:
         return []
     ours = _milestones(found)
-    return [(name, ours.get(key, "–"), theirs.get(key, "–")) for key, name in _MILESTONES.items()] + others
+    return [(name, ours.get(key, "–"), theirs.get(key, "–")) for key, (name, *_) in _MILESTONES.items()] + others
 
 
 def comparison_by_probe(told: RunHistory) -> list[Row]:
@@ -64,17 +66,11 @@ def comparison_by_probe(told: RunHistory) -> list[Row]:
 
 
 def _milestones(found: Crossings | None, skill: bool = True) -> dict[str, str]:
-    if found is None:
-        return {}
-    return {
-        "start": _place(found.start),
-        "first": _place(found.first, skill) if found.first else "never",
-        "last": _place(found.last_above, skill) if found.last_above else "never above",
-        "skilled": _place(found.skilled, skill) if found.skilled else "not reached",
-        "dip": _place(found.dip, skill),
-        "peak": _place(found.later_peak, skill),
-        "end": _place(found.end, skill),
-    }
+    made = {}
+    for key, (_, field, absent) in _MILESTONES.items() if found is not None else ():
+        one = getattr(found, field)
+        made[key] = absent if one is None else _place(one, skill and key != "start")
+    return made
 
 
 def _place(crossing: Crossing | None, skill: bool = False) -> str:

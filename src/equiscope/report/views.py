@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from equiscope.decomposition.result import Result
-from equiscope.words import number
+from equiscope.words import number, ranged
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
@@ -63,6 +63,13 @@ class Figure:
 
     value: float
     interval: Interval
+
+    @property
+    def words(self) -> str:
+        return ranged(self.value, self.interval)
+
+
+NOTHING = Figure(NAN, (NAN, NAN))
 
 
 @dataclass(frozen=True)

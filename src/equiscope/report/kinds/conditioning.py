@@ -51,7 +51,7 @@ def words(steps: Mapping[int, Conditioning], related: Related) -> tuple[str, lis
             rows.append([
                 f"{step:,}", name, f"{found.rank:,} of {values.parameters:,}", digits(found.eigenvalues[-1]),
                 digits(found.kept[-1] if found.rank else None), ranged(found.condition, found.interval),
-                ranged(values.ratio.value, values.ratio.interval) if own else "–",
+                values.ratio.words if own else "–",
             ])  # fmt: skip
     head = ["step", "part of the loss", "rank", "largest", "smallest", "condition number", "its ratio"]
     caption = (
@@ -73,7 +73,7 @@ def _verdict(steps: Mapping[int, Conditioning]) -> str:
     last = steps[max(steps)]
     return (
         f"In the head ({last.layer}) the equivariance error is {verdict}: at step {max(steps):,} its condition number "
-        f"is {ranged(last.ratio.value, last.ratio.interval)} times that of the twirled loss; with its whole interval "
+        f"is {last.ratio.words} times that of the twirled loss; with its whole interval "
         f"it is lower at {under} and higher at {over} of {len(sides)} steps."
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from equiscope.report.kinds import PARTS, Kind, Related, Table, relation_table
 from equiscope.report.views import Figure
-from equiscope.words import ranged
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,8 @@ def words(steps: Mapping[int, Gradients], related: Related) -> tuple[str, list[T
     for step, found in steps.items():
         whole = found.whole
         figures = [*(whole.rate[p] for p in PARTS), *(whole.norm[p] for p in PARTS), whole.ratio, whole.cosine]
-        cells = [ranged(one.value, one.interval) for one in figures]
-        adam = found.adam.ratio if found.adam else None
-        rows.append([f"{step:,}", *cells, ranged(adam.value, adam.interval) if adam else "–"])
+        adam = found.adam.ratio.words if found.adam else "–"
+        rows.append([f"{step:,}", *(one.words for one in figures), adam])
     head = ["step", "rate, twirled", "rate, equivariance", "|∇ twirled|", "|∇ equivariance|", "ratio", "cosine",
             "ratio for Adam"]  # fmt: skip
     caption = (

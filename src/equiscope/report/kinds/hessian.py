@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from equiscope.report.kinds import PARTS, Kind, Related, Table, lower
-from equiscope.report.views import NAN, Figure, Interval
+from equiscope.report.views import NAN, NOTHING, Figure, Interval
 from equiscope.words import digits, ranged, text
 
 #: Of the absolute eigenvalues, that λ_max is compared with.
@@ -16,41 +15,24 @@ QUANTILE = "0.5"
 
 
 @dataclass(frozen=True)
-class Largest:
-    """The largest eigenvalue with its 95 % interval over samples."""
+class Estimate(Figure):
+    """A number with its 95 % interval; of a trace over samples and probes; of λ_max whether it converged."""
 
-    value: float
-    converged: bool
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The trace with its 95 % interval over samples and probes."""
-
-    value: float
     interval_samples: Interval
-
-
-@dataclass(frozen=True)
-class PerLoss:
-    """Both relative to the loss they are of."""
-
-    lambda_max: float
-    trace: float
+    converged: bool
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """Figures of one matrix (Hessian or Gauss–Newton) of one part of the loss."""
+    """Figures of one matrix (Hessian or Gauss–Newton) of one part of the loss; over_loss: relative to that part."""
 
-    lambda_max: Largest
-    trace: Trace
+    lambda_max: Estimate
+    trace: Estimate
     conditioning: dict[str, float]
     quantiles: dict[str, Figure]
     over_mean: float
     stable_rank: float
-    over_loss: PerLoss
+    over_loss: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -64,11 +46,10 @@ def words(steps: Mapping[int, Hessian], related: Related) -> tuple[str, list[Tab
     """Largest eigenvalue, trace, conditioning and size relative to the loss, part beside part."""
     rows = [
         [f"{step:,}", name, matrix.replace("_", "–"),
-         ranged(found.lambda_max.value, found.lambda_max.interval)
-         + ("" if found.lambda_max.converged else " (not converged)"),
+         found.lambda_max.words + ("" if found.lambda_max.converged else " (not converged)"),
          ranged(found.trace.value, found.trace.interval_samples), digits(found.conditioning.get(QUANTILE)),
-         digits(found.over_mean), digits(found.stable_rank), digits(found.over_loss.lambda_max),
-         digits(found.over_loss.trace)]
+         digits(found.over_mean), digits(found.stable_rank),
+         *(digits(found.over_loss.get(key)) for key in ("lambda_max", "trace"))]
         for step, values in steps.items() for part, name in PARTS.items()
         for matrix, found in values.parts.get(part, {}).items()
     ]  # fmt: skip
@@ -83,7 +64,7 @@ def words(steps: Mapping[int, Hessian], related: Related) -> tuple[str, list[Tab
 
 
 _FIGURES: dict[str, Callable[[Curvature], float]] = {
-    "λ_max relative to its loss": lambda found: found.over_loss.lambda_max,
+    "λ_max relative to its loss": lambda found: found.over_loss.get("lambda_max", NAN),
     "λ_max relative to the mean eigenvalue": lambda found: found.over_mean,
     "λ_max relative to the median |λ|": lambda found: found.conditioning.get(QUANTILE, NAN),
 }
@@ -126,8 +107,8 @@ def evidence(values: Hessian) -> tuple[str, str, str] | None:
     told, bounds = [], {}
     for name in ("equivariance", "twirled"):
         found = values.parts.get(name, {}).get("hessian")
-        top = found.lambda_max if found else Largest(NAN, False, (NAN, NAN))
-        quantile = (found.quantiles if found else {}).get("0.99") or Figure(NAN, (NAN, NAN))
+        top, quantiles = (found.lambda_max, found.quantiles) if found else (NOTHING, {})
+        quantile = quantiles.get("0.99", NOTHING)
         told.append(f"{name}: largest eigenvalue {text(top.value)}, 0.99 quantile {text(quantile.value)}")
         if all(limit > 0 for limit in (*top.interval, *quantile.interval)):
             bounds[name] = (top.interval[0] / quantile.interval[1], top.interval[1] / quantile.interval[0])
@@ -135,7 +116,7 @@ def evidence(values: Hessian) -> tuple[str, str, str] | None:
     if len(bounds) < 2:
         return ours, "a quantile cannot be told from zero, so there is no condition number", ""
     (low, high), (twirled_low, twirled_high) = bounds["equivariance"], bounds["twirled"]
-    ratio = Figure(math.nan, (low / twirled_high, high / twirled_low))
+    ratio = Figure(NAN, (low / twirled_high, high / twirled_low))
     return ours, f"ratio of condition numbers in [{', '.join(map(text, ratio.interval))}]", lower(ratio)
 
 
