@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from equiscope.report import build
-    from equiscope.report.analyses import summary
+    from equiscope.report.kinds import summary
     from equiscope.runs.analyse import analyse
     from equiscope.runs.folder import find_run
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from equiscope.commands_common import FILES, add_command, completed_by
 from equiscope.errors import InputError
+from equiscope.words import aligned
 
 SOME_FAILED = 1
 _EXAMPLES = (
@@ -126,8 +127,7 @@ def _table(result: Any, count: int) -> list[str]:
     body = [
         [str(r), str(r.atoms), r.pbc, *(f"{r.values[n]:.3g}" if n in r.values else "" for n in names[3:])] for r in rows
     ]
-    widths = [max(len(line[i]) for line in [names, *body]) for i in range(len(names))]
-    return ["  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip() for line in [names, *body]]
+    return aligned([names, *body])
 
 
 def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """Each verdict by its rule: built runs for which the answer is known, and the same runs with one thing changed."""
 
+import numpy as np
 import pytest
 
-from equiscope.report.claims import claims
-from equiscope.report.evidence import gather
-from equiscope.report.verdicts import AGREES, DIFFERS, UNDECIDED, Row, combined
+from equiscope.report.claims import at_budget, claims, equal_seconds, landscape_rows, relation_rows
+from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Row, combined, gather
 from tests.report import synthetic
 from tests.report.test_evidence import renamed, symmetric_run
 from tests.report.test_page import write
@@ -18,6 +18,9 @@ def curve_run(percents, r2s, steps=(0, 100, 1000, 12000), width=0.05, name="a", 
         records.append({"kind": "train", "step": step + 1, "seconds": 0.1 * (step + 1), "loss": 1.0})
     records.append(synthetic.measure(steps[-1], part="final", percent=percents[-1], r2=r2s[-1], width=width))
     return [*records, {"kind": "end", "step": steps[-1]}]
+
+
+PAIR = "equivariance error ~ weight variance"
 
 
 def judged(place, *runs):
@@ -103,3 +106,139 @@ def test_verdicts_combine():
     assert combined(rows[:2]) == AGREES
     assert combined(rows[1:2]) == combined([]) == UNDECIDED
     assert renamed([{"kind": "run"}], name="x") == [{"kind": "run", "name": "x"}]
+
+
+def relation(pearson, partial, effective=12.0, pair=PAIR):
+    made = {
+        key: {"value": sum(limits) / 2, "low": limits[0], "high": limits[1], "effective": effective}
+        for key, limits in (("pearson", pearson), ("partial", partial))
+    }
+    values = {"points": 14, **made}
+    return {"kind": "analysis", "analysis": "relations", "probe": "forces", "pair": pair, "step": 9, "values": values}
+
+
+def analysed(place, *records):
+    return gather([write(place / "run", [*synthetic.force_field_run(), *records])])
+
+
+@pytest.mark.parametrize(
+    ("pearson", "partial", "effective", "verdict"),
+    [
+        ((0.8, 0.99), (0.2, 0.8), 12, AGREES),
+        ((0.8, 0.99), (-0.5, 0.4), 12, DIFFERS),
+        ((0.8, 0.99), (-0.5, 0.4), 4, UNDECIDED),
+        ((-0.2, 0.7), (-0.5, 0.4), 12, UNDECIDED),
+    ],
+)
+def test_the_correlation_without_the_trend_decides(tmp_path, pearson, partial, effective, verdict):
+    (row,) = relation_rows(analysed(tmp_path, relation(pearson, partial, effective)))
+    assert row.verdict == verdict
+    assert "Pearson 0.94, Spearman 0.99" in row.paper
+    assert row.what == PAIR
+    assert f"[{pearson[0]:.2f}, {pearson[1]:.2f}]".replace("-", "−") in row.ours
+
+
+def test_only_the_newest_record_of_a_pair_counts(tmp_path):
+    old, new = relation((0.8, 0.9), (0.5, 0.6)), relation((0.8, 0.9), (-0.5, 0.6))
+    (row,) = relation_rows(analysed(tmp_path, old, new))
+    assert row.verdict == DIFFERS
+
+
+def test_unknown_correlations_decide_nothing(tmp_path):
+    empty = relation((0, 0), (0, 0)) | {"values": {"points": 2}}
+    (row,) = relation_rows(analysed(tmp_path, empty))
+    assert row.verdict == UNDECIDED
+    assert "unknown" in row.ours
+
+
+def test_curvature_is_shown_as_recorded(tmp_path):
+    values = {"largest_eigenvalue": 251.0, "matrix": [1, 2]}
+    made = {"kind": "analysis", "analysis": "hessian", "step": 5, "values": values}
+    (row,) = landscape_rows(analysed(tmp_path, made))
+    assert row.ours == "largest eigenvalue 251"
+    assert row.verdict == UNDECIDED
+
+
+def hessian(top, quantile):
+    return {"hessian": {"lambda_max": {"value": sum(top) / 2, "interval": top},
+                        "quantiles": {"0.99": {"value": sum(quantile) / 2, "interval": quantile}}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("equivariance", "twirled", "verdict"),
+    [
+        (((9.0, 11.0), (1.0, 2.0)), ((900.0, 1100.0), (1.0, 2.0)), AGREES),
+        (((900.0, 1100.0), (1.0, 2.0)), ((9.0, 11.0), (1.0, 2.0)), DIFFERS),
+        (((9.0, 11.0), (1.0, 2.0)), ((9.0, 11.0), (1.0, 2.0)), UNDECIDED),
+        (((9.0, 11.0), (-1.0, 2.0)), ((900.0, 1100.0), (1.0, 2.0)), UNDECIDED),
+    ],
+)
+def test_condition_numbers_need_an_interval(tmp_path, equivariance, twirled, verdict):
+    parts = {"equivariance": hessian(*equivariance), "twirled": hessian(*twirled)}
+    made = {"kind": "analysis", "analysis": "hessian", "step": 5, "values": {"parts": parts}}
+    (row,) = landscape_rows(analysed(tmp_path, made))
+    assert row.verdict == verdict
+    assert "largest eigenvalue 10" in row.ours
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [((0.01, 0.03), AGREES), ((2.0, 9.0), DIFFERS), ((0.5, 2.0), UNDECIDED), ((None, None), UNDECIDED)],
+)
+def test_exact_condition_numbers_of_the_head_decide_by_their_ratio(tmp_path, interval, verdict):
+    values = {"layer": "head", "parts": {"equivariance": {"condition": 6e7}, "twirled": {"condition": 3e9}},
+              "ratio": {"value": 0.02, "interval": list(interval)}}  # fmt: skip
+    made = {"kind": "analysis", "analysis": "conditioning", "step": 5, "values": values}
+    (row,) = landscape_rows(analysed(tmp_path, made))
+    assert row.verdict == verdict
+    assert "in layer head: equivariance 6" in row.ours
+
+
+def test_roughness_along_its_own_direction(tmp_path):
+    lines = {f"eigenvector:{part}": {part: {"relative": value}} for part, value in (("twirled", 0.03), ("total", 0.2))}
+    made = {"kind": "analysis", "analysis": "landscape", "step": 5, "values": {"lines": lines}}
+    (row,) = landscape_rows(analysed(tmp_path, made))
+    assert row.ours.endswith("twirled 0.03, total 0.2")
+
+
+def scaled(records, factor, **changes):
+    """The run with every total loss times a factor."""
+    for record in records:
+        if record["kind"] == "measure":
+            for key in ("total", "twirled", "equivariance"):
+                record["result"][key] *= factor
+    return renamed(records, **changes)
+
+
+def compared(place, *runs):
+    return equal_seconds(gather([write(place / str(number), run) for number, run in enumerate(runs)]))
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, UNDECIDED), (1.5, AGREES), (0.5, DIFFERS), (1.05, UNDECIDED)])
+def test_the_lower_loss_at_equal_seconds(tmp_path, factor, verdict):
+    ((row,), missing) = compared(tmp_path, synthetic.force_field_run(), scaled(symmetric_run(), factor))
+    assert row.verdict == verdict
+    assert f"ratio {1 / factor:.2f} at 276 s" in row.ours
+    assert "no interval over seeds" in row.interval
+    assert len(missing) == 2
+
+
+def test_replicates_give_the_margin(tmp_path):
+    learning = [scaled(synthetic.force_field_run(), f, name=str(f)) for f in (0.98, 1.02)]
+    symmetric = [scaled(symmetric_run(), f, name=f"tied{f}") for f in (1.07, 1.09)]
+    ((row,), _) = compared(tmp_path, *learning, *symmetric)
+    assert row.verdict == AGREES
+    assert "two standard errors over seeds" in row.interval
+    assert "(2 seeds) against escaip_tied (2)" in row.run
+
+
+def test_another_data_set_or_device_is_no_pair(tmp_path):
+    other = symmetric_run(device="cuda:0")
+    assert compared(tmp_path, synthetic.force_field_run(), other)[0] == []
+
+
+def test_the_loss_between_measurements_is_log_linear(tmp_path):
+    run = gather([write(tmp_path / "a", synthetic.force_field_run())]).runs[0]
+    middle = (run.seconds[-2] + run.seconds[-1]) / 2
+    expected = np.sqrt(run.curve.total[-2] * run.curve.total[-1])
+    np.testing.assert_allclose(at_budget([run], middle), [expected], rtol=1e-12)

@@ -1,8 +1,9 @@
 """Records -> arrays: order, repeated steps, missing records, times."""
 
 import numpy as np
+import pytest
 
-from equiscope.report.curves import history
+from equiscope.report.curves import history, seconds_at
 from tests.report import synthetic
 
 
@@ -27,9 +28,9 @@ def test_finished_run():
     assert told.last_step == 2400 == told.planned_steps
     assert told.headline.probe == "forces"
     assert told.headline_record is told.headline_final
-    assert told.headline_final["part"] == "final"
+    assert told.headline_final.part == "final"
     assert told.times["track"] == 38.0
-    assert np.all(np.diff(told.train_step) > 0)
+    assert np.all(np.diff(told.seconds) > 0)
 
 
 def test_killed_run_says_so_and_uses_the_last_tracked_measurement():
@@ -38,7 +39,7 @@ def test_killed_run_says_so_and_uses_the_last_tracked_measurement():
     assert not told.finished
     assert any("has not ended" in remark and "of 2,400 planned" in remark for remark in told.remarks)
     assert any("independent set has not been made" in remark for remark in told.remarks)
-    assert told.headline_record["step"] == told.curves["forces"].step[-1]
+    assert told.headline_record.step == told.curves["forces"].step[-1]
     assert told.times["train"] > 0
 
 
@@ -59,8 +60,13 @@ def test_headline_probe_is_the_marked_one():
     told = history(synthetic.flow_run())
     assert list(told.curves)[:2] == ["pooled", "t=0"]
     assert told.headline.probe == "pooled"
-    assert told.headline_final["probe"] == "pooled"
+    assert told.headline_final.probe == "pooled"
     reordered = [r for r in synthetic.flow_run() if r.get("probe") != "pooled"] + [
         r for r in synthetic.flow_run() if r.get("probe") == "pooled"
     ]
     assert history(reordered).headline.probe == "pooled"
+
+
+def test_seconds_are_those_of_training():
+    book = [{"kind": "train", "step": s, "seconds": t} for s, t in ((10, 1.0), (20, 3.0))]
+    assert seconds_at(book, np.array([0, 5, 10, 15, 20])) == pytest.approx([0, 0.5, 1, 2, 3])

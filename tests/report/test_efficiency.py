@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from equiscope.report import efficiency
+from equiscope.report import chart, efficiency
 from equiscope.report.curves import history
+from equiscope.report.views import view
 from tests.report import synthetic
 
 STEPS = [0, 10, 20, 50, 100, 200, 500, 1000]
@@ -21,8 +22,9 @@ FAST = _curve([0, 0.1, 0.6, 0.85, 0.92, 0.96, 0.97, 0.98])
 
 def _cost(seconds, spread=0.0):
     rounds = seconds * (1 + spread * np.linspace(-1, 1, 11))
-    return {"step_seconds": rounds.tolist(), "infer_seconds": [seconds / 3] * 11, "samples": 32, "infer_samples": 64,
+    told = {"step_seconds": rounds.tolist(), "infer_seconds": [seconds / 3] * 11, "samples": 32, "infer_samples": 64,
             "flops": 2e9, "parameters": 1000, "peak_mib": 12.0}  # fmt: skip
+    return view(efficiency.Cost, told)
 
 
 def _found(cost_of_fast, spread=0.0):
@@ -74,4 +76,5 @@ def test_costs_and_picture(tmp_path):
     assert row["samples/s trained"] == "64"
     assert row["samples/s inferred"] == "384"
     assert row["GFLOP a step"] == "2.00"
-    assert efficiency.draw(found, tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = chart.save({"a": efficiency.chart(found)}, tmp_path)["a"]
+    assert drawn.read_bytes()[:4] == b"\x89PNG"

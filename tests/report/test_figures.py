@@ -1,10 +1,14 @@
-"""The PNG figures: which are drawn, what is on them, also from poor records."""
+"""The figures of runs: what is on them in a file and on the page, also from poor records."""
 
 import numpy as np
 import pytest
 
-from equiscope.report import figures
+from equiscope.errors import InputError
+from equiscope.records import Records
+from equiscope.report import chart, figures
+from equiscope.report.chart import live, still
 from equiscope.report.curves import history
+from equiscope.report.figures import beside, charts
 from tests.report import synthetic
 
 
@@ -26,45 +30,64 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_one_probe_gives_three_figures_and_removes_an_old_panel(tmp_path):
-    (tmp_path / "panels.png").write_bytes(b"old")
-    paths = figures.save(history(synthetic.force_field_run()), tmp_path, dpi=40)
-    assert list(paths) == ["percent", "losses", "skill"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["losses.png", "percent.png", "skill.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths.values())
+def names(figure):
+    return [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+
+
+def drawn(records, name):
+    return charts(history(records))[name]
 
 
 def test_percent_figure_shows_crossings_paper_and_collapse():
-    figure = figures.percent_figure(history(synthetic.force_field_run()))
-    names = legend(figure)
+    made = drawn(synthetic.force_field_run(), "percent")
+    figure, page = still(made), live(made)
     for expected in ("paper: EScAIP on SPICE, replicate 1", "2 % line", "95 % interval", "measured, R² ≥ 0.5",
                      "measured, R² < 0.5: not skilled", "before the model has skill (R² < 0.5)",
-                     "skilled crossing: step 1,000 (R² 0.53)", "first ≤ 2 %: step 60 (R² 0.00)"):  # fmt: skip
-        assert expected in names
+                     "skilled crossing: step 1,000 (R² 0.53)", "first ≤ 2 %: step 60 (R² 0.00)",
+                     "final, on the independent set"):  # fmt: skip
+        assert legend(figure).count(expected) == names(page).count(expected) == 1
     upper, lower = figure.axes
     assert upper.get_xscale() == upper.get_yscale() == "log"
     assert lower.get_ylabel() == "R²"
     assert upper.get_xlim() == lower.get_xlim()
-    signs = [line for line in upper.lines if line.get_label() in names and "step" in line.get_label()]
+    assert page.layout.xaxis.type == page.layout.yaxis.type == page.layout.xaxis2.type == "log"
+    assert page.layout.xaxis.range == page.layout.xaxis2.range
+    assert page.layout.yaxis2.title.text == "R²"
+    signs = [line for line in upper.lines if line.get_label() in legend(figure) and "step" in line.get_label()]
     heights = [line.get_ydata()[0] for line in signs]
     assert len(set(heights)) == len(heights) == 4
+    signs = [trace.y[0] for trace in page.data if trace.name and "step" in trace.name]
+    assert len(signs) == len(set(signs)) == 4
 
 
-def test_zero_negative_and_limits_do_not_vanish():
-    figure = figures.percent_figure(history(hard_records()))
+def test_zero_negative_unknown_and_limits_do_not_vanish():
+    made = drawn(hard_records(), "percent")
+    figure, page = still(made), live(made)
     upper = figure.axes[0]
     floor_line = next(line for line in upper.lines if line.get_label() == "estimate ≤ 0, or under the axis")
     assert len(floor_line.get_xdata()) == 2
     assert floor_line.get_ydata()[0] > upper.get_ylim()[0]
     assert "upper limit only" in legend(figure)
+    traces = {trace.name: trace for trace in page.data if trace.name}
+    floor = traces["estimate ≤ 0, or under the axis"]
+    assert len(floor.x) == 2
+    assert np.log10(floor.y[0]) > page.layout.yaxis.range[0]
+    assert list(traces["upper limit only"].y) == [0.12, 0.09, 0.05]
+    assert "−0.02" in floor.text[0]
 
 
-def test_a_panel_for_each_probe(tmp_path):
-    figure = figures.panels_figure(history(synthetic.flow_run()))
+def test_a_panel_for_each_probe():
+    made = figures.panels(history(synthetic.flow_run()))
+    figure = still(made)
     visible = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title(loc="left") for axes in visible] == ["pooled", *(f"t={t:g}" for t in synthetic.TIMES)]
+    assert [axes.get_title() for axes in visible] == ["pooled", *(f"t={t:g}" for t in synthetic.TIMES)]
     assert len({axes.get_ylim() for axes in visible}) == 1
-    assert figures.panels_figure(history(synthetic.force_field_run())) is None
+    panels = [panel for row in made.rows for panel in row]
+    assert [panel.title for panel in panels] == [axes.get_title() for axes in visible]
+    pages = [live(chart.Chart([[panel]])) for panel in panels]
+    assert len({tuple(page.layout.yaxis.range) for page in pages}) == 1
+    assert len({tuple(page.layout.xaxis.range) for page in pages}) == 1
+    assert figures.panels(history(synthetic.force_field_run())) is None
 
 
 @pytest.mark.parametrize(
@@ -80,19 +103,102 @@ def test_a_panel_for_each_probe(tmp_path):
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
 def test_poor_records_are_drawn_without_a_warning(records, tmp_path):
-    paths = figures.save(history(records), tmp_path, dpi=30)
-    assert list(paths) == ["percent", "losses", "skill"]
+    told = history(records)
+    made = charts(told)
+    paths = chart.save(made, tmp_path, dpi=30)
+    positive = bool((told.headline.relative > 0).any())
+    assert list(paths) == list(made) == ["percent", "losses", *["relative"] * positive]
+    assert all(live(one).data for one in made.values())
 
 
-def test_no_measurements_no_figures(tmp_path):
-    assert figures.save(history([synthetic.run_record()]), tmp_path) == {}
+def test_no_measurements_no_figures():
+    assert charts(history([synthetic.run_record()])) == charts(history([])) == {}
 
 
 def test_losses_add_up_in_the_figure():
-    figure = figures.losses_figure(history(synthetic.force_field_run()))
-    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in figure.axes[0].lines}
+    made = drawn(synthetic.force_field_run(), "losses")
+    lines = {line.get_label(): np.asarray(line.get_ydata()) for line in still(made).axes[0].lines}
     total = lines["total loss"]
     twirled = next(values for name, values in lines.items() if name.startswith("twirled"))
     equivariance = next(values for name, values in lines.items() if name.startswith("equivariance"))
     np.testing.assert_allclose(total, twirled + equivariance, rtol=1e-12)
     np.testing.assert_allclose(lines["best constant prediction (R² = 0)"], 1.2, rtol=1e-12)
+    assert names(live(made))[:3] == ["total loss", "twirled loss", "equivariance error = total − twirled"]
+
+
+def test_relative_error_and_r2_each_once():
+    made = charts(history(synthetic.force_field_run()))
+    assert live(made["relative"]).layout.yaxis.type == "log"
+    titles = [panel.y.title for one in made.values() for row in one.rows for panel in row]
+    assert titles.count("R²") == 1
+    assert titles[-1] == "equivariance error\n/ mean |output|²"
+
+
+def test_the_axis_ends_where_the_run_ends():
+    told = history(synthetic.force_field_run())
+    figure = still(charts(told)["percent"])
+    assert 2400 < figure.axes[0].get_xlim()[1] < 2 * 2400
+    paper = next(line for line in figure.axes[0].lines if line.get_label().startswith("paper"))
+    assert len(paper.get_xdata()) == len(synthetic.PAPER_POINTS)
+    beyond = {"label": "far", "points": {"forces": [[1e6, 3.0], [2e6, 1e-9]]}}
+    figure = still(charts(history(synthetic.force_field_run(reference=beyond)))["percent"])
+    assert "far" not in legend(figure)
+    assert figure.axes[0].get_ylim()[0] > 1e-3
+
+
+def test_signs_of_crossings_lie_on_the_curve():
+    told = history(synthetic.force_field_run())
+    upper = still(charts(told)["percent"]).axes[0]
+    signs = {line.get_label().split(":")[0]: line for line in upper.lines if "step" in str(line.get_label())}
+    curve = dict(zip(told.headline.step, told.headline.percent, strict=True))
+    for name, step in (("first ≤ 2 %", 60), ("last above 2 %", 700), ("skilled crossing", 1000)):
+        assert (signs[name].get_xdata()[0], signs[name].get_ydata()[0]) == (step, curve[step])
+    assert signs["sustained"].get_xdata()[0] == 1000
+    assert 1.2 * curve[1000] < signs["sustained"].get_ydata()[0] < 4 * curve[1000]
+
+
+def picture(title: str, scale: float) -> dict:
+    image = (scale * np.arange(16.0).reshape(4, 4) / 15).tolist()
+    return {"title": title, "panels": [{"title": n, "image": image} for n in ("input", "output", "target")]}
+
+
+def slices() -> list[dict]:
+    return [synthetic.run_record(), {"kind": "pictures", "step": 9, "pictures": [picture("a", 1.0), picture("b", 0.5)]}]
+
+
+def test_one_row_a_picture_on_the_scale_of_its_target():
+    figure = figures.pictures(history(slices()))
+    assert len(figure.subfigs) == 2
+    for row, top, title in zip(figure.subfigs, (1.0, 0.5), "ab", strict=True):
+        panels = [axes for axes in row.axes if axes.get_title()]
+        assert [axes.get_title() for axes in panels] == ["input", "output", "target"]
+        assert all(axes.images[0].get_clim() == (0, top) for axes in panels)
+        assert row.get_suptitle() == title
+    assert panels[0].images[0].get_array()[1, 0] == 0.5 / 15  # first index along x, to the right
+
+
+def run(folder, name, percents):
+    folder.mkdir(parents=True)
+    with Records(folder / "records.jsonl") as book:
+        book.append("run", name=name, model=name, task="toy", parameters=1, config={}, time=0.0)
+        for step, percent in percents:
+            book.append("train", step=step, seconds=step / 10, loss=1.0, parts={}, lr=0.1)
+            made = synthetic.result(percent, 0.5)
+            book.append("measure", step=step, part="track", probe="forces", headline=True, seconds=1.0, result=made)
+    return folder
+
+
+def test_two_runs_share_the_axes(tmp_path):
+    a = run(tmp_path / "a", "raw", [(0, 15.0), (10, 3.0), (100, 5.0)])
+    b = run(tmp_path / "b", "twin", [(0, 1e-12), (10, 0.0), (100, -1e-12)])
+    path = beside([a, b], tmp_path / "figures" / "beside.png")
+    assert path.stat().st_size > 20_000
+
+
+def test_too_few_runs_and_empty_ones_are_refused(tmp_path):
+    a = run(tmp_path / "a", "raw", [(0, 15.0), (10, 3.0)])
+    b = run(tmp_path / "b", "started", [(0, 15.0)])
+    with pytest.raises(InputError, match="two to"):
+        beside([a], tmp_path / "x.png")
+    with pytest.raises(InputError, match="fewer than two measurements"):
+        beside([a, b], tmp_path / "x.png")

@@ -65,7 +65,7 @@ def page(built):
 
 def test_build_writes_page_and_figures(built):
     assert built.name == "report.html"
-    assert sorted(p.name for p in (built.parent / "figures").iterdir()) == ["losses.png", "percent.png", "skill.png"]
+    assert sorted(p.name for p in (built.parent / "figures").iterdir()) == ["losses.png", "percent.png", "relative.png"]
     assert built.stat().st_size < 6e6
 
 
@@ -85,13 +85,13 @@ def test_plotly_is_there_once_and_every_chart_has_its_data(page):
     assert len(plotly) == 1
     ids = {attributes["id"] for tag, attributes in page.tags if attributes.get("class") == "chart"}
     data = {a["data-for"]: json.loads(text) for a, text in page.scripts if a.get("type") == "application/json"}
-    assert set(data) == ids == {"chart-percent", "chart-losses", "chart-skill"}
+    assert set(data) == ids == {"chart-percent", "chart-losses", "chart-relative"}
     assert all(figure["data"] and figure["layout"] for figure in data.values())
 
 
 def test_order_of_the_page(page):
-    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
-    assert sections == ["verdict", "percent", "losses", "skill", "comparison", "run", "rotated", "notes", "meaning"]
+    sections = [attributes["id"] for tag, attributes in page.tags if tag in ("section", "details") and attributes]
+    assert sections == ["meaning", "verdict", "percent", "losses", "relative", "comparison", "run", "rotated", "notes"]
 
 
 def test_words_of_the_page(page):
@@ -106,6 +106,7 @@ def test_words_of_the_page(page):
         "59,203",
         "about 0.055 % at step 445k",
         "equivariance error",
+        "The paper’s curve goes on to step 445,000",
     ):
         assert expected in text
     assert "Incomplete." not in text

@@ -1,88 +1,21 @@
-"""The paper's page: complete, from records alone, and good in a real browser at desk and at phone width."""
+"""The paper's numbers: one place, found for a pair by its name or by what it speaks of."""
 
-import csv
-
-import pytest
-
-from equiscope import cli
-from equiscope.report import build_paper
-from tests import browser
-from tests.report import synthetic
-from tests.report.test_evidence import symmetric_run
-from tests.report.test_page import Elements, write
+from equiscope import tasks
+from equiscope.report import paper
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    place = tmp_path_factory.mktemp("runs")
-    return [
-        write(place / "forcefield" / "demo", synthetic.force_field_run()),
-        write(place / "forcefield" / "tied", symmetric_run()),
-        write(place / "proteinflow" / "flow", synthetic.flow_run()),
-        write(place / "forcefield" / "empty", [synthetic.run_record(name="empty")]),
-    ]
+def test_correlations():
+    assert paper.correlation_of("percent ~ gradient ratio") == "0.75 / 0.59 (EScAIP)"
+    assert paper.correlation_of("equivariance error ~ weight variance") == "0.94 / 0.99 (EScAIP)"
+    assert paper.correlation_of("percent ~ gradient cosine") == "–"
+    assert paper.correlation_words("percent ~ gradient cosine").endswith("Pearson 0.75, Spearman 0.59 (force field)")
+    assert paper.correlation_words("a ~ b") == ""
 
 
-@pytest.fixture(scope="module")
-def built(folders, tmp_path_factory):
-    return build_paper(folders, tmp_path_factory.mktemp("paper"))
-
-
-def test_every_claim_with_verdict_rule_and_what_is_missing(built):
-    text = Elements(built.read_text()).text
-    titles = ("principled", "within 1,000–10,000 steps", "robust", "easier task", "penalty", "same compute", "related")
-    for number, words in enumerate(titles, 1):
-        assert f"{number}. " in text
-        assert words in text
-    assert text.count("Rule.") == 7
-    assert "No runs yet of denoising of voxels" in text
-    assert "Left out. forcefield/empty" in text
-    assert "Runs that would say more" in text
-
-
-def test_figures_and_tables_lie_beside_it(built):
-    names = {path.name for path in (built.parent / "figures").iterdir()}
-    shown = {f"{kind}-{task}" for kind in ("percent", "penalty") for task in ("forcefield", "proteinflow")}
-    shown |= {"seconds-forcefield"}
-    assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "pdf")}
-    assert all(path.read_bytes()[:4] == b"%PDF" for path in (built.parent / "figures").glob("*.pdf"))
-    with open(built.parent / "tables" / "curves.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * len(synthetic.STEPS) + 9 * (len(synthetic.STEPS) - 1)
-    with open(built.parent / "tables" / "verdicts.csv", newline="") as file:
-        assert [row["claim"] for row in csv.DictReader(file)][:2] == ["measure", "quick"]
-
-
-@pytest.mark.parametrize("width", browser.WIDTHS)
-def test_in_a_real_browser(built, width):
-    seen = browser.look(built, width, "paper")
-    assert seen.errors == []
-    assert seen.requests == []
-    assert seen.width <= seen.window
-    assert len(seen.images) == 5
-    assert min(seen.images) > 600
-    assert seen.smallest_text >= 13
-    assert seen.screenshot.stat().st_size > 50_000
-
-
-def test_a_wide_page_would_be_seen(built, tmp_path):
-    spoilt = tmp_path / "spoilt.html"
-    text = built.read_text().replace("</main>", '<div style="width:900px">x</div><script>throw 1</script></main>')
-    spoilt.write_text(text.replace("</main>", '<img src="https://example.org/a.png"></main>'))
-    seen = browser.look(spoilt, "phone", "spoilt")
-    assert seen.width > seen.window
-    assert seen.errors
-    assert seen.requests == ["https://example.org/a.png"]
-    assert min(seen.images) == 0
-    seen.screenshot.unlink()
-
-
-def test_command(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["report", "--paper"]) == 2
-    assert "no run under runs/" in capsys.readouterr().err
-    (tmp_path / "runs").symlink_to(folders[0].parent.parent)
-    assert cli.main(["report", "--paper", "--out", "page"]) == 0
-    assert capsys.readouterr().out == "the paper's claims: page/paper.html\n"
-    assert cli.main(["report"]) == 2
-    assert "name a run" in capsys.readouterr().err
+def test_every_task_of_the_paper_has_words_and_whole_tables():
+    assert set(paper.TASKS) == set(tasks.TASKS)
+    for name, told in paper.TASKS.items():
+        assert tasks.words(name).title != name
+        assert tasks.words(name).less_data
+        assert all(len(row) == len(paper.COLUMNS) for rows in told.studies.values() for row in rows)
+    assert tasks.words("toy") == tasks.Words("toy")

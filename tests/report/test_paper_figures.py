@@ -41,4 +41,4 @@ def test_figures_without_runs_are_taken_away(tmp_path):
 def test_at_most_as_many_runs_as_colours(tmp_path):
     runs = [write(tmp_path / str(n), renamed(synthetic.force_field_run(), name=str(n))) for n in range(8)]
     evidence = gather(runs)
-    assert len(paper_figures._shown(evidence.of("forcefield"))) == paper_figures.MOST
+    assert len(paper_figures.shown(evidence.of("forcefield"))) == paper_figures.MOST

@@ -1,6 +1,4 @@
-"""The words: headline, verdict, warning, digits."""
-
-import math
+"""The words: headline, verdict, warning."""
 
 import pytest
 
@@ -42,22 +40,6 @@ def test_task_names_its_samples():
     told = history([synthetic.run_record(task="proteinflow"), synthetic.measure(1, percent=1.0, r2=0.9)])
     assert "on protein chains it has never seen" in sentences.headline(told)
     assert sentences.headline(told).startswith("So far, at step 1,")
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ((0.371, 0.343, 0.412), ("0.37", "0.34", "0.41")),
-        ((0.42, 0.31, 0.57), ("0.42", "0.31", "0.57")),
-        ((50.2, 48.1, 52.3), ("50", "48", "52")),
-        ((0.37, 0.02, 1.5), ("0.37", "0.02", "1.50")),
-        ((-0.02, -0.05, 0.01), ("−0.020", "−0.050", "0.010")),
-        ((1.5e-7, 1e-7, 2e-7), ("1.5 × 10⁻⁷", "1.0 × 10⁻⁷", "2.0 × 10⁻⁷")),
-        ((math.nan, 0, 1), ("unknown", "?", "?")),
-    ],
-)
-def test_digits_follow_the_interval(values, expected):
-    assert sentences.percent_text(*values) == expected
 
 
 def found_for(rows):

@@ -40,14 +40,7 @@ def test_step_zero_has_a_place_left_of_the_first_step():
     assert 0 < axis.low < places[0] < places[1] == 5
     assert axis.labels[0] == "0"
     assert axis.ticks[0] == places[0]
-    assert style.step_axis([1, 10]).zero is None
-
-
-def test_labels():
-    assert [style.step_label(s) for s in (1, 1000, 2500, 1e6)] == ["1", "1k", "2.5k", "1M"]
-    assert style.percent_label(1e-4) == "10⁻⁴ %"
-    assert style.percent_label(0.01) == "0.01 %"
-    assert [style.r2_text(v) for v in (0.5, -0.25, -0.001, float("nan"))] == ["0.50", "−0.25", "0.00", "unknown"]
+    assert np.isnan(style.step_axis([1, 10]).zero)
 
 
 def test_crossings_at_one_step_have_a_label_each():
@@ -63,3 +56,8 @@ def test_span_before_skill():
     assert start == 0
     assert end == curve.step[curve.r2 >= SKILL][0]
     assert style.collapse_span(curve_of([1.0, 1.0], r2=0.9), SKILL) is None
+
+
+def test_ticks_of_few_steps_do_not_stand_in_one_another():
+    assert style.step_axis([0, 900, 2400]).labels == ["0", "900", "2.4k"]
+    assert style.step_axis([300, 3000]).labels == ["300", "1k", "3k"]

@@ -1,10 +1,10 @@
 """The tables: comparison with the paper, probes, run, what was rotated."""
 
-import pytest
-
+from equiscope.decomposition.result import Result
 from equiscope.report import tables
 from equiscope.report.crossings import crossings
 from equiscope.report.curves import history
+from equiscope.report.views import view
 from tests.report import synthetic
 
 
@@ -67,7 +67,7 @@ def test_data_table_folds_details_but_never_the_orientation():
 
 
 def test_rotation_table_names_what_turned_and_what_was_held():
-    rows = dict(tables.rotation_table(synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"])))
+    rows = dict(tables.rotation_table(view(Result, synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"]))))
     assert rows["rotated: pos"] == "1o (a vector)"
     assert rows["held fixed"] == "charges, cell"
     assert rows["centre of rotation"] == "origin"
@@ -77,22 +77,6 @@ def test_rotation_table_names_what_turned_and_what_was_held():
 
 def test_outputs_table_only_for_several_outputs():
     one = synthetic.result(0.4, 0.9)
-    assert tables.outputs_table(one) == []
+    assert tables.outputs_table(view(Result, one)) == []
     two = one | {"outputs": {**one["outputs"], "energy": one["outputs"]["forces"] | {"percent": 0.1}}}
-    assert [row[0] for row in tables.outputs_table(two)] == ["forces", "energy"]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(12345, "12,345"), (0.123456, "0.123"), (-2.5, "−2.5"), (None, "–"), (True, "yes"), ([1, 2], "1, 2"), ([], "none"),
-     (1e-11, "1 × 10⁻¹¹"), (-2.5e-7, "−2.5 × 10⁻⁷"),
-     (list(range(40)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (40 in all)")],
-)  # fmt: skip
-def test_text(value, expected):
-    assert tables.text(value) == expected
-
-
-def test_flatten_moment_duration():
-    assert tables.flatten({"a": {"b_c": 1}, "d": "x"}) == [("a · b c", "1"), ("d", "x")]
-    assert tables.moment(0.0) == "1970-01-01 00:00 UTC"
-    assert [tables.duration(s) for s in (1.5, 61, 3700, float("nan"))] == ["1.5 s", "1 min 1 s", "1 h 1 min", ""]
+    assert [row[0] for row in tables.outputs_table(view(Result, two))] == ["forces", "energy"]

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from equiscope.words import plain as _digits
+
 
 @dataclass(frozen=True)
 class OutputResult:
@@ -150,13 +152,3 @@ class Result:
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
-
-
-def _digits(value: float) -> str:
-    """Two significant digits, without exponents down to 0.001."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if abs(value) < 1e-3:
-        return f"{value:.1e}"
-    decimals = max(0, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"

@@ -1,65 +1,74 @@
 """The claims of the paper's abstract, in its order, each with what runs say to it and a verdict by a fixed rule.
 
 The paper: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025,
-arXiv 2512.02303. Its numbers here were read off the authors' published figures and repository. A rule never decides
-on an estimate alone: it needs an interval, or says that there is none.
+arXiv 2512.02303. A rule never decides on an estimate alone: it needs an interval, or says that there is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from equiscope.report import relations, versus
+from equiscope import tasks
+from equiscope.report import paper
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing
-from equiscope.report.curves import Curve, number
-from equiscope.report.evidence import TASKS, Evidence, Run
-from equiscope.report.sentences import percent_text, share_text
-from equiscope.report.style import r2_text
-from equiscope.report.verdicts import AGREES, DIFFERS, UNDECIDED, Row, combined
+from equiscope.report.curves import Curve
+from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Evidence, Row, Run, combined, decided
+from equiscope.report.kinds import Relation, kinds
+from equiscope.report.paper import WINDOW
+from equiscope.report.sentences import share_text
+from equiscope.report.views import view
+from equiscope.words import correlation, percent, r2, text
 
-#: The steps within which the paper sees the error fall under 2 %.
-WINDOW = 10_000
-
-#: task -> the paper's words on the step of the 2 % crossing, and on the end of training.
-PAPER_CROSSING = {
-    "forcefield": "steps 1,680–1,920 (three seeds), where the model is about the zero predictor (R² ≲ 0.15)",
-    "proteinflow": "steps 900–1,140 at every flow time",
-    "voxels": "steps 5,256–7,288 on 1–25 % of the data; never with all of it (111M, 28M and 7M parameters)",
-}
-PAPER_END = {
-    "forcefield": "0.05–0.09 % at step 445,000; at most 0.4 % after the crossing",
-    "proteinflow": "0.05 % (t = 0) to 6.5 % (t = 0.9) at step 1.1M; 18 % at t = 0.9 on the way",
-    "voxels": "12.6 % (111M) to 20 % (28M, 7M)",
-}
-PAPER_SIZES = {
-    "forcefield": "1M, 4M and 6M parameters: steps 1,200–1,900; 500 to 950,000 structures: 1,200–1,920, but 500 end at "
-    "5.6 % and rise",
-    "proteinflow": "60M and 400M: steps 840–1,140; 1 % of the data: 2,000–2,400",
-    "voxels": "111M, 28M, 7M end at 12.6 %, 20 %, 20 %",
-}
-LESS_DATA = {
-    "forcefield": "data.train_frames=500", "proteinflow": "data.fraction=0.1", "voxels": "data.molecules=100",
+#: Losses closer than this share are not told apart where there is no spread over seeds.
+MARGIN = 0.1
+#: claim -> when it counts as agreed, different or undecided.
+RULES = {
+    "measure":
+        "Agrees if the parts of every measurement add up to within 10⁻⁶ and no interval lies wholly below zero.",
+    "quick":
+        f"Agrees with a skilled crossing by step {WINDOW:,}; differs if the run passed step {WINDOW:,} and the share "
+        f"of a skilled model is above {THRESHOLD:g} % (whole interval); else it cannot be decided at this size.",
+    "robust":
+        "For runs of one task and architecture that differ in one size: agrees if every one has a skilled crossing by "
+        f"step {WINDOW:,}; differs if a run of at least {WINDOW:,} steps contradicts; else undecided.",
+    "easier":
+        "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
+    "penalty":
+        f"Small is taken as {THRESHOLD:g} %: agrees if the upper limit stays under it at every skilled measurement; "
+        "differs if a skilled measurement lies above it with its whole interval; undecided without skill.",
+    "efficiency":
+        "Agrees if the model that learns its symmetry has the lower total loss at the common budget of seconds by more "
+        f"than {MARGIN:.0%} (or by more than the spread over seeds); differs if the symmetric one has; else "
+        "undecided.",
+    "relations":
+        "Agrees if the 95 % interval of the correlation without the trend lies above zero; differs if the plain "
+        "correlation is above zero and the interval without the trend reaches zero or below with at least ten "
+        "effective points; else undecided.",
 }  # fmt: skip
-EXAMPLE = {
-    "forcefield": "equiscope train task=forcefield run=NAME",
-    "proteinflow": "equiscope train task=proteinflow run=NAME",
-    "voxels": "equiscope train task=voxels run=NAME",
-}
+#: Effective points from which on a correlation that vanishes without the trend counts as confounded.
+ENOUGH = 10
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: what the paper says (in our words), the rule of its verdict, evidence, runs that would help."""
+    """One claim of :data:`paper.CLAIMS`: the rule of its verdict, evidence, runs that would help."""
 
     key: str
-    title: str
-    says: str
     rule: str
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return paper.CLAIMS[self.key][0]
+
+    @property
+    def says(self) -> str:
+        return paper.CLAIMS[self.key][1]
 
     @property
     def verdict(self) -> str:
@@ -77,25 +86,21 @@ class Claim:
 
 def claims(evidence: Evidence) -> list[Claim]:
     """Every claim of the abstract, in order."""
-    makers: tuple[Callable[[Evidence], Claim], ...] = (
-        _measure, _quick, _robust, _easier, _penalty, _efficiency, _relations,
-    )  # fmt: skip
-    return [make(evidence) for make in makers]
-
-
-def _measure(evidence: Evidence) -> Claim:
-    rows = [_identity_row(task, evidence.of(task, None)) for task in evidence.tasks if evidence.of(task, None)]
-    return Claim(
-        "measure",
-        "A principled measure: the percent of the loss that imperfect symmetry causes",
-        "For convex losses the total loss splits into the loss of the rotation-averaged (twirled) model and an "
-        "equivariance error that is never negative, so its share of the total is a percent. The paper estimates it "
-        "from 4 or 10 rotations and averages ratios over samples; here the estimators are unbiased and the percent is "
-        "a ratio of means. The two differ: the paper’s force field ends at 0.045 % by one, 0.065 % by the other.",
-        "Agrees if the parts of every measurement add up to within 10⁻⁶ and no interval lies wholly below zero.",
-        tuple(rows),
-        (),
-    )
+    learning = [run for task in paper.TASKS for run in evidence.of(task)]
+    absent = [f"{tasks.words(task).title}: {_train(task)}" for task in paper.TASKS if not evidence.of(task)]
+    easier, related = landscape_rows(evidence), relation_rows(evidence)
+    curvature = "equiscope analyse RUN hessian landscape conditioning, on a run that kept checkpoints"
+    heads = "equiscope analyse RUN heads --at STEPS, on a run that kept at least six checkpoints"
+    found: dict[str, tuple[Sequence[Row], Sequence[str]]] = {
+        "measure": ([_identity_row(t, evidence.of(t, None)) for t in evidence.tasks if evidence.of(t, None)], ()),
+        "quick": ([_crossing_row(run) for run in learning], absent),
+        "robust": _robust(evidence),
+        "easier": (easier, () if easier else (curvature,)),
+        "penalty": ([row for run in learning for row in _penalty_rows(run)], absent),
+        "efficiency": equal_seconds(evidence),
+        "relations": (related, () if related else (heads,)),
+    }
+    return [Claim(key, RULES[key], tuple(rows), tuple(missing)) for key, (rows, missing) in found.items()]
 
 
 def _identity_row(task: str, runs: Sequence[Run]) -> Row:
@@ -106,88 +111,58 @@ def _identity_row(task: str, runs: Sequence[Run]) -> Row:
     # The whole interval below zero, by more than rounding, would contradict a convex loss.
     negative = sum(int(np.nansum(curve.high < -1e-6)) for curve in curves)
     ours = f"parts add up to within {gap:.0e} of the loss; {negative} of {count} measurements negative beyond error"
-    verdict = AGREES if gap < 1e-6 and not negative else DIFFERS
+    verdict = decided(gap < 1e-6 and not negative, True)
     names = f"{len(runs)} run{'s' * (len(runs) > 1)}"
     return Row(task, names, "total = twirled + equivariance error ≥ 0", ours, "", "exact for convex losses", verdict)
 
 
-def _quick(evidence: Evidence) -> Claim:
-    rows, missing = [], []
-    for task in TASKS:
-        runs = evidence.of(task)
-        if not runs:
-            missing.append(f"{TASKS[task]}: {EXAMPLE[task]}")
-        rows += [_crossing_row(run) for run in runs]
-    return Claim(
-        "quick",
-        "Models reduce the error to 2 % of the held-out loss within 1,000–10,000 steps",
-        "In all three tasks the share falls under 2 % early in training. A model that predicts a constant has no "
-        "equivariance error either, so each crossing carries its R², and the verdict rests on the skilled crossing: "
-        f"from there to the end of the run the whole 95 % interval is under {THRESHOLD:g} % and R² at least {SKILL:g}.",
-        f"Agrees with a skilled crossing by step {WINDOW:,}; differs if the run passed step {WINDOW:,} and the share "
-        f"of a skilled model is above {THRESHOLD:g} % (whole interval); else it cannot be decided at this size.",
-        tuple(rows),
-        tuple(missing),
-    )
+def _train(task: str) -> str:
+    return f"equiscope train task={task} run=NAME"
+
+
+def _paper(run: Run) -> paper.Told:
+    return paper.TASKS.get(run.task, paper.NOTHING)
 
 
 def _crossing_row(run: Run) -> Row:
-    found, result = run.found, run.result
+    found = run.found
     ours = f"skilled crossing {_step(found.skilled)}; first crossing {_step(found.first)}"
-    end = f"at the end {share_text(result)}, R² {r2_text(number(result.get('r2')))}{_probes_at_the_end(run)}"
-    return Row(
-        run.task, run.name, "crossing of 2 %", ours, end, PAPER_CROSSING.get(run.task, ""),
-        _crossing_verdict(run),
-    )  # fmt: skip
-
-
-def _probes_at_the_end(run: Run) -> str:
-    """How many probes of a run with several end surely under the threshold."""
-    results = [record["result"] for record in run.told.finals.values()]
-    if len(results) < 2:
-        return ""
-    under = sum(number((result.get("percent_interval") or (None, None))[1]) < THRESHOLD for result in results)
-    return f"; {under} of {len(results)} probes end under {THRESHOLD:g} %"
+    results = [final.result for final in run.told.finals.values()]
+    # How many probes of a run with several end surely under the threshold.
+    under = sum(result.percent_interval[1] < THRESHOLD for result in results)
+    probes = f"; {under} of {len(results)} probes end under {THRESHOLD:g} %" if len(results) > 1 else ""
+    end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{probes}"
+    return Row(run.task, run.name, "crossing of 2 %", ours, end, _paper(run).crossing, _crossing_verdict(run))
 
 
 def _crossing_verdict(run: Run) -> str:
-    low = number((run.result.get("percent_interval") or (None, None))[0])
-    if run.found.skilled is not None and run.found.skilled.step <= WINDOW:
-        return AGREES
-    stays_above = low > THRESHOLD and run.result.get("interval_kind") == "two-sided"
-    return DIFFERS if run.last_step >= WINDOW and stays_above and number(run.result.get("r2")) >= SKILL else UNDECIDED
+    skilled, result = run.found.skilled, run.result
+    sure = result.percent_interval[0] > THRESHOLD and result.interval_kind == "two-sided"
+    above = sure and result.r2 >= SKILL
+    return decided(skilled is not None and skilled.step <= WINDOW, run.last_step >= WINDOW and above)
 
 
 def _step(crossing: Crossing | None) -> str:
     if crossing is None:
         return "none"
     before = "at step " if crossing.before is None else f"in steps {crossing.before:,}–"
-    return f"{before}{crossing.step:,} (R² {r2_text(crossing.r2)})"
+    return f"{before}{crossing.step:,} (R² {r2(crossing.r2)})"
 
 
-def _robust(evidence: Evidence) -> Claim:
+def _robust(evidence: Evidence) -> tuple[list[Row], list[str]]:
     rows, missing = [], []
-    for task in TASKS:
-        runs = evidence.of(task)
+    for task in paper.TASKS:
+        runs, called = evidence.of(task), tasks.words(task)
         for what, key, example in (
             ("model size", lambda r: r.parameters or None, "model.size=…"),
-            ("data size", lambda r: r.training_samples, LESS_DATA[task]),
+            ("data size", lambda r: r.training_samples, called.less_data),
         ):
             group = _varying(runs, key)
             if len(group) < 2:
-                missing.append(f"{TASKS[task]}, {what}: runs that differ in it, such as {EXAMPLE[task]} {example}")
+                missing.append(f"{called.title}, {what}: runs that differ in it, such as {_train(task)} {example}")
                 continue
             rows.append(_size_row(task, what, group))
-    return Claim(
-        "robust",
-        "That result is robust to the size of model and data set",
-        "The step at which the share falls under 2 % hardly moves with the number of parameters or of training "
-        "samples. The paper’s own curves do move at the extremes: the smallest data sets end with a rising share.",
-        "For runs of one task and architecture that differ in one size: agrees if every one has a skilled crossing by "
-        f"step {WINDOW:,}; differs if a run of at least {WINDOW:,} steps contradicts; else undecided.",
-        tuple(rows),
-        tuple(missing),
-    )
+    return rows, missing
 
 
 def _varying(runs: Sequence[Run], key: Callable[[Run], int | None]) -> dict[int, list[Run]]:
@@ -202,52 +177,30 @@ def _varying(runs: Sequence[Run], key: Callable[[Run], int | None]) -> dict[int,
 
 def _size_row(task: str, what: str, group: dict[int, list[Run]]) -> Row:
     runs = [run for members in group.values() for run in members]
-    steps = [f"{size:,}: {', '.join(_short(run) for run in members)}" for size, members in group.items()]
+    reached = {run.name: "none" if run.found.skilled is None else f"{run.found.skilled.step:,}" for run in runs}
+    steps = [f"{size:,}: {', '.join(reached[run.name] for run in members)}" for size, members in group.items()]
     verdicts = [_crossing_verdict(run) for run in runs]
-    decided = DIFFERS if DIFFERS in verdicts else UNDECIDED if UNDECIDED in verdicts else AGREES
-    ends = [number(run.result.get("percent")) for run in runs]
-    spread = f"final shares {percent_text(min(ends))[0]}–{percent_text(max(ends))[0]} %"
+    ends = [run.result.percent for run in runs]
+    spread = f"final shares {percent(min(ends))[0]}–{percent(max(ends))[0]} %"
     names = ", ".join(run.name.split("/")[-1] for run in runs)
-    return Row(task, names, what, f"skilled crossing by size: {'; '.join(steps)}", spread, PAPER_SIZES[task], decided)
+    ours = f"skilled crossing by size: {'; '.join(steps)}"
+    verdict = decided(set(verdicts) == {AGREES}, DIFFERS in verdicts)
+    return Row(task, names, what, ours, spread, paper.TASKS[task].sizes, verdict)
 
 
-def _short(run: Run) -> str:
-    return "none" if run.found.skilled is None else f"{run.found.skilled.step:,}"
-
-
-def _easier(evidence: Evidence) -> Claim:
-    rows = relations.landscape_rows(evidence)
-    return Claim(
-        "easier",
-        "… because equivariance is the easier task, with a smoother and better-conditioned loss landscape",
-        "The paper compares the Hessians of the two parts of the loss: the condition number of the equivariance error "
-        "is about 1,000 times lower (force field). Its smallest positive eigenvalue depends on precision and number of "
-        "iterations, and the roughness it plots is evaluation noise, so a replication needs the same rotations at "
-        "every point and error bars.",
-        "Shown as measured; decided only by records that carry an interval for the ratio of the two parts.",
-        tuple(rows),
-        () if rows else ("equiscope analyse RUN hessian landscape conditioning, on a run that kept checkpoints",),
-    )
-
-
-def _penalty(evidence: Evidence) -> Claim:
-    rows, missing = [], []
-    for task in TASKS:
-        runs = evidence.of(task)
-        if not runs:
-            missing.append(f"{TASKS[task]}: {EXAMPLE[task]}")
-        rows += [row for run in runs for row in _penalty_rows(run)]
-    return Claim(
-        "penalty",
-        "The loss penalty of not being equivariant is small throughout training",
-        "Averaging the model over rotations would lower its loss by the equivariance error. Throughout means at every "
-        f"measurement, whatever the skill; shown is the largest share once the model has skill (R² ≥ {SKILL:g}), and "
-        "at the end.",
-        f"Small is taken as {THRESHOLD:g} %: agrees if the upper limit stays under it at every skilled measurement; "
-        "differs if a skilled measurement lies above it with its whole interval; undecided without skill.",
-        tuple(rows),
-        tuple(missing),
-    )
+def landscape_rows(evidence: Evidence) -> list[Row]:
+    """Every analysis of curvature: condition numbers of both parts of the loss, roughness along lines."""
+    rows, shown = [], {name: kind for name, kind in kinds().items() if kind.evidence is not None}
+    for run, record in evidence.analyses(*shown):
+        kind, values = shown[record["analysis"]], record.get("values") or {}
+        found = kind.evidence(view(kind.values, values)) if kind.evidence else None
+        if found is None:
+            numbers = [f"{k.replace('_', ' ')} {text(v)}" for k, v in values.items() if isinstance(v, int | float)]
+            found = ", ".join(numbers[:8]) or "recorded", "", ""
+        ours, interval, side = found
+        what, verdict = f"{record['analysis']} at step {text(record.get('step'))}", decided(side == "lower", bool(side))
+        rows.append(Row(run.task, run.name, what, ours, interval, paper.EASIER, verdict))
+    return rows
 
 
 def _penalty_rows(run: Run) -> list[Row]:
@@ -265,45 +218,93 @@ def _skilled(curve: Curve) -> np.ndarray:
 
 
 def _penalty_row(run: Run, curve: Curve, what: str) -> Row:
-    skilled, paper = _skilled(curve), PAPER_END.get(run.task, "")
-    final = run.told.finals.get(curve.probe)
-    end = f"at the end {share_text(final['result'])}" if final is not None else ""
+    skilled, final = _skilled(curve), run.told.finals.get(curve.probe)
+    end = f"at the end {share_text(final.result)}" if final is not None else ""
     if not skilled.any():
-        return Row(run.task, run.name, what, "the model has no skill yet", end, paper, UNDECIDED)
+        return Row(run.task, run.name, what, "the model has no skill yet", end, _paper(run).end, UNDECIDED)
     top = int(np.flatnonzero(skilled)[np.argmax(curve.percent[skilled])])
-    text, low, high = percent_text(*(float(v[top]) for v in (curve.percent, curve.low, curve.high)))
-    over, under = curve.low[skilled] > THRESHOLD, curve.high[skilled] < THRESHOLD
-    verdict = DIFFERS if over.any() else AGREES if under.all() else UNDECIDED
-    ours = f"{text} % [{low}, {high}] at step {curve.step[top]:,}"
-    return Row(run.task, run.name, what, ours, end, paper, verdict)
+    value, low, high = percent(*(float(v[top]) for v in (curve.percent, curve.low, curve.high)))
+    verdict = decided((curve.high[skilled] < THRESHOLD).all(), (curve.low[skilled] > THRESHOLD).any())
+    ours = f"{value} % [{low}, {high}] at step {curve.step[top]:,}"
+    return Row(run.task, run.name, what, ours, end, _paper(run).end, verdict)
 
 
-def _efficiency(evidence: Evidence) -> Claim:
-    rows, missing = versus.rows(evidence)
-    return Claim(
-        "efficiency",
-        "They may reach a lower test loss than equivariant models for the same compute",
-        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are runs of one task on the same "
-        "data, at the same training seconds on the same machine; which model is symmetric is seen from its records.",
-        "Agrees if the model that learns its symmetry has the lower total loss at the common budget of seconds by more "
-        f"than {versus.MARGIN:.0%} (or by more than the spread over seeds); differs if the symmetric one has; else "
-        "undecided.",
-        tuple(rows),
-        tuple(missing),
+def relation_rows(evidence: Evidence) -> list[Row]:
+    """The newest record of each related pair of each run: plain correlation, and the one without the trend."""
+    newest = {(r.name, str(e.get("probe")), str(e.get("pair"))): (r, e) for r, e in evidence.analyses("relations")}
+    rows = []
+    for (_, _, pair), (run, record) in newest.items():
+        found = view(Relation, record["values"])
+        plain, partial = (
+            correlation(one.value, one.low, one.high, "{} [{}, {}]").replace("–", "unknown")
+            for one in (found.pearson, found.partial)
+        )
+        confounded = found.pearson.low > 0 and found.partial.effective >= ENOUGH
+        ours, rest = f"Pearson {plain} over {found.points} steps", f"without the trend {partial}"
+        verdict = decided(found.partial.low > 0, confounded)
+        rows.append(Row(run.task, run.name, pair, ours, rest, paper.correlation_words(pair), verdict))
+    return rows
+
+
+def equal_seconds(evidence: Evidence) -> tuple[list[Row], list[str]]:
+    """A row for each pair of a learning and a symmetric model of a task, and which runs are missing."""
+    found, missing = [], []
+    for task in paper.TASKS:
+        pairs = _pairs(evidence, task)
+        found += [_seconds_row(task, learns, has) for learns, has in pairs]
+        if not pairs:
+            called = tasks.words(task)
+            missing.append(f"{called.title}: {called.symmetric}, on the same data and machine")
+    return found, missing
+
+
+def _pairs(evidence: Evidence, task: str) -> list[tuple[list[Run], list[Run]]]:
+    learning, symmetric = (_by_model(evidence.of(task, kind)) for kind in (False, True))
+    return [(a, b) for a in learning.values() for b in symmetric.values() if _setting(a[0]) == _setting(b[0])]
+
+
+def _by_model(runs: Sequence[Run]) -> dict[tuple[Any, ...], list[Run]]:
+    """Replicates: runs of one model and size on one set of data and samples."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.model, run.parameters, _setting(run)), []).append(run)
+    return found
+
+
+def _setting(run: Run) -> tuple[Any, ...]:
+    """What must be equal for losses and seconds to be comparable: data, held-out samples, device and threads."""
+    told = run.told.run
+    data = repr(sorted((told.config.get("data") or {}).items()))
+    return data, run.curve.probe, run.result.loss, told.device, told.threads
+
+
+def at_budget(runs: Sequence[Run], seconds: float) -> np.ndarray:
+    """The total held-out loss of each run at so many training seconds, log-linear between measurements."""
+    logs = [np.interp(seconds, run.seconds, np.log(np.maximum(run.curve.total, 1e-300))) for run in runs]
+    return np.exp(np.array(logs))
+
+
+def _seconds_row(task: str, learning: list[Run], symmetric: list[Run]) -> Row:
+    budget = min(float(run.seconds[-1]) for run in [*learning, *symmetric])
+    ours, theirs = at_budget(learning, budget), at_budget(symmetric, budget)
+    ratio = float(ours.mean() / theirs.mean())
+    spread, words = _spread(ours, theirs)
+    per_step = [float(np.mean([r.seconds[-1] / max(r.last_step, 1) for r in group])) for group in (learning, symmetric)]
+    return Row(
+        task,
+        f"{learning[0].model} ({len(learning)} seed{'s' * (len(learning) > 1)}) against {symmetric[0].model} "
+        f"({len(symmetric)})",
+        "total loss at equal seconds",
+        f"ratio {ratio:.2f} at {budget:.0f} s (under 1: learning symmetry is ahead); a step of the symmetric model "
+        f"takes {per_step[1] / per_step[0]:.2f} times as long",
+        words,
+        paper.EFFICIENCY,
+        decided(ratio < 1 / (1 + spread), ratio > 1 + spread),
     )
 
 
-def _relations(evidence: Evidence) -> Claim:
-    rows = relations.relation_rows(evidence)
-    return Claim(
-        "relations",
-        "Relative error, gradients and parameters are related",
-        "Along training, the paper relates the percent to the ratio of gradient norms of the two parts, and the "
-        "equivariance error to the variance of the head’s weights. Both sides of such a pair fall with time, so the "
-        "correlation that is left when a trend in log step is taken out stands beside it.",
-        "Agrees if the 95 % interval of the correlation without the trend lies above zero; differs if the plain "
-        "correlation is above zero and the interval without the trend reaches zero or below with at least ten "
-        "effective points; else undecided.",
-        tuple(rows),
-        () if rows else ("equiscope analyse RUN heads --at STEPS, on a run that kept at least six checkpoints",),
-    )
+def _spread(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, str]:
+    if len(ours) < 2 or len(theirs) < 2:
+        return MARGIN, f"one run of a model: no interval over seeds, {MARGIN:.0%} is taken"
+    error = 2 * float(np.sqrt(sum(np.var(np.log(v), ddof=1) / len(v) for v in (ours, theirs))))
+    return float(np.expm1(error)), f"± {np.expm1(error):.0%} (two standard errors over seeds)"

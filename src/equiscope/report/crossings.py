@@ -87,54 +87,36 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
     """
     if not 0 < threshold < 100:
         raise InputError(f"threshold is {threshold}, a percentage between 0 and 100 is needed")
-    known = np.flatnonzero(np.isfinite(curve.percent))
-    percent = curve.percent
-    below = percent <= threshold
-    certain = curve.high < threshold
-    skilled = curve.r2 >= skill
+    percent, known = curve.percent, np.flatnonzero(np.isfinite(curve.percent))
+    certain, skilled = curve.high < threshold, curve.r2 >= skill
 
-    def at(index: int | None) -> Crossing | None:
-        if index is None:
+    def at(places: np.ndarray, which: int = 0) -> Crossing | None:
+        if not len(places):
             return None
-        return Crossing(
-            step=int(curve.step[index]),
-            percent=float(percent[index]),
-            r2=float(curve.r2[index]),
-            before=int(curve.step[index - 1]) if index else None,
-            measurements=len(curve) - index,
-        )
+        place = int(places[which])
+        before = int(curve.step[place - 1]) if place else None
+        step, value, r2 = int(curve.step[place]), float(percent[place]), float(curve.r2[place])
+        return Crossing(step, value, r2, before, measurements=len(curve) - place)
 
-    def lowest(among: np.ndarray) -> int | None:
-        return int(among[np.argmin(percent[among])]) if len(among) else None
+    def rising(places: np.ndarray) -> np.ndarray:
+        return places[np.argsort(percent[places], kind="stable")]
 
-    dip = lowest(known)
-    after = known[known > dip] if dip is not None else known
+    dips = rising(known)
+    after = known[known > dips[0]] if len(dips) else known
     return Crossings(
         threshold=threshold,
-        first=at(_first(below)),
-        last_above=at(_last(percent > threshold)),
-        sustained=at(_from_here_on(certain)),
-        skilled=at(_from_here_on(certain & skilled)),
-        start=at(int(known[0]) if len(known) else None),
-        end=at(int(known[-1]) if len(known) else None),
-        dip=at(dip),
-        skilled_dip=at(lowest(known[skilled[known]])),
-        later_peak=at(int(after[np.argmax(percent[after])]) if len(after) else None),
+        first=at(np.flatnonzero(percent <= threshold)),
+        last_above=at(np.flatnonzero(percent > threshold), -1),
+        sustained=at(_to_the_end(certain)),
+        skilled=at(_to_the_end(certain & skilled)),
+        start=at(known),
+        end=at(known, -1),
+        dip=at(dips),
+        skilled_dip=at(rising(known[skilled[known]])),
+        later_peak=at(after[np.argsort(-percent[after], kind="stable")]),
     )
 
 
-def _first(flags: np.ndarray) -> int | None:
-    places = np.flatnonzero(flags)
-    return int(places[0]) if len(places) else None
-
-
-def _last(flags: np.ndarray) -> int | None:
-    places = np.flatnonzero(flags)
-    return int(places[-1]) if len(places) else None
-
-
-def _from_here_on(flags: np.ndarray) -> int | None:
-    """The first place from which on all flags hold, None when the last one does not hold."""
-    last_failure = _last(~flags)
-    start = 0 if last_failure is None else last_failure + 1
-    return start if start < len(flags) else None
+def _to_the_end(flags: np.ndarray) -> np.ndarray:
+    """The places from which on all flags hold."""
+    return np.flatnonzero(np.logical_and.accumulate(flags[::-1])[::-1])

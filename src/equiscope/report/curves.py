@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-Record = Mapping[str, Any]
+from equiscope import records as record_files
+from equiscope.decomposition.result import Result
+from equiscope.report.views import Measurement, Record, RunRecord, view
+from equiscope.words import number
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Curve:
     Shapes: every array is (T,), T = measured steps. Units: ``percent``, ``low``, ``high`` and
     ``floor_percent`` in percent of the total loss; ``total``, ``twirled``, ``equivariance`` and ``floor`` in
     the unit of the loss; ``r2`` and ``relative`` without unit. What a record lacks is NaN.
+    ``is_upper_limit``: bool, where only an upper limit of the percent is known.
     """
 
     probe: str
@@ -26,7 +31,7 @@ class Curve:
     percent: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    interval_kind: tuple[str, ...]
+    is_upper_limit: np.ndarray
     total: np.ndarray
     twirled: np.ndarray
     equivariance: np.ndarray
@@ -38,53 +43,45 @@ class Curve:
     def __len__(self) -> int:
         return len(self.step)
 
-    @property
-    def is_upper_limit(self) -> np.ndarray:
-        """(T,) bool: where only an upper limit of the percent is known."""
-        return np.array([kind == "upper limit" for kind in self.interval_kind], dtype=bool)
-
 
 @dataclass(frozen=True)
 class RunHistory:
-    """Everything the report needs of a run, sorted out of its records."""
+    """Everything the report needs of a run, sorted out of its records.
 
-    run: Record
+    curves: probe -> its tracked measurements; finals: probe -> the final one; headline, headline_final: those of the
+    headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one.
+    times: seconds of training, tracking and in all; seconds: (T,) those of training at each step of ``headline``.
+    """
+
+    run: RunRecord
     data: Record
     curves: dict[str, Curve]
-    finals: dict[str, Record]
-    train_step: np.ndarray
-    train_loss: np.ndarray
+    finals: dict[str, Measurement]
+    headline: Curve | None
+    headline_final: Measurement | None
+    headline_record: Measurement | None
+    seconds: np.ndarray
     last_step: int
     planned_steps: int | None
     finished: bool
     times: dict[str, float]
     resumes: int
-    remarks: tuple[str, ...] = field(default=())
-    pictures: tuple[Record, ...] = ()
+    remarks: tuple[str, ...]
+    pictures: tuple[Record, ...]
 
     @property
-    def headline(self) -> Curve | None:
-        """The tracked curve of the headline probe (the first curve when no probe is marked)."""
-        marked = [curve for curve in self.curves.values() if curve.headline]
-        return next(iter(marked or self.curves.values()), None)
-
-    @property
-    def headline_final(self) -> Record | None:
-        """The final measurement of the headline probe, or None while there is none."""
-        marked = [record for record in self.finals.values() if record.get("headline")]
-        return next(iter(marked or self.finals.values()), None)
-
-    @property
-    def headline_record(self) -> Record | None:
-        """The final measurement if there is one, else the last tracked measurement of the headline probe."""
-        return self.headline_final or self._last_tracked
-
-    _last_tracked: Record | None = None
+    def result(self) -> Result:
+        """The figures of ``headline_record``, all missing where there is none."""
+        return self.headline_record.result if self.headline_record is not None else view(Result, {})
 
 
-def number(value: Any) -> float:
-    """A float, NaN for what is missing (None)."""
-    return float("nan") if value is None else float(value)
+def read(folder: str | os.PathLike[str]) -> RunHistory:
+    """The history of the run in a folder.
+
+    Raises:
+        IntegrityError: when its records are missing or damaged.
+    """
+    return history(record_files.read(Path(folder) / "records.jsonl"))
 
 
 def history(records: Iterable[Record]) -> RunHistory:
@@ -94,122 +91,101 @@ def history(records: Iterable[Record]) -> RunHistory:
     error: the run is then described as unfinished in ``remarks``.
     """
     records = list(records)
-    run = _last(records, "run")
+    told = _last(records, "run")
+    run = view(RunRecord, told)
     tracked = _measurements(records, "track")
     finals = {probe: steps[max(steps)] for probe, steps in _measurements(records, "final").items()}
     curves = {probe: _curve(probe, steps) for probe, steps in tracked.items()}
-    train = {int(record["step"]): number(record.get("loss")) for record in records if record["kind"] == "train"}
-    train_step = np.array(sorted(train), dtype=int)
-    last_step = max((int(record["step"]) for record in records if "step" in record), default=0)
-    planned = (run.get("config") or {}).get("trainer", {}).get("max_steps")
-    finished = _finished(records)
-    headline = next((p for p, c in curves.items() if c.headline), next(iter(curves), None))
-    return RunHistory(
+    headline = next((c for c in curves.values() if c.headline), next(iter(curves.values()), None))
+    final = next((m for m in finals.values() if m.headline), next(iter(finals.values()), None))
+    starts = [record["kind"] for record in records if record["kind"] in ("run", "resume", "end")]
+    made = RunHistory(
         run=run,
         data=_last(records, "data"),
         curves=curves,
         finals=finals,
-        train_step=train_step,
-        train_loss=np.array([train[step] for step in train_step]),
-        last_step=last_step,
-        planned_steps=int(planned) if planned is not None else None,
-        finished=finished,
+        headline=headline,
+        headline_final=final,
+        headline_record=final or (tracked[headline.probe][int(headline.step[-1])] if headline is not None else None),
+        seconds=seconds_at(records, headline.step) if headline is not None else np.array([]),
+        last_step=max((int(record["step"]) for record in records if "step" in record), default=0),
+        planned_steps=run.planned_steps,
+        finished=bool(starts) and starts[-1] == "end",
         times=_times(records),
         resumes=sum(record["kind"] == "resume" for record in records),
-        remarks=tuple(_remarks(records, run, tracked, finals, finished, last_step, planned)),
+        remarks=(),
         pictures=tuple(_last(records, "pictures").get("pictures") or ()),
-        _last_tracked=tracked[headline][max(tracked[headline])] if headline else None,
     )
+    remarks = [] if told else ["The record that describes the run (model, configuration, versions) is missing."]
+    return replace(made, remarks=(*remarks, *_remarks(made)))
+
+
+def seconds_at(records: Sequence[Record], steps: np.ndarray) -> np.ndarray:
+    """Training seconds at each step, linear between train records, 0 at step 0."""
+    known = {0: 0.0} | {r["step"]: number(r.get("seconds")) for r in records if r["kind"] == "train"}
+    return np.interp(steps, sorted(known), [known[s] for s in sorted(known)])
 
 
 def _last(records: list[Record], kind: str) -> Record:
     return next((record for record in reversed(records) if record["kind"] == kind), {})
 
 
-def _measurements(records: list[Record], part: str) -> dict[str, dict[int, Record]]:
+def _measurements(records: list[Record], part: str) -> dict[str, dict[int, Measurement]]:
     """probe -> step -> its last measurement, probes in the order of their first appearance."""
-    found: dict[str, dict[int, Record]] = {}
+    found: dict[str, dict[int, Measurement]] = {}
     for record in records:
         if record["kind"] == "measure" and record.get("part") == part:
-            found.setdefault(str(record["probe"]), {})[int(record["step"])] = record
+            found.setdefault(str(record["probe"]), {})[int(record["step"])] = view(Measurement, record)
     return found
 
 
-def _curve(probe: str, steps: Mapping[int, Record]) -> Curve:
-    order = sorted(steps)
-    results = [steps[step]["result"] for step in order]
+def _curve(probe: str, steps: Mapping[int, Measurement]) -> Curve:
+    made = [steps[step] for step in sorted(steps)]
 
     def column(name: str) -> np.ndarray:
-        return np.array([number(result.get(name)) for result in results])
+        return np.array([getattr(one.result, name) for one in made])
 
-    def bound(side: int) -> np.ndarray:
-        return np.array([number((result.get("percent_interval") or (None, None))[side]) for result in results])
-
+    low, high = column("percent_interval").T
     return Curve(
-        probe=probe,
-        headline=any(bool(steps[step].get("headline")) for step in order),
-        step=np.array(order, dtype=int),
-        percent=column("percent"),
-        low=bound(0),
-        high=bound(1),
-        interval_kind=tuple(str(result.get("interval_kind", "none")) for result in results),
-        total=column("total"),
-        twirled=column("twirled"),
-        equivariance=column("equivariance"),
-        r2=column("r2"),
+        probe,
+        any(one.headline for one in made),
+        np.array(sorted(steps), dtype=int),
+        is_upper_limit=column("interval_kind") == "upper limit",
         relative=column("relative_equivariance"),
         floor=column("noise_floor"),
         floor_percent=column("noise_floor_percent"),
+        low=low,
+        high=high,
+        **{name: column(name) for name in ("percent", "total", "twirled", "equivariance", "r2")},
     )
-
-
-def _finished(records: list[Record]) -> bool:
-    """True when the last start of the run (run or resume) was followed by an end."""
-    kinds = [record["kind"] for record in records if record["kind"] in ("run", "resume", "end")]
-    return bool(kinds) and kinds[-1] == "end"
 
 
 def _times(records: list[Record]) -> dict[str, float]:
     """Seconds of training, tracking and in all; from the end record, else summed from what is there."""
     end = _last(records, "end")
-    train = end.get("train_seconds")
-    track = end.get("track_seconds")
+    train, track = end.get("train_seconds"), end.get("track_seconds")
     if train is None:
-        train = max((number(r.get("seconds")) for r in records if r["kind"] == "train"), default=float("nan"))
+        train = max((number(r.get("seconds")) for r in records if r["kind"] == "train"), default=None)
     if track is None:
         seconds = [number(r.get("seconds")) for r in records if r["kind"] == "measure" and r.get("part") == "track"]
-        track = sum(seconds) if seconds else float("nan")
+        track = sum(seconds) if seconds else None
     return {"train": number(train), "track": number(track), "wall": number(end.get("wall_seconds"))}
 
 
-def _remarks(
-    records: list[Record],
-    run: Record,
-    tracked: Mapping[str, Any],
-    finals: Mapping[str, Record],
-    finished: bool,
-    last_step: int,
-    planned: int | None,
-) -> list[str]:
+def _remarks(told: RunHistory) -> list[str]:
     """What the reader must know about records that are missing, in whole sentences."""
     remarks = []
-    if not run:
-        remarks.append("The record that describes the run (model, configuration, versions) is missing.")
-    if not finished:
-        of = f" of {int(planned):,} planned" if planned is not None else ""
+    if not told.finished:
+        of = f" of {told.planned_steps:,} planned" if told.planned_steps is not None else ""
         remarks.append(
-            f"The run has not ended, or was stopped: the last record is of step {last_step:,}{of}. "
+            f"The run has not ended, or was stopped: the last record is of step {told.last_step:,}{of}. "
             "This page shows what was recorded until then."
         )
-    if not tracked:
+    if not told.curves:
         remarks.append("No measurement along the training has been recorded, so there are no curves.")
-    if not finals:
-        remarks.append(
-            "The final measurement on the independent set has not been made: the headline is the last "
-            "measurement of the smaller tracking set."
-            if tracked
-            else "The final measurement on the independent set has not been made."
-        )
-    elif finished and max(int(record["step"]) for record in finals.values()) < last_step:
+    if not told.finals:
+        instead = ": the headline is the last measurement of the smaller tracking set" if told.curves else ""
+        remarks.append(f"The final measurement on the independent set has not been made{instead}.")
+    elif told.finished and max(final.step for final in told.finals.values()) < told.last_step:
         remarks.append("The final measurement is older than the last training step.")
     return remarks

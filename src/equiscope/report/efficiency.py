@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy import stats
 
-from equiscope.report import figures, style
+from equiscope.report import style
+from equiscope.report.chart import Chart, Panel, Series
 from equiscope.report.curves import Curve
+from equiscope.report.style import Axis
+from equiscope.words import raised
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-COLOURS = (style.OURS, style.LIMIT, style.SKILLED, style.PURPLE, "#E69F00", style.GREY)
 COST_COLUMNS = ("model", "parameters", "learning rate", "final R²", "percent", "GFLOP a step", "ms a step",
                 "samples/s trained", "samples/s inferred", "peak MiB")  # fmt: skip
 EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other", "ratio of steps", "ratio of step times",
@@ -34,20 +32,45 @@ EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other",
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a profile recorded of a model: seconds of each round of a training step and of an answer, and the rest."""
+
+    step_seconds: tuple[float, ...]
+    infer_seconds: tuple[float, ...]
+    samples: int
+    infer_samples: int
+    flops: float
+    parameters: int
+    peak_mib: float
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a training step."""
+        return float(np.median(self.step_seconds))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A record of kind "profile": costs of each model, and the names of those without symmetry."""
+
+    costs: dict[str, Cost]
+    against: Any
+    device: str
+    threads: int
+    load: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Contender:
-    """A model at its best learning rate: its tracked curve and what a step of it costs (medians)."""
+    """A model at its best learning rate: its tracked curve and what a step of it costs."""
 
     name: str
     rate: str
     curve: Curve
-    cost: Mapping[str, Any]
-
-    @property
-    def step_seconds(self) -> np.ndarray:
-        return np.asarray(self.cost["step_seconds"], dtype=float)
+    cost: Cost
 
 
-def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Mapping[str, Any]]) -> list[Contender]:
+def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Cost]) -> list[Contender]:
     """The best point of each model by the total loss at its last measured step; points are named ``MODEL @ RATE``."""
     best: dict[str, Contender] = {}
     for point, curve in curves.items():
@@ -61,25 +84,13 @@ def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Mapping[str, Any
 
 def cost_rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
     """Rows of :data:`COST_COLUMNS`: medians over the rounds."""
-    rows = []
-    for one in found:
-        step, answer = np.median(one.step_seconds), np.median(one.cost["infer_seconds"])
-        samples = one.cost["samples"]
-        rows.append(
-            (
-                one.name,
-                f"{one.cost['parameters']:,}",
-                one.rate,
-                f"{one.curve.r2[-1]:.3f}",
-                f"{one.curve.percent[-1]:.2g} %",
-                f"{one.cost['flops'] / 1e9:.2f}",
-                f"{1e3 * step:.0f}",
-                f"{samples / step:,.0f}",
-                f"{one.cost['infer_samples'] / answer:,.0f}",
-                f"{one.cost['peak_mib']:.0f}",
-            )
-        )
-    return rows
+    return [
+        (one.name, f"{one.cost.parameters:,}", one.rate, f"{one.curve.r2[-1]:.3f}",
+         f"{raised(f'{one.curve.percent[-1]:.2g}')} %", f"{one.cost.flops / 1e9:.2f}", f"{1e3 * one.cost.step:.0f}",
+         f"{one.cost.samples / one.cost.step:,.0f}",
+         f"{one.cost.infer_samples / np.median(one.cost.infer_seconds):,.0f}", f"{one.cost.peak_mib:.0f}")
+        for one in found
+    ]  # fmt: skip
 
 
 def reached(curve: Curve, r2: float) -> tuple[int, int] | None:
@@ -97,7 +108,7 @@ def ratio_of_times(one: Contender, other: Contender) -> tuple[float, float, floa
     Distribution-free: the k-th smallest and largest ratio, P(fewer than k of n are below the median) <= 0.025; the
     whole range with fewer than six rounds, where nothing narrower covers.
     """
-    ratios = np.sort(one.step_seconds / other.step_seconds)
+    ratios = np.sort(np.array(one.cost.step_seconds) / np.array(other.cost.step_seconds))
     k = max(int(stats.binom.ppf(0.025, len(ratios), 0.5)), 1)
     return float(np.median(ratios)), float(ratios[k - 1]), float(ratios[-k])
 
@@ -110,7 +121,7 @@ def break_even(found: Sequence[Contender], against: Sequence[str]) -> list[tuple
 
 
 def _pair(one: Contender, free: Contender) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     time, time_low, time_high = ratio_of_times(one, free)
     times = f"{time:.2f} [{time_low:.2f}, {time_high:.2f}]"
     for level in LEVELS:
@@ -138,23 +149,15 @@ def _verdict(one: str, free: str, steps: tuple[float, float], times: tuple[float
     return "cannot be told apart"
 
 
-def draw(found: Sequence[Contender], path: Path, dpi: int = 150) -> Path:
+def chart(found: Sequence[Contender]) -> Chart:
     """Total loss of the held-out samples against steps, samples, FLOPs and seconds."""
-    with matplotlib.rc_context(figures.STYLE):
-        figure = Figure(figsize=(9.6, 7.0), layout="constrained")
-        axes = figure.subplots(2, 2, sharey=True)
-        labels = ("training steps", "training samples", "PFLOP (matrix products)", "seconds at the measured step time")
-        for one, colour in zip(found, COLOURS, strict=False):
-            steps = np.maximum(one.curve.step, 1).astype(float)
-            scales = (1.0, one.cost["samples"], one.cost["flops"] / 1e15, float(np.median(one.step_seconds)))
-            for axis, scale in zip(axes.flat, scales, strict=True):
-                axis.plot(steps * scale, one.curve.total, "-o", color=colour, ms=3.5, lw=1.7,
-                          label=f"{one.name}, learning rate {one.rate}")  # fmt: skip
-        for axis, label in zip(axes.flat, labels, strict=True):
-            axis.set(xscale="log", yscale="log", xlabel=label)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("total loss, held out")
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=dpi, facecolor="white")
-    return path
+    labels = ("training steps", "training samples", "PFLOP (matrix products)", "seconds at the measured step time")
+    panels = []
+    for place, label in enumerate(labels):
+        series = []
+        for one, colour in zip(found, style.COLOURS, strict=False):
+            scale = (1.0, one.cost.samples, one.cost.flops / 1e15, one.cost.step)[place]
+            x, name = np.maximum(one.curve.step, 1) * scale, f"{one.name}, learning rate {one.rate}"
+            series.append(Series(x, one.curve.total, name, colour, "solid", "circle", size=3.5))
+        panels.append(Panel(Axis(label, True), Axis("" if place % 2 else "total loss, held out", True), series))
+    return Chart([panels[:2], panels[2:]], (9.6, 7.0))

@@ -1,4 +1,4 @@
-"""What several runs' records say together: the runs sorted by task, and which of them are symmetric by construction."""
+"""What several runs' records say together: the runs sorted by task, rows of evidence, and how verdicts combine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,48 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from equiscope import records as record_files
+from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
-from equiscope.report.beside import seconds_at
+from equiscope.report import paper
 from equiscope.report.crossings import Crossings, crossings
-from equiscope.report.curves import Curve, Record, RunHistory, history
+from equiscope.report.curves import Curve, RunHistory, history
+from equiscope.report.views import Record
 
-#: The paper's tasks, in the order of its abstract, and what each is called.
-TASKS = {"proteinflow": "flow matching of proteins", "forcefield": "force field", "voxels": "denoising of voxels"}
+AGREES, DIFFERS, UNDECIDED = "agrees", "differs", "cannot be decided at this size"
 #: A model whose percent never exceeds this along training is symmetric by construction (rounding aside).
 SYMMETRIC_PERCENT = 1e-4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison with the paper.
+
+    Attributes:
+        ours, interval, paper: in words: our number, its interval or what stands beside it, the paper's number.
+    """
+
+    task: str
+    run: str
+    what: str
+    ours: str
+    interval: str
+    paper: str
+    verdict: str
+
+
+def decided(agrees: bool, differs: bool) -> str:
+    """The verdict, undecided where neither holds."""
+    return AGREES if agrees else DIFFERS if differs else UNDECIDED
+
+
+def combined(rows: Sequence[Row]) -> str:
+    """Differs if any row differs, else agrees if any row agrees, else undecided."""
+    verdicts = {row.verdict for row in rows}
+    return decided(AGREES in verdicts and DIFFERS not in verdicts, DIFFERS in verdicts)
 
 
 @dataclass(frozen=True)
@@ -27,37 +55,24 @@ class Run:
     """One run with its headline curve.
 
     Attributes:
-        seconds: (T,) training seconds at each measured step. analyses: its records of kind ``analysis…``.
+        name: task and name; short: without the task. result: the final measurement, else the last one along training.
+        seconds: (T,) of training at each measured step. analyses: its records of kind ``analysis…``.
+        symmetric: whether the percent stayed at rounding throughout: a model that is symmetric by construction.
     """
 
     name: str
+    short: str
+    task: str
+    model: str
+    parameters: int
     told: RunHistory
     curve: Curve
     found: Crossings
+    result: Result
     seconds: np.ndarray
+    last_step: int
+    symmetric: bool
     analyses: tuple[Record, ...]
-
-    @property
-    def task(self) -> str:
-        return str(self.told.run.get("task") or "")
-
-    @property
-    def model(self) -> str:
-        return str(self.told.run.get("model") or "")
-
-    @property
-    def parameters(self) -> int:
-        return int(self.told.run.get("parameters") or 0)
-
-    @property
-    def last_step(self) -> int:
-        return int(self.curve.step[-1])
-
-    @property
-    def symmetric(self) -> bool:
-        """Whether the percent stayed at rounding throughout: a model that is symmetric by construction."""
-        known = self.curve.percent[np.isfinite(self.curve.percent)]
-        return bool(len(known) and (np.abs(known) <= SYMMETRIC_PERCENT).all())
 
     @property
     def training_samples(self) -> int | None:
@@ -69,12 +84,6 @@ class Run:
             if found is not None:
                 return int(found)
         return None
-
-    @property
-    def result(self) -> Mapping[str, Any]:
-        """The final measurement, else the last one along training."""
-        record = self.told.headline_record
-        return record["result"] if record is not None else {}
 
 
 @dataclass(frozen=True)
@@ -91,16 +100,11 @@ class Evidence:
     @property
     def tasks(self) -> list[str]:
         """The paper's tasks in its order, then any other task of the runs."""
-        return [*TASKS, *sorted({r.task for r in self.runs} - set(TASKS))]
+        return [*paper.TASKS, *sorted({r.task for r in self.runs} - set(paper.TASKS))]
 
     def analyses(self, *kinds: str) -> list[tuple[Run, Record]]:
-        """Every analysis record whose name holds one of these words."""
-        return [
-            (run, record)
-            for run in self.runs
-            for record in run.analyses
-            if any(kind in f"{record['kind']} {record.get('analysis', '')}" for kind in kinds)
-        ]
+        """Every record of these analyses."""
+        return [(run, record) for run in self.runs for record in run.analyses if record.get("analysis") in kinds]
 
 
 def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
@@ -114,13 +118,15 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
     for folder in dict.fromkeys(Path(f) for f in folders):
         book = record_files.read(folder / "records.jsonl")
         told = history(book)
-        name = f"{told.run.get('task') or folder.parent.name}/{told.run.get('name') or folder.name}"
-        curve = told.headline
-        if curve is None or not len(curve) or not np.isfinite(curve.percent).any():
+        name = f"{told.run.task or folder.parent.name}/{told.run.name or folder.name}"
+        curve, run = told.headline, told.run
+        if curve is None or not np.isfinite(curve.percent).any():
             left_out.append(f"{name}: no percent has been measured along its training")
             continue
+        symmetric = bool((np.abs(curve.percent[np.isfinite(curve.percent)]) <= SYMMETRIC_PERCENT).all())
         analyses = tuple(record for record in book if record["kind"].startswith("analysis"))
-        runs.append(Run(name, told, curve, crossings(curve), seconds_at(book, curve.step), analyses))
+        runs.append(Run(name, name.split("/", 1)[-1], run.task, run.model, run.parameters or 0, told, curve,
+                        crossings(curve), told.result, told.seconds, int(curve.step[-1]), symmetric, analyses))
     if not runs:
         raise InputError(f"none of the runs has measurements to report on: {'; '.join(left_out) or 'no run was given'}")
     return Evidence(tuple(runs), tuple(left_out))

@@ -1,279 +1,270 @@
-"""The figures of a run as PNG files (matplotlib), from its records alone."""
+"""The figures of runs as charts: percent, losses, skill, a panel for each probe, several runs beside each other."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from equiscope.report import style
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
-from equiscope.report.curves import Curve, RunHistory, number
-from equiscope.report.pictures import pictures_figure
-
-STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.edgecolor": "#9aa1aa",
-    "axes.labelcolor": style.INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": style.GRID,
-    "grid.linewidth": 0.7,
-    "xtick.color": style.INK,
-    "ytick.color": style.INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+from equiscope.errors import InputError
+from equiscope.report import chart, style
+from equiscope.report.chart import Band, Chart, Panel, Series
+from equiscope.report.crossings import SKILL, THRESHOLD, crossings
+from equiscope.report.curves import Curve, RunHistory, read
+from equiscope.report.style import LOWEST_R2, Axis, LogPoints, StepAxis, log_axis
+from equiscope.report.views import Measurement, Record
+from equiscope.words import digits, r2
 
 
-def save(history: RunHistory, folder: Path, dpi: int = 150) -> dict[str, Path]:
-    """Draw every figure for which there are records into ``folder``; name -> path, in the order of the page."""
-    drawings = {
-        "percent": percent_figure,
-        "losses": losses_figure,
-        "skill": skill_figure,
-        "panels": panels_figure,
-        "pictures": pictures_figure,
-    }
-    return save_each({name: functools.partial(draw, history) for name, draw in drawings.items()}, folder, dpi)
+def level(axis: Axis, y: float, name: str, colour: str, line: str = "dash") -> Series:
+    """A line across the panel."""
+    return Series([axis.low or 0, axis.high or 1], [y, y], name, colour, line, width=1.2)
 
 
-def save_each(drawings: Mapping[str, Callable[[], Figure | None]], folder: Path, dpi: int = 150) -> dict[str, Path]:
-    """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
-    for name, draw in drawings.items():
-        with matplotlib.rc_context(STYLE):
-            figure = draw()
-            path = folder / f"{name}.png"
-            if figure is None:
-                path.unlink(missing_ok=True)
-                continue
-            FigureCanvasAgg(figure)
-            figure.savefig(path, dpi=dpi, facecolor="white")
-            paths[name] = path
-    return paths
+def skilled_curve(
+    x: np.ndarray, y: np.ndarray, band: tuple[np.ndarray, np.ndarray], skilled: np.ndarray, name: str, colour: str,
+    size: float = 5, width: float = 1.6,
+) -> list[Series | Band]:  # fmt: skip
+    """A band, a line in it, and points that are hollow where the model has no skill."""
+    marks = [
+        Series(x[chosen], y[chosen], "", colour, mark=mark, size=size)
+        for chosen, mark in ((skilled, "circle"), (~skilled, "hollow"))
+    ]
+    return [Band(x, *band, "", colour), Series(x, y, name, colour, "solid", width=width), *marks]
 
 
-def percent_figure(history: RunHistory) -> Figure | None:
+def charts(told: RunHistory) -> dict[str, Chart]:
+    """name -> the figures of a run for which there are records, in the order of the page."""
+    curve = told.headline
+    if curve is None:
+        return {}
+    made = {"percent": percent(told, curve), "losses": losses(told, curve)}
+    return made | ({"relative": relative(curve)} if (curve.relative > 0).any() else {})
+
+
+def percent(told: RunHistory, curve: Curve) -> Chart:
     """Percent against step (log-log) with band, 2 % line, crossings and the paper's points; R² below it."""
-    curve = history.headline
-    if curve is None:
-        return None
-    label, paper = style.reference_points(history, curve.probe)
-    figure = Figure(figsize=(8.2, 6.4), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.0, 1.1])
-    final = history.headline_final
-    axis = style.step_axis(np.concatenate([curve.step, paper[:, 0]]))
-    shade = style.collapse_span(curve, SKILL)
-    for axes in (upper, lower):
-        _shade(axes, axis, shade)
-    _draw_percent(upper, curve, axis, label, paper, final)
-    for place, (text, _, marker, colour, crossing) in enumerate(style.marked(crossings(curve))):
-        _mark(upper, axis, crossing, text, marker, colour, height=0.96 - 0.075 * place)
-    upper.set_ylabel("equivariance error,\npercent of the loss")
-    _draw_r2(lower, curve, axis, final)
-    lower.set_xlabel("training step")
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-def losses_figure(history: RunHistory) -> Figure | None:
-    """Total, twirled and equivariance loss of the headline probe against step, log-log."""
-    curve = history.headline
-    if curve is None:
-        return None
-    figure = Figure(figsize=(8.2, 4.6), layout="constrained")
-    axes = figure.subplots()
     axis = style.step_axis(curve.step)
-    x = axis.place(curve.step)
-    constant = curve.total / (1 - curve.r2)
-    lines = (
-        (curve.total, "total loss", style.OURS, "-", 3.0),
-        (curve.twirled, "twirled loss (the symmetric part of the model)", style.INK, (0, (4, 2)), 1.6),
-        (curve.equivariance, "equivariance error = total − twirled", style.EQUIVARIANCE, "-", 2.0),
-        (constant, "best constant prediction (R² = 0)", style.GREY, (0, (1, 2)), 1.4),
-        (curve.floor, "numerical noise floor", style.PURPLE, (0, (1, 2)), 1.4),
-    )
-    low = style.loss_floor(curve)
-    for values, name, colour, dash, width in lines:
-        if (values > low).any():
-            axes.plot(x, np.where(values > 0, values, np.nan), color=colour, ls=dash, lw=width, label=name,
-                      marker="o" if len(curve) == 1 else None)
-    missing = curve.equivariance <= low
-    if missing.any():
-        axes.plot(x[missing], np.full(missing.sum(), low), "v", color=style.EQUIVARIANCE, ms=7,
-                  label="at or under the end of the axis (zero or negative estimate)", clip_on=False)
-    axes.set(yscale="log", xlabel="training step", ylabel=f"loss ({_loss_name(history)})")
-    axes.set_ylim(bottom=low)
-    step_ticks(axes, axis)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    low, high = percent_ends(told, [curve], axis)
+    series, signs = _percent_series(told, curve, axis, low), style.marked(crossings(curve))
+    for place, (text, mark, size, colour, crossing) in enumerate(signs, start=1):
+        # On the curve; of several at one step the last, the headline, and the others above it.
+        later = sum(other.step == crossing.step for *_, other in signs[place:])
+        y = max(crossing.percent, low) * (high / low) ** (0.06 * later)
+        series.append(Series(axis.place([crossing.step]), [y], text, colour, mark=mark, size=size, edge="white",
+                             hover=[text], over=True))  # fmt: skip
+    upper = Panel(axis, log_axis("equivariance error,\npercent of the loss", low, high, " %"), series)
+    lower = r2_panel(told, curve, axis)
+    span = style.collapse_span(curve, SKILL)
+    if span is not None:
+        ends = [axis.low or 0.0, float(axis.place(span)[1])]
+        shade = Band(ends, [low * 0.85] * 2, [high] * 2, f"before the model has skill (R² < {SKILL:g})", style.SHADE, 1)
+        below = Band(ends, [lower.y.low or 0] * 2, [lower.y.high or 1] * 2, "", style.SHADE, 1)
+        upper = Panel(upper.x, upper.y, [shade, *series])
+        lower = Panel(lower.x, lower.y, [below, *lower.series])
+    return Chart([[upper], [lower]], (8.2, 6.4), 660, (2.6, 1), shared=True)
 
 
-def skill_figure(history: RunHistory) -> Figure | None:
-    """R² against step, and the relative equivariance error that a shrinking output cannot hide."""
-    curve = history.headline
-    if curve is None:
-        return None
-    figure = Figure(figsize=(8.2, 5.0), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    axis = style.step_axis(curve.step)
-    _draw_r2(upper, curve, axis, history.headline_final)
-    x = axis.place(curve.step)
-    positive = curve.relative > 0
-    if positive.any():
-        lower.plot(x, np.where(positive, curve.relative, np.nan), "-o", color=style.EQUIVARIANCE, ms=4)
-        lower.set_yscale("log")
-    lower.set(xlabel="training step", ylabel="equivariance error\n/ mean |output|²")
-    step_ticks(lower, axis)
-    return figure
-
-
-def panels_figure(history: RunHistory) -> Figure | None:
-    """One small percent figure per probe on common axes; None for a task with a single probe."""
-    curves = list(history.curves.values())
+def panels(told: RunHistory) -> Chart | None:
+    """One small percent panel for each probe on common axes; None for a task with a single probe."""
+    curves = list(told.curves.values())
     if len(curves) < 2:
         return None
-    columns = min(4, math.ceil(math.sqrt(len(curves))))
-    rows = math.ceil(len(curves) / columns)
-    figure = Figure(figsize=(3.1 * columns, 2.5 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    paper = {curve.probe: style.reference_points(history, curve.probe)[1] for curve in curves}
-    axis = style.step_axis(np.concatenate([curve.step for curve in curves] + [p[:, 0] for p in paper.values()]))
-    floor = style.percent_floor(curves, [p for points in paper.values() for p in points[:, 1]])
-    for axes in grid.flat[len(curves) :]:
-        axes.set_visible(False)
-    for axes, curve in zip(grid.flat, curves, strict=False):
-        label, points = style.reference_points(history, curve.probe)
-        _draw_percent(axes, curve, axis, label, points, history.finals.get(curve.probe), floor=floor, small=True)
-        axes.set_title(curve.probe, fontsize=10, loc="left", color=style.INK)
-    top = max(style.percent_ceiling(curves), *(points[:, 1].max() * 1.4 for points in paper.values() if len(points)), 4)
-    grid[0, 0].set_ylim(floor * 0.8, top)
-    for column in range(columns):
-        bottom = max(row for row in range(rows) if row * columns + column < len(curves))
-        grid[bottom, column].set_xlabel("training step")
-        grid[bottom, column].tick_params(labelbottom=True)
-    handles: dict[str, Artist] = {}
-    for axes in grid.flat[: len(curves)]:
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(text, handle)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(3, columns))
+    axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
+    low, high = percent_ends(told, curves, axis)
+    y = log_axis("", low, high, " %")
+    made = [Panel(axis, y, _percent_series(told, curve, axis, low, small=True), curve.probe) for curve in curves]
+    columns = min(4, math.ceil(math.sqrt(len(made))))
+    rows = [made[place : place + columns] for place in range(0, len(made), columns)]
+    return Chart(rows, (3.1 * columns, 2.5 * len(rows) + 0.6), 260, shared=True, legend=min(3, columns))
+
+
+def percent_ends(told: RunHistory, curves: Sequence[Curve], axis: Axis) -> tuple[float, float]:
+    """Ends of the percent axis around these curves and what of the paper's lies within the run's steps."""
+    points = np.concatenate([style.reference_points(told, curve.probe) for curve in curves])
+    paper = points[points[:, 0] <= (axis.high or 0), 1]
+    return style.percent_floor(curves, paper), max(style.percent_ceiling(curves), *(paper * 1.4), 4)
+
+
+def _percent_series(
+    told: RunHistory, curve: Curve, axis: StepAxis, floor: float, small: bool = False
+) -> list[Series | Band]:
+    """Band, filled points where R² >= 0.5, arrows for limits, triangles at the floor, the final figure, the paper."""
+    points, x, size = style.log_points(curve, floor), axis.place(curve.step), 4 if small else 6
+    paper = style.reference_points(told, curve.probe)
+    hover = np.array([_hover(curve, place) for place in range(len(curve))], dtype=object)
+    series: list[Series | Band] = []
+    if len(paper) and paper[0, 0] <= (axis.high or 0):
+        texts = [f"paper: {y:.3g} %<br>step {step:,.0f}" for step, y in paper]
+        series.append(Series(axis.place(paper[:, 0]), paper[:, 1], told.run.reference.label, style.PAPER, "dash",
+                             "x-thin", size=size, width=1.2, hover=texts))  # fmt: skip
+    series.append(level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.LIMIT))
+    series.append(Band(x, points.low, points.high, "95 % interval"))
+    series.append(Series(x, points.y, "", style.OURS, "solid", width=1.8))
+    shown, skilled = ~points.at_floor & ~curve.is_upper_limit, curve.r2 >= SKILL
+    for chosen, name, mark, colour in (
+        (shown & skilled, f"measured, R² ≥ {SKILL:g}", "circle", style.OURS),
+        (shown & ~skilled, f"measured, R² < {SKILL:g}: not skilled", "hollow", style.OURS),
+        (points.at_floor, "estimate ≤ 0, or under the axis", "triangle-down", style.INK),
+    ):
+        if chosen.any():
+            series.append(Series(x[chosen], points.y[chosen], name, colour, mark=mark, over=True,
+                                 size=size + (mark == "triangle-down"), hover=hover[chosen]))  # fmt: skip
+    series += _limits(curve, points, x, hover, size)
+    final = told.finals.get(curve.probe)
+    return series + (_final(final, axis, floor, size) if final is not None else [])
+
+
+def _limits(curve: Curve, points: LogPoints, x: np.ndarray, hover: np.ndarray, size: float) -> list[Series]:
+    """A bar at each upper limit and an arrow down from it, as limits are drawn in print."""
+    limit = curve.is_upper_limit
+    if not limit.any():
+        return []
+    top, tip = points.high[limit], 0.62 * points.high[limit]
+    bar = Series(x[limit], top, "upper limit only", style.OURS, mark="line-ew", size=size + 2, low=tip, high=top,
+                 hover=hover[limit])  # fmt: skip
+    return [bar, Series(x[limit], tip, "", style.OURS, mark="triangle-down", size=size - 1)]
+
+
+def _final(final: Measurement, axis: StepAxis, floor: float, size: float) -> list[Series]:
+    result = final.result
+    if not math.isfinite(result.percent):
+        return []
+    y = np.array([max(result.percent, floor)])
+    low, high = (np.maximum([end], floor) for end in result.percent_interval)
+    hover = [f"final, step {final.step:,}: {result.percent:.3g} %"]
+    return [Series(axis.place([final.step]), y, "final, on the independent set", style.INK, mark="diamond",
+                   size=size + 1, edge="white", low=low, high=high, hover=hover)]  # fmt: skip
+
+
+def r2_panel(told: RunHistory, curve: Curve, axis: StepAxis) -> Panel:
+    """R² on a linear axis cut at −0.5: far negative values (an untrained model) are drawn at the edge."""
+    shown, x = np.maximum(curve.r2, LOWEST_R2), axis.place(curve.step)
+    hover = np.array([f"step {s:,}<br>R² {r2(v)}" for s, v in zip(curve.step, curve.r2, strict=True)], dtype=object)
+    series: list[Series | Band] = [
+        level(axis, SKILL, "", style.SKILLED),
+        level(axis, 0.0, "", style.GREY, "solid"),
+        Series(x, shown, "", style.INK, "solid"),
+    ]
+    under, skilled = curve.r2 < LOWEST_R2, curve.r2 >= SKILL
+    for chosen, mark in ((skilled, "circle"), (~skilled & ~under, "hollow"), (under, "triangle-down")):
+        series.append(Series(x[chosen], shown[chosen], mark=mark, size=5, hover=hover[chosen], over=True))
+    final = told.finals.get(curve.probe)
+    if final is not None and math.isfinite(final.result.r2):
+        series.append(Series(axis.place([final.step]), [max(final.result.r2, LOWEST_R2)], mark="diamond", size=7,
+                             edge="white", hover=[f"final: R² {r2(final.result.r2)}"], over=True))  # fmt: skip
+    return Panel(axis, style.r2_axis(far=bool((curve.r2 < -0.1).any())), series)
+
+
+def losses(told: RunHistory, curve: Curve) -> Chart:
+    """Total, twirled and equivariance loss of the headline probe against step, log-log."""
+    axis, low = style.step_axis(curve.step), style.loss_floor(curve)
+    x, line = axis.place(curve.step), "solid" if len(curve) > 1 else ""
+    series: list[Series | Band] = []
+    for values, name, colour, dash, width in (
+        (curve.total, "total loss", style.OURS, "solid", 3.0),
+        (curve.twirled, "twirled loss", style.INK, "dash", 1.6),
+        (curve.equivariance, "equivariance error = total − twirled", style.EQUIVARIANCE, "solid", 2.0),
+        (curve.total / (1 - curve.r2), "best constant prediction (R² = 0)", style.GREY, "dot", 1.4),
+        (curve.floor, "numerical noise floor", style.PURPLE, "dot", 1.4),
+    ):
+        if (values > low).any():
+            hover = [f"{name}: {digits(v)}<br>step {s:,}" for s, v in zip(curve.step, values, strict=True)]
+            series.append(Series(x, np.where(values > 0, values, np.nan), name, colour, line and dash,
+                                 "" if line else "circle", width=width, hover=hover))  # fmt: skip
+    missing = curve.equivariance <= low
+    if missing.any():
+        series.append(Series(x[missing], np.full(missing.sum(), low), "equivariance error zero or negative",
+                             style.EQUIVARIANCE, mark="triangle-down", size=7, over=True))  # fmt: skip
+    tops = np.concatenate([curve.total, curve.twirled])
+    top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
+    words = f"loss ({told.result.loss or 'as measured'})"
+    return Chart([[Panel(axis, log_axis(words, low, top), series)]])
+
+
+def relative(curve: Curve) -> Chart:
+    """The relative equivariance error, that a shrinking output cannot hide, against step."""
+    axis = style.step_axis(curve.step)
+    hover = [f"step {s:,}<br>{digits(v)} of mean |output|²" for s, v in zip(curve.step, curve.relative, strict=True)]
+    values = np.where(curve.relative > 0, curve.relative, np.nan)
+    series = Series(axis.place(curve.step), values, "", style.EQUIVARIANCE, "solid", "circle", hover=hover)
+    panel = Panel(axis, Axis("equivariance error\n/ mean |output|²", True), [series])
+    return Chart([[panel]], (8.2, 3.4), 320, legend=0)
+
+
+def _hover(curve: Curve, i: int) -> str:
+    interval = f" (95 %: {digits(curve.low[i])} to {digits(curve.high[i])})" if np.isfinite(curve.high[i]) else ""
+    kind = ", upper limit" if curve.is_upper_limit[i] else ""
+    return f"step {curve.step[i]:,}<br>{digits(curve.percent[i])} %{interval}{kind}<br>R² {r2(curve.r2[i])}"
+
+
+def pictures(told: RunHistory) -> Figure:
+    """Slices of grids that a task recorded: one row a picture, one panel an image.
+
+    Every panel of a picture has the scale of its last one, the target, so that they compare by eye; values beyond it
+    are drawn as its ends.
+    """
+    columns = max(len(picture["panels"]) for picture in told.pictures)
+    figure = Figure(figsize=(1.95 * columns + 0.5, 2.25 * len(told.pictures) + 0.3), layout="constrained")
+    for row, picture in zip(figure.subfigures(len(told.pictures), 1, squeeze=False)[:, 0], told.pictures, strict=True):
+        row.suptitle(str(picture["title"]), fontsize=9, x=0.01, ha="left")
+        _slices(row, picture["panels"], columns)
     return figure
 
 
-def _draw_percent(
-    axes: Axes,
-    curve: Curve,
-    axis: style.StepAxis,
-    label: str,
-    paper: np.ndarray,
-    final: Mapping | None,
-    floor: float | None = None,
-    small: bool = False,
-) -> None:
-    """The percent curve: band, filled points where R² >= 0.5, arrows for limits, triangles at the floor."""
-    floor = style.percent_floor([curve], paper[:, 1]) if floor is None else floor
-    points, x, size = style.log_points(curve, floor), axis.place(curve.step), 4 if small else 6
-    limit = curve.is_upper_limit
-    if len(paper):
-        axes.plot(axis.place(paper[:, 0]), paper[:, 1], "x--", color=style.PAPER, lw=1.2, ms=size, label=label)
-    axes.axhline(THRESHOLD, color=style.LIMIT, ls=(0, (5, 3)), lw=1.2, label=f"{THRESHOLD:g} % line")
-    axes.fill_between(x, points.low, points.high, color=style.OURS, alpha=0.2, lw=0, label="95 % interval")
-    axes.plot(x, points.y, color=style.OURS, lw=1.8)
-    shown = ~points.at_floor & ~limit
-    for chosen, face, text in (
-        (shown & (curve.r2 >= SKILL), style.OURS, f"measured, R² ≥ {SKILL:g}"),
-        (shown & ~(curve.r2 >= SKILL), "white", f"measured, R² < {SKILL:g}: not skilled"),
-    ):
-        if chosen.any():
-            axes.plot(x[chosen], points.y[chosen], "o", mfc=face, mec=style.OURS, ms=size, label=text)
-    if limit.any():
-        axes.errorbar(x[limit], points.high[limit], yerr=0.35 * points.high[limit], uplims=True, fmt="none",
-                      ecolor=style.OURS, elinewidth=1.2, capsize=3, label="upper limit only")
-    if points.at_floor.any():
-        axes.plot(x[points.at_floor], points.y[points.at_floor], "v", color=style.INK, ms=size + 1,
-                  clip_on=False, zorder=5, label="estimate ≤ 0, or under the axis")
-    _draw_final(axes, final, axis, floor, size)
-    if not small:
-        axes.set_ylim(floor * 0.85, max(style.percent_ceiling([curve]), *(paper[:, 1] * 1.4), 4))
-    axes.set_yscale("log")
-    low, high = floor, 200.0
-    axes.yaxis.set_major_locator(FixedLocator(style.decade_ticks(low, high)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.percent_label(value)))
-    step_ticks(axes, axis)
+def _slices(row: Figure, slices: Sequence[Record], columns: int) -> None:
+    images = [np.array(one["image"], dtype=float) for one in slices]
+    top = float(np.nanmax(images[-1])) or 1.0
+    places = row.subplots(1, columns, squeeze=False)[0]
+    for axes, one, image in zip(places, slices, images, strict=False):
+        drawn = axes.imshow(image.T, origin="lower", cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
+        axes.set_title(str(one["title"]), fontsize=9)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(True)
+    for axes in places[len(images) :]:
+        axes.set_visible(False)
+    row.colorbar(drawn, ax=list(places), shrink=0.8, pad=0.01).ax.tick_params(labelsize=8)
 
 
-def _draw_final(axes: Axes, final: Mapping | None, axis: style.StepAxis, floor: float, size: float) -> None:
-    if final is None or not np.isfinite(number(final["result"].get("percent"))):
-        return
-    result = final["result"]
-    low, high = (number(value) for value in result.get("percent_interval") or (None, None))
-    y = max(number(result["percent"]), floor)
-    x = axis.place([final["step"]])
-    if np.isfinite([low, high]).all():
-        axes.vlines(x, max(low, floor), max(high, floor), color=style.INK, lw=1.5, zorder=6)
-    axes.plot(x, [y], "D", color=style.INK, mec="white", ms=size + 1, zorder=7, label="final, on the independent set")
+def beside(folders: Sequence[str | Path], out: str | Path, dpi: int = 150) -> Path:
+    """Draw runs beside each other into the PNG ``out``: rows total loss and percent, columns steps and seconds.
 
+    Seconds are those of training, tracking left out, as the train records hold them. A percent that is zero or
+    negative, as of an equivariant model, is drawn at its noise floor with a hollow mark.
 
-def _draw_r2(axes: Axes, curve: Curve, axis: style.StepAxis, final: Mapping | None) -> None:
-    """R² on a linear axis cut at −0.5: far negative values (an untrained model) are drawn at the edge."""
-    shown = np.maximum(curve.r2, -0.5)
-    axes.axhline(SKILL, color=style.SKILLED, ls=(0, (5, 3)), lw=1.2)
-    axes.axhline(0, color=style.GREY, lw=1)
-    axes.plot(axis.place(curve.step), shown, "-", color=style.INK, lw=1.6)
-    for chosen, face in ((curve.r2 >= SKILL, style.INK), (~(curve.r2 >= SKILL), "white")):
-        axes.plot(axis.place(curve.step)[chosen], shown[chosen], "o", mfc=face, mec=style.INK, ms=4.5)
-    under = curve.r2 < -0.5
-    if under.any():
-        axes.plot(axis.place(curve.step)[under], shown[under], "v", color=style.INK, ms=7, clip_on=False)
-    if final is not None and np.isfinite(number(final["result"].get("r2"))):
-        axes.plot(axis.place([final["step"]]), [max(number(final["result"]["r2"]), -0.5)], "D", color=style.INK,
-                  mec="white", ms=7)
-    bottom = -0.55 if (curve.r2 < -0.1).any() else -0.12
-    axes.set(ylim=(bottom, 1.05), ylabel="R²")
-    axes.yaxis.set_major_locator(FixedLocator([-0.5, 0, 0.5, 1] if bottom < -0.2 else [0, 0.5, 1]))
-    step_ticks(axes, axis)
-
-
-def _mark(
-    axes: Axes, axis: style.StepAxis, crossing: Crossing, text: str, marker: str, colour: str, height: float
-) -> None:
-    """A line at the crossing with its sign on top, each at a height of its own; the words go to the legend."""
-    x = axis.place([crossing.step])[0]
-    axes.axvline(x, color=colour, lw=1, alpha=0.7)
-    axes.plot([x], [height], marker, color=colour, mec="white", ms=14 if marker == "*" else 8, zorder=6, label=text,
-              transform=axes.get_xaxis_transform())
-
-
-def _shade(axes: Axes, axis: style.StepAxis, span: tuple[float, float] | None) -> None:
-    if span is not None:
-        axes.axvspan(axis.low, axis.place(span)[1], color=style.SHADE, lw=0,
-                     label=f"before the model has skill (R² < {SKILL:g})")
-
-
-def step_ticks(axes: Axes, axis: style.StepAxis) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(axis.low, axis.high)
-    axes.xaxis.set_major_locator(FixedLocator(axis.ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    labels = dict(zip(axis.ticks, axis.labels, strict=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: labels.get(value, "")))
-
-
-def _loss_name(history: RunHistory) -> str:
-    result = (history.headline_record or {}).get("result", {})
-    return str(result.get("loss") or "as measured")
+    Raises:
+        InputError: for fewer than two runs, more than six, or a run without measurements.
+        IntegrityError: for damaged records.
+    """
+    most = len(style.COLOURS) - 1
+    if not 2 <= len(folders) <= most:
+        raise InputError(f"give two to {most} runs to draw beside each other, got {len(folders)}")
+    grid: list[list[list[Series | Band]]] = [[[], []], [[], []]]
+    for colour, folder in zip(style.COLOURS, folders, strict=False):
+        told = read(folder)
+        curve = told.headline
+        if curve is None or len(curve) < 2:
+            raise InputError(f"{folder} has fewer than two measurements to draw")
+        shown = np.where(curve.percent > 0, curve.percent, curve.floor_percent)
+        quiet, name = ~(curve.equivariance > 3 * curve.floor), f"{told.run.name or Path(folder).name}: {told.run.model}"
+        for column, x in enumerate((curve.step, told.seconds)):
+            grid[0][column].append(Series(x, curve.total, name, colour, "solid", "circle", size=3.5))
+            grid[1][column].append(Series(x, shown, "", colour, "solid"))
+            grid[1][column].append(Series(x[~quiet], shown[~quiet], "", colour, mark="circle", size=3.5))
+            grid[1][column].append(Series(x[quiet], shown[quiet], "", colour, mark="hollow", size=4))
+    for series in grid[1]:
+        ends = [f(np.concatenate([np.asarray(one.x) for one in series])) for f in (np.min, np.max)]
+        series.append(Series(ends, [THRESHOLD] * 2, "", style.LIMIT, "dash", width=1))
+    words = ("total loss on held-out samples", "equivariance error, percent of the loss")
+    rows = [
+        [Panel(Axis(x), Axis(y, True), series)
+         for x, series in zip(("training step", "training seconds on this machine"), row, strict=True)]
+        for y, row in zip(words, grid, strict=True)
+    ]  # fmt: skip
+    path = Path(out)
+    drawn = {path.stem: Chart(rows, (9.6, 6.4), shared=True)}
+    return chart.save(drawn, path.parent, dpi, kinds=(path.suffix.lstrip(".") or "png",))[path.stem]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
-from equiscope.report import analyses, analysis_figures, figures, interactive, sentences, style, tables
-from equiscope.report.crossings import SKILL, THRESHOLD, crossings
-from equiscope.report.curves import Record, RunHistory, history
+from equiscope.report import chart, figures, kinds, sentences, style, tables
+from equiscope.report.chart import Chart
+from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
+from equiscope.report.curves import Curve, RunHistory, history
+from equiscope.report.views import Record
+from equiscope.words import flatten, r2
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -53,11 +55,38 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     """The page of a run as text; its PNG figures go to ``folder/figures``."""
     entries = list(entries)
     told = history(entries)
-    pictures = figures.save(told, folder / "figures")
-    analysed = _analyses(entries, folder)
-    template = page_environment().get_template("report.html.j2")
-    content = _content(told, pictures, [*remarks, *told.remarks], folder.name)
-    return template.render(**content, analyses=analysed)
+    charts, panels = figures.charts(told), figures.panels(told)
+    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in kinds.sections(entries)}
+    analysed = {name: section.chart for name, section in sections.items()}
+    drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
+    # Pages of versions before this one had a figure "skill".
+    drawings |= {"skill": None, "panels": panels, **analysed}
+    drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
+    images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures").items()}
+    several = len({section.probe for section in sections.values()}) > 1
+    content = {
+        **_content(told, folder.name),
+        "remarks": [*remarks, *told.remarks],
+        "charts": {name: _json(charts[name]) if name in charts else None for name in ("percent", "losses", "relative")},
+        "panels": [] if panels is None else [
+            (f"panel-{place}", panel.title, _json(Chart([[replace(panel, title="")]], height=panels.height, legend=0)))
+            for place, panel in enumerate(panel for row in panels.rows for panel in row)
+        ],
+        "images": {"panels": None, "pictures": None} | images,
+        "analyses": [
+            {
+                "id": name,
+                "title": section.kind.title + (f" ({section.probe})" if several else ""),
+                "lead": section.lead,
+                "tables": section.tables,
+                "caption": section.kind.caption,
+                "chart": _json(drawn) if (drawn := analysed[name]) is not None else None,
+                "image": images.get(name),
+            }
+            for name, section in sections.items()
+        ],
+    }  # fmt: skip
+    return page_environment().get_template("report.html.j2").render(**content)
 
 
 def page_environment() -> jinja2.Environment:
@@ -72,88 +101,58 @@ def page_environment() -> jinja2.Environment:
     )
 
 
-def _analyses(entries: list[Record], folder: Path) -> list[dict[str, Any]]:
-    """The analyses as the template shows them; their PNG figures go to ``folder/figures``."""
-    found = analyses.sections(entries)
-    names = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
-    drawings = {name: functools.partial(analysis_figures.png_figure, section) for name, section in names.items()}
-    images = figures.save_each(drawings, folder / "figures")
-    several = len({section.probe for section in found}) > 1
-    made = []
-    for name, section in names.items():
-        figure = analysis_figures.plotly_figure(section)
-        made.append({
-            "id": name,
-            "title": section.title + (f" ({section.probe})" if several else ""),
-            "lead": section.lead,
-            "tables": section.tables,
-            "caption": analysis_figures.CAPTIONS.get(section.name, ""),
-            "chart": _json(figure) if figure is not None else None,
-            "image": data_uri(images[name]) if name in images else None,
-        })  # fmt: skip
-    return made
-
-
-def _content(told: RunHistory, pictures: dict[str, Path], remarks: list[str], folder_name: str) -> dict[str, Any]:
-    """Every value the template shows."""
+def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
+    """Every value of the run itself that the template shows."""
     curve = told.headline
-    found = crossings(curve) if curve is not None and len(curve) else None
-    record = told.headline_record
-    result = record["result"] if record is not None else None
-    charts = {
-        "percent": interactive.percent_figure(told),
-        "losses": interactive.losses_figure(told),
-        "skill": interactive.skill_figure(told),
-    }
-    panels = interactive.panel_figures(told)
+    found = crossings(curve) if curve is not None else None
+    measured = told.headline_record is not None
     data_rows, more_data_rows = tables.data_table(told)
-    reference = told.run.get("reference") or {}
-    at_floor = curve is not None and style.log_points(curve, _floor(told)).at_floor
     return {
-        "name": str(told.run.get("name") or folder_name),
-        "task": str(told.run.get("task") or ""),
-        "remarks": remarks,
+        "name": told.run.name or folder_name,
+        "task": told.run.task,
         "headline": sentences.headline(told),
-        "tiles": _tiles(found),
+        "tiles": _tiles(found) if found is not None else [],
         "skilled": found is not None and found.skilled is not None,
         "verdict": sentences.verdict(found) if found is not None else "",
         "warning": sentences.crossing_warning(found) if found is not None else None,
         "samples": sentences.samples_name(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
-        "points_at_floor": int(at_floor.sum()) if at_floor is not False else 0,
+        "points_at_floor": _at_floor(told, curve) if curve is not None else 0,
+        "paper_end": _paper_end(told, curve) if curve is not None else "",
         "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
-        "charts": {name: _json(figure) if figure is not None else None for name, figure in charts.items()},
-        "panels": [(f"panel-{i}", probe, _json(figure)) for i, (probe, figure) in enumerate(panels.items())],
-        "images": {"panels": None, "pictures": None} | {name: data_uri(path) for name, path in pictures.items()},
         "probe": curve.probe if curve is not None else "",
         "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
-        "comparison": tables.comparison(told, found) if reference else [],
+        "comparison": tables.comparison(told, found),
         "comparison_by_probe": tables.comparison_by_probe(told),
-        "reference": {"label": None, "source": None} | dict(reference),
+        "reference": told.run.reference,
         "run_rows": tables.run_table(told),
         "data_rows": data_rows,
         "more_data_rows": more_data_rows,
-        "config_rows": tables.config_table(told),
-        "rotation_rows": tables.rotation_table(result) if result is not None else [],
-        "output_rows": tables.outputs_table(result) if result is not None else [],
-        "notes": list((result or {}).get("notes") or []),
+        "config_rows": flatten(told.run.config),
+        "rotation_rows": tables.rotation_table(told.result) if measured else [],
+        "output_rows": tables.outputs_table(told.result),
+        "notes": told.result.notes,
         "meaning": [Markup(line) for line in sentences.MEANING],
         # "</script" inside a script element would end it.
         "plotly": Markup(get_plotlyjs().replace("</script", "<\\/script")) if curve is not None else "",
     }
 
 
-def _floor(told: RunHistory) -> float:
-    curve = told.headline
-    assert curve is not None
-    return style.percent_floor([curve], style.reference_points(told, curve.probe)[1][:, 1])
+def _at_floor(told: RunHistory, curve: Curve) -> int:
+    """How many points of the percent figure are drawn at the lower end of its axis."""
+    floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
+    return int(style.log_points(curve, floor).at_floor.sum())
 
 
-def _tiles(found: Any) -> list[dict[str, Any]]:
+def _paper_end(told: RunHistory, curve: Curve) -> str:
+    """The last step of the paper's curve where it lies beyond the run's, as text."""
+    points = style.reference_points(told, curve.probe)
+    return f"{points[-1, 0]:,.0f}" if len(points) and points[-1, 0] > curve.step[-1] else ""
+
+
+def _tiles(found: Crossings) -> list[dict[str, Any]]:
     """The four crossings as (title, step, R², what it means, whether it is the headline)."""
-    if found is None:
-        return []
     limit = f"{found.threshold:g} %"
     rows = (
         ("Skilled crossing", found.skilled, f"interval under {limit} and R² ≥ {SKILL:g} from here on", True),
@@ -165,7 +164,7 @@ def _tiles(found: Any) -> list[dict[str, Any]]:
         {
             "title": title,
             "step": f"{crossing.step:,}" if crossing is not None else "–",
-            "r2": style.r2_text(crossing.r2) if crossing is not None else "",
+            "r2": r2(crossing.r2) if crossing is not None else "",
             "meaning": meaning,
             "main": main,
             "void": crossing is not None and title in ("First crossing", "Sustained") and crossing.unskilled,
@@ -181,9 +180,10 @@ def _unbroken(value: Any) -> Any:
     return _TOGETHER.sub("\u00a0", value)
 
 
-def _json(figure: go.Figure) -> Markup:
+def _json(drawn: Chart) -> Markup:
     """A figure as JSON that is safe inside a script element."""
-    return Markup(json.dumps(json.loads(figure.to_json()), separators=(",", ":")).replace("</", "<\\/"))
+    figure = json.loads(chart.live(drawn).to_json())
+    return Markup(json.dumps(figure, separators=(",", ":")).replace("</", "<\\/"))
 
 
 def data_uri(path: Path) -> str:

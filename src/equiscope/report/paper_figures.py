@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from equiscope.report import style
-from equiscope.report.beside import COLOURS
+from equiscope import tasks
+from equiscope.report import chart, paper, style
+from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD
-from equiscope.report.evidence import TASKS, Evidence, Run
-from equiscope.report.figures import STYLE
+from equiscope.report.evidence import Evidence, Run
+from equiscope.report.figures import level, skilled_curve
+from equiscope.report.style import Axis, log_axis
 
 #: A journal's column in inches; text of 8 points then stays readable on a phone, where a panel fills the width.
 WIDTH, HEIGHT = 3.4, 2.7
-_PRINT: dict[Any, Any] = {
-    **STYLE,
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7,
-    "axes.linewidth": 0.7,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.2,
-    # Text stays text in the PDF, as journals ask.
-    "pdf.fonttype": 42,
-}
 #: Most runs drawn in one panel; the rest are in the table.
-MOST = len(COLOURS)
+MOST = len(style.COLOURS) - 1
 
 
 @dataclass(frozen=True)
-class Panel:
+class Drawn:
     """A drawn figure: its file's stem, the claim it belongs to, what it shows in words."""
 
     name: str
@@ -50,30 +33,31 @@ class Panel:
     pdf: Path
 
 
-def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Panel]:
+def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Drawn]:
     """Draw every panel for which there are runs into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    panels = []
-    for task in TASKS:
-        learning = _shown(evidence.of(task))
-        panels += _panel(folder, dpi, f"percent-{task}", "quick", _percent, learning, task,
-                         f"{TASKS[task]}: share of the held-out loss. Hollow: R² under {SKILL:g}.{_crosses(learning)}")
-        panels += _panel(folder, dpi, f"size-{task}", "robust", _sizes, _sized(learning), task,
-                         f"{TASKS[task]}: step of the skilled crossing against the number of parameters.")
-        panels += _panel(folder, dpi, f"penalty-{task}", "penalty", _penalty, learning[:1], task,
-                         f"{TASKS[task]}: the loss, and the part of it that is equivariance error.")
-        both = _shown([*evidence.of(task), *evidence.of(task, True)]) if evidence.of(task, True) else []
-        panels += _panel(folder, dpi, f"seconds-{task}", "efficiency", _seconds, both, task,
-                         f"{TASKS[task]}: held-out loss against training seconds. Dashed: symmetric by construction.")
-    return panels  # fmt: skip
+    drawings: dict[str, Chart | None] = {}
+    told: dict[str, tuple[str, str]] = {}
+    for task in paper.TASKS:
+        learning, title = shown(evidence.of(task)), tasks.words(task).title
+        both = shown([*evidence.of(task), *evidence.of(task, True)]) if evidence.of(task, True) else []
+        crosses = " Crosses: the paper." if learning and len(_paper(learning[0])) else ""
+        for name, claim, draw, runs, caption in (
+            ("percent", "quick", _percent, learning,
+             f"share of the held-out loss. Hollow: R² under {SKILL:g}.{crosses}"),
+            ("size", "robust", _sizes, _sized(learning),
+             "step of the skilled crossing against the number of parameters."),
+            ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
+            ("seconds", "efficiency", _seconds, both,
+             "held-out loss against training seconds. Dashed: symmetric by construction."),
+        ):  # fmt: skip
+            size = (WIDTH, HEIGHT + 0.13 * len(runs))
+            drawings[f"{name}-{task}"] = Chart([[draw(runs)]], size, legend=1) if runs else None
+            told[f"{name}-{task}"] = claim, f"{title[0].upper()}{title[1:]}: {caption}"
+    paths = chart.save(drawings, folder, dpi, style.PRINT, ("png", "pdf"))
+    return [Drawn(name, *told[name], path, path.with_suffix(".pdf")) for name, path in paths.items()]
 
 
-def _crosses(runs: Sequence[Run]) -> str:
-    points = style.reference_points(runs[0].told, runs[0].curve.probe)[1] if runs else ()
-    return " Crosses: the paper." if len(points) else ""
-
-
-def _shown(runs: Sequence[Run]) -> list[Run]:
+def shown(runs: Sequence[Run]) -> list[Run]:
     """The longest runs, at most as many as there are colours."""
     return sorted(runs, key=lambda run: -run.last_step)[:MOST]
 
@@ -83,95 +67,58 @@ def _sized(runs: Sequence[Run]) -> list[Run]:
     return crossed if len({run.parameters for run in crossed}) > 1 else []
 
 
-def _panel(
-    folder: Path, dpi: int, name: str, claim: str, draw: Callable[[Axes, Sequence[Run]], None], runs: Sequence[Run],
-    task: str, caption: str,
-) -> list[Panel]:  # fmt: skip
-    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    if not runs:
-        for path in (png, pdf):
-            path.unlink(missing_ok=True)
-        return []
-    with matplotlib.rc_context(_PRINT):
-        figure = Figure(figsize=(WIDTH, HEIGHT + 0.13 * len(runs)), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, runs)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
-        FigureCanvasAgg(figure)
-        figure.savefig(png, dpi=dpi, facecolor="white")
-        # Without the date the file is the same whenever it is made.
-        figure.savefig(pdf, metadata={"CreationDate": None})
-    return [Panel(name, claim, f"{caption[0].upper()}{caption[1:]}", png, pdf)]
+def _paper(run: Run) -> np.ndarray:
+    return style.reference_points(run.told, run.curve.probe)
 
 
 def _label(run: Run) -> str:
-    return f"{run.name.split('/', 1)[-1]}: {run.model}"
+    return f"{run.short}: {run.model}"
 
 
-def _percent(axes: Axes, runs: Sequence[Run]) -> None:
+def _percent(runs: Sequence[Run]) -> Panel:
     """Percent against step, log-log, with the paper's points and the 2 % line."""
-    label, paper = style.reference_points(runs[0].told, runs[0].curve.probe)
-    curves = [run.curve for run in runs]
-    axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), paper[:, 0]]))
-    floor = style.percent_floor(curves, paper[:, 1])
-    for colour, run in zip(COLOURS, runs, strict=False):
-        points = style.log_points(run.curve, floor)
-        x, skilled = axis.place(run.curve.step), run.curve.r2 >= SKILL
-        axes.fill_between(x, points.low, points.high, color=colour, alpha=0.18, lw=0)
-        axes.plot(x, points.y, color=colour, label=_label(run))
-        axes.plot(x[skilled], points.y[skilled], "o", color=colour, ms=3)
-        axes.plot(x[~skilled], points.y[~skilled], "o", mfc="white", mec=colour, ms=3, mew=0.8)
-    if len(paper):
-        axes.plot(paper[:, 0], paper[:, 1], "x:", color=style.PAPER, ms=4.5, lw=0.9, label=label)
-    axes.axhline(THRESHOLD, color=style.LIMIT, ls="--", lw=0.9)
-    axes.set_yscale("log")
-    axes.set_ylim(floor * 0.85, max(style.percent_ceiling(curves), *(paper[:, 1] * 1.4), 4))
-    axes.yaxis.set_major_locator(FixedLocator(style.decade_ticks(floor, 200.0)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.percent_label(value)))
-    axes.set_ylabel("equivariance error, % of loss")
-    _steps(axes, axis)
+    points, curves = _paper(runs[0]), [run.curve for run in runs]
+    axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), points[:, 0]]))
+    floor = style.percent_floor(curves, points[:, 1])
+    series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
+    for colour, run in zip(style.COLOURS, runs, strict=False):
+        found, x = style.log_points(run.curve, floor), axis.place(run.curve.step)
+        band, skilled = (found.low, found.high), run.curve.r2 >= SKILL
+        series += skilled_curve(x, found.y, band, skilled, _label(run), colour, 3, 1.2)
+    if len(points):
+        label = runs[0].told.run.reference.label
+        series.append(Series(points[:, 0], points[:, 1], label, style.PAPER, "dot", "x-thin", size=4.5, width=0.9))
+    top = max(style.percent_ceiling(curves), *(points[:, 1] * 1.4), 4)
+    return Panel(axis, log_axis("equivariance error, % of loss", floor, top, " %"), series)
 
 
-def _sizes(axes: Axes, runs: Sequence[Run]) -> None:
-    for colour, model in zip(COLOURS, dict.fromkeys(run.model for run in runs), strict=False):
+def _sizes(runs: Sequence[Run]) -> Panel:
+    series = []
+    for colour, model in zip(style.COLOURS, dict.fromkeys(run.model for run in runs), strict=False):
         own = [(run.parameters, run.found.skilled.step) for run in runs if run.model == model and run.found.skilled]
-        axes.plot(*zip(*own, strict=True), "o", color=colour, ms=4.5, label=model)
-    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="step of the skilled crossing")
-    axes.margins(0.2)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        x, y = np.array(own, dtype=float).T
+        series.append(Series(x, y, model, colour, mark="circle"))
+    return Panel(Axis("parameters", True), Axis("step of the skilled crossing", True), series)
 
 
-def _penalty(axes: Axes, runs: Sequence[Run]) -> None:
+def _penalty(runs: Sequence[Run]) -> Panel:
     (run,) = runs
     axis, curve = style.step_axis(run.curve.step), run.curve
-    x = axis.place(curve.step)
-    for values, name, colour, dash in (
-        (curve.total, "total loss", style.OURS, "-"),
-        (curve.twirled, "twirled loss", style.INK, (0, (4, 2))),
-        (curve.equivariance, "equivariance error", style.EQUIVARIANCE, "-"),
-    ):
-        axes.plot(x, np.where(values > 0, values, np.nan), color=colour, ls=dash, label=name, marker="o", ms=2)
-    axes.set(yscale="log", ylabel=f"held-out loss ({_label(run)})")
-    axes.yaxis.label.set_size(7)
-    _steps(axes, axis)
+    series = [
+        Series(axis.place(curve.step), np.where(values > 0, values, np.nan), name, colour, line, "circle", size=2,
+               width=1.2)
+        for values, name, colour, line in (
+            (curve.total, "total loss", style.OURS, "solid"),
+            (curve.twirled, "twirled loss", style.INK, "dash"),
+            (curve.equivariance, "equivariance error", style.EQUIVARIANCE, "solid"),
+        )
+    ]  # fmt: skip
+    return Panel(axis, Axis(f"held-out loss\n({_label(run)})", True), series)
 
 
-def _seconds(axes: Axes, runs: Sequence[Run]) -> None:
-    for colour, run in zip(COLOURS, runs, strict=False):
-        later = run.seconds > 0
-        axes.plot(run.seconds[later], run.curve.total[later], "o", ls="--" if run.symmetric else "-", color=colour,
-                  ms=2.5, label=_label(run))  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="training seconds on the machine of the runs",
-             ylabel="held-out total loss")  # fmt: skip
-    axes.xaxis.set_major_locator(LogLocator(numticks=6))
-
-
-def _steps(axes: Axes, axis: style.StepAxis) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(axis.low, axis.high)
-    axes.xaxis.set_major_locator(FixedLocator(axis.ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    labels = dict(zip(axis.ticks, axis.labels, strict=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: labels.get(value, "")))
-    axes.set_xlabel("training step")
+def _seconds(runs: Sequence[Run]) -> Panel:
+    series = []
+    for colour, run in zip(style.COLOURS, runs, strict=False):
+        later, line = run.seconds > 0, "dash" if run.symmetric else "solid"
+        series.append(Series(run.seconds[later], run.curve.total[later], _label(run), colour, line, "circle", size=2.5))
+    return Panel(Axis("training seconds on the machine of the runs", True), Axis("held-out total loss", True), series)

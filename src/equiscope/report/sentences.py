@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from equiscope import tasks
+from equiscope.decomposition.result import Result
 from equiscope.report.crossings import COLLAPSE, SKILL, Crossing, Crossings
-from equiscope.report.curves import RunHistory, number
-from equiscope.report.style import r2_text
-
-#: What a task's samples are called in a sentence.
-SAMPLES = {"forcefield": "molecules", "proteinflow": "protein chains", "voxels": "molecules"}
+from equiscope.report.curves import RunHistory
+from equiscope.words import percent, r2
 
 MEANING = (
     "Turn an input, ask the model, turn its answer back. A perfectly symmetric model gives the same answer for "
@@ -36,105 +34,79 @@ class Notice:
     text: str
 
 
-def samples_name(history: RunHistory) -> str:
+def samples_name(told: RunHistory) -> str:
     """The plural word for the samples of the run's task."""
-    return SAMPLES.get(str(history.run.get("task")), "samples")
+    return tasks.words(told.run.task).samples
 
 
-def percent_text(value: float, low: float = math.nan, high: float = math.nan) -> tuple[str, str, str]:
-    """(value, low, high) as digits without the sign of percent, all with the decimals that the interval warrants."""
-    if not math.isfinite(value):
-        return "unknown", "?", "?"
-    # As fine as the interval's half width and as two significant digits of the value; no bound rounds to 0.
-    scale = (high - low) / 2 if math.isfinite(low) and math.isfinite(high) and high > low else abs(value) / 10
-    smallest = min((abs(v) for v in (value, low, high) if math.isfinite(v) and v != 0), default=1.0)
-    if smallest < 1e-4 and abs(value) < 1e-3:
-        return tuple(_scientific(v) for v in (value, low, high))  # type: ignore[return-value]
-    digits = 1 - math.floor(math.log10(abs(value) or 1.0))
-    decimals = max(0, -math.floor(math.log10(scale or 1.0)), -math.floor(math.log10(smallest)), digits)
-    return tuple(f"{v:.{min(decimals, 6)}f}".replace("-", "−") for v in (value, low, high))  # type: ignore[return-value]
-
-
-def _scientific(value: float) -> str:
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "?"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa} × 10{power}".replace("-", "−")
-
-
-def share_text(result: Mapping) -> str:
+def share_text(result: Result) -> str:
     """"0.37 % (95 % interval 0.34–0.41 %)", "at most 0.02 % (95 % upper limit)" or the bare percent."""
-    value = number(result.get("percent"))
-    low, high = (number(v) for v in result.get("percent_interval") or (None, None))
-    kind = result.get("interval_kind")
-    if not math.isfinite(value):
+    if not math.isfinite(result.percent):
         return "an unknown share"
-    if kind == "upper limit" and math.isfinite(high):
-        return f"at most {percent_text(high)[0]} % (95 % upper limit)"
-    if kind == "two-sided" and math.isfinite(low) and math.isfinite(high):
-        text, low_text, high_text = percent_text(value, low, high)
-        return f"{text} % (95 % interval {low_text}–{high_text} %)"
-    return f"{percent_text(value)[0]} % (no interval: too few independent samples)"
+    low, high = result.percent_interval
+    if result.interval_kind == "upper limit" and math.isfinite(high):
+        return f"at most {percent(high)[0]} % (95 % upper limit)"
+    if result.interval_kind == "two-sided" and math.isfinite(low) and math.isfinite(high):
+        return "{} % (95 % interval {}–{} %)".format(*percent(result.percent, low, high))
+    return f"{percent(result.percent)[0]} % (no interval: too few independent samples)"
 
 
-def headline(history: RunHistory) -> str:
+def headline(told: RunHistory) -> str:
     """The result of the run in one sentence that a newcomer understands."""
-    record = history.headline_record
+    record = told.headline_record
     if record is None:
         return "Nothing has been measured in this run yet."
-    result = record["result"]
-    r2 = number(result.get("r2"))
-    done = f"{record['step']:,}"
-    steps = f"After {done} training steps" if history.headline_final is not None else f"So far, at step {done}"
+    steps = f"{record.step:,}"
     return (
-        f"{steps}, {share_text(result)} of the model’s loss is there only because it has not learned rotation "
-        f"symmetry perfectly{_group_clause(result)}{_skill_clause(r2, samples_name(history))} "
-        f"and the value is {_noise_clause(result)}."
+        f"{f'After {steps} training steps' if told.headline_final is not None else f'So far, at step {steps}'}, "
+        f"{share_text(record.result)} of the model’s loss is there only because it has not learned rotation "
+        f"symmetry perfectly{_group_clause(record.result)}{_skill_clause(record.result.r2, samples_name(told))} "
+        f"and the value is {_noise_clause(record.result)}."
     )
 
 
-def _group_clause(result: Mapping) -> str:
+def _group_clause(result: Result) -> str:
     """What a smaller group than all rotations means for the share."""
-    if result.get("group") != "O":
+    if result.group != "O":
         return ""
     return " (measured exactly for the octahedral group O, the 24 turns of the grid: a lower bound for all rotations)"
 
 
-def _skill_clause(r2: float, samples: str) -> str:
-    name = f"R² {r2_text(r2)} on {samples} it has never seen"
-    if not math.isfinite(r2):
+def _skill_clause(value: float, samples: str) -> str:
+    name = f"R² {r2(value)} on {samples} it has never seen"
+    if not math.isfinite(value):
         return f"; how well it predicts {samples} it has never seen is unknown,"
-    if r2 < COLLAPSE:
+    if value < COLLAPSE:
         return f", but the model is no better than a constant answer ({name}), so this says nothing about learning;"
-    if r2 < SKILL:
+    if value < SKILL:
         return f", but the model explains little yet ({name});"
-    return f"; the model {'predicts well' if r2 >= 0.85 else 'has skill'} ({name}),"
+    return f"; the model {'predicts well' if value >= 0.85 else 'has skill'} ({name}),"
 
 
-def _noise_clause(result: Mapping) -> str:
-    floor = number(result.get("noise_floor_percent"))
-    where = f" (noise floor {percent_text(floor)[0]} %)" if math.isfinite(floor) else ""
-    if result.get("distinguishable"):
+def _noise_clause(result: Result) -> str:
+    floor = result.noise_floor_percent
+    if result.distinguishable:
         return "clearly above numerical noise"
-    return f"not distinguishable from numerical noise{where}"
+    return "not distinguishable from numerical noise" + (
+        f" (noise floor {percent(floor)[0]} %)" if math.isfinite(floor) else ""
+    )
 
 
 def verdict(found: Crossings) -> str:
     """Whether and when the symmetry was learned by a model that can do something."""
-    limit = f"{found.threshold:g} %"
-    if found.skilled is not None:
-        crossing = found.skilled
+    limit, crossing = f"{found.threshold:g} %", found.skilled
+    if crossing is not None:
+        count = f"{crossing.measurements} measurement{'s' if crossing.measurements > 1 else ''}"
+        before = "" if crossing.before is None else f"; the measurement before was at step {crossing.before:,}"
         return (
-            f"Skilled crossing at step {crossing.step:,}: from there to the end ({_count(crossing)}) the whole 95 % "
-            f"interval lies under {limit} and R² is at least {SKILL:g} (R² {r2_text(crossing.r2)} at the crossing"
-            f"{_between(crossing)})."
+            f"Skilled crossing at step {crossing.step:,}: from there to the end ({count}) the whole 95 % "
+            f"interval lies under {limit} and R² is at least {SKILL:g} (R² {r2(crossing.r2)} at the crossing{before})."
         )
     if found.sustained is not None:
         reached = found.end.r2 if found.end else math.nan
         return (
             f"No skilled crossing: the share stays under {limit} from step {found.sustained.step:,} on, but not with "
-            f"R² of at least {SKILL:g} up to the end (R² {r2_text(reached)} at the last measurement)."
+            f"R² of at least {SKILL:g} up to the end (R² {r2(reached)} at the last measurement)."
         )
     if found.start is None:
         return "No percent has been recorded in this run (it needs labels), so there is no crossing to speak of."
@@ -146,29 +118,26 @@ def verdict(found: Crossings) -> str:
     return f"No crossing: no measurement of this run is at or under {limit}."
 
 
-def _count(crossing: Crossing) -> str:
-    return f"{crossing.measurements} measurement{'s' if crossing.measurements > 1 else ''}"
-
-
-def _between(crossing: Crossing) -> str:
-    return f"; the measurement before was at step {crossing.before:,}" if crossing.before is not None else ""
+def crossing_step(crossing: Crossing | None, skill: bool = True) -> str:
+    """``1,000 (R² 0.53)``, a dash for none."""
+    if crossing is None:
+        return "–"
+    return f"{crossing.step:,}" + (f" (R² {r2(crossing.r2)})" if skill else "")
 
 
 def crossing_warning(found: Crossings) -> Notice | None:
     """The warning about an end or a first crossing that means nothing, None where both are sound."""
-    end = found.end
+    end, first = found.end, found.first
     if end is not None and end.collapsed and end.percent <= found.threshold:
         like = "worse than a constant answer" if end.r2 < -COLLAPSE else "practically the zero predictor"
         return Notice(
             "Collapse",
-            f"At the end, step {end.step:,}, R² is {r2_text(end.r2)}: the model is {like}. An answer that is the same "
+            f"At the end, step {end.step:,}, R² is {r2(end.r2)}: the model is {like}. An answer that is the same "
             "for every input has no equivariance error, so the small share there is void.",
         )
-    first = found.first
     if first is None or not first.unskilled:
         return None
-    r2 = r2_text(first.r2)
-    ahead = f"The naive first crossing of {found.threshold:g} % is at step {first.step:,}, where R² was {r2}"
+    ahead = f"The naive first crossing of {found.threshold:g} % is at step {first.step:,}, where R² was {r2(first.r2)}"
     if not math.isfinite(first.r2):
         return Notice("Skill unknown", f"{ahead}: whether the model could do anything by then is not recorded.")
     if first.r2 < -COLLAPSE:

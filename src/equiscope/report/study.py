@@ -12,22 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from equiscope import records as record_files
+from equiscope.decomposition.result import Result
 from equiscope.errors import EquiscopeError, InputError
-from equiscope.records import Record
-from equiscope.report import efficiency, figures, style
+from equiscope.report import chart, efficiency, figures, paper, style
+from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
-from equiscope.report.curves import Curve, RunHistory, history, number
+from equiscope.report.curves import Curve, RunHistory, read
+from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
-from equiscope.report.paper_studies import COLUMNS as PAPER_COLUMNS
-from equiscope.report.paper_studies import PAPER
+from equiscope.report.style import log_axis
+from equiscope.report.views import view
+from equiscope.words import as_csv, raised
 
-COLOURS = (style.OURS, style.LIMIT, style.SKILLED, style.PURPLE, "#E69F00", style.TWIRLED, style.GREY)
 COLUMNS = (
     "point", "seeds", "parameters", "first ≤ 2 %", "last above 2 %", "sustained", "skilled crossing",
     "dip", "final percent", "final R²", "seconds",
@@ -44,20 +43,40 @@ class Point:
 
     @property
     def curves(self) -> list[Curve]:
-        return [curve for run in self.runs if (curve := run.headline) is not None]
+        return [run.headline for run in self.runs if run.headline is not None]
+
+    @property
+    def finals(self) -> list[Result]:
+        return [run.headline_final.result for run in self.runs if run.headline_final is not None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run in the record of a study; reason: why it is missing, empty for a finished one."""
+
+    point: str
+    seed: int
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A record of kind "study"."""
+
+    task: str
+    name: str
+    question: str
+    runs: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its records tell it."""
+    """A study as its records tell it; profile: what its models cost, where they were profiled."""
 
-    record: Record
+    record: StudyRecord
     points: tuple[Point, ...]
-    profile: Record | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.record["name"])
+    profile: Profile | None = None
 
 
 def load(folder: str | os.PathLike[str]) -> Study:
@@ -68,20 +87,16 @@ def load(folder: str | os.PathLike[str]) -> Study:
         IntegrityError: for damaged records, of the study or a run.
     """
     place = Path(folder)
-    book = record_files.read(place / "records.jsonl")
-    told = [r for r in book if r["kind"] == "study"]
-    if not told:
+    newest = {record["kind"]: record for record in record_files.read(place / "records.jsonl")}
+    if "study" not in newest:
         raise InputError(f"{place} holds no study: its records have none")
-    names = dict.fromkeys(str(run["point"]) for run in told[-1]["runs"])
-    profile = next((r for r in reversed(book) if r["kind"] == "profile"), None)
-    return Study(told[-1], tuple(_point(place, name, told[-1]["runs"]) for name in names), profile)
-
-
-def _point(place: Path, name: str, runs: Sequence[Record]) -> Point:
-    own = [run for run in runs if str(run["point"]) == name]
-    done = [history(record_files.read(place / run["folder"] / "records.jsonl")) for run in own if not run["reason"]]
-    missing = [f"seed {run['seed']}: {run['reason']}" for run in own if run["reason"]]
-    return Point(name, tuple(done), tuple(missing))
+    told = view(StudyRecord, newest["study"])
+    points = []
+    for name in dict.fromkeys(run.point for run in told.runs):
+        own = [run for run in told.runs if run.point == name]
+        done = tuple(read(place / run.folder) for run in own if not run.reason)
+        points.append(Point(name, done, tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)))
+    return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
 
 
 def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
@@ -93,31 +108,12 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
     if not folders:
         raise InputError("give at least one study to report on")
     studies = [load(folder) for folder in folders]
-    tasks = {str(study.record["task"]) for study in studies}
-    if len(tasks) > 1:
-        raise InputError(f"one page is of one task, got studies of {', '.join(sorted(tasks))}")
-    parts = []
-    for study, folder in zip(studies, map(Path, folders), strict=True):
-        rows = table(study)
-        _write_csv(folder / "table.csv", rows)
-        picture = draw(study, folder / "figure.png")
-        parts.append(
-            {
-                "name": study.name.replace("_", " "),
-                "question": study.record.get("question") or "",
-                "verdict": verdict(study),
-                "picture": None if picture is None else data_uri(picture),
-                "image": None if picture is None else f"{folder.name}/{picture.name}",
-                "rows": rows,
-                "paper": PAPER.get(str(study.record["task"]), {}).get(study.name, ()),
-                "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
-                "band": _band_words(study),
-                "costs": _costs(study, folder),
-            }
-        )
-    task = tasks.pop()
-    target = Path(folders[0]).parent / f"{task}.html"
-    content = {"task": task, "studies": parts, "columns": COLUMNS, "paper_columns": PAPER_COLUMNS}
+    names = sorted({study.record.task for study in studies})
+    if len(names) > 1:
+        raise InputError(f"one page is of one task, got studies of {', '.join(names)}")
+    parts = [_part(study, folder) for study, folder in zip(studies, map(Path, folders), strict=True)]
+    target = Path(folders[0]).parent / f"{names[0]}.html"
+    content = {"task": names[0], "studies": parts, "columns": COLUMNS, "paper_columns": paper.COLUMNS}
     environment = page_environment()
     page = environment.get_template("study.html.j2").render(**content)
     record_files.write_atomically(target, page.encode())
@@ -126,28 +122,44 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
     return target
 
 
+def _part(study: Study, folder: Path) -> dict[str, Any]:
+    """What the page shows of a study; its pictures and table go into its folder."""
+    rows, told = table(study), study.record
+    record_files.write_atomically(folder / "table.csv", as_csv([COLUMNS, *rows]))
+    picture = chart.save({"figure": draw(study)}, folder).get("figure")
+    return {
+        "name": told.name.replace("_", " "),
+        "question": told.question,
+        "verdict": verdict(study),
+        "picture": None if picture is None else data_uri(picture),
+        "image": None if picture is None else f"{folder.name}/{picture.name}",
+        "rows": rows,
+        "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
+        "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
+        "band": "Lines: geometric mean over seeds; bands: lowest to highest seed."
+        if any(len(point.curves) > 1 for point in study.points) else "One seed a point.",
+        "costs": _costs(study, folder),
+    }  # fmt: skip
+
+
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     """Costs and break-even of a study whose models were profiled."""
-    if study.profile is None:
-        return None
+    profile = study.profile
     curves = {point.name: point.curves[0] for point in study.points if point.curves}
-    found = efficiency.contenders(curves, study.profile["costs"])
-    if not found:
+    found = efficiency.contenders(curves, profile.costs) if profile is not None else []
+    if profile is None or not found:
         return None
+    against = profile.against if isinstance(profile.against, list | tuple) else (str(profile.against),)
     return {
-        "picture": data_uri(efficiency.draw(found, folder / "costs.png")),
+        "picture": data_uri(chart.save({"costs": efficiency.chart(found)}, folder)["costs"]),
         "image": f"{folder.name}/costs.png",
         "columns": efficiency.COST_COLUMNS,
         "rows": efficiency.cost_rows(found),
         "even_columns": efficiency.EVEN_COLUMNS,
-        "even": efficiency.break_even(found, _names(study.profile.get("against"))),
-        "machine": f"{study.profile['device']}, {study.profile['threads']} thread(s), load "
-        + ", ".join(f"{value:.1f}" for value in study.profile["load"]),
+        "even": efficiency.break_even(found, against),
+        "machine": f"{profile.device}, {profile.threads} thread(s), load "
+        + ", ".join(f"{value:.1f}" for value in profile.load),
     }
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (str(value),)
 
 
 def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
@@ -158,15 +170,14 @@ def with_siblings(folders: Sequence[Path], order: Sequence[str]) -> list[Path]:
     root, task = folders[0].parent, folders[0].name.partition("-")[0]
     found = []
     for place in (root / f"{task}-{name}" for name in order):
-        if place not in folders:
-            if not (place / "records.jsonl").exists():
-                continue
+        if place in folders:
+            found.append(place)
+        elif (place / "records.jsonl").exists():
             try:
                 load(place)
+                found.append(place)
             except EquiscopeError as error:
                 warnings.warn(f"{place} is left out of the page: {error}", stacklevel=2)
-                continue
-        found.append(place)
     return found
 
 
@@ -176,19 +187,22 @@ def table(study: Study) -> list[tuple[str, ...]]:
 
 
 def _row(point: Point) -> tuple[str, ...]:
-    found = [crossings(curve) for curve in point.curves]
-    finals = [run.headline_final["result"] for run in point.runs if run.headline_final is not None]
-    sizes = sorted({int(run.run.get("parameters") or 0) for run in point.runs})
-    seconds = [run.times["train"] for run in point.runs if "train" in run.times]
+    found, finals = [crossings(curve) for curve in point.curves], point.finals
+    dips = [f.skilled_dip for f in found if f.skilled_dip is not None]
+    low, high = (raised(f"{end(dip.percent for dip in dips):.2g}") if dips else "" for end in (min, max))
+    # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
+    final = _mean([result.percent for result in finals], ".2g", " %")
+    if len(finals) == 1:
+        final += " [{}, {}]".format(*(raised(f"{end:.2g}") for end in finals[0].percent_interval))
     return (
         point.name,
         str(len(point.runs)),
-        ", ".join(f"{size:,}" for size in sizes),
+        ", ".join(f"{size:,}" for size in sorted({run.run.parameters or 0 for run in point.runs})),
         *(_steps([getattr(f, name) for f in found]) for name in ("first", "last_above", "sustained", "skilled")),
-        _dips([f.skilled_dip for f in found]),
-        _final([number(r["percent"]) for r in finals], finals, " %"),
-        _mean([number(r["r2"]) for r in finals], 3),
-        _mean(seconds, 0),
+        f"{low if low == high else f'{low}–{high}'} % at {_steps(dips)}" if dips else "none",
+        final,
+        _mean([result.r2 for result in finals], ",.3f"),
+        _mean([run.times["train"] for run in point.runs], ",.0f"),
     )
 
 
@@ -201,92 +215,49 @@ def _steps(found: Sequence[Crossing | None]) -> str:
     return text if len(steps) == len(found) else f"{text} ({len(steps)} of {len(found)})"
 
 
-def _dips(found: Sequence[Crossing | None]) -> str:
-    known = [c for c in found if c is not None]
-    if not known:
-        return "none"
-    return f"{_range([c.percent for c in known])} % at {_steps(known)}"
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
-    return low if low == high else f"{low}–{high}"
-
-
-def _final(values: Sequence[float], results: Sequence[Any], unit: str) -> str:
-    """One run: its percent with the interval over samples; several: mean ± standard deviation over seeds."""
-    if len(values) != 1:
-        return _mean(values, None, unit)
-    low, high = results[0]["percent_interval"]
-    return f"{values[0]:.2g}{unit} [{number(low):.2g}, {number(high):.2g}]"
-
-
-def _mean(values: Sequence[float], decimals: int | None, unit: str = "") -> str:
+def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
     known = [v for v in values if np.isfinite(v)]
     if not known:
         return "–"
-    form = ".2g" if decimals is None else f",.{decimals}f"
-    text = f"{np.mean(known):{form}}"
-    return f"{text} ± {np.std(known, ddof=1):{form}}{unit}" if len(known) > 1 else f"{text}{unit}"
+    spread = f" ± {raised(f'{np.std(known, ddof=1):{form}}')}" if len(known) > 1 else ""
+    return f"{raised(f'{np.mean(known):{form}}')}{spread}{unit}"
 
 
 def verdict(study: Study) -> str:
     """What the runs say to the study's question, in steps of the skilled crossing and the spread of final figures."""
-    steps, spread, unskilled = [], [], []
-    for point in study.points:
-        found = [crossings(curve) for curve in point.curves]
-        skilled = [f.skilled.step for f in found if f.skilled is not None]
-        steps += skilled
-        spread += [number(r.headline_final["result"]["percent"]) for r in point.runs if r.headline_final is not None]
-        if len(skilled) < len(found):
-            unskilled.append(point.name)
+    skilled = {p.name: [f.skilled for f in map(crossings, p.curves)] for p in study.points}
+    steps = sorted(one.step for found in skilled.values() for one in found if one is not None)
     if not steps:
         return f"No run has a skilled crossing: under {THRESHOLD:g} % with R² ≥ {SKILL:g} from some step on."
-    when = f"between steps {min(steps):,} and {max(steps):,}" if min(steps) < max(steps) else f"at step {steps[0]:,}"
-    words = (
-        f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}; "
-        f"final percents lie between {min(spread):.2g} and {max(spread):.2g}."
-    )
-    return words + (f" Not there at the end: {', '.join(unskilled)}." if unskilled else "")
+    when = f"between steps {steps[0]:,} and {steps[-1]:,}" if steps[0] < steps[-1] else f"at step {steps[0]:,}"
+    ends = [result.percent for point in study.points for result in point.finals]
+    low, high = (raised(f"{end(ends):.2g}") if ends else "" for end in (min, max))
+    spread = f"; final percents lie between {low} and {high}" if ends else ""
+    unskilled = ", ".join(name for name, found in skilled.items() if None in found)
+    words = f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}{spread}."
+    return words + (f" Not there at the end: {unskilled}." if unskilled else "")
 
 
-def _band_words(study: Study) -> str:
-    most = max((len(point.curves) for point in study.points), default=0)
-    return "Lines: geometric mean over seeds; bands: lowest to highest seed." if most > 1 else "One seed a point."
-
-
-def draw(study: Study, path: Path, dpi: int = 150) -> Path | None:
+def draw(study: Study) -> Chart | None:
     """Percent and R² against step, one colour a point, bands over its seeds; None without a curve."""
     points = [point for point in study.points if point.curves]
     if not points:
         return None
-    with matplotlib.rc_context(figures.STYLE):
-        figure = Figure(figsize=(8.2, 6.4), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2.6, 1.2])
-        curves = [curve for point in points for curve in point.curves]
-        axis, floor = style.step_axis(np.concatenate([c.step for c in curves])), style.percent_floor(curves)
-        for point, colour in zip(points, COLOURS, strict=False):
-            steps, percents, skills = _common(point.curves)
-            shown, x = np.maximum(percents, floor), axis.place(steps)
-            middle = np.exp(np.log(shown).mean(0))
-            upper.fill_between(x, shown.min(0), shown.max(0), color=colour, alpha=0.18, lw=0)
-            upper.plot(x, middle, color=colour, lw=1.8, label=point.name)
-            skilled = skills.min(0) >= SKILL
-            upper.plot(x[skilled], middle[skilled], "o", color=colour, ms=5)
-            upper.plot(x[~skilled], middle[~skilled], "o", mfc="white", mec=colour, ms=5)
-            lower.fill_between(x, np.maximum(skills.min(0), -0.5), np.maximum(skills.max(0), -0.5), color=colour,
-                               alpha=0.18, lw=0)  # fmt: skip
-            lower.plot(x, np.maximum(skills.mean(0), -0.5), color=colour, lw=1.8)
-        upper.axhline(THRESHOLD, color=style.INK, ls=(0, (5, 3)), lw=1.2, label=f"{THRESHOLD:g} % line")
-        lower.axhline(SKILL, color=style.SKILLED, ls=(0, (5, 3)), lw=1.2)
-        upper.set(yscale="log", ylabel="equivariance error,\npercent of the loss", ylim=(floor * 0.85, None))
-        lower.set(ylim=(-0.55, 1.05), ylabel="R²", xlabel="training step")
-        for axes in (upper, lower):
-            figures.step_ticks(axes, axis)
-        figure.legend(*upper.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=dpi, facecolor="white")
-    return path
+    curves = [curve for point in points for curve in point.curves]
+    axis, floor = style.step_axis(np.concatenate([c.step for c in curves])), style.percent_floor(curves)
+    upper: list[Series | Band] = []
+    lower: list[Series | Band] = []
+    for point, colour in zip(points, style.COLOURS, strict=False):
+        steps, percents, skills = _common(point.curves)
+        shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, style.LOWEST_R2)
+        middle, skilled = np.exp(np.log(shown).mean(0)), skills.min(0) >= SKILL
+        upper += figures.skilled_curve(x, middle, (shown.min(0), shown.max(0)), skilled, point.name, colour)
+        lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
+    upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
+    lower.append(figures.level(axis, SKILL, "", style.SKILLED))
+    percent = log_axis("equivariance error,\npercent of the loss", floor, style.percent_ceiling(curves), " %")
+    rows = [[Panel(axis, y, series)] for y, series in ((percent, upper), (style.r2_axis(), lower))]
+    return Chart(rows, (8.2, 6.4), heights=(2.6, 1.2), shared=True, legend=3)
 
 
 def _common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -295,13 +266,3 @@ def _common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     places = [np.searchsorted(c.step, steps) for c in curves]
     percents = np.array([c.percent[i] for c, i in zip(curves, places, strict=True)])
     return steps, percents, np.array([c.r2[i] for c, i in zip(curves, places, strict=True)])
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text).writerows([COLUMNS, *rows])
-    record_files.write_atomically(path, text.getvalue().encode())
-

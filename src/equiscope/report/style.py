@@ -1,21 +1,23 @@
-"""What the PNG and the interactive figures share: colours, names, and where points lie on a log axis."""
+"""Colours and names of the figures, and where points lie on their log axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from equiscope.report.crossings import Crossing, Crossings
 from equiscope.report.curves import Curve, RunHistory
+from equiscope.words import decade_label, r2, step_label
 
 # Okabe and Ito's palette: told apart by readers with any common colour blindness, and in grey print.
 INK = "#1f2328"
 GREY = "#6b7280"
 GRID = "#e3e6ea"
 OURS = "#0072B2"
-BAND = "rgba(0,114,178,0.20)"
 PAPER = "#8a8f98"
 LIMIT = "#D55E00"
 SKILLED = "#009E73"
@@ -24,13 +26,45 @@ EQUIVARIANCE = "#D55E00"
 PURPLE = "#AA4499"
 SHADE = "#f3ead7"
 
-#: How each crossing is drawn: field of Crossings -> (label, plotly symbol, matplotlib marker, colour).
-MARKERS: dict[str, tuple[str, str, str, str]] = {
-    "first": ("first ≤ {t} %", "diamond", "D", LIMIT),
-    "last_above": ("last above {t} %", "triangle-up", "^", PURPLE),
-    "sustained": ("sustained", "square", "s", OURS),
-    "skilled": ("skilled crossing", "star", "*", SKILLED),
+#: Of several runs, or points of a study, on one axis.
+COLOURS = (OURS, LIMIT, SKILLED, PURPLE, "#E69F00", TWIRLED, GREY)
+
+#: R² is drawn no lower than this: that of an untrained model lies far below.
+LOWEST_R2 = -0.5
+
+#: How each crossing is drawn: field of Crossings -> (label, mark, size, colour).
+MARKERS: dict[str, tuple[str, str, float, str]] = {
+    "first": ("first ≤ {t} %", "diamond", 8, LIMIT),
+    "last_above": ("last above {t} %", "triangle-up", 8, PURPLE),
+    "sustained": ("sustained", "square", 8, OURS),
+    "skilled": ("skilled crossing", "star", 13, SKILLED),
 }
+
+#: matplotlib's settings for figures of a page, and for those of a journal's column.
+SCREEN: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"], "font.size": 10, "axes.edgecolor": "#9aa1aa", "axes.labelcolor": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": GRID, "grid.linewidth": 0.7, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False,
+    "legend.fontsize": 9,
+}  # fmt: skip
+PRINT: dict[Any, Any] = {
+    **SCREEN, "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5,
+    "legend.fontsize": 7, "axes.linewidth": 0.7, "grid.linewidth": 0.5,
+    # Text stays text in the PDF, as journals ask.
+    "pdf.fonttype": 42,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis; its ends and ticks are found where they are not given."""
+
+    title: str = ""
+    log: bool = False
+    low: float | None = None
+    high: float | None = None
+    ticks: Sequence[float] = ()
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,19 +116,15 @@ def log_points(curve: Curve, floor: float) -> LogPoints:
 
 
 @dataclass(frozen=True)
-class StepAxis:
-    """A log axis of training steps on which step 0 has a place: left of the first step, under the tick "0"."""
+class StepAxis(Axis):
+    """A log axis of training steps on which step 0 has a place, ``zero``, left of the first step, ticked "0"."""
 
-    zero: float | None
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    labels: tuple[str, ...]
+    zero: float = math.nan
 
     def place(self, steps: np.ndarray | Sequence[float]) -> np.ndarray:
         """Where to draw ``steps``: (T,) float, step 0 at ``zero``."""
         steps = np.asarray(steps, dtype=float)
-        return np.where(steps <= 0, self.zero if self.zero is not None else np.nan, steps)
+        return np.where(steps <= 0, self.zero, steps)
 
 
 def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
@@ -102,36 +132,29 @@ def step_axis(steps: Sequence[float] | np.ndarray) -> StepAxis:
     steps = np.asarray(steps, dtype=float)
     positive = steps[steps > 0]
     first, last = (positive.min(), positive.max()) if len(positive) else (1.0, 10.0)
-    zero = first / 2.5 if (steps <= 0).any() else None
-    low, high = (zero or first) / 1.3, max(last, 2 * first) * 1.3
-    decades = [10.0**k for k in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)]
-    ticks = [tick for tick in decades if first * 0.999 <= tick <= high]
+    zero = first / 2.5 if (steps <= 0).any() else math.nan
+    low, high = (first if math.isnan(zero) else zero) / 1.3, max(last, 2 * first) * 1.3
+    ticks = [tick for tick in decade_ticks(low, high) if tick >= first * 0.999]
     if len(ticks) < 2:
-        ticks = sorted({float(first), float(last), *ticks})
+        ends = {float(first), float(last)}
+        ticks = sorted(ends | {tick for tick in ticks if all(abs(math.log(tick / end)) > 0.5 for end in ends)})
     labels = [step_label(tick) for tick in ticks]
-    if zero is not None:
+    if not math.isnan(zero):
         ticks, labels = [zero, *ticks], ["0", *labels]
-    return StepAxis(zero, low, high, tuple(ticks), tuple(labels))
+    return StepAxis("training step", True, low, high, ticks, labels, zero)
 
 
-def step_label(step: float) -> str:
-    """12, 1k, 2.5k, 1M."""
-    for unit, name in ((1e6, "M"), (1e3, "k")):
-        if step >= unit:
-            return f"{step / unit:g}{name}"
-    return f"{step:g}"
+def log_axis(title: str, low: float, high: float, unit: str = "") -> Axis:
+    """A log axis from a little under ``low`` to ``high`` with a tick at each power of ten."""
+    ticks = decade_ticks(low, high)
+    return Axis(title, True, low * 0.85, high, ticks, [decade_label(tick, unit) for tick in ticks])
 
 
-def percent_label(value: float) -> str:
-    """A tick of a percent axis: plain digits down to a thousandth, powers of ten below."""
-    if value >= 1e-3:
-        return f"{value:g} %"
-    return f"{power(value)} %"
-
-
-def power(value: float) -> str:
-    """10⁻⁴ for 1e-4 (the nearest power of ten)."""
-    return f"10{str(round(np.log10(value))).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+def r2_axis(far: bool = True) -> Axis:
+    """R² from :data:`LOWEST_R2` (``far``) or zero to one."""
+    ticks = (LOWEST_R2, 0, 0.5, 1) if far else (0, 0.5, 1)
+    labels = [r2(tick).rstrip("0").rstrip(".") or "0" for tick in ticks]
+    return Axis("R²", low=-0.55 if far else -0.12, high=1.06, ticks=ticks, labels=labels)
 
 
 def decade_ticks(low: float, high: float) -> list[float]:
@@ -139,20 +162,15 @@ def decade_ticks(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(int(np.ceil(np.log10(low) - 1e-9)), int(np.floor(np.log10(high) + 1e-9)) + 1)]
 
 
-def marked(found: Crossings) -> list[tuple[str, str, str, str, Crossing]]:
-    """(label with step and R², plotly symbol, matplotlib marker, colour, crossing) of the crossings there are."""
+def marked(found: Crossings) -> list[tuple[str, str, float, str, Crossing]]:
+    """(label with step and R², mark, size, colour, crossing) of the crossings there are."""
     rows = []
-    for name, (label, symbol, marker, colour) in MARKERS.items():
+    for name, (label, mark, size, colour) in MARKERS.items():
         crossing = getattr(found, name)
         if crossing is not None:
-            text = f"{label.format(t=f'{found.threshold:g}')}: step {crossing.step:,} (R² {r2_text(crossing.r2)})"
-            rows.append((text, symbol, marker, colour, crossing))
+            text = f"{label.format(t=f'{found.threshold:g}')}: step {crossing.step:,} (R² {r2(crossing.r2)})"
+            rows.append((text, mark, size, colour, crossing))
     return rows
-
-
-def r2_text(value: float) -> str:
-    """R² with two decimals and a real minus sign; "unknown" for NaN."""
-    return "unknown" if not np.isfinite(value) else f"{value:.2f}".replace("-", "−").replace("−0.00", "0.00")
 
 
 def collapse_span(curve: Curve, skill: float) -> tuple[float, float] | None:
@@ -168,8 +186,7 @@ def collapse_span(curve: Curve, skill: float) -> tuple[float, float] | None:
     return float(curve.step[0]), float(curve.step[skilled[0]] if len(skilled) else curve.step[-1])
 
 
-def reference_points(history: RunHistory, probe: str) -> tuple[str, np.ndarray]:
-    """(label, (P, 2) array of step and percent) of the paper's curve for ``probe``; no rows if there is none."""
-    reference: Mapping = history.run.get("reference") or {}
-    points = (reference.get("points") or {}).get(probe) or []
-    return str(reference.get("label", "paper")), np.asarray(points, dtype=float).reshape(-1, 2)
+def reference_points(history: RunHistory, probe: str) -> np.ndarray:
+    """(P, 2) steps and percents of the paper's curve for ``probe``; no rows if there is none."""
+    points = history.run.reference.points.get(probe) or []
+    return np.asarray(sorted(map(tuple, points)), dtype=float).reshape(-1, 2)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from equiscope.runs.study import Member
+from equiscope.words import aligned
 
 EVERY = 2.0
 _TAIL = 1 << 16
@@ -123,7 +124,5 @@ def table(members: Sequence[Member], states: Sequence[State]) -> str:
         skill = "" if now.r2 is None else f"{now.r2:.2f}"
         place = f"{now.step:,}/{now.steps:,}"
         rows.append((member.point, str(member.seed), now.status, place, f"{minutes}:{seconds:02d}", percent, skill))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     done = sum(now.status == "finished" for now in states)
-    return "\n".join([*lines, f"{done} of {len(states)} runs finished"])
+    return "\n".join([*aligned(rows), f"{done} of {len(states)} runs finished"])

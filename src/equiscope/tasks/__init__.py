@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
@@ -18,6 +19,29 @@ TASKS = {
     "proteinflow": "equiscope.tasks.proteinflow.task:ProteinFlow",
     "voxels": "equiscope.tasks.voxels.task:Voxels",
 }
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a report calls a task, from ``WORDS`` of its package.
+
+    Attributes:
+        title: in a sentence. samples: the plural of what it learns from. less_data: a setting that trains on less.
+        symmetric: a run of it with a model that is symmetric by construction.
+    """
+
+    title: str
+    samples: str = "samples"
+    less_data: str = ""
+    symmetric: str = ""
+
+
+def words(name: str) -> Words:
+    """The words of a task; of one that says nothing, its name."""
+    if name not in TASKS:
+        return Words(name)
+    package = importlib.import_module(TASKS[name].rpartition(".")[0])
+    return getattr(package, "WORDS", Words(name))
 
 
 def build(config: Mapping[str, Any]) -> Task:

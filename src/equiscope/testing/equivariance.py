@@ -21,6 +21,7 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
+from equiscope.words import aligned
 
 PRECISION_UNITS = 4
 TITLES = ("output", "irreps", "RMS f", "RMS deviation", "relative", "allowed", "noise", "verdict", "worst sample")
@@ -86,10 +87,9 @@ class EquivarianceReport:
             figures = [f"{v:.3g}" for v in (o.size, o.deviation, o.relative, o.allowed, o.floor)]
             end = "zero output" if o.size == 0 else "ok" if o.passed else "BROKEN"
             rows.append((o.name, o.irreps, *figures, end, f"id {o.worst_id} ({o.worst_deviation:.3g})"))
-        widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
         lines = [
             f"the model is {verdict} (tolerance: {allowed}; {self.passes} rotations x {self.samples} samples)",
-            *("  " + "  ".join(cell.ljust(w) for cell, w in zip(r, widths, strict=True)).rstrip() for r in rows),
+            *aligned(rows, indent="  "),
             f"  rotated: {turning}; held fixed: {', '.join(d.fixed) or 'nothing'}",
             *(f"  hint: {h}" for h in self.hints),
         ]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from equiscope.report import analyses, analysis_figures
-
-from .synthetic import force_field_run
+from equiscope.report.chart import live, still
+from equiscope.report.kinds import sections
+from tests.report.synthetic import force_field_run
 
 
 def record(step, ratio, interval, rank=2):
@@ -26,13 +26,13 @@ def record(step, ratio, interval, rank=2):
     ],
 )
 def test_the_verdict_follows_the_whole_interval(ratios, words):
-    (section,) = analyses.sections([record(place, *ratio) for place, ratio in enumerate(ratios)])
+    (section,) = sections([record(place, *ratio) for place, ratio in enumerate(ratios)])
     assert words in section.lead
     assert f"of {len(ratios)} steps" in section.lead
 
 
 def test_the_table_names_rank_and_smallest_eigenvalue():
-    (section,) = analyses.sections([record(90, 0.02, [0.01, 0.03])])
+    (section,) = sections([record(90, 0.02, [0.01, 0.03])])
     rows = {row[1]: row for row in section.tables[0].rows}
     assert rows["equivariance error"][2:] == ["2 of 3", "8", "2", "4 (3 to 5)", "0.02 (0.01 to 0.03)"]
     assert rows["twirled loss"][5:] == ["200", "–"]
@@ -40,18 +40,18 @@ def test_the_table_names_rank_and_smallest_eigenvalue():
 
 
 def test_figures_of_spectra_and_steps():
-    (section,) = analyses.sections([record(0, 0.1, [0.01, 0.3]), record(90, 0.02, [0.01, 0.03])])
-    figure = analysis_figures.plotly_figure(section)
+    (section,) = sections([record(0, 0.1, [0.01, 0.3]), record(90, 0.02, [0.01, 0.03])])
+    figure = live(section.chart)
     assert [len(trace.x) for trace in figure.data] == [2, 2, 2, 2]
     assert list(figure.data[0].y) == [1, 0.25]
-    assert list(figure.data[1].y) == pytest.approx([40, 200])
+    assert list(figure.data[2].y) == pytest.approx([40, 200])
     assert list(figure.data[3].error_y.array) == [1, 1]
     assert list(figure.layout.yaxis2.range) == [0, 3]
-    left, right = analysis_figures.png_figure(section).axes
+    left, right = still(section.chart).axes
     assert list(left.lines[0].get_ydata()) == [1, 0.25]
     assert right.get_yscale() == "log"
-    nothing = analyses.sections([record(90, 0.02, [0.01, 0.03], rank=0)])[0]
-    assert analysis_figures.png_figure(nothing)
+    nothing = sections([record(90, 0.02, [0.01, 0.03], rank=0)])[0]
+    assert still(nothing.chart)
     assert nothing.tables[0].rows[0][4] == "–"
 
 

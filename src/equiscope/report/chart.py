@@ -1,0 +1,400 @@
+"""One description of a figure and its two renderers: matplotlib for files, plotly for the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from plotly.subplots import make_subplots
+
+from equiscope.report import style
+from equiscope.report.style import Axis
+
+Numbers = np.ndarray | Sequence[float]
+_MARKS = {"circle": "o", "hollow": "o", "diamond": "D", "square": "s", "star": "*", "triangle-up": "^",
+          "triangle-down": "v", "x-thin": "x", "line-ew": "_"}  # fmt: skip
+_DASHES: dict[str, Any] = {"": "none", "solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 2))}
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_EDGE = "#9aa1aa"
+_PIXELS = 1.3  # of the page to a point in print
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points joined by a line, marked, or both; a NaN is a gap.
+
+    Attributes:
+        x, y: (N,). name: in the legend, not there if empty. line: solid, dash, dot, or "" for none.
+        mark: one of the marks, "hollow" with a white face, or "" for none; edge: its rim, of the same colour if empty.
+        size: of the mark, width: of the line, points. low, high: (N,) ends of error bars.
+        hover: what each point says on the page; without it nothing. over: marks on the frame are whole.
+    """
+
+    x: Numbers
+    y: Numbers
+    name: str = ""
+    colour: str = style.INK
+    line: str = ""
+    mark: str = ""
+    edge: str = ""
+    size: float = 5
+    width: float = 1.6
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    hover: Sequence[str] | np.ndarray = ()
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """The ground between ``low`` and ``high``, (N,) each, with gaps where one of them is NaN."""
+
+    x: Numbers
+    low: Numbers
+    high: Numbers
+    name: str = ""
+    colour: str = style.OURS
+    opacity: float = 0.2
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series and bands on two axes, the first of them at the bottom."""
+
+    x: Axis
+    y: Axis
+    series: Sequence[Series | Band]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A table of coloured cells with their words: z and texts (rows, columns), coloured between two ticks."""
+
+    columns: Sequence[str]
+    rows: Sequence[str]
+    z: np.ndarray
+    texts: Sequence[Sequence[str]]
+    x: Axis
+    scale: Axis
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A function of two variables, z (len(y), len(x)): a surface on the page, contours in a file."""
+
+    x: Axis
+    y: Axis
+    along_x: Numbers
+    along_y: Numbers
+    z: np.ndarray
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Rows of panels.
+
+    Attributes:
+        size: inches of the file. height: pixels on the page. heights: of the rows, relative.
+        shared: a column has one x axis, a row one y axis. legend: columns of the file's legend, 0 for none.
+        slider: words before the number of a slider that shows one panel of the first row at a time on the page, each
+            named by its title; a file then shows ``most`` of them, evenly spread.
+    """
+
+    rows: Sequence[Sequence[Panel | Heat | Surface]]
+    size: tuple[float, float] = (8.2, 4.6)
+    height: int = 470
+    heights: Sequence[float] = ()
+    shared: bool = False
+    legend: int = 2
+    slider: str = ""
+    most: int = 4
+
+
+def spread(panels: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of them, evenly spread, with the first and the last."""
+    places = np.linspace(0, len(panels) - 1, min(most, len(panels))).round().astype(int)
+    return [panels[place] for place in places]
+
+
+def save(
+    drawings: Mapping[str, Chart | Callable[[], Figure] | None], folder: Path, dpi: int = 150,
+    look: Mapping[Any, Any] = style.SCREEN, kinds: Sequence[str] = ("png",),
+) -> dict[str, Path]:  # fmt: skip
+    """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, drawing in drawings.items():
+        files = [folder / f"{name}.{kind}" for kind in kinds]
+        if drawing is None:
+            for file in files:
+                file.unlink(missing_ok=True)
+            continue
+        with matplotlib.rc_context(dict(look)):
+            figure = still(drawing) if isinstance(drawing, Chart) else drawing()
+            FigureCanvasAgg(figure)
+            for file in files:
+                # Without the date a PDF is the same whenever it is made.
+                more = {"metadata": {"CreationDate": None}} if file.suffix == ".pdf" else {"facecolor": "white"}
+                figure.savefig(file, dpi=dpi, **more)
+        paths[name] = files[0]
+    return paths
+
+
+def still(chart: Chart) -> Figure:
+    """The figure for a file."""
+    rows = [spread(chart.rows[0], chart.most)] if chart.slider else chart.rows
+    figure = Figure(figsize=chart.size, layout="constrained")
+    grid = figure.subplots(
+        len(rows), max(map(len, rows)), squeeze=False, height_ratios=list(chart.heights) or None,
+        sharex="col" if chart.shared else False, sharey="row" if chart.shared else False,
+    )  # fmt: skip
+    handles: dict[str, Any] = {}
+    for places, row in zip(grid, rows, strict=True):
+        for axes, panel in zip_longest(places, row):
+            if panel is None:
+                axes.set_visible(False)
+                continue
+            _STILL[type(panel)](figure, axes, panel)
+            for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(name, handle)
+    if chart.shared:
+        _outer_labels(grid)
+    if isinstance(rows[0][0], Heat):
+        scale = rows[0][0].scale
+        bar = figure.colorbar(grid[0, -1].images[0], ax=grid[0].tolist(), label=scale.title, fraction=0.03)
+        bar.set_ticks(list(scale.ticks), labels=list(scale.labels))
+    if handles and chart.legend:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=chart.legend)
+    return figure
+
+
+def _outer_labels(grid: np.ndarray) -> None:
+    """Words only at the left and at the lowest panel of each column."""
+    for column in grid.T:
+        *above, lowest = (axes for axes in column if axes.get_visible())
+        lowest.tick_params(labelbottom=True)
+        for axes in above:
+            axes.set_xlabel("")
+    for axes in grid[:, 1:].flat:
+        axes.set_ylabel("")
+
+
+def _still_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
+    for one in panel.series:
+        if isinstance(one, Band):
+            axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=one.opacity, lw=0, label=one.name)
+            continue
+        y = np.asarray(one.y, dtype=float)
+        if not np.isfinite(y).any():
+            continue
+        if one.low is not None and one.high is not None:
+            ends = np.maximum([y - one.low, one.high - y], 0)
+            axes.errorbar(one.x, y, ends, fmt="none", ecolor=one.colour, elinewidth=1.4, zorder=3)
+        face = "white" if one.mark == "hollow" else one.colour
+        axes.plot(one.x, y, ls=_DASHES[one.line], marker=_MARKS.get(one.mark), color=one.colour, lw=one.width,
+                  ms=one.size, mfc=face, mec=one.edge or one.colour, label=one.name or None, clip_on=not one.over,
+                  zorder=3 if one.mark else 2)  # fmt: skip
+    _still_axes(axes, panel)
+
+
+def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
+    for which, axis in (("x", panel.x), ("y", panel.y)):
+        own, labels = getattr(axes, f"{which}axis"), dict(zip(axis.ticks, axis.labels, strict=False))
+        getattr(axes, f"set_{which}label")(axis.title)
+        if axis.log:
+            getattr(axes, f"set_{which}scale")("log")
+        if axis.low is not None or axis.high is not None:
+            getattr(axes, f"set_{which}lim")(axis.low, axis.high)
+        if not labels and not axis.log:
+            own.set_major_locator(MaxNLocator(5))
+        if labels:
+            own.set_major_locator(FixedLocator(list(axis.ticks)))
+            own.set_minor_locator(NullLocator())
+            own.set_major_formatter(FuncFormatter(lambda value, _, labels=labels: labels.get(value, "")))
+    axes.set_title(panel.title, fontsize=10, color=style.INK)
+
+
+def _still_heat(figure: Figure, axes: Axes, panel: Heat) -> None:
+    low, *_, high = panel.scale.ticks
+    axes.imshow(panel.z, vmin=low, vmax=high, aspect="auto", cmap="viridis")
+    for (row, column), value in np.ndenumerate(panel.z):
+        colour = "black" if value > low + 0.675 * (high - low) else "white"
+        axes.text(column, row, panel.texts[row][column], ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(panel.columns)), [c.removeprefix("l ").removeprefix("= ") for c in panel.columns])
+    axes.set_yticks(range(len(panel.rows)), list(panel.rows))
+    axes.tick_params(labelsize=8)
+    axes.set(title=f"step {panel.title}", xlabel=panel.x.title)
+    axes.grid(False)
+
+
+def _still_surface(figure: Figure, axes: Axes, panel: Surface) -> None:
+    drawn = axes.contourf(panel.along_x, panel.along_y, panel.z, levels=16, cmap="viridis")
+    figure.colorbar(drawn, ax=axes, fraction=0.05)
+    axes.plot(0, 0, "+", color="white", ms=10, mew=2)
+    _still_axes(axes, panel)
+    axes.grid(False)
+
+
+_STILL: dict[type, Callable[..., None]] = {Panel: _still_panel, Heat: _still_heat, Surface: _still_surface}
+
+
+def live(chart: Chart) -> go.Figure:
+    """The figure for the page."""
+    if chart.slider:
+        return _with_slider(chart)
+    columns = max(map(len, chart.rows))
+    specs = [[{"type": "surface" if isinstance(p, Surface) else "xy"} if p else None
+              for p, _ in zip_longest(row, range(columns))] for row in chart.rows]  # fmt: skip
+    titles = [panel.title if panel else "" for row in chart.rows for panel, _ in zip_longest(row, range(columns))]
+    figure = make_subplots(
+        rows=len(chart.rows), cols=columns, specs=specs, shared_xaxes=chart.shared, shared_yaxes=chart.shared,
+        row_heights=list(chart.heights) or None, subplot_titles=titles if any(titles) else None,
+        vertical_spacing=0.05 if chart.shared else 0.16, horizontal_spacing=0.04 if chart.shared else 0.12,
+    )  # fmt: skip
+    named: set[str] = set()
+    for row, panels in enumerate(chart.rows, start=1):
+        for column, panel in enumerate(panels, start=1):
+            if isinstance(panel, Surface):
+                figure.add_trace(_surface_trace(panel), row=row, col=column)
+                figure.update_scenes(_scene(panel), row=row, col=column)
+            elif isinstance(panel, Panel):
+                for trace in _traces(panel, named):
+                    figure.add_trace(trace, row=row, col=column)
+                hide = chart.shared and row < len(chart.rows)
+                figure.update_xaxes(_live_axis(panel.x, "" if hide else panel.x.title), row=row, col=column)
+                figure.update_yaxes(_live_axis(panel.y, panel.y.title), row=row, col=column)
+    return _laid_out(figure, chart)
+
+
+def _laid_out(figure: go.Figure, chart: Chart) -> go.Figure:
+    legend = {"orientation": "h", "x": 0, "xanchor": "left", "y": -64 / max(chart.height - 150, 64), "yanchor": "top",
+              "entrywidth": 0.49, "entrywidthmode": "fraction", "tracegroupgap": 0, "itemclick": False,
+              "itemdoubleclick": False, "font": {"size": 12.5}}  # fmt: skip
+    titled = any(panel.title for row in chart.rows for panel in row)
+    figure.update_layout(
+        template="none", height=chart.height, autosize=True, hovermode="closest", paper_bgcolor="white",
+        plot_bgcolor="white", font={"family": _FONT, "size": 13, "color": style.INK}, showlegend=bool(chart.legend),
+        margin={"l": 10, "r": 14, "t": 34 if titled else 10, "b": 10}, legend=legend,
+    )  # fmt: skip
+    figure.update_annotations(font={"size": 13})
+    return figure
+
+
+def _traces(panel: Panel, named: set[str]) -> list[go.Scatter]:
+    traces: list[go.Scatter] = []
+    for one in panel.series:
+        fresh = bool(one.name) and one.name not in named
+        made = _band_traces(one, fresh) if isinstance(one, Band) else _series_traces(one, fresh)
+        named |= {one.name} if made else set()
+        traces += made
+    return traces
+
+
+def _band_traces(one: Band, fresh: bool) -> list[go.Scatter]:
+    """A closed shape for each stretch without a gap."""
+    x, low, high = (np.asarray(values, dtype=float) for values in (one.x, one.low, one.high))
+    colour = "rgba({},{},{},{})".format(*(int(one.colour[i : i + 2], 16) for i in (1, 3, 5)), one.opacity)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.isfinite(low) & np.isfinite(high), [0]])))
+    return [
+        go.Scatter(
+            x=np.concatenate([x[a:b], x[a:b][::-1]]), y=np.concatenate([high[a:b], low[a:b][::-1]]), mode="lines",
+            fill="toself", fillcolor=colour, line={"width": 0}, hoverinfo="skip", name=one.name,
+            legendgroup=one.name, showlegend=fresh and not place,
+        )
+        for place, (a, b) in enumerate(zip(edges[::2], edges[1::2], strict=True))
+    ]  # fmt: skip
+
+
+def _series_traces(one: Series, fresh: bool) -> list[go.Scatter]:
+    y = np.asarray(one.y, dtype=float)
+    if not np.isfinite(y).any():
+        return []
+    size, hollow = round(_PIXELS * one.size, 1), one.mark == "hollow"
+    symbol, face = ("circle", "white") if hollow else (one.mark or "circle", one.colour)
+    bars: dict[str, Any] | None = None
+    if one.low is not None and one.high is not None:
+        up, down = (_plain(np.maximum(ends, 0)) for ends in (one.high - y, y - one.low))
+        bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "width": 0, "thickness": 1.6,
+                "color": one.colour}  # fmt: skip
+    mode = "+".join(kind for kind, wanted in (("lines", one.line), ("markers", one.mark)) if wanted)
+    return [go.Scatter(
+        x=_plain(one.x), y=_plain(y), mode=mode, name=one.name, showlegend=fresh, error_y=bars,
+        line={"color": one.colour, "dash": one.line or "solid", "width": round(1.25 * one.width, 1)},
+        marker={"symbol": symbol, "size": size, "color": face, "line": {"color": one.edge or one.colour, "width": 1.5}},
+        text=list(one.hover) or None, hovertemplate="%{text}<extra></extra>" if len(one.hover) else None,
+        hoverinfo=None if len(one.hover) else "skip", cliponaxis=not one.over,
+    )]  # fmt: skip
+
+
+def _plain(values: Numbers) -> list[float | None]:
+    """Plain numbers for plotly, None (a gap) for what is not finite."""
+    return [float(value) if math.isfinite(value) else None for value in np.asarray(values, dtype=float)]
+
+
+def _live_axis(axis: Axis, title: str) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "type": "log" if axis.log else "linear", "title": {"text": title.replace("\n", "<br>"), "standoff": 8},
+        "gridcolor": style.GRID, "linecolor": _EDGE, "showline": True, "ticks": "outside", "tickcolor": _EDGE,
+        "automargin": True, "zeroline": False,
+    }  # fmt: skip
+    if axis.low is not None and axis.high is not None:
+        made["range"] = [math.log10(end) if axis.log else end for end in (axis.low, axis.high)]
+    if len(axis.ticks):
+        made |= {"tickvals": list(axis.ticks), "ticktext": list(axis.labels)}
+    elif axis.log:
+        made |= {"exponentformat": "power", "dtick": 1}
+    return made
+
+
+def _surface_trace(panel: Surface) -> go.Surface:
+    return go.Surface(
+        x=panel.along_x, y=panel.along_y, z=panel.z, colorscale="Viridis", showscale=False,
+        contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}}},
+        hovertemplate=f"{panel.title}: %{{z:.3g}}<br>%{{x:.3g}}, %{{y:.3g}}<extra></extra>",
+    )
+
+
+def _scene(panel: Surface) -> dict[str, Any]:
+    names = {"xaxis": panel.x.title.rpartition(" ")[2], "yaxis": panel.y.title.rpartition(" ")[2], "zaxis": ""}
+    small = {"nticks": 5, "tickfont": {"size": 10}}
+    axes = {which: {**small, "title": {"text": name, "font": {"size": 12}}} for which, name in names.items()}
+    # Far enough for the corners of the box to stay inside a narrow scene.
+    camera = {"eye": {"x": 1.75, "y": -1.75, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.12}}
+    return {**axes, "camera": camera, "aspectmode": "cube"}
+
+
+def _with_slider(chart: Chart) -> go.Figure:
+    """The heats of the first row behind a slider, the last of them shown."""
+    figure, heats = go.Figure(), [panel for panel in chart.rows[0] if isinstance(panel, Heat)]
+    for place, heat in enumerate(heats):
+        ticks = list(heat.scale.ticks)
+        figure.add_heatmap(
+            z=heat.z, x=list(heat.columns), y=list(heat.rows), zmin=ticks[0], zmax=ticks[-1], xgap=2, ygap=2,
+            colorscale="Viridis", visible=place == len(heats) - 1, text=heat.texts, texttemplate="%{text}",
+            hovertemplate="%{y}<br>%{x}: %{text} %<extra></extra>",
+            colorbar={"title": {"text": "% of variance", "side": "right"}, "thickness": 12, "tickvals": ticks,
+                      "ticktext": list(heat.scale.labels)},
+        )  # fmt: skip
+    steps = [
+        {"label": heat.title, "method": "restyle", "args": [{"visible": [i == k for i in range(len(heats))]}]}
+        for k, heat in enumerate(heats)
+    ]
+    slider = {"active": len(steps) - 1, "steps": steps, "pad": {"t": 12}, "currentvalue": {"prefix": chart.slider}}
+    figure.update_layout(sliders=[slider])
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(side="top", automargin=True)
+    return _laid_out(figure, chart)

@@ -1,0 +1,151 @@
+"""What `equiscope analyse` recorded, on the page: for each kind a file with its words, tables and chart.
+
+A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the records of the analysis NAME.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from equiscope.report import paper
+from equiscope.report.chart import Chart
+from equiscope.report.views import NAN, Figure, Record, view
+from equiscope.words import aligned, correlation
+
+#: The two parts of the loss that are compared, and their words.
+PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: its column names, its rows of text, and a sentence under it."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """A correlation with its 95 % interval and the effective number of points."""
+
+    value: float
+    low: float
+    high: float
+    effective: float
+
+    @property
+    def words(self) -> str:
+        return correlation(self.value, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How two quantities go together along training: as they are, given log step, and in first differences."""
+
+    points: int | None
+    pearson: Correlation
+    spearman: Correlation
+    partial: Correlation
+    differences: Correlation
+
+
+Related = Mapping[str, Relation]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one analysis is shown.
+
+    Attributes:
+        place: among the sections of the page. values: the dataclass of its records' values.
+        words: (step -> values, pair -> relation) -> (the result in a sentence, tables).
+        chart: step -> values -> figure, None where there is nothing to draw; caption: under it.
+        evidence: values -> (our number, its interval, "lower", "higher" or "" of the equivariance error) for the
+            paper's claim that its landscape is easier, None for a record without; None if the analysis never has any.
+    """
+
+    place: int
+    title: str
+    values: type
+    words: Callable[[Any, Related], tuple[str, list[Table]]]
+    chart: Callable[[Any], Chart | None] = lambda steps: None
+    caption: str = ""
+    evidence: Callable[[Any], tuple[str, str, str] | None] | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis of one probe as the page shows it; steps: step -> values."""
+
+    name: str
+    probe: str
+    kind: Kind
+    lead: str
+    tables: Sequence[Table]
+    steps: Mapping[int, Any]
+
+    @property
+    def chart(self) -> Chart | None:
+        return self.kind.chart(self.steps)
+
+
+@functools.cache
+def kinds() -> dict[str, Kind]:
+    """name -> kind, in the order of the page."""
+    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    found = {name: importlib.import_module(f"{__name__}.{name}").KIND for name in names}
+    return dict(sorted(found.items(), key=lambda pair: pair[1].place))
+
+
+def sections(entries: Iterable[Record]) -> list[Section]:
+    """The sections there are records for, in the order of :func:`kinds`.
+
+    Steps analysed with other settings than the last record of that analysis and probe are left out.
+    """
+    entries = [entry for entry in entries if entry["kind"] == "analysis"]
+    made = []
+    for name, kind in kinds().items():
+        for probe in dict.fromkeys(entry["probe"] for entry in entries if entry["analysis"] == name):
+            mine = [entry for entry in entries if entry["analysis"] == name and entry["probe"] == probe]
+            own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
+            steps: dict[int, Any] = dict(sorted((entry["step"], view(kind.values, entry["values"])) for entry in own))
+            related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
+            lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
+            made.append(Section(name, probe, kind, lead, tables, steps))
+    return made
+
+
+def summary(entries: Iterable[Record]) -> str:
+    """The sections as text for the terminal."""
+    lines: list[str] = []
+    for section in sections(entries):
+        lines += ["", f"{section.kind.title} ({section.probe})", section.lead]
+        for table in section.tables:
+            lines += aligned([table.head, *table.rows], right=True)
+    return "\n".join(lines).strip()
+
+
+def relation_table(related: Related, words: Sequence[str]) -> list[Table]:
+    """Correlations of the pairs whose name holds one of ``words``; no table where nothing was related."""
+    rows = [
+        [name, correlation(one.pearson.value, one.spearman.value, NAN, "{} / {}"), one.partial.words,
+         one.differences.words, paper.correlation_of(name), str(one.points)]
+        for name, one in related.items() if any(word in name for word in words)
+    ]  # fmt: skip
+    head = ["along training", "Pearson / Spearman of logs", "given log step", "first differences", "paper", "points"]
+    caption = (
+        "Two quantities that both fall with time correlate whatever their connection; the third and fourth columns "
+        "take that common trend out (95 % intervals, with an effective number of points)."
+    )
+    return [Table(head, rows, caption)] if related else []
+
+
+def lower(ratio: Figure) -> str:
+    """Whether a ratio is surely below one ("lower"), above ("higher"), or neither ("")."""
+    return "lower" if ratio.interval[1] < 1 else "higher" if ratio.interval[0] > 1 else ""

@@ -1,0 +1,124 @@
+"""Landscapes of the two parts of the loss: roughness beside its noise, the lines and the plane as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from equiscope.report import style
+from equiscope.report.chart import Chart, Panel, Series, Surface
+from equiscope.report.kinds import PARTS, Kind, Related, Table
+from equiscope.report.style import Axis
+from equiscope.report.views import NAN
+from equiscope.words import digits, text
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One part of the loss along a line or over a plane, and how rough it is."""
+
+    value: tuple
+    error: tuple
+    range: float
+    roughness: float
+    noise: float
+    relative: float
+    anharmonic: float
+
+    @property
+    def change(self) -> np.ndarray:
+        """Change from the middle point: along the line, or (rows along y, columns along x)."""
+        values = np.array(self.value, dtype=float)
+        return values - values[tuple(n // 2 for n in values.shape)]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Both parts over a plane; axes: its two directions."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    axes: tuple[str, ...]
+    parts: dict[str, Cut]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """Values of a record: direction -> part -> cut along it at ``t``; rounding: of each part."""
+
+    t: tuple[float, ...]
+    lines: dict[str, dict[str, Cut]]
+    rounding: dict[str, float]
+    plane: Plane | None
+
+
+def words(steps: Mapping[int, Landscape], related: Related) -> tuple[str, list[Table]]:
+    """Roughness of each part on lines and plane, beside its noise."""
+    rows, rough, compared = [], 0, []
+    for step, values in steps.items():
+        for place, parts in {**values.lines, **({"their plane": values.plane.parts} if values.plane else {})}.items():
+            for part, name in PARTS.items():
+                found, rounding = parts[part], values.rounding[part]
+                rough += found.roughness > 3 * max(found.noise, rounding)
+                figures = (found.range, found.roughness, found.noise, rounding, found.relative, found.anharmonic)
+                where = place.replace("eigenvector:", "eigenvector of the ")
+                rows.append([f"{step:,}", where, name, *map(digits, figures)])
+            compared.append(parts["equivariance"].anharmonic < parts["twirled"].anharmonic)
+    head = ["step", "along", "part of the loss", "range", "roughness", "its noise", "rounding", "roughness / range",
+            "not quadratic / range"]  # fmt: skip
+    caption = (
+        "Every grid point has the same samples, rotations and mode. Roughness: residual of quadratic fits in small "
+        "windows; its noise: from the spread over independent batches; rounding: the change of the loss when every "
+        "weight moves by one unit of its last digit. Not quadratic: the residual of one quadratic over the whole grid."
+    )
+    lead = (
+        f"Smoother: the equivariance error is closer to a quadratic than the twirled loss in {sum(compared)} of "
+        f"{len(compared)} comparisons. Roughness exceeds three times its noise and rounding in {rough} of {len(rows)} "
+        "rows."
+    )
+    return lead, [Table(head, rows, caption)]
+
+
+def chart(steps: Mapping[int, Landscape]) -> Chart | None:
+    """Above the lines along each direction with error bars, below the plane, of the last step that has a plane."""
+    found = [(step, values, values.plane) for step, values in steps.items() if values.plane]
+    if not found:
+        return None
+    step, values, plane = found[-1]
+    lines, surfaces = [], []
+    for part, name in PARTS.items():
+        series = []
+        for place, (direction, parts) in enumerate(values.lines.items()):
+            change, colour = parts[part].change, (style.OURS, style.EQUIVARIANCE, style.SKILLED)[place % 3]
+            error = 1.96 * np.array([NAN if e is None else e for e in parts[part].error], dtype=float)
+            series.append(Series(values.t, change, _direction(direction), colour, "solid", "circle", size=3,
+                                 low=change - error, high=change + error))  # fmt: skip
+        lines.append(Panel(Axis("displacement / |θ|"), Axis("change of the loss"), series, f"{name}, step {step:,}"))
+        x, y = (Axis(_direction(axis)) for axis in plane.axes)
+        surfaces.append(Surface(x, y, plane.x, plane.y, plane.parts[part].change, name))
+    return Chart([lines, surfaces], (8.6, 7.4), 860, (1, 1.35))
+
+
+def _direction(name: str) -> str:
+    return name.replace("eigenvector:", "eigenvector of ")
+
+
+def evidence(values: Landscape) -> tuple[str, str, str] | None:
+    """Roughness over range of each part along the eigenvector of its own Hessian."""
+    shown = [
+        f"{part} {text(line[part].relative)}"
+        for name, line in values.lines.items()
+        if (part := name.split(":")[-1]) in line
+    ]
+    return (f"roughness over range along its own largest eigenvector: {', '.join(shown)}", "", "") if shown else None
+
+
+CAPTION = (
+    "Above: change of both losses along each direction, with 95 % intervals over independent batches. Below: over the "
+    "plane of their leading eigenvectors, in units of the loss, at the "
+    "last analysed step; the model is in the middle. Each axis is named by the loss whose eigenvector it follows; "
+    "displacements are relative to the length of all weights."
+)
+KIND = Kind(3, "Landscapes of the two losses", Landscape, words, chart, CAPTION, evidence)

@@ -1,0 +1,78 @@
+"""Numbers and tables as text: digits, minus signs, what is missing."""
+
+import math
+
+import pytest
+
+from equiscope import words
+
+
+def test_text_of_numbers():
+    assert words.share(0.1234, 0.002) == "12.3 ± 0.2"
+    assert words.share(0.5, 0.0001) == "50.00 ± 0.01"
+    assert words.share(-1e-9, 1e-9) == "0.00"
+    assert words.share(None) == "–"
+    assert words.digits(-1.2345e-5, 1e-6) == "−1.23 × 10⁻⁵ ± 1 × 10⁻⁶"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0.371, 0.343, 0.412), ("0.37", "0.34", "0.41")),
+        ((0.42, 0.31, 0.57), ("0.42", "0.31", "0.57")),
+        ((50.2, 48.1, 52.3), ("50", "48", "52")),
+        ((0.37, 0.02, 1.5), ("0.37", "0.02", "1.50")),
+        ((-0.02, -0.05, 0.01), ("−0.020", "−0.050", "0.010")),
+        ((1.5e-7, 1e-7, 2e-7), ("1.5 × 10⁻⁷", "1.0 × 10⁻⁷", "2.0 × 10⁻⁷")),
+        ((math.nan, 0, 1), ("unknown", "?", "?")),
+    ],
+)
+def test_digits_follow_the_interval(values, expected):
+    assert words.percent(*values) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(12345, "12,345"), (0.123456, "0.123"), (-2.5, "−2.5"), (None, "–"), (True, "yes"), ([1, 2], "1, 2"), ([], "none"),
+     (1e-11, "1 × 10⁻¹¹"), (-2.5e-7, "−2.5 × 10⁻⁷"),
+     (list(range(40)), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (40 in all)")],
+)  # fmt: skip
+def test_text(value, expected):
+    assert words.text(value) == expected
+
+
+def test_flatten_moment_duration():
+    assert words.flatten({"a": {"b_c": 1}, "d": "x"}) == [("a · b c", "1"), ("d", "x")]
+    assert words.moment(0.0) == "1970-01-01 00:00 UTC"
+    assert [words.duration(s) for s in (1.5, 61, 3700, float("nan"))] == ["1.5 s", "1 min 1 s", "1 h 1 min", ""]
+
+
+def test_labels():
+    assert [words.step_label(s) for s in (1, 1000, 2500, 1e6)] == ["1", "1k", "2.5k", "1M"]
+    assert words.decade_label(1e-4, " %") == "10⁻⁴ %"
+    assert words.decade_label(0.01, " %") == "0.01 %"
+    assert [words.r2(v) for v in (0.5, -0.25, -0.001, float("nan"))] == ["0.50", "−0.25", "0.00", "unknown"]
+    assert words.decade_label(1e4) == "10⁴"
+
+
+def test_a_value_with_its_interval():
+    assert words.ranged(3, [2, 4.123]) == "3 (2 to 4.1)"
+    assert words.ranged(1917, [1843, 2011]) == "1.92 × 10³ (1.8 × 10³ to 2 × 10³)"
+    assert words.ranged(3, [None, 4]) == words.ranged(3, None) == "3"
+    assert words.ranged(None, [1, 2]) == "–"
+    assert words.correlation(-0.5, -0.75, 0.25) == "−0.50 (−0.75 to 0.25)"
+    assert words.correlation(math.nan, 0, 1) == "–"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.0, "0"), (12.34, "12"), (0.371, "0.37"), (0.00123, "0.0012"), (3e-5, "3.0e-05")]
+)
+def test_plain(value, expected):
+    assert words.plain(value) == expected
+
+
+def test_tables():
+    rows = [("a", "long"), ("bcd", "e")]
+    assert words.aligned(rows) == ["a    long", "bcd  e"]
+    assert words.aligned(rows, " ", right=True) == ["   a  long", " bcd     e"]
+    assert words.as_csv([("a", "b"), (1, "c, d")]) == b'a,b\r\n1,"c, d"\r\n'
