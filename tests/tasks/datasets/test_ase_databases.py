@@ -42,7 +42,7 @@ def test_deleted_rows_and_folders(tmp_path):
     layouts.aselmdb(tmp_path / "data0001.aselmdb", [*made[4:], {"nothing": 1}])
     blocks, rejected = layouts.read(AseDatabase(tmp_path))
     assert [b.group for b in blocks] == ["H3N"] * 3 + ["CH4"] * 3 + ["H2O"] * 5
-    assert rejected == {"row without atoms, or of the wrong shape": 1}
+    assert rejected == {"row that cannot be read (first: row 11: it has no atoms)": 1}
 
 
 def test_periodic_rows_keep_cell_and_stress(tmp_path):
@@ -96,7 +96,7 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match=r"no \.aselmdb file"):
         layouts.read(AseDatabase(tmp_path))
     (tmp_path / "a.db").write_text("no database" * 100)
-    with pytest.raises(DataError, match="cannot be read as an ASE database"):
+    with pytest.raises(DataError, match="no file that can be read as an ASE database"):
         layouts.read(AseDatabase(tmp_path / "a.db"))
     (tmp_path / "a.aselmdb").write_text("no database" * 1000)
     with pytest.raises(DataError, match="no LMDB file"):

@@ -95,7 +95,8 @@ def test_damaged_frames_are_counted(tmp_path):
     (tmp_path / "b.extxyz").write_text("1\nProperties=species:S:1:pos:R:3\nH 0 zero 0\n\n" + text)
     blocks, rejected = layouts.read(ExtXyz(tmp_path / "b.extxyz", "eV", "Å"))
     assert len(blocks) == 12
-    assert rejected == {"frame that cannot be read": 1}
+    reason = "ValueError: could not convert string to float: 'zero'"
+    assert rejected == {f"frame that cannot be read (first: frame 0: {reason})": 1}
     (tmp_path / "c.extxyz").write_text(text + "three\n")
     with pytest.raises(DataError, match="expected a number of atoms, got 'three'"):
         layouts.read(ExtXyz(tmp_path / "c.extxyz", "eV", "Å"))

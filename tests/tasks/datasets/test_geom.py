@@ -55,7 +55,8 @@ def test_crude(tmp_path):
         file.write(msgpack.packb({"C": {"conformers": [{"xyz": [[1, 2]]}]}}))
     blocks, rejected = layouts.read(GeomCrude(tmp_path / "drugs_crude.msgpack"))
     check(blocks)
-    assert rejected == {"conformer that cannot be read": 1}
+    reason = "xyz has shape (1, 2), expected rows [Z, x, y, z]"
+    assert rejected == {f"conformer that cannot be read (first: conformer 0: {reason})": 1}
 
 
 def folder(path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets import md17
+from equiscope.tasks.datasets import reading
 from equiscope.tasks.datasets.md17 import LAYOUTS, Md17
 from tests.tasks.datasets import layouts
 
@@ -12,7 +12,7 @@ from tests.tasks.datasets import layouts
 @pytest.mark.parametrize("names", LAYOUTS.values())
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_frames(tmp_path, names, save, monkeypatch):
-    monkeypatch.setattr(md17, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "FRAMES_AT_ONCE", 2)
     source = Md17(layouts.md17(tmp_path / "water.npz", names, save=save), pieces=1)
     blocks, rejected = layouts.read(source)
     assert rejected == {}
@@ -52,5 +52,5 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="only pickle"):
         layouts.read(Md17(tmp_path / "o.npz"))
     np.savez(tmp_path / "n.npz", z=np.array([8]), R=np.zeros((2, 1, 3)), E=np.zeros(2), F=np.zeros((3, 1, 3)))
-    with pytest.raises(DataError, match="there are 2 frames"):
+    with pytest.raises(DataError, match=r"n\.npz: forces has shape \(3, 1, 3\), expected \(2, 1, 3\)"):
         layouts.read(Md17(tmp_path / "n.npz"))

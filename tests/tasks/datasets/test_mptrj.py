@@ -40,7 +40,8 @@ def test_bad_frames_are_counted(tmp_path):
     path.write_text(json.dumps(content))
     blocks, rejected = layouts.read(MpTrj(path))
     assert len(blocks) == 1
-    assert rejected == {"frame without structure or labels": 1}
+    reason = "it lacks one of structure, energy_per_atom, force"
+    assert rejected == {f"frame that cannot be read (first: frame mp-1: {reason})": 1}
 
 
 def test_refusals(tmp_path):
@@ -48,7 +49,7 @@ def test_refusals(tmp_path):
         MpTrj("x", energy="energy")
     path = layouts.mptrj(tmp_path / "m.json", {"mp-1": [ENTRY] * 3})
     path.write_text(path.read_text()[:-200])
-    with pytest.raises(DataError, match="no JSON, or is cut short"):
+    with pytest.raises(DataError, match="no JSON file, or is damaged or cut short"):
         layouts.read(MpTrj(path))
     path.write_text("{}")
     with pytest.raises(DataError, match="no frame of MPtrj's layout"):

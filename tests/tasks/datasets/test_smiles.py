@@ -38,7 +38,7 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="one must be called SMILES"):
         list(lines(tmp_path / "a.csv"))
     (tmp_path / "a.smi.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="no text"):
+    with pytest.raises(DataError, match="not compressed as its name says"):
         list(lines(tmp_path / "a.smi.gz"))
     (tmp_path / "b.smi").write_text("nonsense\n")
     with pytest.raises(DataError, match="no molecule that RDKit can read"):

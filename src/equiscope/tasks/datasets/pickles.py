@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
+from equiscope.files import Refused, existing, opened
 from equiscope.tasks.datasets.chemistry import rdkit
 
 
@@ -74,16 +75,14 @@ def load(path: str | Path) -> Any:
     memory is about the size of the file.
 
     Raises:
-        DataError: no such file, anything else than the above in it, or a damaged file.
+        Refused: it asks for anything else than the above. DataError: no such file, or a damaged one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no pickle at {path}")
-    with path.open("rb") as file:
+    path = existing(path, "pickle")
+    with opened(path, "pickle") as file:
         try:
             return _Restricted(file).load()
         except pickle.UnpicklingError as error:
-            raise DataError(
+            raise Refused(
                 f"{path} is refused: {error}, and a pickle can run any program when it is opened. Only lists, dicts, "
                 "numbers, text and RDKit molecules are read; if you trust the file, write its geometries as "
                 "extended XYZ yourself and read that"

@@ -1,25 +1,33 @@
-"""Reader of a folder of protein structures (mmCIF or PDB files, also gzipped) through gemmi."""
+"""Reader of a folder of protein structures (mmCIF or PDB files, also compressed) through gemmi."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from equiscope.errors import DataError
+from equiscope.files import LARGEST_UNPACKED, PACKED, needed, text_lines
 from equiscope.tasks.datasets.protein_chains import (
     LONGEST_STEP,
+    SHORTEST_STEP,
     ProteinChains,
     centred,
     rejection,
     require_some,
     tally,
 )
+from equiscope.tasks.datasets.reading import Reading, Rejected
 
-ENDINGS = (".cif", ".mmcif", ".pdb", ".ent", ".cif.gz", ".mmcif.gz", ".pdb.gz", ".ent.gz")
+PLAIN = (".cif", ".mmcif", ".pdb", ".ent")
+ENDINGS = (*PLAIN, *(f"{ending}{packed}" for ending in PLAIN for packed in PACKED))
+# Elements that an alpha carbon is read as: left-justified and without an element column, "CA" looks like calcium.
+_CARBON = ("C", "Ca", "X")
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,18 @@ class _Residue:
 def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) -> ProteinChains:
     """Cα traces of all protein chains in a folder's structure files.
 
-    Of each file the first model is read, of each residue the first alternative location of its Cα.
+    Of each file the first model is read, of each residue the first alternative location of its Cα. Two residues with
+    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their Cα are 2.5 Å apart or more.
     A chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each
     stretch is then kept or counted under the reason it was left out. ``counts`` also tells how many files
     were read, how many chains were cut, and how many files or chains were unusable as a whole.
 
+    A chain's id is its file's name, its own name and its first residue's number. Where files differ in their endings
+    alone, equal chains are read once and others take the whole file name.
+
     Raises:
         DataError: no such folder, no structure file in it, or no usable chain (with all counts).
+        Refused: gemmi is not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -46,42 +59,49 @@ def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) 
     files = sorted(path for path in folder.iterdir() if path.name.lower().endswith(ENDINGS))
     if not files:
         raise DataError(f"{folder} has no structure file: names must end in {', '.join(ENDINGS)}")
-    ids: list[str] = []
-    traces: list[np.ndarray] = []
-    sequences: list[str] = []
+    found: dict[str, tuple[np.ndarray, str]] = {}
     dropped: Counter[str] = Counter()
-    for path in files:
-        for name, stretch in _stretches(path, dropped):
-            ca = np.array([residue.ca for residue in stretch])
-            reason = rejection(ca, shortest, longest)
-            if reason is None and name in ids:
-                reason = "same name as an earlier chain"
-            if reason:
-                dropped[reason] += 1
-                continue
-            ids.append(name)
-            traces.append(centred(ca))
-            sequences.append("".join(residue.letter for residue in stretch))
-    counts = tally(ids, dropped) | {"files": len(files)}
-    chains = ProteinChains(tuple(ids), tuple(traces), tuple(sequences), source=f"folder {folder.name}", counts=counts)
+    reading = Reading[tuple[Path, str, list[_Residue]]](folder, dropped, "file")
+    for path, name, stretch in reading.each(files, lambda path: _stretches(path, dropped)):
+        ca = np.array([residue.ca for residue in stretch])
+        reason = rejection(ca, shortest, longest)
+        if reason:
+            dropped[reason] += 1
+            continue
+        chain = (centred(ca), "".join(residue.letter for residue in stretch))
+        own = f"{_stem(path)}_{name}"
+        if own in found and _equal(found[own], chain):
+            dropped["same name as an earlier chain"] += 1
+            continue
+        names = (own, f"{path.name}_{name}", *(f"{path.name}_{name}.{k}" for k in range(2, len(found) + 3)))
+        found[next(free for free in names if free not in found)] = chain
+    chains = ProteinChains(
+        ids=tuple(found),
+        ca=tuple(ca for ca, _ in found.values()),
+        sequences=tuple(sequence for _, sequence in found.values()),
+        source=f"folder {folder.name}",
+        counts=tally(list(found), dropped) | {"files": len(files)},
+    )
     return require_some(chains, str(folder))
 
 
-def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, list[_Residue]]]:
-    """Contiguous stretches of the protein chains of one file, each with its name."""
-    import gemmi
+def _stem(path: Path) -> str:
+    """A file's name without the ending of its format: what stands before it may hold dots."""
+    ending = next(ending for ending in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(ending))
+    return path.name[: -len(ending)]
 
-    try:
-        structure = gemmi.read_structure(str(path))
-        structure.setup_entities()
-    except Exception:
-        # gemmi raises many types for damaged files; whichever it was, the file is unusable and counted.
-        dropped["file that cannot be read"] += 1
-        return
+
+def _equal(one: tuple[np.ndarray, str], other: tuple[np.ndarray, str]) -> bool:
+    """Whether two chains are one, to the three decimals of the formats."""
+    return one[1] == other[1] and bool(np.abs(one[0] - other[0]).max() < 5e-3)
+
+
+def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[Path, str, list[_Residue]]]:
+    """Contiguous stretches of the protein chains of one file, each with its chain's name and first number."""
+    gemmi = needed("gemmi")
+    structure = _structure(path, dropped)
     if len(structure) == 0 or len(structure[0]) == 0:
-        dropped["file without atoms"] += 1
-        return
-    stem = path.name.split(".")[0]
+        raise Rejected("file without atoms")
     found = False
     for chain in structure[0]:
         polymer = chain.get_polymer()
@@ -92,7 +112,7 @@ def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, list[_R
                 found = True
             continue
         found = True
-        residues = [_residue(residue) for residue in polymer.first_conformer()]
+        residues = list(_residues(polymer))
         missing = sum(residue is None for residue in residues)
         if missing:
             dropped["residue without CA (chain cut there)"] += missing
@@ -100,20 +120,77 @@ def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[str, list[_R
             dropped["coordinates not finite"] += 1
             continue
         for stretch in _cut(residues, dropped):
-            yield f"{stem}_{chain.name}_{stretch[0].number}", stretch
+            yield path, f"{chain.name}_{stretch[0].number}", stretch
     if not found:
-        dropped["file without a protein chain"] += 1
+        raise Rejected("file without a protein chain")
 
 
-def _residue(residue) -> _Residue | None:
-    """The residue's first Cα, or ``None``; calcium ions are also called CA, so the element is asked for."""
-    import gemmi
+def _structure(path: Path, dropped: Counter[str]) -> Any:
+    gemmi = needed("gemmi")
+    lines, size = [], 0
+    for line in text_lines(path, "structure file", dropped):
+        size += len(line)
+        if size > LARGEST_UNPACKED:
+            raise DataError(f"{path} is larger than any structure")
+        lines.append(line)
+    text = "".join(lines)
+    if _is_cif(path):
+        block = gemmi.cif.read_string(text).sole_block()
+        _number_by_label(block)
+        structure = gemmi.make_structure_from_block(block)
+    else:
+        structure = gemmi.read_pdb_string(text)
+    structure.merge_chain_parts()
+    structure.setup_entities()
+    return structure
 
-    for atom in residue:
-        if atom.name == "CA" and atom.element.name == "C":
-            letter = gemmi.find_tabulated_residue(residue.name).one_letter_code.upper().strip() or "X"
-            return _Residue(str(residue.seqid), letter, (atom.pos.x, atom.pos.y, atom.pos.z))
-    return None
+
+def _is_cif(path: Path) -> bool:
+    return any(part.lower() in (".cif", ".mmcif") for part in path.suffixes[-2:])
+
+
+def _number_by_label(block: Any) -> None:
+    """Where two residues of a chain share an author number, all residues take the number of their place instead."""
+    names = ("pdbx_PDB_model_num", "auth_asym_id", "pdbx_PDB_ins_code", "auth_seq_id", "label_seq_id")
+    columns = {name: block.find_values(f"_atom_site.{name}") for name in names}
+    labels = list(columns["label_seq_id"])
+    if not labels or not len(columns["auth_seq_id"]):
+        return
+    others = [list(columns[name]) or [""] * len(labels) for name in names[:-1]]
+    seen: dict[tuple[str, ...], str] = {}
+    placed = [(key, label) for key, label in zip(zip(*others, strict=True), labels, strict=True) if label not in ".?"]
+    if all(seen.setdefault(key, label) == label for key, label in placed):
+        return
+    for place, label in enumerate(labels):
+        if label not in ".?":
+            columns["auth_seq_id"][place] = label
+            if len(columns["pdbx_PDB_ins_code"]):
+                columns["pdbx_PDB_ins_code"][place] = "?"
+
+
+def _residues(polymer: Any) -> Iterator[_Residue | None]:
+    """The residues of a chain in order, ``None`` for one without a Cα.
+
+    What shares a number is one residue in several locations, of which the first is taken, unless its Cα are too far
+    apart for that: then the numbers are at fault, and each is a residue.
+    """
+    gemmi = needed("gemmi")
+    for number, together in groupby(polymer, key=lambda residue: str(residue.seqid)):
+        carbons = [
+            (gemmi.find_tabulated_residue(residue.name).one_letter_code.upper().strip() or "X", atom)
+            for residue in together
+            for atom in residue
+            if atom.name == "CA" and atom.element.name in _CARBON
+        ]
+        if not carbons:
+            yield None
+        last: _Residue | None = None
+        for letter, atom in carbons:
+            place = (atom.pos.x, atom.pos.y, atom.pos.z)
+            apart = last is None or float(np.linalg.norm(np.subtract(place, last.ca))) >= SHORTEST_STEP
+            if atom.altloc == carbons[0][1].altloc and apart:
+                last = _Residue(number, letter, place)
+                yield last
 
 
 def _cut(residues: list[_Residue | None], dropped: Counter[str]) -> Iterator[list[_Residue]]:
