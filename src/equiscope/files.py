@@ -59,7 +59,8 @@ def existing(path: str | Path, what: str) -> Path:
     try:
         kind = found.stat().st_mode
     except (OSError, ValueError) as error:
-        raise DataError(f"there is no {what} at {str(path)!r} ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"there is no {what} at {path} ({reason})") from error
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise DataError(f"{path} is a pipe or a device, not the {what} that is asked for")
     return found

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from equiscope.errors import DataError, InputError
-from equiscope.files import LARGEST_FRAME, Refused, readable, said
+from equiscope.files import LARGEST_FRAME, REMARK, Refused, readable, said
 from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, SYMBOLS, Block
 
 T, Made = TypeVar("T"), TypeVar("Made")
@@ -92,6 +92,16 @@ class Reading(Generic[Made]):
             return f"{self._record} that cannot be read (for other reasons)"
         first = f"{self._record} that cannot be read (first: {self._record} {name}: {text})"
         return self._reasons.setdefault(kind, first)
+
+
+def told(counts: Mapping[str, int]) -> list[str]:
+    """The lines that say what was left out, and what was read all the same."""
+    shown = {
+        "left out": {reason: count for reason, count in counts.items() if not reason.startswith(REMARK)},
+        REMARK.strip(": "): {why.removeprefix(REMARK): n for why, n in counts.items() if why.startswith(REMARK)},
+    }
+    lines = {head: ", ".join(f"{count:,} {reason}" for reason, count in part.items()) for head, part in shown.items()}
+    return [f"{head}: {text or 'nothing'}" for head, text in lines.items() if text or head == "left out"]
 
 
 def _name(record: Any, number: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from equiscope.errors import DataError
 from equiscope.files import PACKED, readable, text_lines
 from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.reading import told
 from equiscope.tasks.datasets.stream import Sample, chosen
 
 
@@ -64,14 +65,13 @@ class SmilesDescription:
 
     def __str__(self) -> str:
         fewest, most = self.atoms
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
         return "\n".join(
             [
                 f"{self.molecules:,} molecules, {fewest} to {most} atoms with hydrogens (no geometry: make it with "
                 "`equiscope data forcefield --smiles`)",
                 "elements (molecules): " + ", ".join(f"{name} {count:,}" for name, count in self.elements.items()),
                 "total charge (molecules): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()),
-                f"left out: {dropped or 'nothing'}",
+                *told(self.rejected),
             ]
         )
 
@@ -84,6 +84,17 @@ class SmilesDescription:
             "charges": {str(charge): count for charge, count in self.charges.items()},
             "rejected": dict(self.rejected),
         }
+
+
+@dataclass(frozen=True)
+class Smiles:
+    """A file of SMILES as a format of the catalogue; ``path`` as for :func:`lines`."""
+
+    path: str | Path
+
+    def describe(self, sample: Sample) -> SmilesDescription:
+        """See :func:`describe`."""
+        return describe(self.path, sample)
 
 
 def describe(path: str | Path, sample: Sample) -> SmilesDescription:

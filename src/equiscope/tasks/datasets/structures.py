@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from equiscope.errors import DataError
+from equiscope.errors import DataError, InputError
 from equiscope.files import LARGEST_UNPACKED, PACKED, needed, text_lines
+from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.protein_chains import (
     LONGEST_STEP,
     SHORTEST_STEP,
@@ -23,6 +25,7 @@ from equiscope.tasks.datasets.protein_chains import (
     tally,
 )
 from equiscope.tasks.datasets.reading import Reading, Rejected
+from equiscope.tasks.datasets.stream import Sample
 
 PLAIN = (".cif", ".mmcif", ".pdb", ".ent")
 ENDINGS = (*PLAIN, *(f"{ending}{packed}" for ending in PLAIN for packed in PACKED))
@@ -35,6 +38,59 @@ class _Residue:
     number: str
     letter: str
     ca: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Structures:
+    """A folder of structure files as a format of the catalogue; ``path`` as for :func:`read_structures`."""
+
+    path: str | Path
+
+    def describe(self, sample: Sample) -> StructuresDescription:
+        """All chains of the folder; a sample of them is not drawn.
+
+        Raises:
+            InputError: a sample is asked for. DataError: see :func:`read_structures`.
+        """
+        if sample.frames is not None or sample.share < 1:
+            raise InputError("a folder of structures is described whole: leave out frames and share")
+        return StructuresDescription(read_structures(self.path))
+
+
+@dataclass(frozen=True)
+class StructuresDescription:
+    """Counts, lengths and orientation of chains."""
+
+    chains: ProteinChains
+
+    def orientation(self) -> Orientation | None:
+        """Of the traces; None where no chain has a longest axis."""
+        total = OrientationSum()
+        for trace in self.chains.ca:
+            total.add(torch.from_numpy(trace)[None])
+        return total.result()
+
+    def __str__(self) -> str:
+        found, lengths = self.orientation(), self.chains.lengths
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in self.chains.counts.items())
+        return "\n".join(
+            [
+                f"{len(self.chains):,} chains, {lengths.min()} to {lengths.max()} residues, {lengths.sum():,} in all",
+                str(found) if found else "orientation tensor: no chain has a longest axis",
+                "units of the file: positions Å (the mmCIF and PDB standards)",
+                f"files and chains: {counts}",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for a record."""
+        found, lengths = self.orientation(), self.chains.lengths
+        return {
+            "chains": len(self.chains),
+            "residues": [int(lengths.min()), int(lengths.max())],
+            "orientation": found.to_dict() if found else None,
+            "counts": dict(self.chains.counts),
+        }
 
 
 def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) -> ProteinChains:
