@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from equiscope import labels
 from equiscope.errors import DataError, InputError
 from equiscope.files import needed, opened
@@ -15,6 +17,9 @@ from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
 from equiscope.tasks.datasets.reading import Reading, block, reals, total_charge
 from equiscope.units import STRESS_UNITS
 
+_DEEPEST = 1000
+_STEP = np.zeros(256, np.int8)
+_STEP[[ord("["), ord("{")]], _STEP[[ord("]"), ord("}")]] = 1, -1
 ENERGIES = ("energy_per_atom", "uncorrected_total_energy", "corrected_total_energy")
 
 
@@ -67,7 +72,23 @@ def items(path: str | Path) -> Iterator[tuple[str, Any]]:
     """
     ijson = needed("ijson")
     with opened(path, "JSON file") as file:
-        yield from ijson.kvitems(file, "", use_float=True)
+        yield from ijson.kvitems(_Shallow(file), "", use_float=True)
+
+
+class _Shallow:
+    """Reads a file and refuses nesting that a parser would fill the memory with: a path of names for every level."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._depth = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._file.read(size)
+        # Brackets inside text count too; they come in pairs, and what is odd among them is far from the limit.
+        depth = self._depth + np.cumsum(_STEP[np.frombuffer(content, np.uint8)], dtype=np.int64)
+        if len(depth) and depth.max() > _DEEPEST:
+            raise DataError(f"nested {_DEEPEST:,} levels deep or more")
+        self._depth = int(depth[-1]) if len(depth) else self._depth
+        return content
 
 
 def _frames(found: Any) -> list[Any]:

@@ -176,10 +176,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _assemble(arrays: Mapping[str, np.ndarray], path: Path) -> ProteinChains:
-    lengths, flat = arrays["length"], arrays["ca_i16"]
+    lengths, flat = np.atleast_1d(arrays["length"]), arrays["ca_i16"]
     ids = tuple(str(name) for name in arrays["ids"])
-    if lengths.dtype.kind not in "iu" or flat.dtype.kind not in "iuf" or (lengths < 1).any():
-        raise DataError(f"{path}: lengths of {lengths.dtype} and coordinates of {flat.dtype}, expected whole numbers >= 1")
+    if (len(lengths) and lengths.dtype.kind not in "iu") or flat.dtype.kind not in "iuf" or (lengths < 1).any():
+        raise DataError(f"{path}: lengths must be whole numbers >= 1, coordinates real: {lengths.dtype}, {flat.dtype}")
     if flat.ndim != 2 or flat.shape[1] != 3 or len(lengths) != len(ids) or lengths.sum() != len(flat):
         raise DataError(
             f"{path} is inconsistent: {len(ids)} ids, {len(lengths)} lengths that sum to {lengths.sum()}, "

@@ -101,8 +101,9 @@ def _parse(text: str, energy: str, excluded: Collection[int]) -> Block:
         raise Rejected("file that is no QM9 molecule")
     atoms, number = int(lines[0]), int(words[1])
     rows = [line.split() for line in lines[2 : 2 + atoms]]
-    if len(rows) != atoms or any(len(row) < 4 for row in rows):
-        raise DataError(f"{atoms} atoms announced, {len(rows)} lines of them, or a line that is cut short")
+    # The line of frequencies shows that the last atom's line is whole.
+    if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
+        raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
     if number in excluded:
         raise Rejected("uncharacterized (excluded list)")
     return block(

@@ -97,7 +97,7 @@ def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) 
     """Cα traces of all protein chains in a folder's structure files.
 
     Of each file the first model is read, of each residue the first alternative location of its Cα. Two residues with
-    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their Cα are 2.5 Å apart or more.
+    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their places or 2.5 Å between Cα.
     A chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each
     stretch is then kept or counted under the reason it was left out. ``counts`` also tells how many files
     were read, how many chains were cut, and how many files or chains were unusable as a whole.
@@ -189,39 +189,64 @@ def _structure(path: Path, dropped: Counter[str]) -> Any:
         if size > LARGEST_UNPACKED:
             raise DataError(f"{path} is larger than any structure")
         lines.append(line)
-    text = "".join(lines)
-    if _is_cif(path):
-        block = gemmi.cif.read_string(text).sole_block()
-        _number_by_label(block)
+    # Content decides: the endings of the two formats are mixed up.
+    if next((line for line in lines if line.strip() and line[0] != "#"), "").lower().startswith("data_"):
+        block = gemmi.cif.read_string("".join(lines)).sole_block()
+        _number_cif(block)
         structure = gemmi.make_structure_from_block(block)
     else:
-        structure = gemmi.read_pdb_string(text)
+        structure = gemmi.read_pdb_string("".join(_numbered_pdb(lines)))
     structure.merge_chain_parts()
     structure.setup_entities()
     return structure
 
 
-def _is_cif(path: Path) -> bool:
-    return any(part.lower() in (".cif", ".mmcif") for part in path.suffixes[-2:])
+def _number_cif(block: Any) -> None:
+    """Number the residues of an mmCIF file by their places, where author numbers do not tell them apart."""
+    names = ("group_PDB", "label_alt_id", "pdbx_PDB_model_num", "auth_asym_id", "pdbx_PDB_ins_code", "auth_seq_id")
+    columns = {name: block.find_values(f"_atom_site.{name}") for name in (*names, "label_seq_id")}
+    rows = len(columns["auth_seq_id"])
+    kinds, locations, *keys = (list(column) if len(column) == rows else ["?"] * rows for column in columns.values())
+    atoms = [row for row in range(rows) if kinds[row] != "HETATM"]
+    places = _places([tuple(key[row] for key in keys) for row in atoms], [locations[row] not in ".?" for row in atoms])
+    for row, place in zip(atoms, places, strict=False):
+        columns["auth_seq_id"][row] = str(place)
+        if len(columns["pdbx_PDB_ins_code"]):
+            columns["pdbx_PDB_ins_code"][row] = "?"
 
 
-def _number_by_label(block: Any) -> None:
-    """Where two residues of a chain share an author number, all residues take the number of their place instead."""
-    names = ("pdbx_PDB_model_num", "auth_asym_id", "pdbx_PDB_ins_code", "auth_seq_id", "label_seq_id")
-    columns = {name: block.find_values(f"_atom_site.{name}") for name in names}
-    labels = list(columns["label_seq_id"])
-    if not labels or not len(columns["auth_seq_id"]):
-        return
-    others = [list(columns[name]) or [""] * len(labels) for name in names[:-1]]
-    seen: dict[tuple[str, ...], str] = {}
-    placed = [(key, label) for key, label in zip(zip(*others, strict=True), labels, strict=True) if label not in ".?"]
-    if all(seen.setdefault(key, label) == label for key, label in placed):
-        return
-    for place, label in enumerate(labels):
-        if label not in ".?":
-            columns["auth_seq_id"][place] = label
-            if len(columns["pdbx_PDB_ins_code"]):
-                columns["pdbx_PDB_ins_code"][place] = "?"
+def _numbered_pdb(lines: list[str]) -> list[str]:
+    """The lines of a PDB file, its residues numbered by their places where their own numbers do not tell them apart."""
+    atoms, keys, model = [], [], 0
+    for row, line in enumerate(lines):
+        model += line.startswith("MODEL ")
+        if line.startswith("ATOM  "):
+            atoms.append(row)
+            keys.append((str(model), line[21:22], line[22:27], "."))
+    places = _places(keys, [lines[row][16:17].strip() != "" for row in atoms])
+    numbered = list(lines)
+    for row, place in zip(atoms, places, strict=False):
+        numbered[row] = f"{lines[row][:22]}{place % 10_000:4d} {lines[row][27:]}"
+    return numbered
+
+
+def _places(keys: list[tuple[str, ...]], alternative: list[bool]) -> list[int]:
+    """1, 2, … for each atom's residue if residues share a key or one comes back after others; else nothing.
+
+    Args:
+        keys: (…, author number, ``label_seq_id``) of each atom. alternative: whether it names an alternative location.
+    """
+    place_of: dict[tuple[str, ...], int] = {}
+    places: list[int] = []
+    last, again, next_place = None, False, 1
+    for key, other in zip(keys, alternative, strict=True):
+        if key != last and not (other and key in place_of):
+            again |= key in place_of
+            place_of[key], next_place = next_place, next_place + 1
+        last = key
+        places.append(place_of[key])
+    shared = len({key[:-1] for key in place_of}) < len(place_of)
+    return places if again or shared else []
 
 
 def _residues(polymer: Any) -> Iterator[_Residue | None]:
