@@ -246,7 +246,7 @@ class Run:
             )
         for output, source in self._design.plan.labels.items():
             if meaning := labels.kind(output, source):
-                notes.append(f"label {source!r} is a {meaning}: {labels.REMARKS[meaning]}")
+                notes.append(f"label {source!r} is taken as {meaning}: {labels.REMARKS[meaning]}")
         if any(a.constraints for a in structures):
             notes.append("constraints were left out: forces are the calculator's own")
         if "stress" in self._design.plan.outputs:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 
 import ase.db
 import numpy as np
@@ -107,3 +108,50 @@ def test_refusals(tmp_path):
         put.put(b"a", b"b")
     with pytest.raises(DataError, match="no key 'nextid'"):
         layouts.read(AseDatabase(tmp_path / "b.aselmdb"))
+
+
+def test_what_the_file_claims_is_not_believed(tmp_path):
+    import lmdb
+
+    made = [row for _, row in rows()]
+    path = layouts.aselmdb(tmp_path / "a.aselmdb", made)
+    with lmdb.open(str(path), subdir=False, map_size=1 << 24) as environment, environment.begin(write=True) as put:
+        put.put(b"nextid", layouts.encoded(10**15))
+        put.put(b"20", b"rubbish")
+        put.put(b"21", zlib.compress(b"[" * 100_000))
+        put.put(b"22", zlib.compress(bytes(1 << 29)))
+    blocks, rejected = layouts.read(AseDatabase(path))
+    assert len(blocks) == 12
+    assert list(rejected.values()) == [1, 1, 1]
+    for reason, why in zip(("incorrect header", "RecursionError", "larger than any row"), rejected, strict=True):
+        assert reason in why
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_cut_file_is_an_error_and_not_the_end_of_the_process(tmp_path, share):
+    row = next(row for _, row in rows())
+    content = layouts.aselmdb(tmp_path / "a.aselmdb", [row] * 500).read_bytes()
+    (tmp_path / "b.aselmdb").write_bytes(content[: int(len(content) * share)])
+    code = "import sys; from equiscope import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "data", "describe", str(tmp_path / "b.aselmdb"), "--format", "ase"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "is cut short: it has" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"energy": "failed"}, "energy holds 'failed'"),
+        ({"numbers": layouts.ndarray(np.array([6.5, 1, 1, 1]))}, "must be 1 … 118"),
+        ({"stress": layouts.ndarray(np.ones(4))}, "stress has shape (1, 4)"),
+        ({"data": {"charge": 0.5}}, "one whole number, got 0.5"),
+        ({"forces": layouts.ndarray(np.ones((3, 3)))}, "forces has shape (1, 3, 3), expected (1, 4, 3)"),
+    ],
+)
+def test_bad_rows_are_counted_with_their_reason(tmp_path, changed, reason):
+    made = [row for _, row in rows()]
+    path = layouts.aselmdb(tmp_path / "a.aselmdb", [{**made[0], **changed}, *made[1:]])
+    blocks, rejected = layouts.read(AseDatabase(path))
+    assert (len(blocks), list(rejected.values())) == (11, [1])
+    assert reason in next(iter(rejected))

@@ -51,9 +51,12 @@ class GeomCrude:
             stream = msgpack.Unpacker(
                 file, strict_map_key=False, max_buffer_size=2**31 - 1, max_array_len=10**6, max_map_len=10**6
             )
+            whole = 0
             for molecules in stream:
+                # The unpacker stops in silence where the bytes end, also in the middle of an object.
+                whole = stream.tell()
                 yield from molecules.items() if isinstance(molecules, Mapping) else [("", molecules)]
-            if left := file.tell() - stream.tell():
+            if left := file.tell() - whole:
                 raise FileError(f"{self.path} is cut short: its last {left:,} bytes are no whole object")
 
     def units(self) -> dict[str, str]:
