@@ -27,8 +27,8 @@ def external(file, name):
 
 
 def through_a_soft_link(file, name):
-    file["other"] = h5py.ExternalLink(file.filename.replace("a.h5", "b.h5"), "/water")
-    file[name] = h5py.SoftLink("/other/dft_total_energy")
+    file["water/other"] = h5py.ExternalLink(file.filename.replace("a.h5", "b.h5"), "/water")
+    file[name] = h5py.SoftLink("/water/other/dft_total_energy")
 
 
 def raw(file, name):
