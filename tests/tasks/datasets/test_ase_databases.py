@@ -1,5 +1,6 @@
 """ASE databases: SQLite through ASE; LMDB from its raw layout, and as ase-db-backends writes it."""
 
+import sqlite3
 import subprocess
 import sys
 import zlib
@@ -155,3 +156,14 @@ def test_bad_rows_are_counted_with_their_reason(tmp_path, changed, reason):
     blocks, rejected = layouts.read(AseDatabase(path))
     assert (len(blocks), list(rejected.values())) == (11, [1])
     assert reason in next(iter(rejected))
+
+
+def test_a_damaged_row_of_sqlite_is_counted(tmp_path):
+    with ase.db.connect(tmp_path / "a.db") as database:
+        for numbers, x, *_ in layouts.MOLECULES.values():
+            database.write(Atoms(numbers, x[0]))
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("update systems set positions = ? where id = 2", (b"abc",))
+    blocks, rejected = layouts.read(AseDatabase(tmp_path / "a.db"))
+    assert ([b.group for b in blocks], list(rejected.values())) == (["H3N", "H2O"], [1])
+    assert "row 1: ValueError: buffer size" in next(iter(rejected))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ class AseDatabase:
             DataError: no such file, not a database, or no readable row.
         """
         return Reading[Block](self.path, rejected, "row").all(
-            self._rows(), lambda row: [_block(row, self.cluster)], "has no row that can be read"
+            self._rows(), lambda fetch: [_block(fetch, self.cluster)], "has no row that can be read"
         )
 
     def units(self) -> dict[str, str]:
         """ASE's own."""
         return _UNITS
 
-    def _rows(self) -> Iterator[Mapping[str, Any] | bytes]:
+    def _rows(self) -> Iterator[Callable[[], Any]]:
         path = existing(self.path, "ASE database")
         files = sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]
         if not files:
@@ -64,7 +65,7 @@ class AseDatabase:
             yield from _lmdb_rows(file) if file.suffix in (".aselmdb", ".lmdb") else _ase_rows(file)
 
 
-def _lmdb_rows(path: Path) -> Iterator[bytes]:
+def _lmdb_rows(path: Path) -> Iterator[Callable[[], Any]]:
     """Rows of an LMDB file: keys b"1", b"2", …; values are zlib-compressed JSON."""
     lmdb = needed("lmdb")
     with (
@@ -83,7 +84,7 @@ def _lmdb_rows(path: Path) -> Iterator[bytes]:
             found = (key for key in transaction.cursor().iternext(values=False) if key.isdigit())
             for number in sorted(int(key) for key in found):
                 if number not in gone:
-                    yield bytes(transaction.get(str(number).encode()) or b"")
+                    yield partial(_decode, bytes(transaction.get(str(number).encode()) or b""))
 
 
 def _decode(content: bytes) -> Any:
@@ -104,16 +105,29 @@ def _array(found: dict[str, Any]) -> Any:
     return found
 
 
-def _ase_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    database = needed("ase.db", "ase")
-    names = ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "key_value_pairs", "data")
+def _ase_rows(path: Path) -> Iterator[Callable[[], Any]]:
     with readable(path, "file that can be read as an ASE database"):
-        for row in database.connect(str(path), append=True).select():
-            yield {name: value for name in names if (value := row.get(name)) is not None}
+        database = needed("ase.db", "ase").connect(str(path), append=True)
+        if path.suffix != ".db":
+            yield from (partial(_plain, row) for row in database.select())
+            return
+        with database:
+            # One row after another by its number: a damaged one ends a selection.
+            for number in [row.id for row in database.select(columns=["id"], include_data=False)]:
+                yield partial(_fetched, database, number)
 
 
-def _block(stored: Mapping[str, Any] | bytes, cluster: str | None) -> Block:
-    row = _decode(stored) if isinstance(stored, bytes) else stored
+def _fetched(database: Any, number: int) -> dict[str, Any]:
+    return _plain(database.get(id=number))
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    names = ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "key_value_pairs", "data")
+    return {name: value for name in names if (value := row.get(name)) is not None}
+
+
+def _block(fetch: Callable[[], Any], cluster: str | None) -> Block:
+    row = fetch()
     if not isinstance(row, Mapping) or "numbers" not in row or "positions" not in row:
         raise DataError("it has no atoms")
     info = {**_dict(row.get("key_value_pairs")), **_dict(row.get("data"))}
