@@ -11,17 +11,10 @@ from typing import Any
 
 from equiscope.errors import DataError
 from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.reading import Rejected
 from equiscope.tasks.datasets.smiles import lines
 
 ELEMENTS = ("H", "C", "N", "O", "F", "S", "Cl")
-
-
-class Rejected(DataError):
-    """A molecule or a frame that must not enter a data set; ``reason`` is the key it is counted under."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True)

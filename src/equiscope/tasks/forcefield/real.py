@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
+from equiscope.files import existing
 from equiscope.tasks.datasets import catalogue, mapped, processes, stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
@@ -99,8 +100,7 @@ class RealData:
 
 def _identity(path: Path) -> dict[str, Any]:
     """Name, size and a digest of the first and the last mebibyte: published files are too large to be read for it."""
-    if not path.exists():
-        raise DataError(f"there is no data set at {path}: give its path, data.path=…")
+    existing(path, "data set")
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file())
         return {"name": path.name, "files": len(files), "size": sum(p.stat().st_size for p in files)}
