@@ -39,12 +39,16 @@ class OutputResult:
 
 @dataclass(frozen=True)
 class PerSample:
-    """Per-sample figures behind a result: combined total loss and equivariance error, ids and clusters."""
+    """Per-sample figures behind a result: combined total loss and equivariance error, ids and clusters.
+
+    ``weight`` is that of each sample in both, summed over outputs.
+    """
 
     ids: list[Any]
     clusters: list[Any]
     total: Tensor
     equivariance: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
