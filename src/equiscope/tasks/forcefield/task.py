@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from equiscope.tasks.augment import key as seed_of
 from equiscope.tasks.augment import rotate
 from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
-from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
 from equiscope.tasks.forcefield.real import MappedFrames
 from equiscope.tasks.task import Probe
 
@@ -63,6 +63,8 @@ class ForceField:
     """
 
     name = "forcefield"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(LOSSES, ("forces", "energy"))
+    models: ClassVar[tuple[str, ...]] = tuple(models.MODELS)
 
     def __init__(
         self,
@@ -114,6 +116,12 @@ class ForceField:
         self._train = self._chosen("train")
         force, energy = self._frames.label_rms(self._train)
         self._objective = replace(self._objective, force_scale=force, energy_scale=max(energy, 1e-6))
+
+    @property
+    def training_samples(self) -> int:
+        """How many frames are trained on, once :meth:`prepare` has been called."""
+        self._loaded()
+        return len(self._train)
 
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""

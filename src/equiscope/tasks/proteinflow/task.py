@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,8 @@ class ProteinFlow:
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning",)}
+    models: ClassVar[tuple[str, ...]] = MODELS
 
     def __init__(self, settings: ProteinFlowSettings) -> None:
         self.settings = settings
@@ -122,7 +124,10 @@ class ProteinFlow:
             InputError: an unknown or impossible value.
         """
         model = {key: value for key, value in config.get("model", {}).items() if value is not None}
-        track = _known(TrackSettings, config.get("track", {}))
+        track, data = _known(TrackSettings, config.get("track", {})), dict(config.get("data", {}))
+        if unknown := sorted(set(data) - {f.name for f in fields(ChainSettings)}):
+            known = sorted(f.name for f in fields(ChainSettings))
+            raise InputError(f"unknown data settings {unknown} for task {cls.name!r}; the known ones are {known}")
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
         return cls(
@@ -131,7 +136,7 @@ class ProteinFlow:
                 augment=float(config.get("augment", 1.0)),
                 batch_size=int(config.get("batch_size", 16)),
                 self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-                data=ChainSettings(**_known(ChainSettings, config.get("data", {}))),
+                data=ChainSettings(**_known(ChainSettings, data)),
                 track=TrackSettings(**track),
                 model=model.pop("name", "proteina"),
                 size=str(model.pop("size", "1M")),
@@ -148,6 +153,11 @@ class ProteinFlow:
             if progress:
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
+
+    @property
+    def training_samples(self) -> int:
+        """How many chains are trained on, once :meth:`prepare` has been called."""
+        return len(self.data.parts["train"])
 
     @property
     def data(self) -> ChainSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,8 @@ class Voxels:
     """Denoising of voxelised molecules; implements :class:`equiscope.tasks.task.Task`. Lengths in Å."""
 
     name = "voxels"
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"voxels": ()}
+    models: ClassVar[tuple[str, ...]] = tuple(models.MODELS)
 
     def __init__(self, settings: VoxelSettings) -> None:
         self.settings = settings
@@ -135,6 +137,12 @@ class Voxels:
         if progress:
             left_out = self._set.metadata["counts"]["conformers rejected"]
             print(f"{path}: {len(self._set)} conformers on the grid, left out: {left_out}")
+
+    @property
+    def training_samples(self) -> int:
+        """How many conformers are trained on, once :meth:`prepare` has been called."""
+        self._loaded()
+        return len(self._train)
 
     def _build(self) -> nn.Module:
         s = self.settings
