@@ -23,6 +23,8 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
 POOR_SKILL = 0.05
+# Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
+AGAINST = -0.9
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -182,6 +184,9 @@ class _OutputPool:
         self.floor = _divide(float((weights[checked] * floors[checked]).sum()), float(weights[checked].sum()))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(values, weights, collected, declaration)
+        target = float((weights * host(values.target_square)).mean())
+        # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
+        self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
 
     def _baseline(
         self, values: SampleValues, weights: statistics.Array, collected: Collected, declaration: Declaration
@@ -267,6 +272,11 @@ def _notes(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
         )
     for part in labelled:
+        if part.cosine < AGAINST:
+            notes.append(
+                f"{part.name} points against its labels (cosine {part.cosine:.2f}): has one of them the other sign, as "
+                "a virial and a stress, or a gradient and a force?"
+            )
         notes += loss_notes(losses[part.name], part.halvings)
     return notes
 
