@@ -48,6 +48,8 @@ def _fails(capsys, *arguments):
         (["run=a", "task=proteinflow", "model=unet"], "proteina_equivariant for task 'proteinflow', got 'unet'"),
         (["run=a", "task=voxels", "data=spice", "data.path=x"], "unknown data settings"),
         (["run=a", "task=proteinflow", "data=spice", "data.path=x"], "for task 'proteinflow'; the known ones"),
+        (["run=a", "data.probe_batch=0"], "data.probe_batch must be at least 1, got 0"),
+        (["run=a", "data.final_frames=-2"], "data.final_frames must be at least 1, got -2"),
         (["run=a", "optimizer.lr=-1"], "optimizer.lr must be a finite number >= 0, got -1"),
         (["run=a", "optimizer.weight_decay=-1"], "optimizer.weight_decay must be a finite number >= 0, got -1"),
         (["run=a", "optimizer.betas=[1,2]"], "optimizer.betas must be two numbers in [0, 1), such as [0.9,0.99]"),

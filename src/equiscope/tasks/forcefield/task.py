@@ -82,6 +82,9 @@ class ForceField:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if seed < 0:
             raise InputError(f"seed must not be negative, got {seed}")
+        for key in _USE:
+            if data.get(key) is not None and data[key] < 1:
+                raise InputError(f"data.{key} must be at least 1, got {data[key]!r}")
         self._data = dict(data)
         self._source = _source({key: value for key, value in data.items() if key not in _USE})
         self._model = {key: value for key, value in model.items() if value is not None}
@@ -188,8 +191,6 @@ class ForceField:
         every, wanted = self._loaded().indices(part), self._data.get(f"{part}_frames")
         if wanted is None or wanted >= len(every):
             return every
-        if wanted < 1:
-            raise InputError(f"data.{part}_frames must be at least 1, got {wanted}")
         return every[(torch.arange(wanted) * len(every)) // wanted]
 
     def _frame(self, place: int) -> int:
