@@ -1,5 +1,6 @@
 """The command line: one-line errors with exit code 2, and the commands end to end on a toy task."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,30 @@ def _fails(capsys, *arguments):
         (["run=a", "novalue"], "the settings cannot be read"),
         (["run=a", "model.size=9M"], "no size '9M'"),
         (["run=a", "+model.depth=9"], "has no setting ['depth']"),
-        (["run=a", "loss.name=l3"], "loss.name must be one of"),
+        (["run=a", "loss.name=l3"], "loss.name must be one of squared, escaip for task 'forcefield', got 'l3'"),
+        (["run=a", "loss=flow"], "loss.name must be one of squared, escaip for task 'forcefield', got 'flow'"),
+        (["run=a", "task=voxels", "loss=escaip"], "one of voxels for task 'voxels', got 'escaip'"),
+        (["run=a", "task=proteinflow", "loss=squared"], "one of flow for task 'proteinflow', got 'squared'"),
+        (["run=a", "+loss.power=3"], "loss 'squared' has no setting 'power': it has forces, energy"),
+        (["run=a", "model=unet"], "for task 'forcefield', got 'unet'"),
+        (["run=a", "task=voxels", "model=escaip"], "one of unet, unet_tied, steerable for task 'voxels', got 'escaip'"),
+        (["run=a", "task=proteinflow", "model=unet"], "proteina_equivariant for task 'proteinflow', got 'unet'"),
+        (["run=a", "task=voxels", "data=spice", "data.path=x"], "unknown data settings"),
+        (["run=a", "task=proteinflow", "data=spice", "data.path=x"], "for task 'proteinflow'; the known ones"),
+        (["run=a", "data.probe_batch=0"], "data.probe_batch must be at least 1, got 0"),
+        (["run=a", "data.final_frames=-2"], "data.final_frames must be at least 1, got -2"),
+        (["run=a", "optimizer.lr=-1"], "optimizer.lr must be a finite number >= 0, got -1"),
+        (["run=a", "optimizer.weight_decay=-1"], "optimizer.weight_decay must be a finite number >= 0, got -1"),
+        (["run=a", "optimizer.betas=[1,2]"], "optimizer.betas must be two numbers in [0, 1), such as [0.9,0.99]"),
+        (["run=a", "optimizer=sgd", "optimizer.momentum=1.5"], "optimizer.momentum must be in [0, 1), got 1.5"),
+        (["run=a", "+optimizer.nesterov=true"], "optimizer has no setting 'nesterov'"),
+        (["run=a", "schedule.min_factor=-1"], "schedule.min_factor is a factor of the learning rate"),
+        (["run=a", "+schedule.shape=1"], "schedule has no setting 'shape': it has min_factor, warmup, warmup_factor"),
+        (["run=a", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
+        (["run=a", "trainer.clip=-1"], "trainer.clip must be at least 0, got -1"),
+        (["run=a", "threads=0"], "threads must be at least 1"),
+        (["run=a", "final.rotations=Q"], "unknown rotations 'Q'"),
+        (["run=a", "track.cosets=0"], "cosets must be an integer >= 1"),
         (["run=a/b"], "run='a/b' is no folder name"),
     ],
 )
@@ -80,6 +104,81 @@ def test_train_prints_the_headline(capsys, tmp_path, monkeypatch):
 def test_nan_loss_is_one_line(capsys, tmp_path, monkeypatch):
     _toy_run(monkeypatch, tmp_path, data={"nan_at": 3})
     assert "infinite at step 3" in _fails(capsys, "train", "run=a")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 2, "runs/a: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "/root/x: Permission denied"),
+        (ModuleNotFoundError("no", name="hydra"), 2, "pip install 'equiscope[train]'"),
+        (KeyError("step"), 3, "KeyError: 'step' (test_cli.py:"),
+    ],
+)
+def test_nothing_comes_raw(capsys, monkeypatch, error, status, words):
+    def fails(settings):
+        raise error
+
+    monkeypatch.setattr(conf, "configuration", fails)
+    assert cli.main(["train", "run=a"]) == status
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.startswith("equiscope: ")
+    assert told.count("\n") == 1
+    with pytest.raises(type(error)):
+        cli.main(["--traceback", "train", "run=a"])
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = "from equiscope.cli import main; import sys; sys.exit(main(['completion', 'bash']))"
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "{sys.executable}" -c "{command}" | head -1'], capture_output=True, text=True
+    )
+    assert done.returncode in (0, 141)
+    assert "BrokenPipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("package", ["plotly", "jinja2", "matplotlib"])
+def test_without_the_packages_of_the_report_everything_else_is_done(capsys, tmp_path, monkeypatch, package):
+    """Train, analyse and demo leave the page out; report, whose only work it is, says what it needs."""
+    _toy_run(monkeypatch, tmp_path, trainer__keep=[0, 40], data={"dropout": 0.0})
+    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("equiscope.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("equiscope.report")
+    monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(["demo", "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    assert "no page was made, the records are whole: this needs the package" in told.err
+    assert "pip install 'equiscope[report]'" in told.err
+    run = str(tmp_path / "runs" / "toy" / "a")
+    assert cli.main(["analyse", run, "layers", "--at", "40", "--samples", "4", "--rotations", "T"]) == 0
+    told = capsys.readouterr()
+    assert "1 analyses recorded" in told.out
+    assert "pip install 'equiscope[report]'" in told.err
+    assert cli.main(["report", run]) == 2
+    assert "pip install 'equiscope[report]'" in capsys.readouterr().err
+
+
+def test_threads_of_the_demo(capsys, tmp_path, monkeypatch):
+    import torch
+
+    _toy_run(monkeypatch, tmp_path, threads=None)
+    monkeypatch.setattr(report, "build", lambda folder: folder)
+    before = torch.get_num_threads()
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cli.main(["demo"]) == 0
+    assert seen == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert cli.main(["demo"]) == 0
+    assert cli.main(["demo", "--threads", "3"]) == 0
+    assert seen == [7, 3]
+    assert torch.get_num_threads() == before
+    capsys.readouterr()
+    assert "--threads must be at least 1" in _fails(capsys, "demo", "--threads", "0")
 
 
 def test_ctrl_c(capsys, monkeypatch):

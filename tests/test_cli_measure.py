@@ -92,7 +92,7 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
 
     seen: dict[str, Any] = {}
 
-    class Stop(Exception):
+    class Stop(BaseException):
         pass
 
     def record(*arguments: Any, **settings: Any) -> None:
@@ -135,7 +135,11 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
         (["--calculator", f"{HERE}:Broken", "--set", "colour=red"], "factory failed: TypeError"),
         (["--calculator", f"{HERE}:molecules"], "the factory returned list"),
         (["--calculator", f"{HERE}:Broken", "--json", "/no/such/folder/a.json"], "no such folder"),
-        (["--calculator", f"{HERE}:Broken", "--csv", "/no/such/folder/a.csv"], "cannot write the table"),
+        (["--calculator", f"{HERE}:Broken", "--csv", "/no/such/folder/a.csv"], "no such folder"),
+        (["--calculator", f"{HERE}:Broken", "--csv", "."], "--csv '.' is a folder"),
+        (["--calculator", f"{HERE}:Broken", "--json", "/proc/a.json"], "--json '/proc/a.json' cannot be written"),
+        (["--calculator", f"{HERE}:Broken", "--label", "forces"], "such as --label forces=REF_forces, got 'forces'"),
+        (["--calculator", f"{HERE}:Broken", "--label", "force=REF_forces"], "(--label OUTPUT=KEY) names ['force']"),
         (["--calculator", f"{HERE}:Broken", "--index", "nonsense"], "cannot read"),
     ],
 )

@@ -52,3 +52,10 @@ def test_bad_calls(settings, capsys):
     assert "--parallel must be at least 1" in capsys.readouterr().err
     assert main(["study", "model_size", "task=forcefield", "task=voxels"]) == 2
     assert "of one task" in capsys.readouterr().err
+    for wrong, words in (
+        ("study.seeds=[]", "study.seeds must be a list of integers >= 0, such as [0,1,2], got []"),
+        ("study.seeds=ab", "study.seeds must be a list"),
+        ("study.points=3", "study.points must be like"),
+    ):
+        assert main(["study", "replicates", *settings, wrong]) == 2
+        assert words in capsys.readouterr().err

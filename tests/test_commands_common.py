@@ -8,6 +8,7 @@ import pytest
 
 from equiscope import cli
 from equiscope import commands_common as common
+from equiscope.errors import InputError
 
 
 def _leaves(parser, path=()):
@@ -82,3 +83,39 @@ def test_errors_are_coloured_in_a_terminal_only(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert cli.main(["report", "nowhere/none"]) == 2
     assert capsys.readouterr().err.startswith("\033[1;31mequiscope:\033[0m there is no run folder")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("", "is a folder"),
+        ("none/a.csv", "no such folder as"),
+        ("file/a.csv", "no such folder as"),
+        ("/proc/a", "cannot be"),
+    ],
+)
+def test_a_file_that_cannot_be_made_is_refused_before_the_work(tmp_path, path, words):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"--csv .*{words}"):
+        common.writable("--csv", str(tmp_path / path))
+    common.writable("--csv", str(tmp_path / "new.csv"))
+    common.writable("--csv", None)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("file/out", "is a file, not a folder"), ("/proc/a/b", "cannot be written")]
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, path, words):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"--out .*{words}"):
+        common.writable_folder("--out", str(tmp_path / path))
+    common.writable_folder("--out", str(tmp_path / "new" / "deep"))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta"])
+def test_a_device_that_is_not_there_is_refused(name):
+    with pytest.raises(InputError, match=f"--device '{name}' cannot be used here"):
+        common.device(name)
+    assert common.device("cpu") == "cpu"

@@ -20,25 +20,49 @@ from equiscope import (
     commands_sample,
     commands_study,
 )
-from equiscope.commands_common import BOLD, FILES, RED, SETTINGS, YELLOW, add_command, completed_by, paint
-from equiscope.errors import EquiscopeError
+from equiscope.commands_common import (
+    BOLD,
+    FILES,
+    RED,
+    SETTINGS,
+    YELLOW,
+    add_command,
+    completed_by,
+    paint,
+    show_report,
+    writable_folder,
+)
+from equiscope.errors import EquiscopeError, InputError, sentence
 
-FAILED, INTERRUPTED = 2, 130
+FAILED, UNFORESEEN, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it succeeded, 2 after an error that is explained in one line, 130 after Ctrl-C."""
+    """Run one command: the one place where errors become a line of words and a status.
+
+    Returns:
+        0 if it succeeded; 2 after an error of equiscope's own, of the disk, or for want of a package; 3 after one that
+        nobody foresaw; 130 after Ctrl-C. With ``--traceback`` errors come as they are.
+    """
     options = parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             return int(options.run(options) or 0)
-        except EquiscopeError as error:
-            print(f"{paint('equiscope:', RED, sys.stderr)} {' '.join(str(error).split())}", file=sys.stderr)
-            return FAILED
         except KeyboardInterrupt:
             print("\nequiscope: stopped; the same command goes on from here", file=sys.stderr)
             return INTERRUPTED
+        except BrokenPipeError:
+            # Whoever read the output has seen enough; without this Python would complain at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            if options.traceback:
+                raise
+            foreseen = isinstance(error, EquiscopeError | OSError | ImportError)
+            more = "" if foreseen else "; nobody foresaw this: equiscope --traceback COMMAND … shows where it came from"
+            print(f"{paint('equiscope:', RED, sys.stderr)} {sentence(error)}{more}", file=sys.stderr)
+            return FAILED if foreseen else UNFORESEEN
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="equiscope COMMAND --help shows examples.",
     )
     top.add_argument("--version", action="version", version=f"equiscope {_version()}")
+    top.add_argument("--traceback", action="store_true", help="show errors as Python does, to report them")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         _add_demo,
@@ -87,7 +112,7 @@ def _add_demo(commands: Any) -> None:
     summary = "the main job: real data, a force field, its symmetry, the report"
     examples = ("equiscope demo", "equiscope demo --threads 1 data.frames=1000 trainer.max_steps=600 run=short")
     made = add_command(commands, "demo", _demo, summary, examples)
-    made.add_argument("--threads", type=int, help="CPU threads; all cores of this machine by default")
+    made.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or all cores, by default")
     _add_settings(made)
 
 
@@ -130,11 +155,11 @@ def _demo(options: argparse.Namespace) -> int:
     from equiscope.runs.config import configuration
 
     config = configuration(["task=forcefield", "run=demo", *options.settings])
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    records = _run(config)
-    from equiscope.report import build
-
-    print(f"report: {build(records.parent)}")
+    if options.threads is not None and options.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {options.threads}")
+    if options.threads or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    show_report(_run(config).parent)
     return 0
 
 
@@ -155,6 +180,7 @@ def _run(config: dict[str, Any]) -> Path:
 def _data_forcefield(options: argparse.Namespace) -> int:
     from equiscope.tasks.forcefield.data import ForceFieldData, generate, load
 
+    writable_folder("--out", options.path and str(Path(options.path).parent))
     names = ForceFieldData.__dataclass_fields__
     config = ForceFieldData(**{name: getattr(options, name) for name in names if hasattr(options, name)})
     load(generate(config, workers=options.workers, progress=sys.stderr.isatty()))

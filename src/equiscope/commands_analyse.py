@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by
+from equiscope.commands_common import FOLDERS, add_command, completed_by, device, show_report
 from equiscope.errors import InputError
 
 _EXAMPLES = (
@@ -47,10 +48,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Analyse, record, print, and make the report again."""
-    import torch
-
-    from equiscope.report import build
-    from equiscope.report.kinds import summary
     from equiscope.runs.analyse import analyse
     from equiscope.runs.folder import find_run
 
@@ -61,11 +58,15 @@ def run(options: argparse.Namespace) -> int:
         changes["layers"] = tuple(patterns)
     if options.matrices:
         changes["matrices"] = tuple(options.matrices)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folder = find_run(options.folder)
-    made = analyse(folder, kinds, steps, options.probe, changes, device)
-    print(summary(made))
-    print(f"report: {build(folder)}")
+    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device))
+    try:
+        from equiscope.report.kinds import summary
+    except ModuleNotFoundError:
+        print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
+    else:
+        print(summary(made))
+    show_report(Path(folder))
     return 0
 
 

@@ -13,10 +13,9 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FILES, add_command, completed_by
+from equiscope.commands_common import FILES, add_command, completed_by, writable
 from equiscope.errors import InputError
 from equiscope.words import aligned
 
@@ -77,14 +76,14 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: for anything wrong with the options, the calculator or the file.
     """
-    labels = _pairs("--label", options.label)
+    labels = _pairs("--label", options.label, "forces=REF_forces")
     try:
         from equiscope.adapters import ase as door
         from equiscope.adapters.ase_structures import read
     except ImportError as error:
         raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise InputError(f"--json {options.json!r}: there is no such folder")
+    writable("--csv", options.csv)
+    writable("--json", options.json)
     structures = read(options.structures, options.index)
     result = door.measure(
         load_calculator(options.calculator, _keywords(options.keywords)),
@@ -100,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
         stress_weight=options.stress_weight,
         energy_per_atom=not options.total_energy,
         clusters=options.clusters,
-        rotate=_pairs("--rotate", options.rotate),
+        rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
         center=options.center,
         group=options.group,
         energy_unit=options.energy_unit,
@@ -130,12 +129,12 @@ def _table(result: Any, count: int) -> list[str]:
     return aligned([names, *body])
 
 
-def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for item in given:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
-            raise InputError(f"{option} needs NAME=VALUE, got {item!r}")
+            raise InputError(f"{option} needs NAME=VALUE, such as {option} {example}, got {item!r}")
         if name in pairs:
             raise InputError(f"{option} names {name!r} twice: {pairs[name]!r} and {value!r}")
         pairs[name] = value
@@ -143,7 +142,7 @@ def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def _keywords(given: Sequence[str]) -> dict[str, Any]:
-    return {name: _literal(value) for name, value in _pairs("--set", given).items()}
+    return {name: _literal(value) for name, value in _pairs("--set", given, "device=cpu").items()}
 
 
 def _literal(text: str) -> Any:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by
+from equiscope.commands_common import FOLDERS, add_command, completed_by, writable_folder
 from equiscope.errors import InputError
 
 _EXAMPLES = (
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
     folders = [find_run(folder) for folder in options.folders]
     if options.paper:
+        writable_folder("--out", options.out)
         found = folders or sorted(path.parent for path in Path("runs").glob("*/*/records.jsonl") if _is_run(path))
         if not found:
             raise InputError("there is no run under runs/: train one first, or name the folders of runs")

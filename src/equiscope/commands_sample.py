@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by
+from equiscope.commands_common import FOLDERS, add_command, completed_by, writable_folder
 from equiscope.errors import InputError
 
 _EXAMPLES = (
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         batch_size=options.batch_size,
     )
+    writable_folder("--out", options.out)
     trained = open_run(find_run(options.folder))
     if not isinstance(trained.task, ProteinFlow):
         raise InputError(f"{options.folder} is a run of {trained.task.name!r}: sampling needs one of 'proteinflow'")

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from equiscope.commands_common import SETTINGS, add_command, completed_by
+from equiscope.errors import InputError, sentence
 
 _EXAMPLES = (
     "equiscope study model_size task=forcefield",
@@ -32,8 +33,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Run one study or all; 1 if a run failed."""
-    from equiscope.errors import InputError
-    from equiscope.report.study import build, with_siblings
     from equiscope.runs.study_run import STUDIES, run_study, summary
 
     if options.parallel is not None and options.parallel < 1:
@@ -46,5 +45,10 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}:\n{summary(outcome)}")
         failed += len(outcome.failed)
         folders.append(outcome.folder)
-    print(f"report: {build(with_siblings(folders, (*STUDIES, 'efficiency')))}")
+    try:
+        from equiscope.report.study import build, with_siblings
+    except ModuleNotFoundError as error:
+        print(f"no page was made, the records are whole: {sentence(error)}", file=sys.stderr)
+    else:
+        print(f"report: {build(with_siblings(folders, (*STUDIES, 'efficiency')))}")
     return 1 if failed else 0

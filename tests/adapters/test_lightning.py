@@ -5,11 +5,18 @@ import math
 import os
 import runpy
 import sys
+import warnings
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -161,6 +168,114 @@ def test_schedule():
             Schedule(bad)
     with pytest.raises(InputError, match="per_decade"):
         Schedule("log", per_decade=0)
+
+
+class Validated(Module):
+    """Keeps a copy of the weights that each validation sees, by step."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__()
+        self.validated = {}
+
+    def validation_step(self, batch, number):
+        if not self.trainer.sanity_checking:
+            self.validated[self.trainer.global_step] = {k: v.clone() for k, v in self.state_dict().items()}
+
+
+def total_of(weights):
+    module = Module()
+    module.load_state_dict(weights)
+    return eq.measure(module, held_out(), declared(), rotations="D2").total
+
+
+AVERAGES = {
+    "running": lambda: WeightAveraging(),
+    "exponential": lambda: EMAWeightAveraging(decay=0.5),
+    "stochastic": lambda: StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1),
+}
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("when", ["validation", 1, "log"])
+def test_the_weights_that_validation_sees_in_either_order(tmp_path, average, when):
+    found, ends = [], []
+    for order in (1, -1):
+        tracker = EquivarianceTracker(held_out(), declared(), when=when, rotations="D2")
+        callbacks = [AVERAGES[average](), tracker][::order]
+        _, module = fit(tmp_path / str(order), *callbacks, module=Validated())
+        measured = {t.step: t.result.total for t in tracker.history}
+        assert set(module.validated) == {5, 10}
+        for step, weights in module.validated.items():
+            if step in measured:
+                assert measured[step] == pytest.approx(total_of(weights), rel=1e-5), (order, step)
+        assert 10 in measured
+        found.append(measured)
+        ends.append(list(module.state_dict().values()))
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    # Neither order nor tracker changes what training ends with.
+    _, untracked = fit(tmp_path / "untracked", AVERAGES[average](), module=Validated())
+    for end in ends:
+        assert all(torch.equal(a, b) for a, b in zip(end, untracked.state_dict().values(), strict=True))
+
+
+def test_averaged_weights_are_not_the_raw_ones(tmp_path):
+    """The comparison above can fail: averages and raw weights differ in their loss."""
+    raw = EquivarianceTracker(held_out(), declared(), rotations="D2")
+    fit(tmp_path / "raw", raw, module=Validated())
+    averaged = EquivarianceTracker(held_out(), declared(), rotations="D2")
+    fit(tmp_path / "averaged", averaged, WeightAveraging(), module=Validated())
+    for a, b in zip(raw.results, averaged.results, strict=True):
+        assert abs(a.total / b.total - 1) > 0.01
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_measurement_put_off_to_the_end_is_of_what_the_last_validation_saw(tmp_path, average, order):
+    tracker = EquivarianceTracker(held_out(), declared(), budget=1e-9, rotations="D2")
+    _, module = fit(tmp_path, *[AVERAGES[average](), tracker][::order], module=Validated())
+    assert [t.step for t in tracker.history] == [5, 10]
+    assert tracker.results[-1].total == pytest.approx(total_of(module.validated[10]), rel=1e-5)
+
+
+class Unvalidated(Module):
+    validation_step = pl.LightningModule.validation_step
+
+
+@pytest.mark.parametrize(
+    ("when", "settings", "steps", "words"),
+    [
+        ("validation", {"module": Unvalidated}, [], "nothing will be measured, as this fit has no validation"),
+        ("validation", {"limit_val_batches": 0}, [], "nothing will be measured, as this fit has no validation"),
+        ("validation", {"check_val_every_n_epoch": 3}, [], "the last step, 10, will not be measured"),
+        ("validation", {"check_val_every_n_epoch": 2, "max_epochs": 3}, [10], "the last step, 15, will not be"),
+        ("validation", {"val_check_interval": 2}, [2, 4, 7, 9], "the last step, 10, will not be measured"),
+        ("validation", {"max_steps": 8, "max_epochs": -1}, [5], "the last step, 8, will not be measured"),
+        ("validation", {"val_check_interval": 4, "check_val_every_n_epoch": None}, [4, 8], "the last step, 10, will"),
+        (4, {}, [0, 4, 8], "step 8 is the last to be measured, training ends at step 10: name it too"),
+        ([40, 50], {}, [], "nothing will be measured, training ends at step 10"),
+        ("log", {"max_epochs": 1}, [0, 1, 2, 3, 4], "step 4 is the last to be measured"),
+        ("validation", {}, [5, 10], None),
+        ("validation", {"check_val_every_n_epoch": 2}, [10], None),
+        ("validation", {"max_steps": 10, "max_epochs": -1}, [5, 10], None),
+        ("validation", {"max_steps": 8, "max_epochs": -1, "val_check_interval": 3}, [3, 8], None),
+        ("validation", {"val_check_interval": 5, "check_val_every_n_epoch": None}, [5, 10], None),
+        ("validation", {"accumulate_grad_batches": 2}, [3, 6], None),
+        (5, {}, [0, 5, 10], None),
+        ([3, 10], {}, [3, 10], None),
+    ],
+)
+def test_a_fit_that_will_not_measure_its_last_step_says_so_at_its_start(tmp_path, when, settings, steps, words):
+    tracker = EquivarianceTracker(held_out(), declared(), when=when, rotations="D2")
+    module = settings.pop("module", Module)()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, tracker, module=module, **settings)
+    told = [str(w.message) for w in caught if "EquivarianceTracker" in str(w.message)]
+    assert [t.step for t in tracker.history] == steps
+    assert len(told) == (words is not None)
+    if words is not None:
+        assert f"EquivarianceTracker 'equivariance', when={when!r}: {words}" in told[0]
 
 
 def test_other_callbacks_see_the_figures(tmp_path):

@@ -20,8 +20,8 @@ def vectors(count=64, seed=1):
     return {"x": randn(count, 3, seed=seed), "t": randn(count, 3, seed=seed + 1), "id": torch.arange(count)}
 
 
-def molecular_batch(seed=3):
-    batch = molecules([5, 8, 7, 6], seed=seed)
+def molecular_batch(sizes=(5, 8, 7, 6), seed=3):
+    batch = molecules(list(sizes), seed=seed)
     count = len(batch["mask"])
     labels = {"molecule": torch.arange(count), "id": torch.arange(count), "energy": torch.zeros(count).double()}
     return {**batch, "forces": randn(*batch["pos"].shape, seed=9), **labels}

@@ -6,6 +6,7 @@ import torch
 
 from equiscope.analysis.gradients import gradients
 from equiscope.errors import InputError
+from tests.analysis import pooled
 from tests.analysis.networks import DECLARED, batches, network
 from tests.decomposition.models import Linear
 
@@ -102,3 +103,17 @@ def test_everything_is_plain():
 
     assert check(found)
     assert not isinstance(found["whole"]["ratio"]["value"], np.floating) or math.isfinite(found["groups"])
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_products_of_unequal_batches_use_the_weights_of_their_samples(weighting):
+    """Batch b's gradient is M_b G: |g|^2 = |G|^2 sum_{b != c} w_b M_b w_c M_c / (1 - sum w^2), w its share."""
+    model, data = pooled.TwoMaps(), pooled.dealt(4)
+    found = gradients(model, data, pooled.declared(weighting, 2.0, both=False), parameters=["a"])["whole"]
+    counts = [len(b["mask"]) if weighting == "sample" else float(b["mask"].sum()) for b in data]
+    w = np.array(counts) / sum(counts)
+    own = w * np.array([float(pooled.moment([b], "mask", weighting)) for b in data])
+    matrix = model.a.detach()
+    slope = 2 * 2 / 9 * (matrix - torch.eye(3).double() * matrix.trace() / 3)
+    square = float(slope.square().sum()) * (own.sum() ** 2 - (own**2).sum()) / (1 - (w**2).sum())
+    assert found["norm"]["equivariance"]["square"] == pytest.approx(square, rel=1e-9)

@@ -1,5 +1,7 @@
 """Heads: projection on commuting maps, exact forms against rotations and closed forms, errors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from equiscope.symmetry.rotations import haar
 from equiscope.tasks.forcefield.escaip_closed_form import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
+from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 
 
@@ -110,6 +113,68 @@ def test_escaip_in_closed_form_by_rotations_and_by_the_general_form():
     as_map = torch.einsum("ck,cx->ckx", weight, torch.eye(3, dtype=torch.float64)).flatten(1)
     general = head_form(as_map, torch.einsum("ai,aj,a->ij", flat, flat, share), f"{weight.shape[1]}x1o", "1o")
     assert general / 3 == pytest.approx(truth, rel=1e-10)
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_rows_are_pooled_as_the_loss_is(weighting, weight):
+    """Two batches of unequal molecules: atoms of a sample, then samples, or all atoms alike; times the weight."""
+    model, batches = build("escaip"), [molecular_batch(), molecular_batch([12], seed=4)]
+    output = replace(FORCES.outputs["forces"], weight=weight)
+    declared = replace(FORCES, outputs={"forces": output}, weighting=weighting)
+    found = heads(model, batches, declared)
+    atoms = [closed_form(model, b).equivariance.detach()[b["mask"]] / 3 for b in batches]
+    samples = torch.cat([closed_form(model, b).per_sample.detach() for b in batches])
+    truth = weight * float(samples.mean() if weighting == "sample" else torch.cat(atoms).mean())
+    assert found["form"] == pytest.approx(truth, rel=1e-10)
+    assert found["equivariance"] == pytest.approx(truth, rel=1e-9)
+    assert found["variance"] * found["features"] * found["alignment"] == pytest.approx(truth, rel=1e-10)
+
+
+class Rows(nn.Module):
+    """A row head on the positions themselves: forces_c = (W_c0) x_c."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64))
+
+    def head_weight(self):
+        return self.weight
+
+    def head_features(self, batch):
+        return batch["pos"][batch["mask"]][:, None, :], batch["mask"].nonzero()[:, 0]
+
+    def forward(self, batch):
+        return {"forces": batch["pos"] * self.weight[:, 0]}
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_the_error_of_the_mean_follows_the_weights(weighting):
+    """Delta method by hand: residuals a_c - R w_c over clusters, w the weight of a cluster."""
+    model, batches = Rows(), pooled.dealt(3)
+    found = heads(model, batches, pooled.declared(weighting, 2.0, both=False))
+    factor = 2 * float(pooled.broken(torch.diag(model.weight[:, 0].detach())))
+    squares = torch.cat([(b["pos"].square().sum(-1) * b["mask"]).sum(1) for b in batches])
+    counts = torch.tensor(pooled.SIZES[:6], dtype=torch.float64)
+    weights = torch.ones(6).double() if weighting == "sample" else counts / counts.mean()
+    values = factor * squares / counts
+    mean = (weights * values).sum() / weights.sum()
+    residuals = weights * (values - mean)
+    assert found["form"] == pytest.approx(float(mean), rel=1e-10)
+    assert found["equivariance_error"] == pytest.approx(float((6 / 5 * residuals.square().sum()).sqrt() / 6), rel=1e-9)
+
+
+def test_a_head_of_other_rows_than_the_output_is_refused():
+    batches = pooled.dealt(2)
+    masked = eq.Declaration(
+        {"pos": "1o"}, {"forces": eq.Output("1o", target="y", mask="some")}, fixed=("m",), mask="mask"
+    )
+    with pytest.raises(InputError, match=r"head_features\(\) gives a vector for each of"):
+        heads(Rows(), batches, masked)
+    declared = pooled.declared("sample", both=False)
+    other = replace(declared, outputs={"forces": replace(declared.outputs["forces"], loss="huber")})
+    with pytest.raises(InputError, match=r"squared error only: .*huber"):
+        heads(Rows(), batches, other)
 
 
 def test_the_tied_twin_has_no_deviation():

@@ -17,6 +17,7 @@ from equiscope.analysis.hessian import (
 from equiscope.analysis.lanczos import lanczos, smoothed
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.errors import InputError
+from tests.analysis import pooled
 from tests.analysis.networks import DECLARED, batches, network
 
 
@@ -144,3 +145,19 @@ def test_halves_and_gradients_against_the_dense_matrices_of_each_batch():
 def test_bad_arguments(arguments):
     with pytest.raises(InputError):
         hessian(network("GELU"), batches(), DECLARED, **arguments)
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_the_curvature_of_a_batch_is_its_own_mean(weighting):
+    """v^T H_b v = 2 M_b / 9 (|V|^2 - (tr V)^2 / 3) in a linear map, M_b the batch's own mean of |x|^2."""
+    model, data = pooled.TwoMaps(), pooled.dealt(4)
+    parts = Parts(model, data, pooled.declared(weighting, both=False), parameters=["a"])
+    v = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    operator = CurvatureOperator(parts, "equivariance", "gauss_newton", [0, 2])
+    image = operator.apply(v)
+    form = 2 * pooled.broken(v.reshape(3, 3))
+    for index in (0, 2):
+        expected = float(form * pooled.moment([data[index]], "mask", weighting))
+        assert operator.quadratics[index] == pytest.approx(expected, rel=1e-10)
+    both = float(form * pooled.moment([data[0], data[2]], "mask", weighting))
+    assert float(v @ image) == pytest.approx(both, rel=1e-10)

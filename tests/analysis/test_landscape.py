@@ -5,6 +5,7 @@ import torch
 from equiscope.analysis.landscape import _filter_normalised, landscape, roughness
 from equiscope.analysis.parts import Parts
 from equiscope.errors import InputError
+from tests.analysis import pooled
 from tests.analysis.networks import DECLARED, batches, network
 
 SHORT = {"points": 7, "plane_points": 5, "rotations": "D2", "cosets": 1}
@@ -68,3 +69,26 @@ def test_random_directions_have_the_norm_of_every_filter():
 def test_bad_arguments(arguments):
     with pytest.raises(InputError):
         landscape(network("GELU"), batches(1), DECLARED, **{**SHORT, **arguments})
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_values_and_errors_of_unequal_batches_follow_the_weights(weighting):
+    """Along A -> (1 + t) A the error of batch b is (1 + t)^2 M_b broken(A); its spread over batches by hand."""
+    model, data = pooled.TwoMaps(), pooled.dealt(4)
+    found = landscape(
+        model,
+        data,
+        pooled.declared(weighting, both=False),
+        directions=[{"a": model.a.detach().clone()}],
+        parameters=["a"],
+        points=7,
+        span=0.3,
+    )
+    line, t = found["lines"]["given:0"]["equivariance"], np.array(found["t"])
+    broken = float(pooled.broken(model.a.detach()))
+    whole = float(pooled.moment(data, "mask", weighting))
+    assert line["value"] == pytest.approx((1 + t) ** 2 * whole * broken, rel=1e-10)
+    counts = np.array([len(b["mask"]) if weighting == "sample" else float(b["mask"].sum()) for b in data])
+    w, own = counts / counts.sum(), np.array([float(pooled.moment([b], "mask", weighting)) for b in data])
+    spread = np.sqrt(((own - whole) ** 2) @ (w**2 / (1 - w)))
+    assert line["error"] == pytest.approx(np.abs((1 + t) ** 2 - 1) * broken * spread, rel=1e-9, abs=1e-15)

@@ -13,6 +13,7 @@ from equiscope.tasks.forcefield import models
 from equiscope.tasks.forcefield.task import FORCES
 
 from ..tasks.forcefield.molecules import random_batch as molecules
+from . import pooled
 
 VECTORS = Declaration(
     inputs={"x": Input("1o", points=False)}, outputs={"y": Output("1o", per="sample")}, clusters="id", ids="id"
@@ -65,6 +66,33 @@ def test_known_content_of_degrees_zero_one_two():
     for share, error, truth in zip(answer["share"], answer["error"], (0, 1, 0, 0), strict=True):
         assert abs(share - truth) < 4 * error + 1e-12
     assert layers(model, [vectors(2)], VECTORS, names=["parts"])["layers"][0]["rows"] == 3
+
+
+class Lengths(nn.Module):
+    """|x| of every real atom, in a layer of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.lengths = nn.Identity()
+
+    def forward(self, batch):
+        self.lengths(batch["pos"].norm(dim=-1, keepdim=True))
+        return {"forces": batch["pos"]}
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_samples_weigh_alike_or_by_their_rows(weighting):
+    """V_0 of an invariant h: the mean of h^2 less the squared mean of h, over samples' means or over all rows."""
+    batch = pooled.molecules()
+    found = layers(Lengths(), [batch], pooled.declared(weighting, both=False), names=["lengths"], rows=6)["layers"][0]
+    lengths = [x[m].norm(dim=-1) for x, m in zip(batch["pos"], batch["mask"], strict=True)]
+    # At most six rows of a sample are kept, evenly spread; it weighs by all it has.
+    kept = [h[torch.arange(6) * len(h) // 6] if len(h) > 6 else h for h in lengths]
+    weights = torch.tensor([1.0 if weighting == "sample" else len(h) for h in lengths]).double()
+    weights /= weights.sum()
+    square, mean = (torch.stack([f(h) for h in kept]) @ weights for f in (lambda h: h.square().mean(), torch.mean))
+    assert found["variance"] == pytest.approx(float(square - mean**2), rel=1e-10)
+    assert found["share"][0] == pytest.approx(1, rel=1e-10)
 
 
 class Tanh(nn.Module):

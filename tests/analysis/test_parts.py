@@ -8,6 +8,7 @@ from torch.nn import functional as F
 import equiscope as eq
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.errors import InputError
+from tests.analysis import pooled
 from tests.analysis.networks import DECLARED, LAYERS, Net, batches, network
 
 STEP = 1e-4
@@ -312,3 +313,29 @@ def test_unused_parameters_count_as_zero():
     assert parts.unused == ["spare.weight", "spare.bias"]
     assert not parts.gradient()["twirled"][-6:].any()
     assert isinstance(net, Net)
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+def test_batches_of_unequal_molecules_have_the_share_of_their_weights(weighting):
+    """Samples, or real components of each output, the outputs by their weights; the gradient in closed form."""
+    model, data = pooled.TwoMaps(), pooled.dealt(4)
+    parts = Parts(model, data, pooled.declared(weighting, 3.0, 1.0))
+    if weighting == "sample":
+        expected = [2 / 7, 1 / 7, 3 / 7, 1 / 7]
+    else:
+        counts = [[float(b[mask].sum()) for b in data] for mask in ("mask", "some")]
+        first, second = ([n / sum(row) for n in row] for row in counts)
+        expected = [(3 * a + b) / 4 for a, b in zip(first, second, strict=True)]
+    assert parts.shares == pytest.approx(expected, rel=1e-12)
+    eye = torch.eye(3).double()
+    slopes = [
+        weight * 2 / 9 * pooled.moment(data, mask, weighting) * (m.detach() - eye * m.detach().trace() / 3)
+        for weight, mask, m in ((3.0, "mask", model.a), (1.0, "some", model.b))
+    ]
+    found = parts.gradient()["equivariance"]
+    torch.testing.assert_close(found, torch.cat([s.flatten() for s in slopes]), rtol=1e-10, atol=1e-12)
+
+
+def test_outputs_without_weight_are_refused():
+    with pytest.raises(InputError, match=r"weights of .* are all 0"):
+        Parts(pooled.TwoMaps(), pooled.dealt(2), pooled.declared("sample", 0.0, 0.0))

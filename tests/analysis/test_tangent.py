@@ -1,5 +1,7 @@
 """The quadratic form of the derivative: exact for a head, third order for a network, what cannot be done."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from equiscope.errors import InputError
 from equiscope.tasks.forcefield.escaip_closed_form import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
+from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 
 
@@ -60,3 +63,40 @@ def test_errors_say_what_differs():
     blind.forward = lambda batch: {"y": batch["x"] * blind.b + blind.a.detach().sum()}
     with pytest.raises(InputError, match=r"does not depend on the weights|cannot be differentiated"):
         tangent_form(blind, {"a": torch.zeros(3, 3).double()}, [batch], VECTORS)
+
+
+@pytest.mark.parametrize("weighting", ["sample", "component"])
+@pytest.mark.parametrize(("forces", "moments"), [(1.0, 1.0), (3.0, 0.25)])
+def test_the_form_is_pooled_as_the_loss_is(weighting, forces, moments):
+    model, batches = pooled.TwoMaps(), pooled.dealt(3)
+    reference = {name: p.detach().trace() / 3 * torch.eye(3).double() for name, p in model.named_parameters()}
+    declared = pooled.declared(weighting, forces, moments)
+    found = tangent_form(model, reference, batches, declared)
+    truth = pooled.error(model, batches, weighting, forces, moments)
+    assert found["form"] == pytest.approx(truth, rel=1e-10)
+    assert found["equivariance"] == pytest.approx(truth, rel=1e-10)
+
+
+class Mirror(nn.Module):
+    """y = x + a (x y z) (1, 1, 1): odd, so that reflections spread it further than rotations do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.full((1,), 0.3, dtype=torch.float64))
+
+    def forward(self, batch):
+        x = batch["x"]
+        return {"y": x + self.a * x.prod(-1, keepdim=True) * torch.ones(3).double()}
+
+
+def test_with_reflections_the_form_is_over_them_too():
+    model, batch = Mirror(), vectors(12)
+    declared = replace(VECTORS, group="O3")
+    found = tangent_form(model, {"a": torch.zeros(1).double()}, [batch], declared, rotations="haar", cosets=3)
+    assert found["form"] == pytest.approx(found["equivariance"], rel=1e-10)
+
+
+def test_other_losses_are_refused():
+    declared = replace(VECTORS, outputs={"y": replace(VECTORS.outputs["y"], loss="l2_norm")})
+    with pytest.raises(InputError, match=r"quadratic form under squared error only: .*l2_norm"):
+        tangent_form(Gated(0.1), {"a": torch.zeros(3, 3).double()}, [vectors()], declared)

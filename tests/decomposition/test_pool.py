@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import equiscope as eq
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.losses import LOSSES, loss
 from equiscope.decomposition.pool import constant_loss, group_notes, host, loss_notes, sample_weights, summarise
@@ -59,6 +60,23 @@ def test_ratio_of_means_over_samples():
     jackknife = np.array([0.8 / 8, 1.4 / 10, 1.4 / 6])
     jackknife = math.sqrt(2 / 3 * ((jackknife - jackknife.mean()) ** 2).sum())
     assert result.percent_error == pytest.approx(100 * max(math.sqrt(1.5 * 0.42) / 12, jackknife))
+
+
+@pytest.mark.parametrize(("sign", "noted"), [(1.0, False), (-1.0, True)])
+def test_labels_of_the_other_sign_are_noted(sign, noted):
+    """A stress beside the labels of a virial, 5 % of noise on both."""
+    x = torch.randn(40, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    stress = torch.einsum("bni,bnj->bij", x, x)
+    labels = sign * stress + 0.05 * torch.randn(40, 3, 3, generator=torch.Generator().manual_seed(1)).double()
+
+    def model(batch):
+        return {"stress": torch.einsum("bni,bnj->bij", batch["pos"], batch["pos"])}
+
+    declared = eq.Declaration({"pos": "1o"}, {"stress": eq.Output("stress", target="y", per="sample")})
+    result = eq.measure(model, [{"pos": x, "y": labels}], declared)
+    assert any("stress points against its labels (cosine -1.00)" in note for note in result.notes) is noted
+    unlabelled = eq.Declaration({"pos": "1o"}, {"stress": eq.Output("stress", per="sample")}, fixed=["y"])
+    assert not any("against" in note for note in eq.measure(model, [{"pos": x, "y": labels}], unlabelled).notes)
 
 
 def test_components_are_weights_only_where_asked():

@@ -1,12 +1,14 @@
 """Results: what they print, what they store, what they refuse."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
 import equiscope as eq
 from equiscope.decomposition.result import _digits
+from equiscope.records import plain
 
 from .models import Tanh, random_batch
 
@@ -51,6 +53,14 @@ def test_missing_fields_are_not_invented():
         eq.Result.from_dict(data)
     with pytest.raises(TypeError):
         eq.Result.from_dict(RESULT.to_dict() | {"extra": 1})
+
+
+def test_null_of_a_record_is_nan():
+    one = dataclasses.replace(RESULT, percent_interval=(math.nan, math.nan), r2=math.nan, interval_kind="none")
+    again = eq.Result.from_dict(json.loads(json.dumps(plain(one.to_dict()))))
+    assert all(math.isnan(v) for v in (*again.percent_interval, again.r2))
+    assert again.float64_change is None
+    assert str(again) == str(one)
 
 
 def test_per_sample_figures_stay_out_of_storage():

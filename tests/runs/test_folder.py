@@ -61,6 +61,19 @@ def test_other_configuration_is_refused_by_key(tmp_path):
     assert "seed" not in str(caught.value)
 
 
+def test_a_folder_without_records_takes_other_settings(tmp_path):
+    folder = RunFolder(tmp_path, "toy", "a")
+    folder.open(CONFIG)
+    folder.release()
+    assert folder.open({**CONFIG, "seed": 1}) is True
+    assert folder.stored_config()["seed"] == 1
+    folder.release()
+    folder.records.write_text("something was recorded\n")
+    with pytest.raises(RunError, match="seed"):
+        folder.open(CONFIG)
+    folder.release()
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: [1", b"just text", b""])
 def test_damaged_configuration(tmp_path, content):
     folder = RunFolder(tmp_path, "toy", "a")

@@ -1,6 +1,7 @@
 """Whole runs of a toy task: what is written, resuming after SIGKILL bit for bit, and faults."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -157,6 +158,46 @@ def test_missing_settings(tmp_path):
 def test_trainer_settings_pass_through(tmp_path):
     with pytest.raises(InputError, match=r"the Trainer refuses trainer\.\*"):
         _train(tmp_path, trainer__accelerator="abacus")
+
+
+def test_a_final_set_of_one_sample_has_a_headline_without_interval(tmp_path):
+    folder = _train(tmp_path, data={"final": 1}, trainer__max_steps=6)
+    book = records.read(folder.records)
+    assert book[-2]["result"]["percent_interval"] == [None, None]
+    assert "one cluster: no interval" in runs.headline(book)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"samples": 7}}, "batch_size=8 is more than the 7 training samples of task 'toy'"),
+        ({"final__cosets": 1}, "cosets=1 is too few: mse needs at least 2"),
+        ({"track__cosets": 1}, "cosets=1 is too few: mse needs at least 2"),
+        ({"trainer__accelerator": "abacus"}, "the Trainer refuses"),
+        ({"optimizer__lr": -1}, "optimizer.lr must be a finite number >= 0, got -1"),
+    ],
+)
+def test_a_refused_run_leaves_no_folder_and_can_be_started_again(tmp_path, changes, words):
+    root = tmp_path / "runs"
+    with pytest.raises(InputError, match=re.escape(words)):
+        _train(root, **changes)
+    assert not root.exists()
+    assert records.read(_train(root, trainer__max_steps=6).records)[-1]["kind"] == "end"
+
+
+def test_a_refused_run_leaves_what_was_there(tmp_path):
+    mine = tmp_path / "toy" / "a" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(InputError, match="more than the 7"):
+        _train(tmp_path, data={"samples": 7})
+    assert mine.read_text() == "mine"
+
+
+def test_a_fault_in_training_leaves_the_records(tmp_path):
+    with pytest.raises(RunError, match="NaN"):
+        _train(tmp_path, data={"nan_at": 3})
+    assert records.read(RunFolder(tmp_path, "toy", "a").records)[0]["kind"] == "run"
 
 
 def test_nothing_is_printed_without_a_terminal(tmp_path, capfd):

@@ -13,8 +13,17 @@ from equiscope.tasks.task import Probe
 class Toy:
     name = "toy"
 
-    def __init__(self, seed: int, batch_size: int, nan_at: int | None = None, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        seed: int,
+        batch_size: int,
+        nan_at: int | None = None,
+        dropout: float = 0.1,
+        final: int = 32,
+        samples: int | None = None,
+    ) -> None:
         self.seed, self.batch_size, self.nan_at, self.dropout = seed, batch_size, nan_at, dropout
+        self.final, self.training_samples = final, samples
 
     @classmethod
     def from_config(cls, config):
@@ -45,7 +54,7 @@ class Toy:
         return {"loss": error, "force": error}
 
     def probes(self, part):
-        count, key = (16, 7) if part == "track" else (32, 8)
+        count, key = (16, 7) if part == "track" else (self.final, 8)
         declaration = Declaration(
             inputs={"x": Input("1o", points=False)},
             outputs={"y": Output("1o", target="y", per="sample")},

@@ -250,7 +250,7 @@ def find_labels(
     named = {} if labels is True else dict(labels)
     unknown = sorted(set(named) - set(OUTPUTS))
     if unknown:
-        raise InputError(f"labels names {unknown}; labels are for {', '.join(OUTPUTS)}")
+        raise InputError(f"labels (--label OUTPUT=KEY) names {unknown}; labels are for {', '.join(OUTPUTS)}")
     unused = sorted(set(named) - set(outputs))
     if unused:
         raise InputError(f"labels are given for {unused}, which is not measured: outputs are {list(outputs)}")
@@ -271,7 +271,7 @@ def find_labels(
     if not found:
         raise InputError(
             f"labels are asked for, but no structure has any for {list(outputs)}: measure without labels (relative "
-            "equivariance error), or name their keys, labels={'forces': 'REF_forces'}"
+            "equivariance error), or name their keys, labels={'forces': 'REF_forces'} or --label forces=REF_forces"
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
+import contextlib
 import math
 import time
 import warnings
@@ -15,15 +15,18 @@ from torch.utils.data import DistributedSampler
 
 try:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
     from pytorch_lightning.utilities import move_data_to_device
 except ImportError:
     try:
         from lightning.pytorch import Callback, LightningModule, Trainer
+        from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
         from lightning.pytorch.utilities import move_data_to_device
     except ImportError as error:
         message = "EquivarianceTracker needs pytorch-lightning: pip install equiscope[lightning]"
         raise ImportError(message) from error
 
+from equiscope.adapters.lightning_schedule import Schedule, unmeasured
 from equiscope.decomposition.batches import as_batch, as_batches
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.metric import EquivarianceError
@@ -31,8 +34,6 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-
-LAST_DECADE = 12
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,18 @@ class EquivarianceTracker(Callback):
 
     In a distributed run each process measures its share of the batches and the figures are pooled over all of them.
 
+    The weights measured are those that validation sees, in whatever order callbacks are given: at ``"validation"``
+    while the validation batches run, and elsewhere with the average of Lightning's ``WeightAveraging`` in place, as in
+    a validation at that step. ``StochasticWeightAveraging`` validates the raw weights, and so they are measured.
+
+    Warns at the start of a fit in which nothing, or not the last step, would be measured.
+
     Args:
         batches: batches that can be gone through more than once (a list, a DataLoader), or a function that returns
             an iterable of batches. Keep them the same and in the same order, so that the curve has no other noise.
         declaration, inputs, outputs, target, loss, rotations, cosets, seed, noise_samples, settings: as for
             :func:`equiscope.measure`. In a distributed run with a DistributedSampler samples need ``ids``.
-        when: ``"validation"``: at the end of every validation; an integer n: at optimizer steps 0, n, 2n, …;
+        when: ``"validation"``: in every validation; an integer n: at optimizer steps 0, n, 2n, …;
             ``"log"``: at step 0 and ``per_decade`` log-spaced steps a decade; or a sequence of steps.
         per_decade: see ``when``.
         forward: ``forward(module, batch)`` calls the module; ``module(batch)`` by default. It runs in the Trainer's
@@ -113,6 +120,8 @@ class EquivarianceTracker(Callback):
         EquivarianceError(self.declaration, **self._design)
         self.history: list[Tracked] = []
         self._checked, self._pending = -1, False
+        # Whether the weights in place are those that validation sees.
+        self._validating = False
         self._rounding: dict[str, float] | None = None
         self._earlier, self._started = 0.0, time.monotonic()
 
@@ -144,19 +153,36 @@ class EquivarianceTracker(Callback):
         self._checked, self._pending = state_dict["checked"], state_dict["pending"]
         self._earlier, self._started = state_dict["elapsed"], time.monotonic()
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer.callbacks = _in_order(trainer.callbacks, self)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step < self._checked:
             # Another fit from the beginning.
             self._checked, self._pending = -1, False
         self._started = time.monotonic()
+        gap = unmeasured(trainer, self.when, self._schedule)
+        if gap and trainer.is_global_zero:
+            warnings.warn(f"EquivarianceTracker {self.name!r}, when={self.when!r}: {gap}", stacklevel=2)
         self._at_step(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._at_step(trainer, pl_module)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = False
+        self._pending |= self.when == "validation" and not trainer.sanity_checking
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        # By now every callback has put its weights in place, and none has taken them away yet.
+        first, self._validating = not self._validating, True
+        if first and self.when == "validation":
+            self._measure_if_affordable(trainer, pl_module)
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.when == "validation" and not trainer.sanity_checking:
-            self._pending = True
+        missed, self._validating = not self._validating, False
+        if missed and self.when == "validation":
+            # A process without validation batches must join the others.
             self._measure_if_affordable(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -191,7 +217,7 @@ class EquivarianceTracker(Callback):
         metric = EquivarianceError(self.declaration, forward=self._called(trainer), **self._design).to(module.device)
         metric.carry(self._rounding)
         # The random state alone: a DataLoader draws from it when it starts.
-        with untouched(None):
+        with untouched(None), contextlib.nullcontext() if self._validating else _averaged(trainer, module):
             for first_id, native in self._share(trainer):
                 native = move_data_to_device(trainer.precision_plugin.convert_input(native), module.device)
                 metric.update(module, native, first_id)
@@ -250,48 +276,24 @@ class EquivarianceTracker(Callback):
                 logger.log_metrics(named, step=tracked.step)
 
 
-class Schedule:
-    """Which optimizer steps are measured.
-
-    Raises:
-        InputError: for anything but ``"validation"``, ``"log"``, a positive integer or a sequence of steps >= 0.
-    """
-
-    def __init__(self, when: str | int | Sequence[int], per_decade: int = 8):
-        self._every: int | None = None
-        self._steps: list[int] = []
-        if when == "validation":
-            return
-        if isinstance(when, bool) or not isinstance(when, str | int | Sequence):
-            raise InputError(_unclear(when))
-        if isinstance(when, int):
-            if when < 1:
-                raise InputError(_unclear(when))
-            self._every = when
-        elif when == "log":
-            if not isinstance(per_decade, int) or per_decade < 1:
-                raise InputError(f"per_decade must be an integer >= 1, got {per_decade!r}")
-            spaced = {round(10 ** (k / per_decade)) for k in range(LAST_DECADE * per_decade + 1)}
-            self._steps = sorted({0, *spaced})
-        elif isinstance(when, str) or not when or not all(_is_step(s) for s in when):
-            raise InputError(_unclear(when))
-        else:
-            self._steps = sorted(set(when))
-
-    def due(self, after: int, step: int) -> bool:
-        """Whether a scheduled step s lies in after < s <= step."""
-        return self._count(step) > self._count(after)
-
-    def _count(self, step: int) -> int:
-        """Number of scheduled steps <= step."""
-        if self._every is not None:
-            return step // self._every + 1
-        return bisect.bisect_right(self._steps, step)
+@contextlib.contextmanager
+def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """The averaged weights are in place inside, where a callback keeps any, as in its validation."""
+    averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]
+    for callback in averaging:
+        callback.on_validation_epoch_start(trainer, module)
+    try:
+        yield
+    finally:
+        for callback in reversed(averaging):
+            callback.on_validation_epoch_end(trainer, module)
 
 
-def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _unclear(when: Any) -> str:
-    return f"when must be 'validation', 'log', a number of steps >= 1 or a sequence of steps >= 0, got {when!r}"
+def _in_order(callbacks: list[Callback], tracker: Callback) -> list[Callback]:
+    """``tracker`` behind the callbacks whose averages follow a step, and before those that end training with theirs."""
+    others = [c for c in callbacks if c is not tracker]
+    place = callbacks.index(tracker)
+    final = [i for i, c in enumerate(others) if isinstance(c, StochasticWeightAveraging)]
+    following = [i for i, c in enumerate(others) if isinstance(c, WeightAveraging)]
+    place = max([min([place, *final]), *(i + 1 for i in following)])
+    return [*others[:place], tracker, *others[place:]]

@@ -81,7 +81,7 @@ def gradients(
     kept: list[list[Tensor | None]] = [[None] * count for _ in HALVES]
     for index in (progress or iter)(range(len(parts))):
         group = index % count
-        weights[group] += parts.samples[index] / sum(parts.samples)
+        weights[group] += parts.shares[index]
         values, found = parts.batch_values(index), parts.batch_gradient(index, HALVES)
         for row, part in enumerate(HALVES):
             losses[row, group] += values[part]

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import Batch, as_batch, as_batches
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.orbit import Forward, predict
+from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
@@ -111,6 +112,17 @@ def row_deviation(weight: Tensor) -> Tensor:
     return weight - weight.mean(0)
 
 
+def refuse_other_losses(declaration: Declaration, why: str) -> None:
+    """Only squared error is a quadratic form of predictions.
+
+    Raises:
+        InputError: naming the loss declared.
+    """
+    others = sorted({str(spec.loss) for spec in declaration.outputs.values() if spec.loss != "mse"})
+    if others:
+        raise InputError(f"{why} under squared error only: declare loss='mse', got {', '.join(others)}")
+
+
 def heads(
     model: nn.Module,
     batches: Iterable[Any],
@@ -126,8 +138,9 @@ def heads(
     """How far a model's linear head is from symmetric, and the equivariance error it causes.
 
     A :class:`RowHead` (EScAIP) has its error in closed form, with D the deviation from the mean row and
-    Q = E V V^T: tr(D Q D^T) / 3, here divided by 3 once more as losses are means over components. It is taken apart
-    exactly into three factors, form = variance x features x alignment:
+    Q = E V V^T: tr(D Q D^T) / 3, here divided by 3 once more as losses are means over components. E is the mean of
+    :func:`equiscope.measure`: over a sample's atoms and then over samples, or over all atoms where ``weighting`` says
+    so, times the output's weight. It is taken apart exactly into three factors, form = variance x features x alignment:
 
         variance  = |D|^2 / (3 H)             the paper's plain variance of the weights
         features  = tr(Q) / 3                 how large the features are
@@ -148,10 +161,12 @@ def heads(
         on the same samples.
 
     Raises:
-        InputError: no linear head (the message names the last layers), or several outputs.
+        InputError: no linear head (the message names the last layers), several outputs, or a loss other than squared
+            error.
     """
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
+    refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
     batches = list(as_batches(batches))
     if not batches:
         raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
@@ -171,18 +186,17 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
     weight = model.head_weight().detach().double()
     apart = row_deviation(weight)
     moment = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
-    samples = 0
+    everyone = 0.0
     assert isinstance(model, nn.Module)
     with untouched(model), torch.no_grad():
         for native in batches:
             features, sample = model.head_features(native)
-            features = features.double()
-            counts = torch.bincount(sample)
-            # As the loss is: the mean over a sample's atoms and components, then over samples.
-            share = 1 / (3 * counts[sample].double())
+            features, counts = features.double(), _atom_counts(as_batch(native), sample, declaration)
+            weights = relative_weights(counts, declaration.weighting)
+            share = (weights / (3 * counts))[sample]
             moment += torch.einsum("akx,alx,a->kl", features, features, share)
-            samples += len(counts)
-    moment /= samples
+            everyone += float(weights.sum())
+    moment *= next(iter(declaration.outputs.values())).weight / everyone
     form = float(torch.einsum("ck,kl,cl->", apart, moment, apart)) / 3
     square, trace = float(apart.square().sum()), float(moment.trace())
     width = weight.shape[1]
@@ -196,6 +210,24 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
         "alignment": 3 * form * width / (square * trace) if square * trace > 0 else None,
         "form": form,
     }
+
+
+def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tensor:
+    """Atoms of each sample among the rows of a head, (samples,) float64.
+
+    Raises:
+        InputError: where the declared output has other rows than the head.
+    """
+    counts = torch.bincount(sample, minlength=batch.size).double()
+    name, spec = next(iter(declaration.outputs.items()))
+    rows = batch.rows(name, spec.per, spec.mask)
+    other = spec.mask is not None and not torch.equal(rows.counts.to(counts.device), counts)
+    if other or spec.action.shape != (3,) or len(counts) != batch.size:
+        raise InputError(
+            f"head_features() gives a vector for each of {len(sample)} atoms of {len(counts)} samples, but output "
+            f"{name!r} is declared {spec.action.label!r} on {len(rows.sample)} rows: declare the vectors of all atoms"
+        )
+    return counts
 
 
 def find_head(
@@ -294,5 +326,6 @@ def _error(result: Result) -> float | None:
         return None
     codes, count = statistics.encode(list(figures.clusters))
     totals = statistics.cluster_totals(figures.equivariance.cpu().numpy(), codes, count)
-    sizes = statistics.cluster_totals(np.ones(len(codes)), codes, count)
+    weights = figures.weight.cpu().numpy()
+    sizes = statistics.cluster_totals(weights / weights.mean(), codes, count)
     return statistics.ratio(totals, sizes).error

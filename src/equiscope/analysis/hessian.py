@@ -41,8 +41,7 @@ class CurvatureOperator(LinearOperator):
         super().__init__(np.float64, (parts.size, parts.size))
         self.parts, self.part, self.kind = parts, part, kind
         self.batches = list(range(len(parts)) if batches is None else batches)
-        everyone = sum(parts.samples)
-        self._shares = {i: parts.samples[i] / everyone for i in self.batches}
+        self._shares = {i: parts.shares[i] for i in self.batches}
         self._rescale = 1 / sum(self._shares.values())
         self.products = 0
         self.quadratics: dict[int, float] = {}

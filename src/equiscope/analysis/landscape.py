@@ -88,7 +88,7 @@ def landscape(
     if second is not None:
         shifts += [float(a) * named[0][1] + float(b) * second for b in s for a in s]
     found = [_at(parts, shift) for shift in (progress or iter)(shifts)]
-    weights = np.array(parts.samples) / sum(parts.samples)
+    weights = np.array(parts.shares)
     lines, kept = {}, list(parts.values)
     for place, (label, _) in enumerate(named):
         table = found[place * points : (place + 1) * points]
@@ -181,10 +181,8 @@ def _hat(shape: tuple[int, ...]) -> Array:
 
 def _at(parts: Parts, shift: Tensor) -> dict[str, Array]:
     """Each batch's own mean loss of every part at a displacement."""
-    everyone = sum(parts.samples)
     rows = [parts.batch_values(index, shift) for index in range(len(parts))]
-    shares = [n / everyone for n in parts.samples]
-    return {p: np.array([r[p] / s for r, s in zip(rows, shares, strict=True)]) for p in parts.values}
+    return {p: np.array([r[p] / s for r, s in zip(rows, parts.shares, strict=True)]) for p in parts.values}
 
 
 def _rounding(parts: Parts, seed: int) -> dict[str, float]:
@@ -196,7 +194,7 @@ def _rounding(parts: Parts, seed: int) -> dict[str, float]:
     for _ in range(JITTERS):
         signs = torch.randint(0, 2, (parts.size,), generator=generator).double() * 2 - 1
         found = _at(parts, own * eps * signs.to(own.device))
-        rows.append({p: float(v @ (np.array(parts.samples) / sum(parts.samples))) for p, v in found.items()})
+        rows.append({p: float(v @ np.array(parts.shares)) for p, v in found.items()})
     return {part: float(np.std([row[part] for row in rows], ddof=1)) for part in parts.values}
 
 

@@ -30,6 +30,7 @@ from equiscope.decomposition.batches import Batch, Rows, as_batch, as_batches
 from equiscope.decomposition.checks import check_inputs, one_each
 from equiscope.decomposition.collect import Caller
 from equiscope.decomposition.orbit import rotated
+from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.spectrum import Spectrum, degrees_available, summarise_spectrum
 from equiscope.decomposition.split import OutputSplit
@@ -50,6 +51,7 @@ class _Layer:
     square: list[float] = field(default_factory=list)
     mean: list[Tensor] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    weight: list[float] = field(default_factory=list)
 
 
 def layers(
@@ -74,7 +76,7 @@ def layers(
     Args:
         model: any module; called as ``model(batch)`` or ``forward(model, batch)`` in eval mode; left as it was.
         batches: dicts of tensors (samples first), or other batches of one sample each.
-        declaration: what rotates.
+        declaration: what rotates; with ``weighting="component"`` a sample counts by the layer's rows in it.
         names: shell patterns of submodules (``"layers.*.attention"``), ``"answer"`` for the model's own outputs;
             None for its blocks and the answer.
         rotations, cosets: the design; degrees up to the set's own are told apart.
@@ -241,6 +243,10 @@ class _Orbit:
         layer.square.append(float(values.square[0]))
         layer.mean.append(split.twirled_prediction().mean(dim=(0, 1)).cpu())
         layer.rows.append(len(split.rows.sample))
+        value = self.recorder.calls[name]
+        # All rows of the sample, not only those that were kept.
+        rows = torch.tensor(float(value.numel() // value.shape[-1] if value.ndim > 1 else len(value)))
+        layer.weight.append(float(relative_weights(rows, self.declaration.weighting)))
 
     def summary(self, clusters: list[Any]) -> list[dict[str, Any]]:
         """Shares of every layer, in order of execution."""
@@ -250,14 +256,15 @@ class _Orbit:
 
 def _shares(layer: _Layer, codes: Any, count: int) -> dict[str, Any]:
     """V_0 from |E_g h|^2 = E |h|^2 - Var_g h, which is free of bias, less the square of the constant m = E h."""
+    weight = np.array(layer.weight) / np.mean(layer.weight)
     variance, square = np.array(layer.variance), np.array(layer.square)
     means = torch.stack(layer.mean)
-    constant = means.mean(0)
+    constant = (torch.from_numpy(weight)[:, None] * means).mean(0)
     width = constant.numel()
     centring = (constant.square().sum() - 2 * means @ constant).numpy() / width
-    invariant = square - variance + centring
-    powers = np.concatenate([invariant[:, None], torch.stack(layer.powers).numpy()], axis=1)
-    whole = invariant + variance
+    invariant = weight * (square - variance + centring)
+    powers = np.concatenate([invariant[:, None], weight[:, None] * torch.stack(layer.powers).numpy()], axis=1)
+    whole = invariant + weight * variance
     # A constant in floating point still varies by its rounding.
     constant_answer = not whole.mean() > 1e-12 * square.mean()
     found = summarise_spectrum(powers, whole, codes, count, first=0)

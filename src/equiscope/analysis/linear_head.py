@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.heads import refuse_other_losses
 from equiscope.analysis.pairs import Array, interval
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.orbit import Forward
@@ -68,8 +69,7 @@ def linear_head(
     parts = Parts(
         model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed, parameters=[head]
     )
-    if any(spec.loss != "mse" for spec in declaration.outputs.values()):
-        raise InputError("a linear head has constant Hessians under squared error only: declare loss='mse'")
+    refuse_other_losses(declaration, "a linear head has constant Hessians")
     if parts.size > MOST:
         raise InputError(
             f"layer {head!r} has {parts.size:,} parameters, too many for a dense matrix of at most {MOST:,} rows: use "
@@ -82,7 +82,7 @@ def linear_head(
     if parts.labelled:
         found["twirled"] = found["total"] - found["equivariance"]
     tolerance = rank_tolerance or 10 * parts.size * torch.finfo(own.dtype).eps
-    shares = torch.tensor(parts.samples, dtype=torch.float64, device=own.device) / sum(parts.samples)
+    shares = torch.tensor(parts.shares, dtype=torch.float64, device=own.device)
     conditions = {part: _conditions(matrices, shares, tolerance) for part, matrices in found.items()}
     ratio = None
     if parts.labelled:

@@ -31,6 +31,7 @@ from equiscope.analysis.differentiable import (
 from equiscope.analysis.fixed import Fixed, Pass, fixed_batches
 from equiscope.analysis.graphs import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.decomposition.orbit import Forward, predict, twisted
+from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
@@ -60,6 +61,8 @@ class Parts:
         parameters: what is differentiated by, by name. size: their number of entries.
         values: mean loss of each part at the model's own parameters.
         samples: number of samples of each batch.
+        shares: weight of each batch in the means, sum 1: by its samples, or by its components with
+            ``weighting="component"``.
         unused: names of parameters on which the declared outputs do not depend; their derivatives are zero.
 
     Raises:
@@ -90,11 +93,12 @@ class Parts:
         self._fixed = fixed_batches(model, batches, declaration, forward, rotations, cosets, seed)
         self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
-        labelled = [name for name, s in self._fixed[0].splits.items() if s.target is not None]
-        self.labelled = bool(labelled)
+        self.labelled = any(s.target is not None for s in self._fixed[0].splits.values())
         if self.plain:
             self.check_parts(("total",))
-        self._share = {name: declaration.outputs[name].weight for name in labelled or declaration.outputs}
+        self._share = counted_outputs(declaration)
+        if not sum(self._share.values()) > 0:
+            raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
         self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
 
@@ -118,6 +122,7 @@ class Parts:
             for name in self._share:
                 norms[name] += float(found[name][2].sum())
         self._norms = norms
+        self.shares = [self._batch_share(found) for found in kept]
         sums = [self._weigh(found) for found in kept]
         self.values = {part: float(sum(s[part] for s in sums)) for part in sums[0]}
         for part, value in self.values.items():
@@ -261,8 +266,7 @@ class Parts:
         found = {}
         for name in self._share:
             values = splits[name].values(fixed.lone)
-            equal = self.declaration.weighting == "sample"
-            weight = torch.ones_like(values.components) if equal else values.components
+            weight = relative_weights(values.components, self.declaration.weighting)
             found[name] = (values.total, values.equivariance, weight)
         return found
 
@@ -276,6 +280,11 @@ class Parts:
                     for parameter, step in zip(self.parameters.values(), self.split_vector(shift), strict=True):
                         parameter.add_(step)
             return self._figures(fixed, self._predictions(fixed))
+
+    def _batch_share(self, figures: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> float:
+        """Weight of a batch's samples over that of all, the mean over outputs by their weights."""
+        own = (share * float(figures[name][2].sum()) / self._norms[name] for name, share in self._share.items())
+        return sum(own) / sum(self._share.values())
 
     def _weigh(self, figures: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
         """Sum over samples and outputs of each part, normalised so that batches add up to the mean."""

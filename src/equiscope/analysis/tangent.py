@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.fixed import fixed_batches
+from equiscope.analysis.heads import refuse_other_losses
 from equiscope.decomposition.batches import as_batches
-from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.design import Design
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.pool import pooled_equivariance
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
 
 def tangent_form(
@@ -43,6 +44,7 @@ def tangent_form(
 
     J_g is the derivative of the twisted prediction at theta*, applied by two backward passes; nothing of the size of G
     is ever held. Exact where the answer is linear in what differs; else the error is of third order in delta.
+    Rotations, weights and means are those of :func:`equiscope.measure` with the same arguments.
 
     Args:
         model: with the weights theta. reference: the weights theta* of a symmetric model, by parameter name; those left
@@ -53,8 +55,10 @@ def tangent_form(
         is symmetric; ``distance``: |delta|^2.
 
     Raises:
-        InputError: for a name or shape the model does not have, or an output that cannot be differentiated twice.
+        InputError: for a name or shape the model does not have, an output that cannot be differentiated twice, or a
+            loss other than squared error.
     """
+    refuse_other_losses(declaration, "the error near a symmetric point is a quadratic form")
     own = dict(model.named_parameters())
     for name, value in reference.items():
         if name not in own or own[name].shape != value.shape:
@@ -87,34 +91,29 @@ def _tangent_variance(
     cosets: int,
     seed: int,
 ) -> float:
-    chosen = rotation_set(rotations, declaration.group)
-    collector = Collector(model, declaration, None, Design(chosen, cosets, seed))
     flags = [p.requires_grad for p in parameters]
-    values: list[Tensor] = []
+    values: dict[str, list[SampleValues]] = {name: [] for name in declaration.outputs}
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for native in batches:
-            orbit = BatchOrbit(collector, native)
-            collector.first_id += orbit.batch.size
-            for stream in range(cosets):
-                shift = haar_keyed(seed, orbit.ids, stream).to(orbit.device)
-                for matrix, weight in zip(chosen.matrices.to(orbit.device), chosen.weights.tolist(), strict=True):
-                    turns = matrix @ shift
-                    with torch.enable_grad():
-                        native = rotated(orbit.batch, turns, declaration)
-                        answer = predict(model, native, orbit.batch, declaration, forward)
-                        moved = _directional(answer, parameters, delta)
-                    back = rotated_back(moved, orbit.batch, turns, declaration)
-                    for name, split in orbit.splits.items():
-                        split.add(split.coordinates(back[name].detach()), weight)
-                for split in orbit.splits.values():
-                    split.close_coset()
-            values += [split.values().equivariance for split in orbit.splits.values()]
+        for fixed in fixed_batches(model, batches, declaration, forward, rotations, cosets, seed):
+            for one in fixed.passes:
+                with torch.enable_grad():
+                    native = rotated(fixed.batch, one.turns, declaration)
+                    answer = predict(model, native, fixed.batch, declaration, forward)
+                    moved = _directional(answer, parameters, delta)
+                back = rotated_back(moved, fixed.batch, one.turns, declaration)
+                for name, split in fixed.splits.items():
+                    split.add(split.coordinates(back[name].detach()), one.weight)
+                    if one.last:
+                        split.close_coset()
+            for name, split in fixed.splits.items():
+                values[name].append(split.values(fixed.lone))
     finally:
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
-    return float(torch.cat(values).mean())
+    pooled = pooled_equivariance({name: SampleValues.cat(parts) for name, parts in values.items()}, declaration)
+    return float(pooled.mean())
 
 
 def _directional(
@@ -130,7 +129,10 @@ def _directional(
                 (p * d).sum() for p, d in zip(pulled, delta, strict=True) if p is not None and p.grad_fn is not None
             )
             if not isinstance(along, Tensor):
-                raise InputError(f"output {name!r} does not depend on the weights in which the reference differs")
+                raise InputError(
+                    f"output {name!r} does not depend on the weights in which the reference differs, or not "
+                    "differentiably: declare the others alone"
+                )
             moved[name] = torch.autograd.grad(along, dummy)[0]
         except RuntimeError as error:
             raise InputError(

@@ -35,7 +35,7 @@ from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.orbit import Forward, twisted
-from equiscope.decomposition.pool import host, sample_weights, summarise
+from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.split import SampleValues
@@ -181,7 +181,7 @@ def _turns(collector: Collector, orbit: BatchOrbit, r: int) -> Tensor:
 def _pooled(collector: Collector, declaration: Declaration, found: Mapping[str, list[Tensor]]) -> dict[str, float]:
     """Means over samples, outputs added up with their weights."""
     sums = np.zeros(len(PARTS))
-    for name, parts in found.items():
+    for name, weight in counted_outputs(declaration).items():
         weights = sample_weights(SampleValues.cat(collector.collected.values[name]), declaration.weighting)
-        sums += declaration.outputs[name].weight * (weights[:, None] * host(torch.cat(parts))).mean(axis=0)
+        sums += weight * (weights[:, None] * host(torch.cat(found[name]))).mean(axis=0)
     return dict(zip(PARTS, sums.tolist(), strict=True))

@@ -23,6 +23,8 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
 POOR_SKILL = 0.05
+# Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
+AGAINST = -0.9
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -30,10 +32,32 @@ def host(values: Tensor) -> statistics.Array:
     return values.detach().to("cpu", torch.float64).numpy()
 
 
+def relative_weights(components: Tensor, weighting: str) -> Tensor:
+    """Weight of each sample beside the others, (samples,): equal, or its number of components."""
+    return torch.ones_like(components) if weighting == "sample" else components
+
+
 def sample_weights(values: SampleValues, weighting: str) -> statistics.Array:
     """Weight of each sample, mean 1: equal, or by its number of components."""
-    components = host(values.components)
-    return np.ones_like(components) if weighting == "sample" else components / components.mean()
+    weights = host(relative_weights(values.components, weighting))
+    return weights / weights.mean()
+
+
+def counted_outputs(declaration: Declaration) -> dict[str, float]:
+    """Weight in the pooled figures of each output that counts: those with a target, or all where none has one."""
+    labelled = {name: spec for name, spec in declaration.outputs.items() if spec.target is not None}
+    return {name: spec.weight for name, spec in (labelled or declaration.outputs).items()}
+
+
+def pooled_equivariance(values: Mapping[str, SampleValues], declaration: Declaration) -> statistics.Array:
+    """Equivariance error of each sample as every Result pools it, (samples,).
+
+        sum over counted outputs o of weight_o w_oi error_oi,        w_oi of :func:`sample_weights`
+    """
+    return sum(
+        weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting))
+        for name, weight in counted_outputs(declaration).items()
+    )
 
 
 def summarise(
@@ -50,9 +74,9 @@ def summarise(
         name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values
     }
     labelled = [p for p in parts.values() if p.labelled]
-    counted = labelled or list(parts.values())
-    share = {p.name: declaration.outputs[p.name].weight for p in counted}
-    a = sum(share[p.name] * p.equivariance for p in counted)
+    share = counted_outputs(declaration)
+    counted = [parts[name] for name in share]
+    a = pooled_equivariance(values, declaration)
     b = sum(share[p.name] * p.total for p in counted)
     codes, count = statistics.encode(collected.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
@@ -123,7 +147,13 @@ def summarise(
         notes=tuple(dict.fromkeys(result_notes)),
         spectrum=spectrum,
         float64_change=collected.float64_change,
-        per_sample=PerSample(collected.ids, collected.clusters, torch.from_numpy(b), torch.from_numpy(a)),
+        per_sample=PerSample(
+            collected.ids,
+            collected.clusters,
+            torch.from_numpy(b),
+            torch.from_numpy(a),
+            torch.from_numpy(sum(share[p.name] * p.weights for p in counted)),
+        ),
         **settings,
     )
 
@@ -154,6 +184,9 @@ class _OutputPool:
         self.floor = _divide(float((weights[checked] * floors[checked]).sum()), float(weights[checked].sum()))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(values, weights, collected, declaration)
+        target = float((weights * host(values.target_square)).mean())
+        # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
+        self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
 
     def _baseline(
         self, values: SampleValues, weights: statistics.Array, collected: Collected, declaration: Declaration
@@ -239,6 +272,11 @@ def _notes(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
         )
     for part in labelled:
+        if part.cosine < AGAINST:
+            notes.append(
+                f"{part.name} points against its labels (cosine {part.cosine:.2f}): has one of them the other sign, as "
+                "a virial and a stress, or a gradient and a force?"
+            )
         notes += loss_notes(losses[part.name], part.halvings)
     return notes
 

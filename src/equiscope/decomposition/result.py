@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +42,16 @@ class OutputResult:
 
 @dataclass(frozen=True)
 class PerSample:
-    """Per-sample figures behind a result: combined total loss and equivariance error, ids and clusters."""
+    """Per-sample figures behind a result: combined total loss and equivariance error, ids and clusters.
+
+    ``weight`` is that of each sample in both, summed over outputs.
+    """
 
     ids: list[Any]
     clusters: list[Any]
     total: Tensor
     equivariance: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,14 @@ class Result:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Result:
-        """The result stored by :meth:`to_dict`.
+        """The result stored by :meth:`to_dict`; null, which is how JSON records hold what is not finite, is NaN.
 
         Raises:
             TypeError: if fields are missing or unknown.
         """
-        plain = dict(data)
-        plain["outputs"] = {k: OutputResult(**v) for k, v in data["outputs"].items()}
+        plain = _numbers(cls, data)
+        plain["outputs"] = {k: OutputResult(**_numbers(OutputResult, v)) for k, v in data["outputs"].items()}
+        plain["percent_interval"] = [math.nan if v is None else v for v in plain["percent_interval"]]
         for name in ("percent_interval", "held_fixed", "notes", "orientation"):
             plain[name] = tuple(plain[name]) if plain[name] is not None else None
         return cls(**plain)
@@ -152,3 +158,9 @@ class Result:
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
+
+
+def _numbers(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with NaN for those that must be numbers and are None."""
+    floats = {f.name for f in dataclasses.fields(kind) if f.type == "float"}
+    return {k: math.nan if v is None and k in floats else v for k, v in stored.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.errors import EquiscopeError, InputError, IntegrityError, RunError
 from equiscope.records import plain, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
@@ -64,8 +66,15 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def started(self) -> bool:
+        """Whether anything was recorded here."""
+        return self.records.exists() and self.records.stat().st_size > 0
+
     def open(self, config: Mapping[str, Any]) -> bool:
         """Make the folder, take its lock and write or compare ``config.yaml``; True if the run is a new one.
+
+        A folder in which nothing was recorded yet takes the settings given, whatever it was made with.
 
         Raises:
             RunError: the folder is in use, cannot be written, or belongs to another configuration.
@@ -74,7 +83,7 @@ class RunFolder:
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             self.acquire()
-            if self.config.exists():
+            if self.config.exists() and (self.started or self.same(config)):
                 self.compare(config)
                 return False
             write_atomically(self.config, yaml.safe_dump(plain(config), sort_keys=False).encode())
@@ -96,14 +105,42 @@ class RunFolder:
             raise IntegrityError(f"{self.config} is damaged: it holds no settings; restore it from a copy")
         return stored
 
+    @contextlib.contextmanager
+    def kept_if_used(self) -> Iterator[None]:
+        """Of a folder made inside, nothing is left where an error comes before the first record."""
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            yield
+        except (EquiscopeError, OSError):
+            self.release()
+            if self.path in made and not self.started:
+                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    for path in made[1:]:
+                        path.rmdir()
+            raise
+        finally:
+            self.release()
+
+    def same(self, config: Mapping[str, Any]) -> bool:
+        """Whether the run was started with this configuration."""
+        return not self._differing(config)
+
     def compare(self, config: Mapping[str, Any]) -> None:
         """Refuse to go on with another configuration.
 
         Raises:
             RunError: naming every setting that differs, with its old and new value.
         """
+        if differs := self._differing(config):
+            raise RunError(
+                f"run folder {self.path} was started with other settings: {', '.join(differs)}; "
+                "use its settings to go on, or another run=NAME"
+            )
+
+    def _differing(self, config: Mapping[str, Any]) -> list[str]:
         old, new = dict(flatten(self.stored_config())), dict(flatten(plain(config)))
-        differs = [
+        return [
             f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
             for key in sorted(old.keys() | new.keys())
             if not {key, key.split(".")[0]} & set(FREE_KEYS)
@@ -111,11 +148,6 @@ class RunFolder:
             # A setting that an older version did not know, and that is off, changes nothing.
             and (key in old or new[key])
         ]
-        if differs:
-            raise RunError(
-                f"run folder {self.path} was started with other settings: {', '.join(differs)}; "
-                "use its settings to go on, or another run=NAME"
-            )
 
     def acquire(self) -> None:
         """Take the lock; the system releases it when this process ends, however it ends.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -156,8 +156,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, A
     """AdamW, Adam or SGD.
 
     Raises:
-        InputError: for another name.
+        InputError: for another name, or a setting that is unknown or out of range.
     """
+    check_optimizer(settings)
     name, lr = str(settings.get("name")).lower(), float(settings["lr"])
     decay = float(settings.get("weight_decay", 0.0))
     betas = tuple(float(b) for b in settings.get("betas", (0.9, 0.999)))
@@ -165,10 +166,34 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, A
         return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay)
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay)
-    if name == "sgd":
-        momentum = float(settings.get("momentum", 0.0))
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
-    raise InputError(f"optimizer.name must be one of {', '.join(OPTIMIZERS)}, got {settings.get('name')!r}")
+    momentum = float(settings.get("momentum", 0.0))
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+
+
+def check_optimizer(settings: Mapping[str, Any]) -> None:
+    """Name and ranges: lr and weight_decay at least 0, momentum and both betas in [0, 1).
+
+    Raises:
+        InputError: naming the setting and the value seen.
+    """
+    if str(settings.get("name")).lower() not in OPTIMIZERS:
+        raise InputError(f"optimizer.name must be one of {', '.join(OPTIMIZERS)}, got {settings.get('name')!r}")
+    known = ("name", "lr", "weight_decay", "betas", "momentum")
+    if unknown := sorted(set(settings) - set(known)):
+        raise InputError(f"optimizer has no setting {unknown[0]!r}: it has {', '.join(known)}")
+    for key in ("lr", "weight_decay", "momentum"):
+        limit = 1.0 if key == "momentum" else math.inf
+        value = settings.get(key, math.nan if key == "lr" else 0.0)
+        if not (_is_number(value) and 0 <= value < limit):
+            span = "in [0, 1)" if key == "momentum" else "a finite number >= 0"
+            raise InputError(f"optimizer.{key} must be {span}, got {value!r}")
+    betas = settings.get("betas", (0.9, 0.999))
+    if not (isinstance(betas, Sequence) and len(betas) == 2 and all(_is_number(b) and 0 <= b < 1 for b in betas)):
+        raise InputError(f"optimizer.betas must be two numbers in [0, 1), such as [0.9,0.99], got {betas!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def schedule_factor(
@@ -182,10 +207,13 @@ def schedule_factor(
         s >= W:  m + (1 - m) (1 + cos(pi (s - W) / (S - W))) / 2
 
     Raises:
-        InputError: if the share of the warm-up is not in [0, 1).
+        InputError: if the share of the warm-up is not in [0, 1), or a factor is negative.
     """
     if not 0 <= warmup < 1:
         raise InputError(f"schedule.warmup is the share of the steps spent warming up, in [0, 1), got {warmup}")
+    for key, value in (("warmup_factor", warmup_factor), ("min_factor", min_factor)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"schedule.{key} is a factor of the learning rate, at least 0, got {value}")
     ramp = warmup * max_steps
 
     def factor(step: int) -> float:

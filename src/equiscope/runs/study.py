@@ -53,13 +53,18 @@ def planned(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> li
         user: overrides given on the command line for every run; they win over ``base``, points win over them.
 
     Raises:
-        InputError: if the study has no points for the task, or an override is no ``key=value``.
+        InputError: if the study has no points for the task, seeds are no integers, or an override is no ``key=value``.
     """
+    for key, kind, example in (("points", Mapping, "{task: {point: [key=value]}}"), ("base", list, "[key=value]")):
+        if study.get(key) is not None and not isinstance(study[key], kind):
+            raise InputError(f"study.{key} must be like {example}, got {study[key]!r}")
     points = (study.get("points") or {}).get(task)
     if not points:
         known = ", ".join(sorted(study.get("points") or {}))
         raise InputError(f"study {study.get('name')!r} has no points for task {task!r}; it has them for {known}")
-    seeds = list(study.get("seeds") or [0])
+    seeds = study.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+        raise InputError(f"study.seeds must be a list of integers >= 0, such as [0,1,2], got {seeds!r}")
     base = [f"task={task}", ONE_THREAD, *(study.get("base") or [])]
     return [
         (str(point), int(seed), merged(base, user, overrides or [], [f"seed={seed}"]))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from equiscope.errors import EquiscopeError, InputError
+from equiscope.errors import InputError, sentence
 from equiscope.records import write_atomically
 from equiscope.runs.study import Member, member, planned, study_folder
 from equiscope.runs.train import train
@@ -68,12 +67,8 @@ def _failure(member: Member) -> str:
     """Train the run; the reason in one line if that failed, else nothing."""
     try:
         train(member.config, show_progress=False)
-    except EquiscopeError as error:
-        return " ".join(str(error).split())
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"
-        return " ".join(text.split())
+        return sentence(error)
     return ""
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.crossed import measure_crossed
+from equiscope.decomposition.design import check_cosets, check_count, make_design
+from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
@@ -58,6 +60,9 @@ class Settings:
             raise InputError(f"track.share must be in (0, 1), got {self.share}")
         if self.first < 1:
             raise InputError(f"track.first must be at least 1, got {self.first}")
+        check_cosets(self.cosets, fractional=False)
+        check_count("seed", self.seed)
+        rotation_set(self.rotations)
 
 
 def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
@@ -91,6 +96,20 @@ def _passes(probe: Probe, settings: Settings) -> int:
     rotations = design.rotations or settings.rotations
     cosets = 1 if rotations == group else design.cosets or settings.cosets
     return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
+
+
+def check_designs(probes: Sequence[Probe], settings: Settings) -> None:
+    """Every probe can be measured with these settings.
+
+    Raises:
+        InputError: for too few cosets, or rotations that the probe's group does not have.
+    """
+    for probe in probes:
+        own, declaration = probe.design, probe.declaration
+        rotations, cosets = own.rotations or settings.rotations, own.cosets or settings.cosets
+        losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+        if own.redraw is None:
+            make_design(rotations, cosets, settings.seed, declaration.group, losses)
 
 
 def measure_probe(net: nn.Module, probe: Probe, settings: Settings, progress: bool = False) -> Result:

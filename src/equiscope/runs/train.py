@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import math
 import platform
 import time
@@ -24,12 +25,13 @@ from equiscope.runs import loggers, progress
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
 from equiscope.runs.folder import RunFolder
-from equiscope.runs.module import TaskModule
+from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
 from equiscope.runs.tracker import (
     Checkpoints,
     Settings,
     Tracker,
     affordable_points,
+    check_designs,
     kept_steps,
     measured_steps,
     record_probes,
@@ -38,8 +40,6 @@ from equiscope.tasks.task import Task
 
 # Handed to pytorch_lightning.Trainer as they are.
 TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
-# Fields of a Result that records hold as null where they are NaN.
-_NUMBERS = {field.name for field in fields(Result) if field.type == "float"}
 _PACKAGES = ("equiscope", "torch", "pytorch-lightning", "e3nn", "numpy")
 
 
@@ -62,6 +62,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
         if config.get(key) is None:
             raise InputError(f"the configuration has no {key!r}: give {key}=…")
     loggers.chosen(config)
+    _check(config)
     progress.quiet()
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
@@ -71,8 +72,8 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     if rank_zero_only.rank:
         _run(config, folder, task, None, show=False)
         return folder
-    folder.open(config)
-    try:
+    with folder.kept_if_used():
+        folder.open(config)
         with Records(folder.records) as records:
             if records.torn:
                 warnings.warn(
@@ -81,14 +82,37 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
                 )
             if records.find("end") is None:
                 _run(config, folder, task, records, show)
-    finally:
-        folder.release()
     return folder
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """What can be refused before a folder or data are made.
+
+    Raises:
+        InputError: naming the setting and the value seen.
+    """
+    options, threads = config["trainer"], config.get("threads")
+    for name, low in (("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
+        if options.get(name) is None or int(options[name]) < low:
+            raise InputError(f"trainer.{name} must be at least {low}, got {options.get(name)!r}")
+    for name in ("clip", "workers"):
+        if not 0 <= float(options.get(name) or 0) < math.inf:
+            raise InputError(f"trainer.{name} must be at least 0, got {options[name]!r}")
+    if threads is not None and int(threads) < 1:
+        raise InputError(f"threads must be at least 1, or null for torch's choice, got {threads!r}")
+    check_optimizer(config["optimizer"])
+    known = set(inspect.signature(schedule_factor).parameters) - {"max_steps"}
+    if unknown := sorted(set(config["schedule"]) - known):
+        raise InputError(f"schedule has no setting {unknown[0]!r}: it has {', '.join(sorted(known))}")
+    schedule_factor(int(options["max_steps"]), **config["schedule"])
+    kept_steps(options.get("keep"), int(options["max_steps"]), _settings(config["track"]).first)
+    _settings(config["final"])
 
 
 def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Records | None, show: bool) -> None:
     clock = Clock()
     task.prepare(progress=show)
+    tasks.check_batch(task, int(config["batch_size"]))
     options = config["trainer"]
     max_steps = int(options["max_steps"])
     module = TaskModule(
@@ -103,6 +127,8 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
     )
     probes = task.probes("track")
     settings = _settings(config["track"])
+    for chosen in (settings, _settings(config["final"])):
+        check_designs(probes, chosen)
     if settings.points is None:
         points = affordable_points(probes, settings, int(config["batch_size"]), max_steps)
         settings = replace(settings, points=points)
@@ -240,5 +266,4 @@ def headline(records: list[Record]) -> str:
     final = [r for r in records if r["kind"] == "measure" and r["part"] == "final" and r["headline"]]
     if not final:
         raise RunError("the run has no final figure yet: start it again with the same command to finish it")
-    stored = {k: math.nan if v is None and k in _NUMBERS else v for k, v in final[-1]["result"].items()}
-    return str(Result.from_dict(stored)).splitlines()[0]
+    return str(Result.from_dict(final[-1]["result"])).splitlines()[0]

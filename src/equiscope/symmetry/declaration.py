@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +34,7 @@ class Input:
         if self.points not in (None, True, False):
             raise DeclarationError(f"points must be True, False or None, got {self.points!r}")
 
-    @property
+    @functools.cached_property
     def action(self) -> Action:
         return action(self.irreps)
 
@@ -67,7 +68,7 @@ class Output:
         for role in ("target", "mask"):
             _check_name(role, getattr(self, role))
 
-    @property
+    @functools.cached_property
     def action(self) -> Action:
         return action(self.irreps)
 

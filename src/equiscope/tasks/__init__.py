@@ -47,10 +47,11 @@ def words(name: str) -> Words:
 def build(config: Mapping[str, Any]) -> Task:
     """The task of a configuration, whose key ``task`` names one of :data:`TASKS` or a ``"module:Class"``.
 
-    The class is asked by ``from_config(config)``.
+    The class is asked by ``from_config(config)``. Where it says which ``losses`` (name -> settings) and ``models`` it
+    has, it is given no other.
 
     Raises:
-        InputError: if there is no such task.
+        InputError: if there is no such task, or the task has no such loss or model.
     """
     name = str(config.get("task"))
     if name not in TASKS and ":" not in name:
@@ -62,4 +63,34 @@ def build(config: Mapping[str, Any]) -> Task:
         made = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise InputError(f"task {name!r} cannot be loaded: {error}") from error
+    _check_groups(made, config)
     return made.from_config(config)
+
+
+def _check_groups(task: Any, config: Mapping[str, Any]) -> None:
+    """Loss and model belong to the task, which would ignore those of another, or misread them."""
+    for group in ("loss", "model"):
+        known, chosen = getattr(task, "losses" if group == "loss" else "models", None), config.get(group)
+        if known is None or not isinstance(chosen, Mapping) or "name" not in chosen:
+            continue
+        if chosen["name"] not in known:
+            raise InputError(
+                f"{group}.name must be one of {', '.join(known)} for task {task.name!r}, got {chosen['name']!r}"
+            )
+        if isinstance(known, Mapping) and (unknown := sorted(set(chosen) - {"name", *known[chosen["name"]]})):
+            settings = ", ".join(known[chosen["name"]]) or "none"
+            raise InputError(f"{group} {chosen['name']!r} has no setting {unknown[0]!r}: it has {settings}")
+
+
+def check_batch(task: Any, batch_size: int) -> None:
+    """No batch holds a sample twice.
+
+    Raises:
+        InputError: with both numbers, where the task says how many ``training_samples`` it has.
+    """
+    count = getattr(task, "training_samples", None)
+    if count is not None and batch_size > count:
+        raise InputError(
+            f"batch_size={batch_size} is more than the {count} training samples of task {task.name!r}: give a smaller "
+            "batch_size, or more data"
+        )

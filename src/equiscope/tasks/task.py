@@ -49,7 +49,11 @@ class Probe:
 
 
 class Task(Protocol):
-    """A task is plain description: training, tracking, records and report are the same for all."""
+    """A task is plain description: training, tracking, records and report are the same for all.
+
+    It may also have ``losses`` (name -> settings) and ``models`` (names), so that those of other tasks are refused, and
+    ``training_samples``, so that no batch is larger.
+    """
 
     name: str
 

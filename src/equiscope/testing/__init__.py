@@ -21,6 +21,7 @@ from equiscope.testing.invariances import (
     assert_padding_ignored,
     assert_permutation_equivariant,
 )
+from equiscope.testing.readings import reread
 
 __all__ = [
     "Completeness",
@@ -34,4 +35,5 @@ __all__ = [
     "assert_equivariant",
     "assert_padding_ignored",
     "assert_permutation_equivariant",
+    "reread",
 ]

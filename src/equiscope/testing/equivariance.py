@@ -21,6 +21,7 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
+from equiscope.testing import readings
 from equiscope.words import aligned
 
 PRECISION_UNITS = 4
@@ -128,7 +129,8 @@ def assert_equivariant(
         The report of a model that passed.
 
     Raises:
-        AssertionError: with the report, naming outputs and the worst sample, and hints at what would pass.
+        AssertionError: with the report, naming outputs and the worst sample, and hints at what would pass: another
+            centre, parity, or reading of the same numbers (:mod:`equiscope.testing.readings`).
         InputError: as :func:`equiscope.measure`.
     """
     if isinstance(tolerance, bool) or not (tolerance == "noise floor" or _is_tolerance(tolerance)):
@@ -137,14 +139,17 @@ def assert_equivariant(
     declaration = label_free(declaration, given[0])
     precision = _precision(model, given[0], declaration)
 
-    def report(chosen: Declaration) -> EquivarianceReport:
-        collected, passes = orbits(model, given, chosen, forward, rotations, cosets, seed)
+    def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
+        collected, passes = orbits(model, given, chosen, called, rotations, cosets, seed)
         outputs = tuple(_output(name, collected, chosen, tolerance, precision) for name in chosen.outputs)
         return EquivarianceReport(outputs, chosen, passes, len(collected.ids), tolerance)
 
     found = report(declaration)
     if not found.passed:
+        called = readings.remembered(forward, declaration)
         hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
+        broken = [o.name for o in found.outputs if not o.passed]
+        hints += readings.hints(declaration, broken, lambda chosen: report(chosen, called).passed)
         hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
         raise AssertionError(str(replace(found, hints=hints)))
     return found
@@ -241,4 +246,7 @@ def _variants(declaration: Declaration) -> list[tuple[Declaration, str]]:
     if declaration.points and declaration.center == "origin":
         text = "it is equivariant about each sample's mean position: declare center='mean'"
         variants.append((replace(declaration, center="mean"), text))
+    if declaration.center != "origin":
+        text = "it is equivariant about the origin: declare center='origin'"
+        variants.append((replace(declaration, center="origin"), text))
     return variants

@@ -141,7 +141,7 @@ def test_fewer_training_frames(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"name": "transformer"}}, "no force-field model 'transformer'"),
+        ({"model": {"name": "transformer"}}, r"model\.name must be one of edge_transformer, .* got 'transformer'"),
         ({"model": {"name": "escaip", "size": "9M"}}, "no size '9M'"),
         ({"loss": {"name": "l3", "forces": 1.0, "energy": 1.0}}, r"loss\.name"),
         ({"augment": 1.5}, "augment"),
