@@ -48,6 +48,8 @@ def test_what_else_is_good():
     check_batch(batch(e=None), declaration(outputs=outputs))
     check_batch(batch(centre=torch.ones(B, 1, 3)), declaration())
     check_batch(batch(mask=None), declaration(mask=None))
+    # Atoms without a neighbour: there are no vectors to turn.
+    check_batch(batch(v=torch.ones(B, 0, 3).double()), declaration())
 
 
 def test_labels_and_fixed_fields_are_not_needed_to_rotate():
@@ -59,7 +61,7 @@ BAD_INPUTS = {
     "integer": (dict(pos=torch.ones(B, N, 3).long()), "'pos' is declared to rotate but has dtype torch.int64"),
     "trailing shape": (dict(cell=torch.ones(B, 2).double()), r"'cell' .*trailing shape \(3,\), got \(3, 2\)"),
     "no axis of samples": (dict(v=torch.ones(3).double()), r"'v' .*trailing shape \(3,\), got \(3,\)"),
-    "no entries": (dict(v=torch.ones(B, 0, 3).double()), "'v' has no entries"),
+    "no entries": (dict(pos=torch.ones(B, 0, 3).double()), "'pos' has no entries"),
     "no mask": (dict(mask=None), "no field 'mask'; it has"),
     "a mask that is a list": (dict(mask=[True] * B), "'mask' of the batch must be a tensor"),
     "no centre": (dict(centre=None), "no field 'centre'; it has"),

@@ -103,9 +103,9 @@ def _tangent_variance(
                     turns = matrix @ shift
                     with torch.enable_grad():
                         native = rotated(orbit.batch, turns, declaration)
-                        answer = predict(model, native, orbit.batch, declaration, forward)
+                        answer = predict(model, native, orbit.batch, declaration, forward, turned=True)
                         moved = _directional(answer, parameters, delta)
-                    back = rotated_back(moved, orbit.batch, turns, declaration)
+                    back = rotated_back(moved, orbit.batch, turns, declaration, linear=True)
                     for name, split in orbit.splits.items():
                         split.add(split.coordinates(back[name].detach()), weight)
                 for split in orbit.splits.values():
