@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import equiscope as eq
+from equiscope.errors import DataError, ModelError, NonFiniteError
 
 from .models import Linear, Tanh, linear_error, random_batch
 
@@ -139,7 +140,7 @@ def test_what_a_loader_raises_is_named_and_stays_its_own_error():
         raise OSError("disk on fire")
 
     model = Tanh()
-    with pytest.raises(DataError, match="after 1 of them.*OSError: disk on fire") as seen:
+    with pytest.raises(DataError, match=r"after 1 of them.*OSError: disk on fire") as seen:
         eq.measure(model, loader(), **SHORT)
     assert isinstance(seen.value, OSError)
     assert model.training

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.orbit import Forward, predict
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, action
@@ -209,7 +210,7 @@ def find_head(
     if head is not None and head not in dict(model.named_modules()):
         owners = [name for name, part in model.named_modules() if part._parameters]
         raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
-    wrapped = as_batch(batch)
+    wrapped = batch_of(batch, declaration)
     called: list[str] = []
 
     def answer() -> Tensor:

@@ -30,7 +30,7 @@ from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.collect import Caller
 from equiscope.decomposition.orbit import answer_of, has_inner_axis, predict, rotated
-from equiscope.decomposition.preserve import measured
+from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum, degrees_available, summarise_spectrum
 from equiscope.decomposition.split import OutputSplit
@@ -106,7 +106,7 @@ def layers(
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
     orbit = _Orbit(model, declaration, Caller(forward), chosen, cosets, seed, highest, rows, recorder, names is None)
     clusters: list[Any] = []
-    with measured(model), recorder.recording():
+    with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)
         for single, label, number in _singles(as_batches(batches), declaration, trim):
             orbit.run(single, number)
@@ -154,6 +154,7 @@ class _Trim:
         self.model, self.declaration, self.caller = model, declaration, caller
         self._per_atom: dict[str, bool] = {}
 
+    @torch.no_grad()
     def __call__(self, sample: Batch) -> Batch:
         fields, declaration = sample.fields(), self.declaration
         real = boolean(fields[str(declaration.mask)], str(declaration.mask))
@@ -229,6 +230,7 @@ class _Orbit:
     found: dict[str, _Layer] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @torch.no_grad()
     def run(self, batch: Batch, number: int) -> None:
         """One sample over all its rotations."""
         device = next(iter(batch.fields().values())).device

@@ -38,7 +38,7 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
             raise DeclarationError(
                 f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
             )
-        if values.numel() == 0 and declaration.rows_of_input(name) == "atom":
+        if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
             raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
     for name in _tensors_besides_inputs(declaration):
         _require_tensor(batch, name)
@@ -60,8 +60,8 @@ def _check_rows_of_samples(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     shapes = {name: spec.action.shape for name, spec in declaration.inputs.items()}
     flat = [name for name, shape in shapes.items() if len(shape) < 3 and not has_inner_axis(fields[name], shape)]
-    of_atoms = [name for name in flat if declaration.inputs[name].per == "atom"]
-    said = "sample" in {spec.per for spec in (*declaration.inputs.values(), *declaration.outputs.values())}
+    of_atoms = [name for name in flat if declaration.rows_of_input(name) == "atom"]
+    said = "sample" in {*map(declaration.rows_of_input, shapes), *(o.per for o in declaration.outputs.values())}
     known = said or declaration.mask is not None or declaration.center not in ("origin", "mean")
     if known or not set(declaration.points or declaration.inputs) <= set(flat):
         flat = of_atoms
@@ -82,7 +82,7 @@ def _check_masked(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     real = fields[declaration.mask]
     for name, spec in declaration.inputs.items():
-        if declaration.rows_of_input(name) != "atom":
+        if declaration.rows_of_field(name) != "atom":
             continue
         batch.rows(name, "atom", declaration.mask)
         if fields[name].shape[:2] != real.shape or not has_inner_axis(fields[name], spec.action.shape):

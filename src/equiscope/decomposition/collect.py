@@ -237,6 +237,8 @@ class BatchOrbit:
         split.target = target if loss.per_sample is not None else spec.action.canonical(split.about(target))
         return split
 
+    # Without graphs, what the loader marked as requiring a gradient reaches the model as a leaf.
+    @torch.no_grad()
     def as_given(self) -> dict[str, Tensor]:
         """The model's answer to the batch as it came, its loss kept."""
         kept = self._c.collected
@@ -261,6 +263,7 @@ class BatchOrbit:
         answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
         return {k: v.detach() for k, v in answer.items()}
 
+    @torch.no_grad()
     def noise_floor(self, first: Mapping[str, Tensor], wanted: int) -> None:
         """The numerical floor of this batch, until ``wanted`` samples have theirs; refuses a model that is random.
 
@@ -281,6 +284,7 @@ class BatchOrbit:
             c.collected.floors.setdefault(name, []).append(values)
         c.collected.noise_checked += self.batch.size
 
+    @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         c = self._c

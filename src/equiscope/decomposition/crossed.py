@@ -36,7 +36,7 @@ from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.orbit import Forward, twisted
 from equiscope.decomposition.pool import host, sample_weights, summarise
-from equiscope.decomposition.preserve import measured
+from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.split import SampleValues
@@ -109,7 +109,7 @@ def measure_crossed(
     collector = Collector(model, declaration, forward, design)
     elements = len(design.rotations) if whole else count
     found: dict[str, list[Tensor]] = {name: [] for name in declaration.outputs}
-    with measured(model):
+    with untouched(model):
         for native in as_batches(batches):
             orbit = BatchOrbit(collector, native)
             first = orbit.as_given()
@@ -125,6 +125,7 @@ def measure_crossed(
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 
 
+@torch.no_grad()
 def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int) -> dict[str, Tensor]:
     """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
     fields = orbit.batch.fields()

@@ -16,7 +16,7 @@ from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
-from equiscope.decomposition.preserve import measured
+from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
@@ -106,7 +106,7 @@ def measure(
         described = used.described(collector.caller.calls)
         return summarise(collector.collected, declaration, losses, described, notes)
 
-    with measured(model):
+    with untouched(model):
         stream = _bar(as_batches(batches), progress)
         if rtol is None:
             for native in stream:

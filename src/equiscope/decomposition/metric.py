@@ -20,7 +20,7 @@ from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
-from equiscope.decomposition.preserve import measured
+from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.tables import Layout, Table
 from equiscope.errors import InputError
@@ -153,7 +153,7 @@ class EquivarianceError(Metric):
         collector.collected.noise_checked = self._noise_checked
         collector.collected.rounding = self.rounding
         before = self._caller.calls
-        with measured(model):
+        with untouched(model):
             collector.run(batch, self.noise_samples)
         self._noise_checked = collector.collected.noise_checked
         self._notes |= collector.collected.notes

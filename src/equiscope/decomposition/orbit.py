@@ -50,11 +50,9 @@ def turned(action: Action, rotations: Tensor, values: Tensor, middle: Tensor | N
 def input_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
     """The rows of an input that rotate: the real atoms of what is per atom, every entry of anything else."""
     per = declaration.rows_of_input(name)
-    if per == "atom" and declaration.mask is None and declaration.inputs[name].per is None:
-        return batch.rows(name, "points", None)
-    if per == "atom":
+    if per == "atom" or (per == "points" and declaration.mask is not None):
         return batch.rows(name, "atom", declaration.mask)
-    return batch.rows(name, "block" if per == "sample" else "any", None)
+    return batch.rows(name, "block" if per == "sample" else per, None)
 
 
 def output_middle(batch: Batch, name: str, declaration: Declaration) -> Tensor | None:

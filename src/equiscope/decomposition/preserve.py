@@ -55,13 +55,6 @@ def untouched(model: Any) -> Iterator[None]:
                 _put_back(module, own)
 
 
-@contextlib.contextmanager
-def measured(model: Any) -> Iterator[None]:
-    """:func:`untouched`, and no graph is recorded but where the model itself asks for one."""
-    with untouched(model), torch.no_grad():
-        yield
-
-
 def _refuse_lazy(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(tensor, UninitializedTensorMixin):

@@ -106,8 +106,8 @@ class Declaration:
         mask: boolean batch field (samples, atoms) marking real atoms.
         batch: integer batch field (atoms,) with the sample of each atom, 0 and up, where the atoms of all samples stand
             one after another; then fields per atom are (atoms, …) and there is no padding.
-        per: ``{"z": "atom", "box": "sample"}``: the rows of fields that are no inputs or outputs, where samples must be
-            taken apart (layers, a second coset of some samples).
+        per: ``{"z": "atom", "box": "sample"}``: the rows of other fields, where samples must be taken apart (layers, a
+            second coset of some samples).
         clusters: batch field naming the independent unit of each sample (molecule, protein family).
         ids: integer batch field identifying samples; their position in the data set by default.
         weighting: ``"sample"``: mean over samples of means over components; ``"component"`` pools components.
@@ -171,9 +171,9 @@ class Declaration:
         _check_mapping("per", self.per, "{'z': 'atom'}")
         for name, per in self.per.items():
             _check_per(f"per[{name!r}]", per)
-        both = sorted(map(str, set(self.per) & set(self.inputs)))
-        if both:
-            raise DeclarationError(f"say per of the inputs {both} in the inputs: eq.Input('1o', per='atom')")
+            own = getattr(self.inputs.get(name), "per", None)
+            if own not in (None, per):
+                raise DeclarationError(f"per[{name!r}]={per!r} contradicts per={own!r} of the input")
         if self.batch is not None and self.batch in self.inputs:
             raise DeclarationError(f"batch={self.batch!r} names the sample of each atom and cannot rotate")
 
@@ -213,14 +213,13 @@ class Declaration:
         return self._points
 
     def rows_of_input(self, name: str) -> str:
-        """``"atom"`` or ``"sample"`` as declared; ``"any"`` for what turns with its sample whole."""
-        return self.inputs[name].per or ("atom" if name in self.points else "any")
+        """``"atom"`` or ``"sample"`` as said; ``"points"`` for other positions, ``"any"`` for what turns whole."""
+        return self.inputs[name].per or self.per.get(name) or ("points" if name in self.points else "any")
 
     def rows_of_field(self, name: str) -> str | None:
         """``"atom"`` or ``"sample"``, the rows of a batch field as far as they are declared; None otherwise."""
         if name in self.inputs:
-            per = self.rows_of_input(name)
-            return None if per == "any" else per
+            return {"points": "atom", "any": None}.get(per := self.rows_of_input(name), per)
         if name in self.per:
             return self.per[name]
         if name in {self.mask, self.batch, *(o.mask for o in self.outputs.values())}:
