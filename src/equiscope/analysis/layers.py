@@ -16,6 +16,7 @@ physical symmetries", arXiv 2603.24638 (March 2026).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,8 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, haar_keyed, rotation_set
 
 ROWS = 512
+# Ways of reading fields of which little is said that are tried on the model.
+READINGS = 32
 
 
 @dataclass
@@ -167,11 +170,11 @@ class _Trim:
         if kept == atoms or pairs:
             return sample
 
-        def cut(names: Iterable[str]) -> Batch:
+        def cut(names: set[str]) -> Batch:
             return batch_of(sample.with_fields({k: fields[k][:, :kept] for k in names}), declaration)
 
         if not unsaid <= set(self._per_atom):
-            found = self._same(sample, [(names, cut(said | names)) for names in _readings(unsaid, declaration)], unsaid)
+            found = self._same(sample, [(names, cut(said | names)) for names in _readings(unsaid, declaration)])
             self._per_atom |= {name: name in found for name in unsaid}
         return cut(said | {name for name in unsaid if self._per_atom[name]})
 
@@ -180,7 +183,7 @@ class _Trim:
         roomy = spec is None or has_inner_axis(values, spec.action.shape)
         return roomy and values.ndim >= 2 and values.shape[1] == atoms
 
-    def _same(self, sample: Batch, cuts: list[tuple[set[str], Batch]], unsaid: set[str]) -> set[str]:
+    def _same(self, sample: Batch, cuts: list[tuple[set[str], Batch]]) -> set[str]:
         """The first reading under which real atoms are answered as with their padding.
 
         Raises:
@@ -194,16 +197,18 @@ class _Trim:
                 continue
             if all(_alike(found[name], rows) for name, rows in whole.items()):
                 return names
+        unsaid = sorted(set.union(*(names for names, _ in cuts)))
         raise InputError(
-            f"the model answers otherwise when the padding of a sample is cut off, whether its fields {sorted(unsaid)} "
-            f"are cut too or not. Say which have rows for atoms: per={dict.fromkeys(sorted(unsaid), 'atom')!r}, or "
-            "'sample' (for inputs, eq.Input(…, per=…)), or give samples without padding"
+            f"the model answers otherwise when the padding of a sample is cut off, whether its fields {unsaid} are cut "
+            f"too or not. Say which have rows for atoms, per={dict.fromkeys(unsaid, 'atom')!r} or 'sample', or give "
+            "samples without padding"
         )
 
 
 def _readings(unsaid: set[str], declaration: Declaration) -> list[set[str]]:
-    # What of the inputs is per atom is likelier to be said: others are tried whole first.
-    return [unsaid - set(declaration.inputs), unsaid, set()]
+    """Sets of fields that may have rows for atoms, likelier ones first: inputs of which it was not said are less so."""
+    subsets = (set(chosen) for n in range(len(unsaid), -1, -1) for chosen in itertools.combinations(sorted(unsaid), n))
+    return [unsaid - set(declaration.inputs), *itertools.islice(subsets, READINGS)]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import center, check_rows, has_inner_axis, input_rows, rows_of
+from equiscope.decomposition.orbit import center, check_plain, check_rows, has_inner_axis, input_rows, rows_of
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
@@ -31,6 +31,7 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
         if name not in fields:
             raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}")
         values, shape = fields[name], spec.action.shape
+        check_plain(values, f"input {name!r}")
         seen = tuple(values.shape)
         if not values.is_floating_point():
             raise DeclarationError(f"input {name!r} is declared to rotate but has dtype {values.dtype}")

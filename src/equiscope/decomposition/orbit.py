@@ -111,14 +111,14 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
     except EquiscopeError:
         raise
     except Exception as error:
-        where = "on the batch as it was given"
+        where, hint = "on the batch as it was given", _how_called(forward, native)
         if given is not None:
             try:
                 call(given.with_fields({}))
-                where = "on a turned copy of the batch; as given it answers"
+                where, hint = "on a turned copy of the batch; as given it answers", ""
             except Exception:
                 where = "on a turned copy of the batch, and on the batch as it was given"
-        text = f"the model fails {where}: {first_line(error)}{_how_called(forward, native)}"
+        text = f"the model fails {where}: {first_line(error)}{hint}"
         raise around(ModelError, text, error) from error
 
 
@@ -158,19 +158,30 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     spec = declaration.outputs[name]
     shape = spec.action.shape
     what = what or f"output {name!r}"
+    check_plain(value, what)
     if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
             f"{what} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
         )
-    if value.is_meta or value.is_nested or value.layout != torch.strided:
-        kind = "on the meta device" if value.is_meta else "nested" if value.is_nested else value.layout
-        raise InputError(f"{what} must be a dense tensor with values, got one that is {kind}")
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
     rows = check_rows(value, name, batch, declaration, what)
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
     return rows.select(value, shape)
+
+
+def check_plain(value: Tensor, what: str) -> None:
+    """A tensor with a number in every place, which a rotation can be applied to.
+
+    Raises:
+        InputError: for nested and sparse tensors, those on the meta device, and floating ones of eight bits.
+    """
+    if value.is_meta or value.is_nested or value.layout != torch.strided:
+        kind = "on the meta device" if value.is_meta else "nested" if value.is_nested else value.layout
+        raise InputError(f"{what} must be a dense tensor with values, got one that is {kind}")
+    if value.is_floating_point() and value.element_size() < 2:
+        raise InputError(f"{what} has dtype {value.dtype}, with which nothing is computed: convert it, x.float()")
 
 
 def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str) -> Rows:

@@ -28,7 +28,7 @@ def untouched(model: Any) -> Iterator[None]:
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     if modules:
-        _refuse_lazy(model)
+        refuse_lazy(model)
     # A frozen TorchScript module is in eval mode for good and has no such flag.
     modules = [m for m in modules if hasattr(m, "training")]
     flags = [m.training for m in modules]
@@ -55,7 +55,12 @@ def untouched(model: Any) -> Iterator[None]:
                 _put_back(module, own)
 
 
-def _refuse_lazy(model: nn.Module) -> None:
+def refuse_lazy(model: nn.Module) -> None:
+    """Lazy parameters without values would get them, at random, from whoever calls the model first.
+
+    Raises:
+        InputError: naming the first.
+    """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if isinstance(tensor, UninitializedTensorMixin):
             raise InputError(

@@ -44,6 +44,10 @@ class Input:
         if self.per is not None:
             _check_per("per", self.per)
 
+    def __repr__(self) -> str:
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Input({', '.join(f'{k}={v!r}' for k, v in said.items() if v is not None)})"
+
     @property
     def action(self) -> Action:
         return action(self.irreps)
