@@ -208,8 +208,8 @@ def test_a_square_tensor_of_each_sample_beside_as_many_atoms(atoms):
 @pytest.mark.parametrize("target", ["s", "first"])
 def test_a_stress_or_dipole_of_each_sample_beside_as_many_atoms(atoms, target):
     batch = water(atoms, s=SQUARE, first=SQUARE[:, 0])
-    irreps, model = ("stress", lambda b: {"s": b["pos"].mT @ b["pos"]}) if target == "s" else (
-        "1o", lambda b: {"s": b["pos"].sum(1)})  # fmt: skip
+    irreps, model = ("stress", lambda b: {"s": b["pos"][:, :2].mT @ b["pos"][:, :2]}) if target == "s" else (
+        "1o", lambda b: {"s": b["pos"][:, :2].sum(1)})  # fmt: skip
     rest = {"inputs": {"pos": POSITIONS}, "mask": "m", "fixed": sorted({"y", "s", "first"} - {target})}
     with pytest.raises(DeclarationError, match=r"'s' of output.*per atom with mask 'm'|'first'.*declare per='sample'"):
         measure(model, [batch], outputs={"s": Output(irreps, target=target)}, **rest)
@@ -270,18 +270,19 @@ def test_what_is_no_plain_tensor():
     model = lambda b: {"f": b["pos"]}  # noqa: E731
     call = dict(inputs={"pos": "1o"}, outputs={"f": "1o"})
     pos = water(4)["pos"]
+    nested = lambda values: torch.nested.nested_tensor(list(values), layout=torch.jagged)  # noqa: E731
     for bad, message in (
         (pos.to_sparse(), "input 'pos' must be a dense tensor.*sparse_coo"),
         (pos.to("meta"), "'pos' of the batch is on the meta device"),
         (pos.float().to(torch.float8_e4m3fn), "input 'pos' has dtype torch.float8"),
-        (torch.nested.nested_tensor(list(pos)), "'pos' of the batch is a nested tensor.*batch='batch'"),
+        (nested(pos), "'pos' of the batch is a nested tensor.*batch='batch'"),
     ):
         with pytest.raises(InputError, match=message):
             measure(model, [{"pos": bad}], **call)
     for answer, message in (
         (lambda b: {"f": b["pos"].to("meta")}, "output 'f' must be a dense tensor.*meta"),
         (lambda b: {"f": b["pos"].to_sparse()}, "output 'f' must be a dense tensor.*sparse"),
-        (lambda b: {"f": torch.nested.nested_tensor(list(b["pos"]))}, "output 'f' must be a dense tensor.*nested"),
+        (lambda b: {"f": nested(b["pos"])}, "output 'f' must be a dense tensor.*nested"),
     ):
         with pytest.raises(InputError, match=message):
             measure(answer, [{"pos": pos}], **call)

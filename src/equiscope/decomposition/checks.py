@@ -17,7 +17,7 @@ from equiscope.symmetry.declaration import Declaration
 # A rotation mixes components: what is this far below the largest number of its dtype cannot overflow.
 HEADROOM = 16
 # Squares of distances: a centre at least so far from the origin, and rows whose mean lies so near to it.
-FAR, NEAR = 1e-6, 0.1
+FAR, NEAR = 1e-6, 0.25
 
 
 def check_inputs(batch: Batch, declaration: Declaration) -> None:
