@@ -19,8 +19,9 @@
     )
 
 Whether a field belongs to nodes, edges or graphs is read from the slices that ``Batch.from_data_list`` (and so
-``DataLoader``) records. For fields that were added or resized afterwards, and for batches built by hand, it is read
-from the number of rows, and refused where that fits two readings that differ.
+``DataLoader``) records. For fields that were added or resized afterwards, and for batches built by hand, it is what
+``per="atom"`` or ``per="sample"`` of the ``Input`` says, or else read from the number of rows, and refused where that
+fits two readings that differ. Graphs without edges are samples like any other.
 """
 
 from __future__ import annotations
