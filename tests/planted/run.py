@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.planted.mutations import MUTATIONS, Mutation
+from tests.planted.engine import Bug, change, every_bug
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "equiscope"
@@ -34,7 +34,7 @@ sys.exit(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovi
 class Outcome:
     """What became of one planted bug: caught by which test, after how many seconds."""
 
-    mutation: Mutation
+    planted: Bug
     status: int
     by: str
     seconds: float
@@ -42,21 +42,6 @@ class Outcome:
     @property
     def caught(self) -> bool:
         return self.status == FAILED and bool(self.by)
-
-
-def planted(mutation: Mutation, copy: Path) -> None:
-    """Write the bug into the copy of the package.
-
-    Raises:
-        ValueError: if its old text does not occur exactly once, or the new text is no Python.
-    """
-    file = copy / mutation.file
-    text = file.read_text()
-    if text.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.name!r}: {mutation.old!r} occurs {text.count(mutation.old)} times")
-    changed = text.replace(mutation.old, mutation.new)
-    compile(changed, mutation.file, "exec")
-    file.write_text(changed)
 
 
 def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
@@ -68,24 +53,25 @@ def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def attempt(mutation: Mutation | None, tests: Iterable[str], source: Path = SOURCE) -> tuple[int, str, float]:
+def attempt(planted: Bug | None, tests: Iterable[str], source: Path = SOURCE) -> tuple[int, str, float]:
     """Tests against a fresh copy of the source with one bug, or with none: exit status, output, seconds."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         copy = Path(name) / "src" / "equiscope"
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        if mutation is not None:
-            planted(mutation, copy)
+        if planted is not None:
+            file, text = change(planted, copy)
+            file.write_text(text)
         status, output = run_tests(Path(name), tests)
     return status, output, time.perf_counter() - start
 
 
-def catch(mutation: Mutation, source: Path = SOURCE) -> Outcome:
+def catch(planted: Bug, source: Path = SOURCE) -> Outcome:
     """Plant one bug and run the tests named for it until the first failure."""
-    status, output, seconds = attempt(mutation, mutation.tests, source)
+    status, output, seconds = attempt(planted, planted.tests, source)
     failed = [line[7:].split(" - ")[0] for line in output.splitlines() if line.startswith("FAILED ")]
     # A package that cannot be imported also exits with 1: only a failing test is a catch.
-    return Outcome(mutation, status, failed[0].split("::", 1)[1] if failed else "", seconds)
+    return Outcome(planted, status, failed[0].split("::", 1)[1] if failed else "", seconds)
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -104,16 +90,16 @@ def table(outcomes: list[Outcome]) -> str:
     ]
     for o in outcomes:
         by = f"`{o.by}`" if o.caught else "**survived**"
-        lines.append(f"| {o.mutation.name} | `{o.mutation.file}` | {by} | {o.seconds:.0f} |")
+        lines.append(f"| {o.planted.name} | `{o.planted.file}` | {by} | {o.seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Run all bugs, or those whose names contain a word; 1 if one survives or the source fails without a bug."""
+    """Run all bugs, or those whose name or file contains a word; 1 if one survives or the bare source fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
+    parser.add_argument("words", nargs="*", help="only bugs whose name or file contains one of these")
     words = parser.parse_args().words
-    chosen = [m for m in MUTATIONS if not words or any(w in m.name for w in words)]
+    chosen = [b for b in every_bug() if not words or any(w in b.name or w in b.file for w in words)]
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         # One state of the source for all bugs, whoever edits it meanwhile.
         source = Path(name) / "equiscope"
@@ -125,19 +111,19 @@ def main() -> int:
     return 0 if outcomes and all(o.caught for o in outcomes) else 1
 
 
-def catch_all(mutations: list[Mutation], source: Path) -> list[Outcome]:
+def catch_all(bugs: list[Bug], source: Path) -> list[Outcome]:
     """Plant every bug in turn and print what became of it; empty if the source fails without any."""
-    files = sorted({t for m in mutations for t in m.tests})
+    files = sorted({t for b in bugs for t in b.tests})
     status, output, seconds = attempt(None, files, source)
     if status != 0:
         print(f"the source fails its own tests without any bug:\n{output[-3000:]}")
         return []
     print(f"without a bug: {len(files)} test files pass ({seconds:.0f} s)", flush=True)
     outcomes = []
-    for mutation in mutations:
-        outcomes.append(outcome := catch(mutation, source))
+    for planted in bugs:
+        outcomes.append(outcome := catch(planted, source))
         verdict = "caught  " if outcome.caught else "SURVIVED"
-        print(f"{verdict} {outcome.seconds:5.0f} s  {mutation.name}  [{outcome.by or outcome.status}]", flush=True)
+        print(f"{verdict} {outcome.seconds:5.0f} s  {planted.name}  [{outcome.by or outcome.status}]", flush=True)
     print(f"caught {sum(o.caught for o in outcomes)} of {len(outcomes)}")
     return outcomes
 

@@ -1,0 +1,28 @@
+"""Data sets: labels that would be wrong without a word."""
+
+from tests.planted.engine import bug
+
+SETS, REAL = "tasks/datasets", "tasks/forcefield/real.py"
+
+BUGS = (
+    bug("SPICE: the gradient taken for the force", f"{SETS}/spice.py", "Spice._read",
+        r"-((?:\w+\.)?force\()", r"\1", "tasks/datasets/test_spice"),
+    bug("SPICE: bohr assumed whatever the file says", f"{SETS}/spice.py", "Spice._read",
+        r"units\.length\(.*\)", "units.BOHR", "tasks/datasets/test_spice"),
+    bug("ANI: forces left in hartree", f"{SETS}/ani.py", "_labelled",
+        r"forces=(.*) \* \w*HARTREE", r"forces=\1", "tasks/datasets/test_ani"),
+    bug("rMD17: pieces in the file's order, not in time", f"{SETS}/md17.py", "Md17._pieces",
+        r"\(\w+\[(\w+)\] \* self\.pieces\) // \w+", r"(\1 * self.pieces) // count", "tasks/datasets/test_md17"),
+    bug("MPtrj: stress with VASP's sign", f"{SETS}/mptrj.py", "_block",
+        r"-np\.array\(stress", "np.array(stress", "tasks/datasets/test_mptrj"),
+    bug("a pickle may call what it names", f"{SETS}/pickles.py", "_Restricted.find_class",
+        r"raise [\w.]+\(.*\)", "return super().find_class(module, name)", "tasks/datasets/test_pickles"),
+    bug("a sample that depends on the reader's blocks", f"{SETS}/stream.py", "_accepted",
+        r"(\w+) \+= len\((\w+)\)", r"\1 += 1", "tasks/datasets/test_stream"),
+    bug("memory-mapped frames one row off", f"{SETS}/mapped.py", "Mapped.rows",
+        r"- \((\w+) - (\w+)\), \2\)", r"- \1 + 1, \2)", "tasks/datasets/test_mapped"),
+    bug("reference energies of compositions without their weights", REAL, "_references",
+        r"(\w+)\[(\w+)\], (\w+)\[\2\]\)", r"\1[\2])", "tasks/forcefield/test_real"),
+    bug("reference energies of all frames for the training part's", REAL, "_references",
+        r"(from_numpy\(\w+\)) \+ len\(\w+\) \* \(~\w+\)\.long\(\)", r"\1", "tasks/forcefield/test_real"),
+)  # fmt: skip

@@ -1,0 +1,18 @@
+"""Batches of graphs and ASE's calculators."""
+
+from tests.planted.engine import bug
+
+PYG, ASE = "adapters/pyg.py", "adapters/ase_run.py"
+
+BUGS = (
+    bug("all graphs turned by the rotation of the first", PYG, "GraphBatch._sliced",
+        r"return (.*\.repeat_interleave\(\w+\))", r"return torch.zeros_like(\1)", "adapters/test_pyg"),
+    bug("graphs of a batch counted as one sample", PYG, "GraphBatch._declared_rows",
+        r'Rows\(([\w.]+), (None, .*"nodes"\))', r"Rows(0 * \1, \2", "adapters/test_pyg"),
+    bug("ASE: the cell not turned", ASE, "Design.forward",
+        r"(\w+)\.set_cell\(.*\)", "pass", "adapters/test_ase"),
+    bug("ASE: answers of the calculator's cache taken for new ones", ASE, "Design.forward",
+        r"(\w+)\.reset\(\)", "pass", "adapters/test_ase"),
+    bug("ASE: energy of the whole structure against energy per atom", ASE, "Design.forward",
+        r"(\w+) / len\(\w+\) if [\w.]+ else \1", r"\1", "adapters/test_ase"),
+)  # fmt: skip

@@ -1,0 +1,18 @@
+"""Runs, studies and dashboards."""
+
+from tests.planted.engine import bug
+
+LOGGERS, STUDY, TRACKER = "runs/loggers.py", "runs/study_run.py", "runs/tracker.py"
+
+BUGS = (
+    bug("dashboards: records copied again after a restart", LOGGERS, "Mirror.copy",
+        r"in (\w+)\[\w+:\]:", r"in \1:", "runs/test_loggers"),
+    bug("dashboards: the final figure under the tracked name", LOGGERS, "metrics_of",
+        r'if (\w+)\.get\("headline"\) and \1\["part"\] == "track":', r'if \1.get("headline"):', "runs/test_loggers"),
+    bug("studies: finished runs trained again", STUDY, "run_study",
+        r' if (\w+)\((\w+)\)\.status != "finished"\]', "]", "test_cli_study"),
+    bug("studies: a failed run without its reason", STUDY, "_reason",
+        r'(\w+)\.get\("reason"\) or (\w+)', r"\2", "runs/test_study_run"),
+    bug("checkpoints: those to be kept are overwritten", TRACKER, "Checkpoints._save_kept",
+        r"if [\w.]*global_step in [\w.]+:", "if False:", "runs/test_trained"),
+)  # fmt: skip
