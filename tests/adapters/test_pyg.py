@@ -408,3 +408,68 @@ def test_a_mask_with_too_few_predictions_is_refused() -> None:
             fixed=["energy", "forces"],
             forward=lambda m, b: torch.cat([m(b)["forces"]] * 2),
         )
+
+
+# Atoms without neighbours, and fields that say what they are.
+
+
+def isolated(size: int, seed: int) -> Data:
+    data = graph(size, seed)
+    data.edge_vec = data.pos[data.edge_index[0]] - data.pos[data.edge_index[1]]
+    return data
+
+
+class Repulsion(nn.Module):
+    """Forces along the edges' vectors: exactly equivariant, zero for an atom alone."""
+
+    def forward(self, data: Data) -> dict[str, Tensor]:
+        vectors = data.edge_vec * torch.exp(-data.edge_vec.square().sum(-1, keepdim=True))
+        return {"forces": torch.zeros_like(data.pos).index_add(0, data.edge_index[0], vectors)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("cosets", [2, 1.5])
+def test_an_atom_without_neighbours_is_a_sample(size: int, cosets: float) -> None:
+    graphs = [isolated(n, seed) for seed, n in enumerate([3, 1, 4, 1, 1] * 8)]
+    fields = ["pos", "edge_vec", "edge_index", "forces"]
+    small = [Data(**{name: data[name] for name in fields}) for data in graphs]
+    inputs = {"pos": eq.Input("1o", points=True), "edge_vec": eq.Input("1o", points=False)}
+    result = eq.measure(
+        Repulsion(), DataLoader(small, batch_size=size), inputs=inputs, outputs={"forces": "1o"}, target="forces",
+        cosets=cosets,
+    )  # fmt: skip
+    assert result.samples == 40
+    assert result.percent < 1e-20
+    # What an atom alone is answered is zero, its loss that of the label.
+    alone = torch.tensor([len(data.pos) == 1 for data in small])
+    labels = torch.stack([data.forces.square().mean() for data in small])
+    assert result.per_sample.total[alone] == pytest.approx(labels[alone], rel=1e-12)
+
+
+def test_rows_that_are_said_need_no_slices() -> None:
+    """Three lattice vectors a graph and as many nodes, in graphs of other sizes, added after batching."""
+    batch = Batch.from_data_list([Data(pos=graph(n, n).pos) for n in (2, 4)])
+    batch.cell = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = lambda b: {"f": b.pos + b.cell.reshape(2, 3, 3).sum(1)[b.batch]}  # noqa: E731
+
+    def measured(**per):
+        inputs = {"pos": eq.Input("1o", points=True), "cell": eq.Input("1o", points=False, **per)}
+        return eq.measure(model, [batch], inputs=inputs, outputs={"f": "1o"}).relative_equivariance
+
+    with pytest.raises(InputError, match=r"6 rows, which may be nodes or lattice vectors.*per='sample'"):
+        measured()
+    assert measured(per="sample") < 1e-25
+    assert measured(per="atom") > 0.01
+
+
+def test_marked_positions_reach_the_model_as_leaves() -> None:
+    graphs = [Data(pos=graph(n, n).pos.requires_grad_()) for n in (3, 4)]
+
+    def by_backward(data: Data) -> dict[str, Tensor]:
+        apart = (data.pos[:, None] - data.pos[None]).square().sum(-1)
+        (torch.exp(-apart) * (data.batch[:, None] == data.batch[None])).sum().backward()
+        return {"forces": -data.pos.grad}
+
+    for batches in (DataLoader(graphs, batch_size=1), [Batch.from_data_list(graphs)]):
+        result = eq.measure(by_backward, batches, inputs={"pos": "1o"}, outputs={"forces": "1o"})
+        assert result.relative_equivariance < 1e-25

@@ -6,7 +6,7 @@ from torch import nn
 
 from equiscope import Declaration, Input, Output
 from equiscope.analysis.layers import layers
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import InputError, ModelError, NonFiniteError
 from equiscope.symmetry.actions import wigner_d
 from equiscope.symmetry.rotations import lebedev
 from equiscope.tasks.forcefield import models
@@ -246,3 +246,123 @@ def test_no_module_and_no_batches():
         layers(lambda batch: batch, [vectors(2)], VECTORS)
     with pytest.raises(InputError, match="empty"):
         layers(Tanh(), iter([]), VECTORS)
+
+
+# What is cut with the padding is what has rows for atoms.
+
+
+class Watched(nn.Module):
+    """f = x + v + the sum over rows of a cell + a box, and the shapes that it was called with."""
+
+    def __init__(self, masked=True):
+        super().__init__()
+        self.features, self.masked, self.seen = nn.Identity(), masked, {}
+
+    def forward(self, batch):
+        for name in ("v", "cell", "box", "z"):
+            if name in batch:
+                self.seen.setdefault(name, []).append(tuple(batch[name].shape[1:]))
+        answer = batch["x"] * (1 if self.masked else batch["mask"].shape[1])
+        if "v" in batch:
+            answer = answer + batch["v"]
+        if "cell" in batch:
+            answer = answer + batch["cell"].sum(1, keepdim=True)
+        if "box" in batch:
+            answer = answer * batch["box"][:, None] + batch["z"][..., None]
+        return {"f": self.features(answer)}
+
+
+def water(atoms, samples=6, real=2):
+    x, v = torch.randn(2, samples, atoms, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cell = torch.randn(samples, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mask = torch.arange(atoms).expand(samples, -1) < real
+    return {"x": x, "v": v, "cell": cell, "mask": mask, "f": x, "box": cell[:, 0], "z": mask.long()}
+
+
+def declared(*fields, cell=None, per=None):
+    inputs = {"x": Input("1o", points=True), "v": Input("1o", points=False), "cell": Input("1o", False, cell)}
+    rest = [name for name in ("box",) if name in fields]
+    kept = {name: spec for name, spec in inputs.items() if name in fields}
+    return Declaration(kept, {"f": Output("1o", target="f")}, mask="mask", fixed=rest, per=per or {})
+
+
+def figures(model, fields, atoms, **settings):
+    batch = {name: value for name, value in water(atoms).items() if name in (*fields, "mask", "f")}
+    found = layers(model, [batch], declared(*fields, **settings), names=["features"], rotations="T")["layers"][0]
+    return found["rows"], found["variance"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings"),
+    [
+        (("x", "cell"), {}),
+        (("x", "cell"), {"cell": "sample"}),
+        (("x", "v", "cell"), {}),
+        (("x", "box", "z"), {}),
+        (("x", "box", "z"), {"per": {"box": "sample", "z": "atom"}}),
+    ],
+)
+def test_as_many_atoms_as_components_changes_nothing(fields, settings):
+    """Three places for atoms beside cells (3, 3) and boxes (3,): the same atoms as in four or five places."""
+    model, of_atoms = Watched(), ("x", "v", "mask", "f", "z")
+    # Only the padding differs: the same numbers for the real atoms.
+    batch = {name: value for name, value in water(5).items() if name in (*fields, "mask", "f")}
+    declaration = declared(*fields, **settings)
+    found = []
+    for atoms in (3, 4, 5):
+        cut = {name: value[:, :atoms] if name in of_atoms else value for name, value in batch.items()}
+        found.append(layers(model, [cut], declaration, names=["features"], rotations="T")["layers"][0])
+        # Readings that were tried and rejected aside.
+        assert {model.seen["cell"][-1]} == {(3, 3)} if "cell" in fields else model.seen["box"][-1] == (3,)
+    assert [one["rows"] for one in found] == [2, 2, 2]
+    assert found[0]["variance"] == pytest.approx(found[2]["variance"], rel=1e-12)
+    assert found[1]["variance"] == pytest.approx(found[2]["variance"], rel=1e-12)
+    if fields == ("x", "cell") or settings:
+        assert {*model.seen.get("cell", []), *model.seen.get("box", [])} <= {(3, 3), (3,)}
+
+
+def test_a_cell_said_to_be_of_atoms_is_cut_as_they_are():
+    model = Watched()
+    rows, _ = figures(model, ("x", "cell"), 3, cell="atom")
+    assert rows == 2
+    assert set(model.seen["cell"]) == {(2, 3)}
+
+
+def test_a_model_that_sees_its_padding_is_asked_about():
+    with pytest.raises(InputError, match=r"answers otherwise when the padding.*\['z'\].*per=\{'z': 'atom'\}"):
+        figures(Watched(masked=False), ("x", "z"), 4)
+    rows, _ = figures(Watched(masked=False), ("x", "z"), 4, per={"z": "atom"})
+    assert rows == 2
+
+
+def test_batches_of_any_kind_are_taken_apart():
+    data = pytest.importorskip("torch_geometric.data")
+    pytest.importorskip("equiscope.adapters.pyg")
+    batch = water(4, real=4)
+
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features = nn.Identity()
+
+        def forward(self, given):
+            x = given["x"]
+            return {"f": self.features(torch.tanh(x * torch.arange(1.0, 4.0).double()))}
+
+    declaration = Declaration({"x": Input("1o", points=True)}, {"f": Output("1o", target="f")})
+    dense = layers(Rows(), [{"x": batch["x"], "f": batch["f"]}], declaration, names=["features"], rotations="T")
+    pairs = zip(batch["x"], batch["f"], strict=True)
+    graphs = data.Batch.from_data_list([data.Data(x=x, f=f, num_nodes=4) for x, f in pairs])
+    found = layers(Rows(), [graphs], declaration, names=["features"], rotations="T")
+    assert found["layers"][0]["share"] == pytest.approx(dense["layers"][0]["share"], rel=1e-12)
+    assert found["samples"] == 6
+
+
+def test_batches_are_checked_as_by_measure():
+    batch = water(4)
+    with pytest.raises(NonFiniteError, match="input 'x' is NaN"):
+        layers(Watched(), [{"x": batch["x"] * torch.nan}], Declaration({"x": "1o"}, {"f": "1o"}))
+    with pytest.raises(InputError, match=r"floating fields \['v'\] .* neither rotated"):
+        layers(Watched(), [{"x": batch["x"], "v": batch["v"]}], Declaration({"x": Input("1o", True)}, {"f": "1o"}))
+    with pytest.raises(ModelError, match="KeyError: 'x'"):
+        layers(Watched(), [{"y": batch["x"]}], Declaration({"y": "1o"}, {"f": "1o"}))

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from equiscope import Declaration, Output
 from equiscope.analysis.heads import row_deviation
 from equiscope.analysis.tangent import tangent_form
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield.escaip_closed_form import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
+from ..decomposition.models import linear_error
 from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 
@@ -100,3 +102,24 @@ def test_other_losses_are_refused():
     declared = replace(VECTORS, outputs={"y": replace(VECTORS.outputs["y"], loss="l2_norm")})
     with pytest.raises(InputError, match=r"quadratic form under squared error only: .*l2_norm"):
         tangent_form(Gated(0.1), {"a": torch.zeros(3, 3).double()}, [vectors()], declared)
+
+
+def test_directions_of_positions_turn_as_vectors():
+    """f = c + W (x - c) about the mean c: the form of W - 1 is the equivariance error of (W - 1)(x - c)."""
+
+    class Positions(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(randn(3, 3, seed=3))
+
+        def forward(self, batch):
+            middle = batch["pos"].mean(1, keepdim=True)
+            return {"x": middle + (batch["pos"] - middle) @ self.weight.T}
+
+    model, pos = Positions(), randn(5, 4, 3, seed=4) + 6
+    declared = Declaration({"pos": "1o"}, {"x": Output("1o", points=True)}, center="mean")
+    found = tangent_form(model, {"weight": torch.eye(3).double()}, [{"pos": pos}], declared)
+    delta = model.weight.detach() - torch.eye(3).double()
+    error = float(linear_error(delta, pos - pos.mean(1, keepdim=True)).mean())
+    assert found["form"] == pytest.approx(error, rel=1e-9)
+    assert found["equivariance"] == pytest.approx(error, rel=1e-9)

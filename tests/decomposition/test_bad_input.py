@@ -128,7 +128,7 @@ CASES = {
     # Masks.
     "sample masked away": (dict(batch=batch(m=one_empty()), mask="m"), InputError, r"\[3\].*zero atoms"),
     "all masked away": (dict(batch=batch(m=~mask()), mask="m"), InputError, "zero atoms"),
-    "integer mask": (dict(batch=batch(m=mask(dtype=torch.int64)), mask="m"), InputError, "'m'.*boolean"),
+    "mask of other whole numbers": (dict(batch=batch(m=2 * mask().long()), mask="m"), InputError, "'m'.*boolean"),
     "mask with a third axis": (dict(batch=batch(m=mask(B, N, 1)), mask="m"), InputError, "'m'.*boolean"),
     "mask of samples only": (dict(batch=batch(m=mask(B)), mask="m"), InputError, "'m'.*boolean"),
     "mask of more atoms": (dict(batch=batch(m=mask(B, N + 2)), mask="m"), DeclarationError, "'pos'.*'m'"),

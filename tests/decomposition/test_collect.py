@@ -4,6 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from equiscope import EquivarianceError, Twirled, measure
+from equiscope.analysis.layers import layers
+from equiscope.analysis.parts import Parts
 from equiscope.decomposition.collect import BatchOrbit, Caller, Collected, Collector
 from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import LOSSES
@@ -318,3 +321,90 @@ def test_outputs_with_and_without_labels_side_by_side():
     # x_1 turned every way has the variance |x|^2 / 3.
     exact = batch["pos"][:, 0].square().sum(-1) / 3
     assert values(found, name="energy").tolist() == pytest.approx(exact.tolist(), rel=1e-10)
+
+
+# Gradients by the positions, and models without their own flags.
+
+
+def energy(pos):
+    return torch.exp(-(pos[:, None] - pos[:, :, None]).square().sum(-1)).sum()
+
+
+def by_grad(batch):
+    return {"forces": -torch.autograd.grad(energy(batch["pos"]), batch["pos"])[0]}
+
+
+def by_backward(batch):
+    energy(batch["pos"]).backward()
+    return {"forces": -batch["pos"].grad}
+
+
+@pytest.mark.parametrize("model", [by_grad, by_backward])
+def test_positions_marked_by_the_loader_reach_the_model_as_leaves(model):
+    batch = {"pos": random_batch()["pos"].requires_grad_()}
+    result = measure(model, [batch], inputs={"pos": "1o"}, outputs={"forces": "1o"})
+    # Gradients of a function of distances.
+    assert result.relative_equivariance < 1e-25
+    assert batch["pos"].grad is None
+    # Degree 3 is at the edge of what two cosets of O tell apart.
+    assert layers_of(Recorded(model), batch)[:3] == pytest.approx([0, 1, 0], abs=1e-9)
+
+
+class Recorded(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.features = model, nn.Identity()
+
+    def forward(self, batch):
+        return {"forces": self.features(self.model(batch)["forces"])}
+
+
+def layers_of(model, batch):
+    declaration = declare({"pos": "1o"}, {"forces": "1o"})
+    return layers(model, [batch], declaration, names=["features"])["layers"][0]["share"]
+
+
+@pytest.mark.parametrize("model", [by_grad, by_backward])
+def test_positions_that_nobody_marked(model):
+    with pytest.raises(InputError, match=r"requires no gradient .*pos\.requires_grad_\(\), or in the loader"):
+        measure(model, [{"pos": random_batch()["pos"]}], inputs={"pos": "1o"}, outputs={"forces": "1o"})
+
+
+def test_gradients_pass_through_a_twirled_model_to_marked_inputs():
+    batch = {"pos": random_batch()["pos"].requires_grad_()}
+    Twirled(Tanh(), inputs={"pos": "1o"}, outputs={"forces": "1o"})(batch)["forces"].sum().backward()
+    assert batch["pos"].grad.abs().sum() > 0
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+
+    def forward(self, pos: torch.Tensor):
+        return self.net(pos)
+
+
+def test_frozen_torchscript_is_the_eager_model():
+    model = Plain().eval()
+    call = dict(SHORT, forward=lambda m, batch: m(batch["pos"]))
+    wanted = measure(model, [random_batch()], **call)
+    scripted = torch.jit.script(model)
+    for deployed in (scripted, torch.jit.freeze(scripted)):
+        found = measure(deployed, [random_batch()], **call)
+        assert found.percent == pytest.approx(wanted.percent, rel=1e-9)
+        assert found.percent > 1
+
+
+@pytest.mark.parametrize("layer", [nn.LazyLinear, nn.LazyBatchNorm1d])
+def test_lazy_modules_are_refused_before_they_draw_their_weights(layer):
+    model = layer(3) if layer is nn.LazyLinear else layer()
+    declaration = declare(**SHORT)
+    for door in (measure, EquivarianceError(declaration).update, layers, Parts):
+        batches = random_batch() if door not in (measure, layers, Parts) else [random_batch()]
+        arguments = (model, batches) if door not in (measure, layers, Parts) else (model, batches, declaration)
+        with pytest.raises(InputError, match=r"'weight' of Lazy.* has no values yet: call the model on a batch"):
+            door(*arguments)
+    assert isinstance(model.weight, nn.UninitializedParameter)

@@ -6,7 +6,7 @@ from torch import nn
 
 import equiscope as eq
 from equiscope.decomposition.crossed import Redraw, measure_crossed
-from equiscope.errors import InputError
+from equiscope.errors import InputError, ModelError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.grids import GridAction, permute
 from equiscope.symmetry.rotations import group, haar
@@ -178,3 +178,29 @@ def test_bad_designs_are_refused():
     l1 = Declaration({"x": Input("1o")}, {"y": Output("1o", "y", "l1", per="sample")}, fixed=("noise",), ids="id")
     with pytest.raises(InputError, match="only squared error has"):
         measure_crossed(model, data, l1, redraw)
+
+
+@pytest.mark.parametrize("when", ["always", "for one draw"])
+def test_predictions_that_are_not_finite_are_no_percent(when):
+    batch = samples(8)
+
+    def model(b):
+        spoilt = when == "always" or torch.equal(b["noise"], normal(batch, 1))
+        return {"y": torch.where(b["id"][:, None] == 5, torch.nan if spoilt else 0.0, b["x"])}
+
+    with pytest.raises(NonFiniteError, match=r"prediction 'y' is NaN.*\(ids \[5\]\)"):
+        measure_crossed(model, [batch], VECTORS, Redraw("noise", normal))
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (lambda fields, number: fields["no"], ModelError, "'noise' cannot be drawn again: KeyError: 'no'"),
+        (lambda fields, number: fields["noise"][:2], InputError, r"draw must return .*\(8, 3\), got .*\(2, 3\)"),
+        (lambda fields, number: fields["noise"].float(), InputError, "draw must return .*float64.*got torch.float32"),
+        (lambda fields, number: None, InputError, "draw must return .*got NoneType"),
+    ],
+)
+def test_draws_that_are_no_noise(draw, error, message):
+    with pytest.raises(error, match=message):
+        measure_crossed(Rough(), [samples(8)], VECTORS, Redraw("noise", draw))

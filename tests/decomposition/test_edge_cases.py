@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import equiscope as eq
+from equiscope.errors import DataError, ModelError, NonFiniteError
 
 from .models import Linear, Tanh, linear_error, random_batch
 
@@ -112,7 +113,7 @@ def test_train_mode_and_dropout_layers_are_put_back():
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 3, 20])
-def test_a_model_that_raises_raises_its_own_error(fails_at):
+def test_what_a_model_raises_is_named_and_stays_its_own_error(fails_at):
     class Failing(Linear):
         calls = 0
 
@@ -124,20 +125,24 @@ def test_a_model_that_raises_raises_its_own_error(fails_at):
             return super().forward(batch)
 
     model, state = Failing(MATRIX), torch.get_rng_state()
-    with pytest.raises(KeyError, match="attention"):
+    with pytest.raises(ModelError, match=r"fails on (the|a turned copy of the) batch.*: KeyError: 'attention'") as seen:
         measure(model, random_batch())
+    # Code that catches the model's own error goes on doing so.
+    assert isinstance(seen.value, KeyError)
+    assert isinstance(seen.value.__cause__, KeyError)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_loader_that_raises_raises_its_own_error():
+def test_what_a_loader_raises_is_named_and_stays_its_own_error():
     def loader():
         yield random_batch()
         raise OSError("disk on fire")
 
     model = Tanh()
-    with pytest.raises(OSError, match="disk on fire"):
+    with pytest.raises(DataError, match=r"after 1 of them.*OSError: disk on fire") as seen:
         eq.measure(model, loader(), **SHORT)
+    assert isinstance(seen.value, OSError)
     assert model.training
 
 
@@ -279,10 +284,12 @@ def test_rtol_on_few_samples_ends_and_says_why():
     assert any("rtol=0.01" in n for n in result.notes)
 
 
-def test_twirled_lets_nan_through_and_keeps_padding_zero():
+def test_twirled_refuses_nan_as_measure_does_and_keeps_padding_zero():
     batch = random_batch() | {"mask": torch.tensor([[True] * 3 + [False]] * 6)}
     twirled = eq.Twirled(Tanh(), inputs=SHORT["inputs"], outputs=SHORT["outputs"], mask="mask")
     batch["pos"][:, 3] = math.nan
     assert torch.isfinite(twirled(batch)["forces"]).all()
-    batch["pos"][0, 0] = math.nan
-    assert twirled(batch)["forces"][0, 0].isnan().all()
+    assert (twirled(batch)["forces"][:, 3] == 0).all()
+    batch["pos"][2, 0] = math.nan
+    with pytest.raises(NonFiniteError, match=r"input 'pos' is NaN.* \(positions \[2\]\)"):
+        twirled(batch)

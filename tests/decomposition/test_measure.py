@@ -343,7 +343,7 @@ NAN = random_batch()["pos"].clone().index_fill(0, torch.tensor([2]), float("nan"
         (Tanh(), bad(y=torch.ones(5, 4, 3).double()), {}, InputError, "differ in length"),
         (Tanh(), [{k: v[:0] for k, v in random_batch().items()}], {}, InputError, "empty batch"),
         (Tanh(), bad(mask=torch.zeros(6, 4, dtype=torch.bool)), {"mask": "mask"}, InputError, "zero atoms"),
-        (Tanh(), bad(mask=torch.ones(6, 4, dtype=torch.long)), {"mask": "mask"}, InputError, "boolean"),
+        (Tanh(), bad(mask=torch.ones(6, 4, dtype=torch.long) * 2), {"mask": "mask"}, InputError, "boolean"),
         (Tanh(), bad(), {"mask": "mask"}, DeclarationError, "no field 'mask'"),
         (Tanh(), bad(), {"clusters": "molecule"}, DeclarationError, "no field 'molecule'"),
         (Tanh(), bad(), {"fixed": ["charge"]}, DeclarationError, "no tensor 'charge'"),

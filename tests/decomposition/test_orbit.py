@@ -1,14 +1,19 @@
 """The orbit: positions about their centre, tensors and cells with them, padding untouched, outputs turned back."""
 
+import pickle
+
 import pytest
 import torch
 
+from equiscope import EquivarianceError, Twirled, measure
 from equiscope.decomposition.batches import DenseBatch
 from equiscope.decomposition.checks import check_batch
 from equiscope.decomposition.orbit import center, rotated, twisted
-from equiscope.errors import DeclarationError
+from equiscope.errors import DeclarationError, InputError, ModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.rotations import haar
+
+from .models import linear_error
 
 G = haar(2, torch.Generator().manual_seed(0))
 POS = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -91,3 +96,150 @@ def test_a_per_sample_output_declared_per_atom_is_explained():
     declaration = Declaration({"pos": "1o"}, {"e": Output("0e")}, mask="mask")
     with pytest.raises(DeclarationError, match="per='sample'"):
         twisted(lambda b: b["pos"].sum((1, 2)), DenseBatch({"pos": POS, "mask": MASK}), G, declaration)
+
+
+# Positions as outputs turn about the centre.
+
+FAR = POS + torch.tensor([5.0, -3.0, 2.0], dtype=torch.float64)
+MIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+THIRD = FAR[:, 2]
+
+
+def about(pos, middle, matrix):
+    return middle + (pos - middle) @ matrix.T
+
+
+CENTRES = {
+    "mean": ({"pos": FAR}, {"center": "mean"}, lambda b: b["pos"].mean(1, keepdim=True), FAR.mean(1, keepdim=True)),
+    "mean of real atoms": (
+        {"pos": FAR, "m": MASK}, {"center": "mean", "mask": "m"},
+        lambda b: (b["pos"] * b["m"][..., None]).sum(1, keepdim=True) / b["m"].sum(1)[:, None, None],
+        torch.stack([FAR[0, :2].mean(0), FAR[1].mean(0)])[:, None]),
+    "field": ({"pos": FAR, "c": THIRD}, {"center": "c"}, lambda b: b["c"][:, None], THIRD[:, None]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CENTRES)
+@pytest.mark.parametrize("loss", ["mse", "l2_norm", "own"])
+def test_positions_as_outputs_turn_about_the_centre(name, loss):
+    """An exact denoiser, c + 0.9 (x - c), has no error; a linear one that of its centred part, in closed form."""
+    batch, settings, middle, truth = CENTRES[name]
+    own = lambda p, t: torch.where(real[..., None], p - t, 0.0).norm(dim=-1).sum(1) / real.sum(1)  # noqa: E731
+    real = MASK if "m" in batch else torch.ones(2, 3, dtype=torch.bool)
+    output = Output("1o", target="y", points=True, loss=own if loss == "own" else loss)
+    call = dict(inputs={"pos": "1o"}, outputs={"x": output}, cosets=4, **settings)
+    batch = batch | {"y": FAR}
+    exact = measure(lambda b: {"x": about(b["pos"], middle(b), 0.9 * torch.eye(3).double())}, [batch], **call)
+    assert abs(exact.percent) < 1e-10
+    shown = torch.where(real[..., None], FAR - truth, 0.0)
+    assert exact.relative_equivariance < 1e-13
+    result = measure(lambda b: {"x": about(b["pos"], middle(b), MIX)}, [batch], **call)
+    if loss == "mse":
+        error = (linear_error(MIX, shown).sum(1) / real.sum(1)).mean()
+        assert result.equivariance == pytest.approx(float(error), rel=1e-9)
+        # The best constant is the centre itself: its loss is the mean square distance from it.
+        baseline = (shown.square().mean(-1).sum(1) / real.sum(1)).mean()
+        assert 1 - result.r2 == pytest.approx(result.total / float(baseline), rel=1e-9)
+    # The answer as given and the turned ones are judged by the same labels.
+    errors = torch.where(real[..., None], about(FAR, truth, MIX) - FAR, 0.0)
+    given = errors.square().mean(-1) if loss == "mse" else errors.norm(dim=-1)
+    assert result.loss_as_given == pytest.approx(float((given.sum(1) / real.sum(1)).mean()), rel=1e-12)
+
+
+def test_a_twirled_model_of_positions():
+    """Averaged over the octahedral group, c + W (x - c) is c + tr W / 3 (x - c)."""
+    for name in CENTRES:
+        batch, settings, middle, truth = CENTRES[name]
+        model = lambda b: {"x": about(b["pos"], middle(b), MIX)}  # noqa: E731, B023
+        outputs = {"x": Output("1o", points=True)}
+        twirled = Twirled(model, inputs={"pos": "1o"}, outputs=outputs, rotations="O", **settings)
+        real = batch.get("m", torch.ones(2, 3, dtype=torch.bool))
+        wanted = truth + MIX.trace() / 3 * (FAR - truth)
+        assert twirled(batch)["x"][real] == pytest.approx(wanted[real], abs=1e-12)
+
+
+def test_far_from_the_origin_rounding_is_the_floor_of_positions():
+    batch = {"pos": (FAR + 100).float()}
+    model = lambda b: {"x": about(b["pos"], b["pos"].mean(1, keepdim=True), 0.9 * torch.eye(3))}  # noqa: E731
+    outputs = {"x": Output("1o", points=True)}
+    result = measure(model, [batch], inputs={"pos": "1o"}, outputs=outputs, center="mean", noise_samples=64)
+    assert not result.distinguishable
+    # Positions near 105 in single precision: a rounding of up to 3.8e-6 each, squared and no less than a tenth of it.
+    assert 1e-13 < result.noise_floor < 1e-9
+
+
+SAID = "x' lies about the centre of its sample and was turned as vectors"
+
+
+def test_positions_that_were_turned_as_vectors_are_noted():
+    batch = {"pos": FAR, "y": FAR}
+    denoiser = lambda b: {"x": about(b["pos"], b["pos"].mean(1, keepdim=True), 0.9 * torch.eye(3).double())}  # noqa: E731
+
+    def notes(model, batch=batch, points=None, **settings):
+        outputs = {"x": Output("1o", target="y", points=points)}
+        return " ".join(measure(model, [batch], inputs={"pos": "1o"}, outputs=outputs, **settings).notes)
+
+    assert SAID in notes(denoiser, center="mean")
+    assert SAID in notes(denoiser, batch | {"c": THIRD}, center="c")
+    metric = EquivarianceError(inputs={"pos": "1o"}, outputs={"x": Output("1o", target="y")}, center="mean")
+    metric.update(denoiser, batch)
+    metric.update(denoiser, batch)
+    assert sum(SAID in note for note in metric.result().notes) == 1
+    metric.reset()
+    metric.update(lambda b: {"x": b["pos"] - b["pos"].mean(1, keepdim=True)}, batch)
+    assert not any(SAID in note for note in metric.result().notes)
+    # Said, about the origin, forces, and data whose centre is the origin: nothing to note.
+    assert SAID not in notes(denoiser, points=True, center="mean")
+    assert SAID not in notes(denoiser, points=False, center="mean")
+    assert SAID not in notes(denoiser)
+    assert SAID not in notes(lambda b: {"x": b["pos"] - b["pos"].mean(1, keepdim=True)}, center="mean")
+    centred = FAR - FAR.mean(1, keepdim=True)
+    assert SAID not in notes(lambda b: {"x": 0.9 * b["pos"]}, {"pos": centred, "y": centred}, center="mean")
+
+
+# The model's own errors.
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("attention"), ValueError("line one\nline two"), torch.OutOfMemoryError("full"), AssertionError(),
+     UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), FileNotFoundError(2, "none", "w.pt")],
+)  # fmt: skip
+def test_what_a_model_raises_is_an_error_of_this_library_and_its_own(error):
+    def fails(batch):
+        raise error
+
+    with pytest.raises(ModelError, match="fails on the batch as it was given: " + type(error).__name__) as seen:
+        measure(fails, [{"pos": POS}], inputs={"pos": "1o"}, outputs={"f": "1o"})
+    assert seen.value.__cause__ is error
+    assert isinstance(seen.value, type(error))
+    assert "line two" not in str(seen.value)
+    assert "called as model(batch) with a dict with ['pos']" in str(seen.value)
+    assert isinstance(pickle.loads(pickle.dumps(seen.value)), ModelError)
+
+
+def test_whether_the_model_answers_the_batch_as_it_came():
+    def upright_only(batch):
+        if not torch.equal(batch["pos"], POS):
+            raise RuntimeError("the cell must be upper triangular")
+        return {"f": batch["pos"]}
+
+    call = dict(inputs={"pos": "1o"}, outputs={"f": "1o"})
+    with pytest.raises(ModelError, match="on a turned copy of the batch; as given it answers: RuntimeError: the cell"):
+        measure(upright_only, [{"pos": POS}], **call)
+    with pytest.raises(ModelError, match="on a turned copy of the batch; as given it answers"):
+        Twirled(upright_only, **call)({"pos": POS})
+    with pytest.raises(ModelError, match="on a turned copy of the batch, and on the batch as it was given"):
+        Twirled(lambda b: b["z"], **call)({"pos": POS})
+    with pytest.raises(InputError, match="own words"):
+        measure(lambda b: (_ for _ in ()).throw(InputError("own words")), [{"pos": POS}], **call)
+
+
+def test_a_loss_that_raises():
+    call = dict(inputs={"pos": "1o"}, outputs={"f": "1o"}, target="y", cosets=4)
+
+    def lost(p, t):
+        raise KeyError("weights")
+
+    with pytest.raises(ModelError, match=r"loss 'lost' fails on a prediction and target of \(2, 3, 3\) and .*KeyError"):
+        measure(lambda b: {"f": b["pos"]}, [{"pos": POS, "y": POS}], loss=lost, **call)

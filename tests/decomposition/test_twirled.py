@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.errors import InputError
+from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.rotations import group
 
 from .models import Linear, Tanh, random_batch
@@ -68,3 +68,14 @@ def test_masked_atoms_are_zero():
 def test_senseless_designs_are_refused():
     with pytest.raises(InputError, match="exactly 1"):
         eq.Twirled(Tanh(), shift=False, cosets=2, **SHORT)
+
+
+def test_batches_and_answers_are_checked_as_by_measure():
+    batch, twirled = random_batch(), eq.Twirled(Tanh(), **SHORT)
+    with pytest.raises(NonFiniteError, match="input 'pos' is NaN"):
+        twirled({"pos": batch["pos"] * torch.nan})
+    with pytest.raises(DeclarationError, match=r"no axis for atoms.*per='sample'"):
+        twirled({"pos": batch["pos"][0]})
+    spoilt = eq.Twirled(Linear(torch.full((3, 3), torch.nan).double()), **SHORT)
+    with pytest.raises(NonFiniteError, match="prediction 'forces' is NaN or infinite for at least one rotation"):
+        spoilt(batch)

@@ -65,3 +65,38 @@ def test_one_target_cannot_speak_for_two_outputs():
         declare({"p": "1o"}, {"f": "1o", "e": "0e"}, "y")
     with pytest.raises(DeclarationError, match="contradicts"):
         declare({"p": "1o"}, {"f": Output("1o", target="a")}, "b")
+
+
+def test_what_has_rows_for_atoms_is_declared():
+    d = Declaration(
+        {"pos": Input("1o", points=True), "v": "1o", "cell": Input("1o", per="sample"), "u": Input("1o", per="atom"),
+         "w": "1o"},
+        {"f": Output("1o", target="y"), "e": Output("0e", target="e", per="sample")},
+        mask="m", ids="i", per={"z": "atom", "box": "sample", "w": "sample"},
+    )  # fmt: skip
+    assert [d.rows_of_input(n) for n in d.inputs] == ["points", "any", "sample", "atom", "sample"]
+    rows = {"pos": "atom", "v": None, "cell": "sample", "u": "atom", "w": "sample", "y": "atom", "e": "sample",
+            "m": "atom", "i": "sample", "z": "atom", "box": "sample", "other": None}  # fmt: skip
+    assert {name: d.rows_of_field(name) for name in rows} == rows
+    assert "z" not in d.known_fields
+    assert repr(Input("1o", points=False)) == "Input(irreps='1o', points=False)"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Input("1o", per="graph"), "per must be 'atom' or 'sample', got 'graph'"),
+        (lambda: Input("1o", points="yes"), "points must be True, False or None"),
+        (lambda: Output("1o", points=1.5), "points must be True, False or None"),
+        (lambda: Output("0e", points=True), "declared '0e' holds no positions"),
+        (lambda: Output("cartesian", points=True), "'cartesian' holds no positions"),
+        (lambda: declare({"x": "1o"}, {"f": "1o"}, per=["z"]), "per must be a dict"),
+        (lambda: declare({"x": "1o"}, {"f": "1o"}, per={"z": "node"}), r"per\['z'\] must be 'atom' or 'sample'"),
+        (lambda: declare({"x": Input("1o", per="atom")}, {"f": "1o"}, per={"x": "sample"}), "contradicts per='atom'"),
+        (lambda: declare({"x": "1o"}, {"f": "1o"}, batch=3), "batch must be the name of a batch field"),
+        (lambda: declare({"x": "1o"}, {"f": "1o"}, batch="x"), "batch='x' names the sample of each atom"),
+    ],
+)
+def test_unclear_rows_and_points_are_refused(make, message):
+    with pytest.raises(DeclarationError, match=message):
+        make()

@@ -27,10 +27,11 @@ except ImportError:
         raise ImportError(message) from error
 
 from equiscope.adapters.lightning_schedule import Schedule, unmeasured
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.metric import EquivarianceError
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -253,7 +254,7 @@ class EquivarianceTracker(Callback):
             elif number % trainer.world_size == trainer.global_rank:
                 yield first_id, native
             if self.declaration.ids is None and not sharded:
-                first_id += as_batch(native).size
+                first_id += batch_of(native, self.declaration).size
 
     def _log(self, trainer: Trainer, tracked: Tracked) -> None:
         result = tracked.result

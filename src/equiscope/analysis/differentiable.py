@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from equiscope.decomposition.preserve import refuse_lazy
 from equiscope.errors import InputError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -27,6 +28,7 @@ def chosen_parameters(model: Any, prefixes: Sequence[str] | None) -> dict[str, n
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"gradients need a torch module with parameters, got {type(model).__name__}")
+    refuse_lazy(model)
     own = dict(model.named_parameters())
     if isinstance(prefixes, str):
         raise InputError(f"parameters must be a list of names, parameters=[{prefixes!r}]")

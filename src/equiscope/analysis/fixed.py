@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, as_batch, as_batches
+from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.design import Design, check_cosets, check_count
 from equiscope.decomposition.orbit import Forward
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -41,16 +42,17 @@ class Fixed:
     passes: list[Pass]
     splits: Mapping[str, OutputSplit]
     lone: str
+    declaration: Declaration
 
     @functools.cached_property
     def copies(self) -> Batch:
         """A batch with the samples of every pass, one pass after another."""
-        return as_batch(self.batch.part(list(range(self.batch.size)) * len(self.passes)))
+        return batch_of(self.batch.part(list(range(self.batch.size)) * len(self.passes)), self.declaration)
 
     def fresh(self) -> dict[str, OutputSplit]:
         """Splits without predictions."""
         return {
-            name: OutputSplit(s.rows, s.action, s.loss, s.target, s.target_layout, s.name)
+            name: OutputSplit(s.rows, s.action, s.loss, s.target, s.target_layout, s.name, s.middle)
             for name, s in self.splits.items()
         }
 
@@ -92,7 +94,7 @@ def fixed_batches(
             for place, (k, weight) in enumerate(zip(chosen.matrices.to(device), chosen.weights, strict=True)):
                 passes.append(Pass(k @ shift, float(weight), place + 1 == len(chosen)))
         lone = "whole" if whole or cosets == 1 else "refuse"
-        made.append(Fixed(orbit.batch, passes, orbit.splits, lone))
+        made.append(Fixed(orbit.batch, passes, orbit.splits, lone, declaration))
     if not made:
         raise InputError("the iterable of batches is empty: nothing to differentiate (a used-up generator?)")
     return made

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import Batch, as_batch, as_batches
+from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measure
 from equiscope.decomposition.orbit import Forward, predict
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, action
@@ -191,7 +192,7 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
     with untouched(model), torch.no_grad():
         for native in batches:
             features, sample = model.head_features(native)
-            features, counts = features.double(), _atom_counts(as_batch(native), sample, declaration)
+            features, counts = features.double(), _atom_counts(batch_of(native, declaration), sample, declaration)
             weights = relative_weights(counts, declaration.weighting)
             share = (weights / (3 * counts))[sample]
             moment += torch.einsum("akx,alx,a->kl", features, features, share)
@@ -241,7 +242,7 @@ def find_head(
     if head is not None and head not in dict(model.named_modules()):
         owners = [name for name, part in model.named_modules() if part._parameters]
         raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
-    wrapped = as_batch(batch)
+    wrapped = batch_of(batch, declaration)
     called: list[str] = []
 
     def answer() -> Tensor:

@@ -16,7 +16,8 @@ physical symmetries", arXiv 2603.24638 (March 2026).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,20 +27,23 @@ from torch import Tensor, nn
 
 from equiscope.analysis.activations import Recorder, default_layers, find_layers, rows_of_features
 from equiscope.decomposition import losses, statistics
-from equiscope.decomposition.batches import Batch, Rows, as_batch, as_batches
-from equiscope.decomposition.checks import check_inputs, one_each
+from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
+from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.collect import Caller
-from equiscope.decomposition.orbit import rotated
+from equiscope.decomposition.orbit import answer_of, has_inner_axis, predict, rotated
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum, degrees_available, summarise_spectrum
 from equiscope.decomposition.split import OutputSplit
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import EquiscopeError, InputError, NonFiniteError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, haar_keyed, rotation_set
 
 ROWS = 512
+# Ways of reading fields of which little is said that are tried on the model.
+READINGS = 32
 
 
 @dataclass
@@ -75,7 +79,7 @@ def layers(
 
     Args:
         model: any module; called as ``model(batch)`` or ``forward(model, batch)`` in eval mode; left as it was.
-        batches: dicts of tensors (samples first), or other batches of one sample each.
+        batches: as for :func:`equiscope.measure`; labels are not needed.
         declaration: what rotates; with ``weighting="component"`` a sample counts by the layer's rows in it.
         names: shell patterns of submodules (``"layers.*.attention"``), ``"answer"`` for the model's own outputs;
             None for its blocks and the answer.
@@ -94,6 +98,7 @@ def layers(
         InputError: no such layer, a layer that does not run or answers no floating tensor, or whose shape changes
             between rotations or samples; the message names it.
         NonFiniteError: NaN or infinity in a layer's answer.
+        ModelError: around whatever the model raises. And what :func:`equiscope.measure` raises for a bad batch.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"layers of a {type(model).__name__} cannot be recorded: give a torch.nn.Module")
@@ -107,7 +112,8 @@ def layers(
     orbit = _Orbit(model, declaration, Caller(forward), chosen, cosets, seed, highest, rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
-        for single, label, number in _singles(as_batches(batches), declaration):
+        trim = _Trim(model, declaration, orbit.caller)
+        for single, label, number in _singles(as_batches(batches), declaration, trim):
             orbit.run(single, number)
             clusters.append(label)
             advance()
@@ -125,19 +131,16 @@ def layers(
     }
 
 
-def _singles(batches: Iterable[Any], declaration: Declaration) -> Iterator[tuple[Batch, Any, int]]:
+def _singles(batches: Iterable[Any], declaration: Declaration, trim: _Trim) -> Iterator[tuple[Batch, Any, int]]:
     """(a batch of one sample without padding, its cluster, its id)."""
     first = 0
     for native in batches:
-        batch = as_batch(native)
-        if batch.size > 1 and not isinstance(native, Mapping):
-            raise InputError(
-                f"a {type(native).__name__} of {batch.size} samples cannot be taken apart here: give batches of one "
-                "sample each (a loader with batch_size=1)"
-            )
+        batch = batch_of(native, declaration)
+        check_batch(batch, declaration, labels=False)
         for place in range(batch.size):
-            own = as_batch(_sample(native, place, declaration)) if batch.size > 1 else batch
-            check_inputs(own, declaration)
+            own = batch_of(batch.part([place]), declaration) if batch.size > 1 else batch
+            if own.dense and declaration.mask is not None:
+                own = trim(own)
             number = one_each(own.labels(declaration.ids), declaration.ids, 1)[0] if declaration.ids else first + place
             named = declaration.clusters
             label = one_each(own.labels(named), named, 1)[0] if named else number
@@ -145,18 +148,76 @@ def _singles(batches: Iterable[Any], declaration: Declaration) -> Iterator[tuple
         first += batch.size
 
 
-def _sample(batch: Mapping[str, Any], place: int, declaration: Declaration) -> dict[str, Any]:
-    """One sample of a dense batch; padding at the end of per-atom fields is cut off where no field runs over pairs."""
-    kinds = Tensor | list | tuple | np.ndarray
-    own = {k: v[place : place + 1] if isinstance(v, kinds) else v for k, v in batch.items()}
-    if declaration.mask is None:
-        return own
-    mask = own[declaration.mask]
-    atoms, real = mask.shape[1], int(mask[0].nonzero().max()) + 1
-    per_atom = {k for k, v in own.items() if isinstance(v, Tensor) and v.ndim >= 2 and v.shape[1] == atoms}
-    declared = {*declaration.inputs, *(spec.target for spec in declaration.outputs.values())}
-    pairs = any(own[k].ndim >= 3 and own[k].shape[2] == atoms for k in per_atom - declared)
-    return own if pairs else {k: v[:, :real] if k in per_atom else v for k, v in own.items()}
+class _Trim:
+    """Cuts the padding at the end of a sample's fields with rows for atoms, where no field runs over pairs of them.
+
+    Fields as long as the mask, of which nobody said whether they have rows for atoms, are cut or kept whole, whichever
+    leaves the model's answer for the real atoms as it was.
+    """
+
+    def __init__(self, model: nn.Module, declaration: Declaration, caller: Caller):
+        self.model, self.declaration, self.caller = model, declaration, caller
+        self._per_atom: dict[str, bool] = {}
+
+    @torch.no_grad()
+    def __call__(self, sample: Batch) -> Batch:
+        fields, declaration = sample.fields(), self.declaration
+        real = boolean(fields[str(declaration.mask)], str(declaration.mask))
+        atoms, kept = real.shape[1], int(real[0].nonzero().max()) + 1
+        rows = {name: declaration.rows_of_field(name) for name in fields}
+        said = {name for name, per in rows.items() if per == "atom"}
+        unsaid = {name for name, per in rows.items() if per is None and self._may_have(name, fields[name], atoms)}
+        known = {*declaration.inputs, *declaration.per, *(o.target for o in declaration.outputs.values())}
+        pairs = any(fields[name].shape[2:3] == (atoms,) for name in (said | unsaid) - known)
+        if kept == atoms or pairs:
+            return sample
+
+        def cut(names: set[str]) -> Batch:
+            return batch_of(sample.with_fields({k: fields[k][:, :kept] for k in names}), declaration)
+
+        if not unsaid <= set(self._per_atom):
+            found = self._same(sample, [(names, cut(said | names)) for names in _readings(unsaid, declaration)])
+            self._per_atom |= {name: name in found for name in unsaid}
+        return cut(said | {name for name in unsaid if self._per_atom[name]})
+
+    def _may_have(self, name: str, values: Tensor, atoms: int) -> bool:
+        spec = self.declaration.inputs.get(name)
+        roomy = spec is None or has_inner_axis(values, spec.action.shape)
+        return roomy and values.ndim >= 2 and values.shape[1] == atoms
+
+    def _same(self, sample: Batch, cuts: list[tuple[set[str], Batch]]) -> set[str]:
+        """The first reading under which real atoms are answered as with their padding.
+
+        Raises:
+            InputError: naming the fields, if there is none.
+        """
+        whole = predict(self.model, sample.with_fields({}), sample, self.declaration, self.caller)
+        for names, cut in cuts:
+            try:
+                found = predict(self.model, cut.with_fields({}), cut, self.declaration, self.caller)
+            except EquiscopeError:
+                continue
+            if all(_alike(found[name], rows) for name, rows in whole.items()):
+                return names
+        unsaid = sorted(set.union(*(names for names, _ in cuts)))
+        raise InputError(
+            f"the model answers otherwise when the padding of a sample is cut off, whether its fields {unsaid} are cut "
+            f"too or not. Say which have rows for atoms, per={dict.fromkeys(unsaid, 'atom')!r} or 'sample', or give "
+            "samples without padding"
+        )
+
+
+def _readings(unsaid: set[str], declaration: Declaration) -> list[set[str]]:
+    """Sets of fields that may have rows for atoms, likelier ones first: inputs of which it was not said are less so."""
+    subsets = (set(chosen) for n in range(len(unsaid), -1, -1) for chosen in itertools.combinations(sorted(unsaid), n))
+    return [unsaid - set(declaration.inputs), *itertools.islice(subsets, READINGS)]
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding."""
+    if a.shape != b.shape:
+        return False
+    return bool((a.double() - b.double()).abs().max() <= torch.finfo(b.dtype).eps ** 0.5 * b.double().abs().max())
 
 
 @dataclass
@@ -176,6 +237,7 @@ class _Orbit:
     found: dict[str, _Layer] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @torch.no_grad()
     def run(self, batch: Batch, number: int) -> None:
         """One sample over all its rotations."""
         device = next(iter(batch.fields().values())).device
@@ -207,7 +269,7 @@ class _Orbit:
     def _pass(self, batch: Batch, elements: Tensor) -> dict[str, Tensor]:
         """Rows (n, 1, features) of every layer for one rotation."""
         self.recorder.clear()
-        self.caller(self.model, rotated(batch, elements, self.declaration))
+        answer_of(self.model, rotated(batch, elements, self.declaration), self.caller, batch)
         kept = {}
         for name, value in self.recorder.calls.items():
             if name in self.skipped:

@@ -100,9 +100,9 @@ def _tangent_variance(
             for one in fixed.passes:
                 with torch.enable_grad():
                     native = rotated(fixed.batch, one.turns, declaration)
-                    answer = predict(model, native, fixed.batch, declaration, forward)
+                    answer = predict(model, native, fixed.batch, declaration, forward, turned=True)
                     moved = _directional(answer, parameters, delta)
-                back = rotated_back(moved, fixed.batch, one.turns, declaration)
+                back = rotated_back(moved, fixed.batch, one.turns, declaration, linear=True)
                 for name, split in fixed.splits.items():
                     split.add(split.coordinates(back[name].detach()), one.weight)
                     if one.last:

@@ -1,13 +1,15 @@
 """What the orbit needs of a batch: its fields, which sample each row belongs to, and how to make a rotated copy.
 
-Dense batches are dicts of tensors with samples first. Other kinds (graphs) register a converter with
-``as_batch.register``; nothing else in the library knows their layout.
+Dense batches are dicts of tensors with samples first; ragged ones hold the atoms of all samples one after another
+(:mod:`equiscope.decomposition.ragged`). Other kinds (graphs) register a converter with ``as_batch.register``; nothing
+else in the library knows their layout.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.errors import InputError
+from equiscope.errors import DataError, EquiscopeError, InputError, around, first_line
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Rows:
     def select(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Real rows as (n, c, *shape); axes between the leading ones and ``shape`` are folded into c."""
         flat = values.flatten(0, self.leading - 1) if self.leading > 1 else values
-        flat = flat.reshape(flat.shape[0], -1, *shape)
+        flat = flat.reshape(flat.shape[0], math.prod(flat.shape[1:]) // math.prod(shape), *shape)
         return flat if self.index is None else flat[self.index]
 
     def scatter(self, rows: Tensor, like: Tensor, fill: Tensor | None = None) -> Tensor:
@@ -53,6 +55,16 @@ class Rows:
         """Sum of row values (n,) over each sample, (samples,)."""
         return torch.zeros(self.samples, dtype=rows.dtype, device=rows.device).index_add(0, self.sample, rows)
 
+    @property
+    def unit(self) -> str:
+        """What a row is called in messages."""
+        return "rows"
+
+    @property
+    def first(self) -> int:
+        """Entries of a tensor's first axis, where rows run over that axis alone."""
+        return len(self.sample)
+
     @functools.cached_property
     def counts(self) -> Tensor:
         """Number of rows of each sample, (samples,) float64."""
@@ -60,9 +72,15 @@ class Rows:
 
 
 class Batch(Protocol):
-    """A batch of samples; each sample is rotated by its own rotation."""
+    """A batch of samples; each sample is rotated by its own rotation.
+
+    Attributes:
+        size: number of samples.
+        dense: whether samples are the first axis of every field.
+    """
 
     size: int
+    dense: bool
 
     def fields(self) -> Mapping[str, Tensor]:
         """The batch's tensors by name."""
@@ -71,7 +89,11 @@ class Batch(Protocol):
         """One hashable value per sample of the field ``name`` (clusters, ids)."""
 
     def rows(self, name: str, per: str, mask: str | None) -> Rows:
-        """The real rows of a field or output; ``per`` is "atom", "sample" or "any" (by the field's own length)."""
+        """The real rows of an output, "atom" or "sample", or of an input field.
+
+        For inputs ``per`` may also be "points", positions that nothing else is said of; "block", one row or more a
+        sample; and "any", whatever turns with its sample whole.
+        """
 
     def part(self, places: list[int]) -> Any:
         """The native batch of some of the samples, in the order given."""
@@ -83,15 +105,16 @@ class Batch(Protocol):
 class DenseBatch:
     """A dict of tensors with samples first; atoms, if any, are the second axis, padded and masked."""
 
+    dense = True
+
     def __init__(self, batch: Mapping[str, Any]):
-        tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.ndim > 0}
-        if not tensors:
-            raise InputError(f"a batch needs at least one tensor with samples first, got fields {sorted(batch)}")
+        tensors = tensors_of(batch)
         sizes = {k: len(v) for k, v in batch.items() if k in tensors or isinstance(v, (list, tuple))}
         if len(set(sizes.values())) > 1:
-            raise InputError(f"the fields of a batch differ in length (samples first): {sizes}")
-        for name, value in batch.items():
-            refuse_hidden(name, value)
+            raise InputError(
+                f"the fields of a batch differ in length (samples first): {sizes}; where the atoms of all samples "
+                "stand one after another, name the field that holds the sample of each atom, batch='batch'"
+            )
         self._batch = dict(batch)
         self._tensors = tensors
         self.size = next(iter(sizes.values()))
@@ -121,8 +144,8 @@ class DenseBatch:
         device = next(iter(self._tensors.values())).device
         if mask is None:
             return Rows(torch.arange(self.size, device=device), None, 1, self.size)
-        real = self._tensors[mask]
-        if real.dtype != torch.bool or real.ndim != 2:
+        real = boolean(self._tensors[mask], mask)
+        if real.ndim != 2:
             raise InputError(f"mask {mask!r} must be boolean (samples, atoms), got {real.dtype} {tuple(real.shape)}")
         if not bool(real.any(dim=1).all()):
             empty = (~real.any(dim=1)).nonzero().flatten().tolist()
@@ -141,19 +164,73 @@ class DenseBatch:
         return picked
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> dict[str, Any]:
-        # Clones, so that a model that edits its input in place cannot spoil the next pass.
-        return {
-            k: changed[k] if k in changed else (v.clone() if isinstance(v, Tensor) else v)
-            for k, v in self._batch.items()
-        }
+        return fresh(self._batch, changed)
+
+
+def fresh(batch: Mapping[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A copy of a dict of tensors, some replaced, which a model may edit in place without spoiling the next pass.
+
+    What the loader marked as requiring a gradient is marked in the copy: a leaf of its own where no graph is recorded,
+    so that a model may read its ``.grad``.
+    """
+    return {
+        k: marked(changed.get(k, v.clone()), v) if isinstance(v, Tensor) else v for k, v in batch.items()
+    }
+
+
+def marked(copied: Tensor, original: Tensor) -> Tensor:
+    """The copy, requiring a gradient where the original does."""
+    return copied.requires_grad_(True) if original.requires_grad and not copied.requires_grad else copied
+
+
+def tensors_of(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a dict with at least one axis.
+
+    Raises:
+        InputError: if there are none, or floating values that could not be turned or declared.
+    """
+    for name, value in batch.items():
+        refuse_hidden(name, value)
+    tensors = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.ndim > 0}
+    if not tensors:
+        raise InputError(f"a batch needs at least one tensor with samples first, got fields {names(batch)}")
+    return tensors
+
+
+def names(fields: Iterable[Any]) -> list[Any]:
+    """Names of fields in order, also where some are numbers."""
+    return sorted(fields, key=lambda name: (str(type(name)), name) if isinstance(name, str | int) else (str(name), ""))
+
+
+def boolean(values: Tensor, name: str) -> Tensor:
+    """A mask as booleans; whole numbers count if they are all 0 and 1.
+
+    Raises:
+        InputError: for other values or another dtype.
+    """
+    if values.dtype == torch.bool:
+        return values
+    if values.is_floating_point() or values.is_complex() or not bool(((values == 0) | (values == 1)).all()):
+        raise InputError(
+            f"mask {name!r} must be boolean (or whole numbers 0 and 1), True for real atoms, got {values.dtype} "
+            f"{tuple(values.shape)}: write mask > 0 or the like"
+        )
+    return values.bool()
 
 
 def refuse_hidden(name: str, value: Any) -> None:
-    """Floating arrays that are no tensors of their own would reach the model without being turned or declared.
+    """Floating arrays that are no plain tensors of their own would reach the model without being turned or declared.
 
     Raises:
         InputError: naming the field and the remedy.
     """
+    if isinstance(value, Tensor) and value.is_meta:
+        raise InputError(f"field {name!r} of the batch is on the meta device and holds no numbers: load the data first")
+    if isinstance(value, Tensor) and value.is_nested:
+        raise InputError(
+            f"field {name!r} of the batch is a nested tensor: pad it, torch.nested.to_padded_tensor, with a mask, or "
+            "give its values and the sample of each row, batch='batch'"
+        )
     if isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fc":
         raise InputError(f"field {name!r} of the batch is a numpy array: make it a tensor, torch.from_numpy(…)")
     if isinstance(value, Mapping | list | tuple):
@@ -185,10 +262,37 @@ def _dense(batch: Mapping[str, Any]) -> Batch:
     return DenseBatch(batch)
 
 
+class Guarded:
+    """An iterable of batches whose own errors are told apart from those of the model."""
+
+    def __init__(self, batches: Iterable[Any]):
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_batches":
+            raise AttributeError(name)
+        return getattr(self._batches, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        number = 0
+        try:
+            for native in self._batches:
+                yield native
+                number += 1
+        except EquiscopeError:
+            raise
+        except Exception as error:
+            text = f"the batches fail after {number} of them, before any model sees the next: {first_line(error)}"
+            raise around(DataError, text, error) from error
+
+
 def as_batches(batches: Any) -> Iterable[Any]:
     """The iterable of batches; a single batch is refused with the remedy."""
     if as_batch.dispatch(type(batches)) is not as_batch.dispatch(object):
         raise InputError("batches must be an iterable of batches, got one batch: write [batch]")
     if not isinstance(batches, Iterable):
         raise InputError(f"batches must be an iterable of batches, got {type(batches).__name__}")
-    return batches
+    return batches if isinstance(batches, list | tuple | Guarded) else Guarded(batches)

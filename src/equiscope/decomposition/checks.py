@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import input_rows, rows_of
+from equiscope.decomposition.orbit import center, check_plain, check_rows, has_inner_axis, input_rows, rows_of
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
 # A rotation mixes components: what is this far below the largest number of its dtype cannot overflow.
 HEADROOM = 16
+# Squares of distances: a centre at least so far from the origin, and rows whose mean lies so near to it.
+FAR, NEAR = 1e-6, 0.25
 
 
 def check_inputs(batch: Batch, declaration: Declaration) -> None:
@@ -27,8 +29,9 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     for name, spec in declaration.inputs.items():
         if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {sorted(fields)}")
+            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}")
         values, shape = fields[name], spec.action.shape
+        check_plain(values, f"input {name!r}")
         seen = tuple(values.shape)
         if not values.is_floating_point():
             raise DeclarationError(f"input {name!r} is declared to rotate but has dtype {values.dtype}")
@@ -36,26 +39,64 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
             raise DeclarationError(
                 f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
             )
-        if values.numel() == 0:
+        if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
             raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
     for name in _tensors_besides_inputs(declaration):
         _require_tensor(batch, name)
-    for name in declaration.points:
-        rows = input_rows(batch, name, declaration)
-        real = fields[declaration.mask] if declaration.mask is not None else None
-        if real is not None and rows.leading == 2 and fields[name].shape[:2] != real.shape:
-            raise DeclarationError(
-                f"input {name!r} {tuple(fields[name].shape)} does not fit the mask {declaration.mask!r} "
-                f"{tuple(real.shape)}: both are (samples, atoms, …)"
-            )
+    if batch.dense:
+        _check_rows_of_samples(batch, declaration)
+        _check_masked(batch, declaration)
     if declaration.center not in ("origin", "mean"):
         seen = tuple(fields[declaration.center].shape)
         if seen not in ((batch.size, 3), (batch.size, 1, 3)):
             raise InputError(f"center {declaration.center!r} must hold a point a sample ({batch.size}, 3), got {seen}")
 
 
-def check_batch(batch: Batch, declaration: Declaration) -> None:
+def _check_rows_of_samples(batch: Batch, declaration: Declaration) -> None:
+    """Samples are the first axis: said by per='sample', or shown by a field with an axis for atoms behind it.
+
+    (n, 3) alone may be a point for each of n samples, or the atoms of one sample or several: turning each row by a
+    rotation of its own would measure something else without a word.
+    """
+    fields = batch.fields()
+    shapes = {name: spec.action.shape for name, spec in declaration.inputs.items()}
+    flat = [name for name, shape in shapes.items() if len(shape) < 3 and not has_inner_axis(fields[name], shape)]
+    of_atoms = [name for name in flat if declaration.rows_of_input(name) == "atom"]
+    said = "sample" in {*map(declaration.rows_of_input, shapes), *(o.per for o in declaration.outputs.values())}
+    known = said or declaration.mask is not None or declaration.center not in ("origin", "mean")
+    if known or not set(declaration.points or declaration.inputs) <= set(flat):
+        flat = of_atoms
+    for name in flat:
+        seen, label = tuple(fields[name].shape), declaration.inputs[name].action.label
+        raise DeclarationError(
+            f"input {name!r} has no axis for atoms, shape {seen}: are its {seen[0]} rows one for each sample, or the "
+            f"atoms of fewer samples, which turn together? For one a sample say per='sample', {{{name!r}: "
+            f"eq.Input({label!r}, per='sample')}}; for the atoms of one sample give the batch an axis of samples, "
+            "[None]; for those of several, one after another, name the field with the sample of each, batch='batch', "
+            "or pad them to (samples, atoms, …) with a mask"
+        )
+
+
+def _check_masked(batch: Batch, declaration: Declaration) -> None:
+    if declaration.mask is None:
+        return
+    fields = batch.fields()
+    real = fields[declaration.mask]
+    for name, spec in declaration.inputs.items():
+        if declaration.rows_of_field(name) != "atom":
+            continue
+        batch.rows(name, "atom", declaration.mask)
+        if fields[name].shape[:2] != real.shape or not has_inner_axis(fields[name], spec.action.shape):
+            raise DeclarationError(
+                f"input {name!r} {tuple(fields[name].shape)} does not fit the mask {declaration.mask!r} "
+                f"{tuple(real.shape)}: both are (samples, atoms, …); what has rows for samples is declared per='sample'"
+            )
+
+
+def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> None:
     """Every declared field is there and finite where it is real, and every floating field is declared.
+
+    ``labels=False`` is for what is measured without targets: they may be missing or hold anything.
 
     Raises:
         DeclarationError: naming the missing, misshapen or undeclared field and the remedy.
@@ -66,15 +107,15 @@ def check_batch(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     for name in declaration.fixed:
         if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {sorted(fields)}")
+            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}")
     for output in declaration.outputs.values():
-        if output.target is not None:
+        if output.target is not None and labels:
             _require_tensor(batch, output.target)
     for name in {declaration.ids, declaration.clusters} - set(fields) - {None}:
         try:
             batch.labels(str(name))
         except KeyError:
-            raise DeclarationError(f"the batch has no field {name!r}; it has {sorted(fields)}") from None
+            raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
     unknown = sorted(floating - declaration.known_fields)
     if unknown:
@@ -82,8 +123,20 @@ def check_batch(batch: Batch, declaration: Declaration) -> None:
             f"the floating fields {unknown} of the batch are neither rotated nor a target nor held fixed: declare each "
             f"as an input (inputs={{'{unknown[0]}': '1o'}}) or say fixed={unknown!r}"
         )
+    check_finite(batch, declaration)
+    for name in declaration.outputs if labels else ():
+        _check_target(batch, name, declaration)
+
+
+def check_finite(batch: Batch, declaration: Declaration) -> None:
+    """What turns, and the centre it turns about, is finite where it is real.
+
+    Raises:
+        NonFiniteError: naming the field and the samples.
+    """
+    fields = batch.fields()
     for name, spec in declaration.inputs.items():
-        rows = _real_rows(batch, name, declaration)
+        rows = _rows_needed(batch, name, declaration)
         values = rows.select(fields[name], spec.action.shape)
         limit = torch.finfo(values.dtype).max / HEADROOM
         _refuse(~(values.abs() <= limit), rows, f"input {name!r} is NaN, infinite or too large to turn")
@@ -91,8 +144,21 @@ def check_batch(batch: Batch, declaration: Declaration) -> None:
         point = fields[declaration.center].reshape(batch.size, 1, 3)
         rows = batch.rows(declaration.center, "sample", None)
         _refuse(~torch.isfinite(point), rows, f"center {declaration.center!r} is NaN or infinite")
-    for name in declaration.outputs:
-        _check_target(batch, name, declaration)
+
+
+def follows_center(values: Tensor, name: str, batch: Batch, declaration: Declaration) -> bool:
+    """Whether rows of an output, turned as vectors, lie about their sample's centre as positions would.
+
+    By the distance of each sample's mean row from its centre, far less than that of the centre from the origin.
+    """
+    spec = declaration.outputs[name]
+    middle = center(batch, declaration)
+    if middle is None or spec.points is not None or spec.action.shape != (3,) or not len(values):
+        return False
+    rows, values = batch.rows(name, spec.per, spec.mask), values.double()
+    mean = torch.stack([rows.sum(values[..., i].mean(1)) for i in range(3)], dim=-1) / rows.counts[:, None]
+    far, off = middle.square().sum(), (mean - middle).square().sum()
+    return bool((far > FAR * values.square().sum() / values[..., 0].numel()) & (off < NEAR * far))
 
 
 def _tensors_besides_inputs(declaration: Declaration) -> list[str]:
@@ -109,17 +175,22 @@ def _require_tensor(batch: Batch, name: str) -> None:
     try:
         batch.labels(name)
     except KeyError:
-        raise DeclarationError(f"the batch has no field {name!r}; it has {sorted(fields)}") from None
+        raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
     except InputError:
         pass
     raise DeclarationError(f"field {name!r} of the batch must be a tensor with samples first")
 
 
-def _real_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
-    """The rows of an input that are not padding: those of the mask for anything laid out like the mask."""
-    fields, mask = batch.fields(), declaration.mask
-    if mask is not None and fields[mask].ndim == 2 and fields[name].shape[:2] == fields[mask].shape:
-        return batch.rows(name, "atom", mask)
+def _rows_needed(batch: Batch, name: str, declaration: Declaration) -> Rows:
+    """The rows of an input that must be finite: those that turn, less what may be padding where per is not said.
+
+    What was no padding after all reaches the model, whose answers are checked.
+    """
+    values = batch.fields()[name]
+    if declaration.mask is not None and batch.dense and declaration.rows_of_input(name) == "any":
+        same = values.shape[:2] == batch.fields()[declaration.mask].shape
+        if same and has_inner_axis(values, declaration.inputs[name].action.shape):
+            return batch.rows(name, "atom", declaration.mask)
     return input_rows(batch, name, declaration)
 
 
@@ -130,12 +201,16 @@ def _check_target(batch: Batch, name: str, declaration: Declaration) -> None:
     values, loss = batch.fields()[spec.target], find_loss(spec.loss)
     rows = batch.rows(name, spec.per, spec.mask)
     if loss.classes:
-        _check_classes(rows, values, spec.action.shape[0], f"target {spec.target!r} of output {name!r}")
+        what = f"target {spec.target!r} of output {name!r}"
+        check_rows(values, name, batch, declaration, what)
+        _check_classes(rows, values, spec.action.shape[0], what)
     elif values.is_floating_point():
         selected = rows_of(values, name, batch, declaration, f"target {spec.target!r} of output {name!r}")
         _refuse(~torch.isfinite(selected), rows, f"target {spec.target!r} is NaN or infinite")
     elif values.is_complex():
         raise InputError(f"target {spec.target!r} must be real, got {values.dtype}")
+    else:
+        check_rows(values, name, batch, declaration, f"target {spec.target!r} of output {name!r}")
 
 
 def _check_classes(rows: Rows, values: Tensor, count: int, what: str) -> None:

@@ -10,14 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.batches import Batch, as_batch
-from equiscope.decomposition.checks import check_batch, one_each
+from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.checks import check_batch, follows_center, one_each
 from equiscope.decomposition.design import Design
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import Forward, input_rows, predict, rows_of, twisted
+from equiscope.decomposition.orbit import (
+    Forward,
+    input_rows,
+    output_middle,
+    predict,
+    rows_of,
+    twisted,
+)
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import OutputSplit, SampleValues
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import InputError, NonFiniteError, first_line
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import longest_axis_outer
 from equiscope.symmetry.rotations import uniform_keyed
@@ -29,37 +37,47 @@ class Caller:
     def __init__(self, forward: Callable[[Any, Any], Any] | None):
         if forward is not None and not callable(forward):
             raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
-        self._forward = forward
+        self.given = forward
         self._grad = False
         self.calls = 0
 
     def __call__(self, model: Any, native: Any) -> Any:
         self.calls += 1
+        return self._attempt(model, native)
+
+    def _attempt(self, model: Any, native: Any) -> Any:
         try:
             with torch.set_grad_enabled(self._grad):
                 return self._run(model, native)
         except RuntimeError as error:
             if not self._grad and "does not require grad" in str(error):
                 self._grad = True
-                with torch.enable_grad():
-                    return self._run(model, native)
+                return self._attempt(model, native)
             self._explain(model, native, error)
             raise
 
     def _run(self, model: Any, native: Any) -> Any:
-        if self._forward is not None:
-            return self._forward(model, native)
+        if self.given is not None:
+            return self.given(model, native)
         if not callable(model):
             raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
         return model(native)
 
     @staticmethod
     def _explain(model: Any, native: Any, error: RuntimeError) -> None:
-        """Turn torch's message into one that names the field, if the model and the batch differ in device or dtype."""
+        """Turn torch's message into one with the remedy: no gradient by the positions, another device or dtype."""
+        if "does not require grad" in str(error):
+            raise InputError(
+                f"the model differentiates by something that requires no gradient ({first_line(error)}): mark the "
+                "positions in the model, pos.requires_grad_(), or in the loader"
+            ) from error
         parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         if parameter is None:
             return
-        for name, value in as_batch(native).fields().items():
+        stored = native if isinstance(native, Mapping) else getattr(native, "to_dict", dict)()
+        for name, value in stored.items():
+            if not isinstance(value, Tensor):
+                continue
             if value.device != parameter.device:
                 raise InputError(
                     f"batch field {name!r} is on {value.device} but the model is on {parameter.device}: "
@@ -76,6 +94,7 @@ class Caller:
 class Collected:
     """Per-sample figures of everything measured so far; lists hold one entry per batch.
 
+    ``notes`` holds what a reader must know of an output, by its name.
     ``rounding`` is each output's relative change in a float64 copy of the model: None before the copy was tried.
     """
 
@@ -87,6 +106,7 @@ class Collected:
     floors: dict[str, list[Tensor]] = field(default_factory=dict)
     powers: dict[str, list[Tensor]] = field(default_factory=dict)
     axes: list[Tensor] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     noise_checked: int = 0
     rounding: dict[str, float] | None = None
 
@@ -126,7 +146,7 @@ class Collector:
             orbit.add_cosets(int(self.design.cosets))
             lone = "refuse" if self.design.shift else "whole"
             values = {name: split.values(lone) for name, split in orbit.splits.items()}
-        self._keep(orbit, values)
+        self.keep(orbit, values)
         return orbit
 
     def _partly(self, orbit: BatchOrbit) -> dict[str, SampleValues]:
@@ -144,7 +164,12 @@ class Collector:
         back = torch.tensor(order, device=orbit.device).argsort()
         return {name: SampleValues.cat(parts).take(back) for name, parts in found.items()}
 
-    def _keep(self, orbit: BatchOrbit, figures: Mapping[str, SampleValues]) -> None:
+    def keep(self, orbit: BatchOrbit, figures: Mapping[str, SampleValues]) -> None:
+        """Keep the figures of a batch, which must be finite.
+
+        Raises:
+            NonFiniteError: naming the samples.
+        """
         kept = self.collected
         for name, values in figures.items():
             _check_figures(name, values, orbit.ids, orbit.splits[name].target is not None)
@@ -168,7 +193,7 @@ class BatchOrbit:
 
     def __init__(self, collector: Collector, native: Any, ids: list[int] | None = None):
         self._c = collector
-        self.batch: Batch = as_batch(native)
+        self.batch: Batch = batch_of(native, collector.declaration)
         check_batch(self.batch, collector.declaration)
         self.device = next(iter(self.batch.fields().values())).device
         self.ids = self._sample_ids() if ids is None else ids
@@ -199,22 +224,31 @@ class BatchOrbit:
     def _new_split(self, name: str) -> OutputSplit:
         spec, loss = self._c.declaration.outputs[name], self._c.losses[name]
         rows = self.batch.rows(name, spec.per, spec.mask)
+        middle = output_middle(self.batch, name, self._c.declaration)
+        split = OutputSplit(rows, spec.action, loss, None, None, name, middle)
         if spec.target is None:
-            return OutputSplit(rows, spec.action, loss, None, name=name)
-        raw = self.batch.fields()[spec.target]
+            return split
+        raw = split.target_layout = self.batch.fields()[spec.target].detach()
         if not raw.is_floating_point() and (loss.classes or loss.per_sample is not None):
-            return OutputSplit(rows, spec.action, loss, rows.select(raw, (1,)), raw, name)
+            split.target = rows.select(raw, (1,))
+            return split
         what = f"target {spec.target!r} of output {name!r}"
         target = rows_of(raw.double(), name, self.batch, self._c.declaration, what)
-        if loss.per_sample is None:
-            target = spec.action.canonical(target)
-        return OutputSplit(rows, spec.action, loss, target, raw, name)
+        split.target = target if loss.per_sample is not None else spec.action.canonical(split.about(target))
+        return split
 
+    # Without graphs, what the loader marked as requiring a gradient reaches the model as a leaf.
+    @torch.no_grad()
     def as_given(self) -> dict[str, Tensor]:
         """The model's answer to the batch as it came, its loss kept."""
         kept = self._c.collected
         first = self._predict()
         for name, split in self.splits.items():
+            if follows_center(first[name], name, self.batch, self._c.declaration):
+                kept.notes[name] = (
+                    f"{name!r} lies about the centre of its sample and was turned as vectors, about the origin: "
+                    f"if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
+                )
             rows = split.coordinates(first[name].double())
             split.check_shape(rows)
             if split.target is None:
@@ -229,6 +263,7 @@ class BatchOrbit:
         answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
         return {k: v.detach() for k, v in answer.items()}
 
+    @torch.no_grad()
     def noise_floor(self, first: Mapping[str, Tensor], wanted: int) -> None:
         """The numerical floor of this batch, until ``wanted`` samples have theirs; refuses a model that is random.
 
@@ -249,6 +284,7 @@ class BatchOrbit:
             c.collected.floors.setdefault(name, []).append(values)
         c.collected.noise_checked += self.batch.size
 
+    @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         c = self._c

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
@@ -37,9 +37,10 @@ from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.orbit import Forward, twisted
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.split import SampleValues
-from equiscope.errors import InputError
+from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import uniform_keyed
 
@@ -91,6 +92,7 @@ def measure_crossed(
 
     Raises:
         InputError: for a loss other than squared error, a noise field that is not declared fixed, or a bad count.
+        NonFiniteError, ModelError, RandomModelError: as for :func:`equiscope.measure`.
     """
     check_count("noise_samples", noise_samples)
     whole = rotations == declaration.group
@@ -123,13 +125,14 @@ def measure_crossed(
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 
 
+@torch.no_grad()
 def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int) -> dict[str, Tensor]:
     """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
     fields = orbit.batch.fields()
     if redraw.field not in fields:
-        raise InputError(f"the batch has no tensor {redraw.field!r}; it has {sorted(fields)}")
-    noisy = [orbit.batch.with_fields({redraw.field: redraw.draw(fields, j)}) for j in range(redraw.draws)]
-    wrapped = [as_batch(native) for native in noisy]
+        raise InputError(f"the batch has no tensor {redraw.field!r}; it has {names(fields)}")
+    noisy = [orbit.batch.with_fields({redraw.field: _drawn(redraw, fields, j)}) for j in range(redraw.draws)]
+    wrapped = [batch_of(native, collector.declaration) for native in noisy]
     columns: dict[str, list[Tensor]] = {}
     reference: dict[str, Tensor] = {}
     for r in range(elements):
@@ -146,19 +149,33 @@ def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: in
                 sums[j] += rows - reference[name]
         for split in orbit.splits.values():
             split.close_coset()
-    collected, found = collector.collected, {}
+    kept, found = {}, {}
     for name, split in orbit.splits.items():
         values, whole = split.values(), not collector.design.shift
         within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
         means = torch.stack(columns[name]) / elements
         spread = [split.rows.sum(d.square().flatten(1).mean(1)) / split.rows.counts for d in means - means.mean(0)]
         found[name] = _components(within, values.between, sum(spread), elements, redraw.draws, whole)
-        kept = dataclasses.replace(values, equivariance=found[name][:, 0], between=torch.zeros_like(values.between))
-        collected.values.setdefault(name, []).append(kept)
-    collected.ids += orbit.ids
-    collected.clusters += orbit.labels()
-    collected.axes += orbit.axes()
+        kept[name] = dataclasses.replace(
+            values, equivariance=found[name][:, 0], between=torch.zeros_like(values.between)
+        )
+    collector.keep(orbit, kept)
     return found
+
+
+def _drawn(redraw: Redraw, fields: Mapping[str, Tensor], number: int) -> Tensor:
+    held = fields[redraw.field]
+    try:
+        drawn = redraw.draw(fields, number)
+    except Exception as error:
+        text = f"the noise {redraw.field!r} cannot be drawn again: {first_line(error)}"
+        raise around(ModelError, text, error) from error
+    if not isinstance(drawn, Tensor) or drawn.shape != held.shape or drawn.dtype != held.dtype:
+        seen = f"{drawn.dtype} {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else type(drawn).__name__
+        raise InputError(
+            f"draw must return values of the field {redraw.field!r}, {held.dtype} {tuple(held.shape)}, got {seen}"
+        )
+    return drawn
 
 
 def _components(within: Tensor, between: Tensor, spread: Tensor, r: int, k: int, whole: bool) -> Tensor:

@@ -58,9 +58,11 @@ def measure(
 
     Args:
         model: called as ``model(batch)`` in eval mode, or through ``forward(model, batch)``; it is left as it was.
-        batches: iterable of dicts of tensors, samples first, or of batches an adapter registered.
+        batches: iterable of dicts of tensors, samples first, or with ``batch=`` atoms first, or of batches an adapter
+            registered.
         declaration: what rotates; or give its fields here: ``inputs={"pos": "1o"}, outputs={"forces": "1o"},
-            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``center``, ``group``, ``weighting``.
+            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``batch``, ``per``, ``center``,
+            ``group``, ``weighting``.
         rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
             ``"superfibonacci-N"`` or ``"lebedev-T"``; with ``group="O"`` give ``"O"``, the whole group once, exact.
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
@@ -85,6 +87,7 @@ def measure(
         DeclarationError: a field is missing, undeclared or of the wrong shape.
         NonFiniteError: NaN or infinity in an input, target or prediction.
         RandomModelError: the model answers identical calls differently.
+        ModelError: around whatever the model or a loss of the user's raises; DataError: likewise for the batches.
         InputError: any other bad argument; the message says what was seen and what to do.
 
     Source: Shen, Nowara, Maser, Cho, "Training Dynamics of Learning 3D-Rotational Equivariance", TMLR 2025.

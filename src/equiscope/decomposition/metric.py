@@ -84,6 +84,7 @@ class EquivarianceError(Metric):
         self._layout = Layout(self.declaration, self.losses)
         self._caller = Caller(forward)
         self._noise_checked = 0
+        self._notes: dict[str, str] = {}
         # Rounding of each output seen in a float64 copy of the model: None before the first update.
         self.rounding: dict[str, float] | None = None
         self._result: Result | None = None
@@ -137,7 +138,7 @@ class EquivarianceError(Metric):
     def reset(self) -> None:
         """Forget everything measured."""
         super().reset()
-        self._noise_checked, self._result, self.rounding = 0, None, None
+        self._noise_checked, self._result, self.rounding, self._notes = 0, None, None, {}
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
@@ -155,6 +156,7 @@ class EquivarianceError(Metric):
         with untouched(model):
             collector.run(batch, self.noise_samples)
         self._noise_checked = collector.collected.noise_checked
+        self._notes |= collector.collected.notes
         self.model_calls = self.model_calls + (self._caller.calls - before)
         self.rounding = collector.collected.rounding
         change = collector.collected.float64_change
@@ -195,6 +197,7 @@ class EquivarianceError(Metric):
 
     def _summary(self, table: Table) -> Result:
         collected = self._layout.unpack(table)
+        collected.notes = self._notes
         change = float(self.float64_change)
         collected.rounding = {"": change} if change >= 0 else None
         described = self.design.described(int(self.model_calls))

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, as_batch
-from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.orbit import Forward, output_middle, predict, rotated, rotated_back, turned
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration
@@ -115,7 +116,7 @@ def floor(
     for arc in range(arcs):
         passes: dict[str, list[Tensor]] = {name: [] for name in splits}
         for turns, near in _along_arc(batch, declaration, step, key, NOISE_STREAM + arc * (ARC + 2)):
-            outputs = {k: v.detach() for k, v in predict(model, near, batch, declaration, forward).items()}
+            outputs = {k: v.detach() for k, v in predict(model, near, batch, declaration, forward, True).items()}
             for name, rows in rotated_back(outputs, batch, turns, declaration).items():
                 passes[name].append(splits[name].coordinates(rows))
         for name, rows in passes.items():
@@ -147,7 +148,7 @@ def _along_arc(
         if declaration.group != "O":
             turns = turned_by((place - (ARC - 1) / 2) * step, *key, stream + 1).to(device) @ base
         halfway = uniform_keyed(declaration.group, *key, stream + 2 + place).to(device)
-        there = as_batch(rotated(batch, halfway, declaration))
+        there = batch_of(rotated(batch, halfway, declaration), declaration)
         yield turns, rotated(there, turns @ halfway.mT, declaration)
 
 
@@ -184,8 +185,9 @@ def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: D
     if getattr(spec.action, "resampling", None) is not None:
         # Interpolation is no rounding: it has a floor of its own, measured with the exact answer as the model.
         return torch.zeros(rows.samples, dtype=torch.float64, device=output.device)
-    turned = spec.action.act(turns[rows.sample], output).to(output.dtype)
-    back = spec.action.act(turns.mT[rows.sample], turned)
+    middle = output_middle(batch, name, declaration)
+    there = turned(spec.action, turns[rows.sample], output.double(), middle).to(output.dtype)
+    back = turned(spec.action, turns.mT[rows.sample], there.double(), middle)
     change = (back - output.double()).square().flatten(2).mean(-1).mean(1)
     return rows.sum(change) / rows.counts
 

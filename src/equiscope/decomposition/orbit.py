@@ -1,5 +1,8 @@
 """Run a model over rotated copies of its samples and rotate the answers back: p_g(x) = g^-1 f(g x).
 
+Positions turn about the centre c of their sample, g (x - c) + c, among the inputs and among the outputs alike; anything
+else by its action alone.
+
 An orbit is a loop of such passes, not a bigger batch: memory does not grow with the number of rotations.
 """
 
@@ -11,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows
-from equiscope.errors import DeclarationError, InputError
+from equiscope.decomposition.batches import Batch, Rows, names
+from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
+from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 
 Forward = Callable[[Any, Any], Any]
@@ -27,24 +31,35 @@ def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:
     changed: dict[str, Tensor] = {}
     centers = center(batch, declaration)
     for name, spec in declaration.inputs.items():
-        values, action = batch.fields()[name], spec.action
-        is_points = name in declaration.points
+        values = batch.fields()[name]
         rows = input_rows(batch, name, declaration)
-        selected = rows.select(values, action.shape).double()
-        turning = rotations[rows.sample]
-        if is_points and centers is not None:
-            middle = centers[rows.sample][:, None, :]
-            selected = action.act(turning, selected - middle) + middle
-        else:
-            selected = action.act(turning, selected)
+        selected = rows.select(values, spec.action.shape).double()
+        middle = centers[rows.sample][:, None, :] if name in declaration.points and centers is not None else None
+        selected = turned(spec.action, rotations[rows.sample], selected, middle)
         changed[name] = rows.scatter(selected, values, fill=values).to(values.dtype)
     return batch.with_fields(changed)
 
 
+def turned(action: Action, rotations: Tensor, values: Tensor, middle: Tensor | None = None) -> Tensor:
+    """D(g) x of rows (n, c, *shape), or g (x - c) + c about their centre (n, 1, 3), in float64."""
+    if middle is None:
+        return action.act(rotations, values)
+    return action.act(rotations, values - middle) + middle
+
+
 def input_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
-    """The rows of an input that rotate: real atoms of masked positions, every entry of anything else."""
-    masked = name in declaration.points and declaration.mask is not None
-    return batch.rows(name, "atom" if masked else "any", declaration.mask if masked else None)
+    """The rows of an input that rotate: the real atoms of what is per atom, every entry of anything else."""
+    per = declaration.rows_of_input(name)
+    if per == "atom" or (per == "points" and declaration.mask is not None):
+        return batch.rows(name, "atom", declaration.mask)
+    return batch.rows(name, "block" if per == "sample" else per, None)
+
+
+def output_middle(batch: Batch, name: str, declaration: Declaration) -> Tensor | None:
+    """The centre about which each row of an output of positions turns, (n, 1, 3) float64; None for the origin."""
+    spec = declaration.outputs[name]
+    centers = center(batch, declaration) if spec.points else None
+    return None if centers is None else centers[batch.rows(name, spec.per, spec.mask).sample][:, None, :]
 
 
 def center(batch: Batch, declaration: Declaration) -> Tensor | None:
@@ -61,16 +76,58 @@ def center(batch: Batch, declaration: Declaration) -> Tensor | None:
 
 
 def predict(
-    model: Any, native: Any, batch: Batch, declaration: Declaration, forward: Forward | None
+    model: Any,
+    native: Any,
+    batch: Batch,
+    declaration: Declaration,
+    forward: Forward | None,
+    turned: bool = False,
 ) -> dict[str, Tensor]:
     """The declared outputs of one model call as real rows (n, c, *shape) in the model's dtype.
 
+    ``turned`` says that ``native`` is a turned copy of ``batch``, for the message where the model fails.
+
     Raises:
         DeclarationError: if a declared output is missing or its shape does not fit its action.
+        ModelError: if the model raises an error of its own.
     """
-    answer = forward(model, native) if forward is not None else model(native)
+    answer = answer_of(model, native, forward, batch if turned else None)
     # Copies: a model may answer every call in the same memory (CUDA graphs do).
     return {k: rows_of(v, k, batch, declaration).clone() for k, v in outputs_of(answer, declaration).items()}
+
+
+def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | None = None) -> Any:
+    """What the model answers to a batch; ``given`` is the batch of which ``native`` is a turned copy.
+
+    Raises:
+        ModelError: around whatever the model raises, saying whether it answers the batch as it was given.
+    """
+
+    def call(batch: Any) -> Any:
+        return model(batch) if forward is None else forward(model, batch)
+
+    try:
+        return call(native)
+    except EquiscopeError:
+        raise
+    except Exception as error:
+        where, hint = "on the batch as it was given", _how_called(forward, native)
+        if given is not None:
+            try:
+                call(given.with_fields({}))
+                where, hint = "on a turned copy of the batch; as given it answers", ""
+            except Exception:
+                where = "on a turned copy of the batch, and on the batch as it was given"
+        text = f"the model fails {where}: {first_line(error)}{hint}"
+        raise around(ModelError, text, error) from error
+
+
+def _how_called(forward: Forward | None, native: Any) -> str:
+    """What a person who gave no forward=… may not know."""
+    if getattr(forward, "given", forward) is not None:
+        return ""
+    what = f"a dict with {names(native)}" if isinstance(native, Mapping) else f"a {type(native).__name__}"
+    return f" (called as model(batch) with {what}; if it takes something else, give forward=lambda model, batch: …)"
 
 
 def outputs_of(answer: Any, declaration: Declaration) -> dict[str, Tensor]:
@@ -90,7 +147,7 @@ def outputs_of(answer: Any, declaration: Declaration) -> dict[str, Tensor]:
     for name in declaration.outputs:
         value = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
         if not isinstance(value, Tensor):
-            known = sorted(answer) if isinstance(answer, Mapping) else type(answer).__name__
+            known = names(answer) if isinstance(answer, Mapping) else type(answer).__name__
             raise DeclarationError(f"the model's answer has no tensor {name!r}; it has {known}")
         found[name] = value
     return found
@@ -100,38 +157,82 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     """Real rows of a tensor shaped like output ``name`` (the output itself, or its target, named by ``what``)."""
     spec = declaration.outputs[name]
     shape = spec.action.shape
-    rows = batch.rows(name, spec.per, spec.mask)
     what = what or f"output {name!r}"
+    check_plain(value, what)
     if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
             f"{what} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
         )
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
-    if spec.mask is not None and rows.leading == 2:
-        expected = tuple(batch.fields()[spec.mask].shape)
-        if tuple(value.shape[:2]) != expected:
-            raise DeclarationError(
-                f"{what} is declared per atom with mask {spec.mask!r} {expected}, got {tuple(value.shape)}; "
-                "for one value a sample declare per='sample'"
-            )
-    elif rows.leading == 1 and rows.index is None and value.shape[:1] != (len(rows.sample),):
-        raise DeclarationError(f"{what} has {tuple(value.shape)}, expected {len(rows.sample)} rows first")
+    rows = check_rows(value, name, batch, declaration, what)
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
     return rows.select(value, shape)
 
 
+def check_plain(value: Tensor, what: str) -> None:
+    """A tensor with a number in every place, which a rotation can be applied to.
+
+    Raises:
+        InputError: for nested and sparse tensors, those on the meta device, and floating ones of eight bits.
+    """
+    if value.is_meta or value.is_nested or value.layout != torch.strided:
+        kind = "on the meta device" if value.is_meta else "nested" if value.is_nested else value.layout
+        raise InputError(f"{what} must be a dense tensor with values, got one that is {kind}")
+    if value.is_floating_point() and value.element_size() < 2:
+        raise InputError(f"{what} has dtype {value.dtype}, with which nothing is computed: convert it, x.float()")
+
+
+def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str) -> Rows:
+    """The rows of a tensor laid out like output ``name``, be it integer or floating.
+
+    Raises:
+        DeclarationError: if its first axes are not those rows.
+    """
+    spec = declaration.outputs[name]
+    rows = batch.rows(name, spec.per, spec.mask)
+    if spec.mask is not None and rows.leading == 2:
+        expected = tuple(batch.fields()[spec.mask].shape)
+        inner = not value.is_floating_point() or has_inner_axis(value, spec.action.shape)
+        if tuple(value.shape[:2]) != expected or not inner:
+            raise DeclarationError(
+                f"{what} is declared per atom with mask {spec.mask!r} {expected}, got {tuple(value.shape)}; "
+                "for one value a sample declare per='sample'"
+            )
+    elif rows.leading == 1 and value.shape[:1] != (rows.first,):
+        raise DeclarationError(
+            f"{what} has {tuple(value.shape)}, expected {rows.first} {rows.unit} first: {_rows_first(batch, spec.per)}"
+        )
+    return rows
+
+
+def has_inner_axis(value: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a dense tensor has an axis between samples and one element, as rows for atoms need."""
+    # The last axis of scalars, of length one, may be left out.
+    return value.ndim > len(shape) + (shape != (1,))
+
+
+def _rows_first(batch: Batch, per: str) -> str:
+    if batch.dense:
+        return "samples come first; where the atoms of several samples stand one after another say batch='batch'"
+    return f"it is declared per={per!r}, one row for each {per}"
+
+
 def rotated_back(
-    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration
+    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration, linear: bool = False
 ) -> dict[str, Tensor]:
-    """g^-1 applied to each output's rows, in float64."""
+    """g^-1 applied to each output's rows, in float64; positions turn back about their centre.
+
+    ``linear`` is for directions in which outputs move, which turn as vectors do.
+    """
     inverse = rotations.mT
     back: dict[str, Tensor] = {}
     for name, rows in values.items():
         spec = declaration.outputs[name]
         sample = batch.rows(name, spec.per, spec.mask).sample
-        back[name] = spec.action.act(inverse[sample], rows)
+        middle = None if linear else output_middle(batch, name, declaration)
+        back[name] = turned(spec.action, inverse[sample], rows, middle)
     return back
 
 
@@ -143,4 +244,5 @@ def twisted(
     rotations: (samples, 3, 3) float64, one per sample, on the batch's device.
     """
     native = rotated(batch, rotations, declaration)
-    return rotated_back(predict(model, native, batch, declaration, forward), batch, rotations, declaration)
+    answer = predict(model, native, batch, declaration, forward, turned=True)
+    return rotated_back(answer, batch, rotations, declaration)

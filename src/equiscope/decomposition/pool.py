@@ -110,7 +110,7 @@ def summarise(
     }
     axes = torch.cat(collected.axes).mean(0) if collected.axes else None
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *group_notes(declaration.group, settings.get("rotations")),
+    result_notes = [*notes, *collected.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
                     *_data_notes(collected.ids, count, total)]
     result_notes += _notes(parts, labelled, losses, r2, headline)
     if not (distinguishable := equivariance > allowed * floor):

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from equiscope.errors import InputError
 
 
 @contextlib.contextmanager
@@ -19,10 +22,17 @@ def untouched(model: Any) -> Iterator[None]:
     Gradients are set aside, so that a model that calls ``backward`` for its forces cannot add to them. A buffer that
     the model replaced by a new tensor is put back, unless the new one has another shape: that is a cache which grew.
     Works inside an outer inference mode. Anything that is not an ``nn.Module`` only has the random states kept.
+
+    Raises:
+        InputError: for lazy modules whose parameters have no values yet.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    if modules:
+        refuse_lazy(model)
+    # A frozen TorchScript module is in eval mode for good and has no such flag.
+    modules = [m for m in modules if hasattr(m, "training")]
     flags = [m.training for m in modules]
-    tensors = [*model.parameters(), *model.buffers()] if modules else []
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
     values = [t.detach().clone() for t in tensors]
     gradients = [t.grad for t in tensors]
     buffers = [dict(m.named_buffers(recurse=False)) for m in modules]
@@ -43,6 +53,19 @@ def untouched(model: Any) -> Iterator[None]:
             for module, flag, own in zip(modules, flags, buffers, strict=True):
                 module.training = flag
                 _put_back(module, own)
+
+
+def refuse_lazy(model: nn.Module) -> None:
+    """Lazy parameters without values would get them, at random, from whoever calls the model first.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise InputError(
+                f"{name!r} of {type(model).__name__} is lazy and has no values yet: call the model on a batch first"
+            )
 
 
 @contextlib.contextmanager

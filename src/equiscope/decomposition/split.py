@@ -23,7 +23,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import Loss
-from equiscope.errors import InputError
+from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 
 JACKKNIFE_COSETS = 4
@@ -71,6 +71,9 @@ class OutputSplit:
     Predictions are rows in float64, rotated back and in :meth:`coordinates`; sums are centred on the first of them, so
     that a small variance on top of a large mean keeps its digits.
 
+    ``middle`` is the centre of each row, (n, 1, 3), where the output holds positions: sizes, and the coordinates of all
+    losses but the user's own, are taken about it.
+
     ``coset_figures`` holds each coset's own (within-coset variance, mean loss), (samples,) each: their spread says what
     more cosets would gain.
     """
@@ -81,6 +84,7 @@ class OutputSplit:
     target: Tensor | None
     target_layout: Tensor | None = None
     name: str = "output"
+    middle: Tensor | None = None
     _shape: torch.Size | None = None
     _reference: Tensor | None = None
     _within: Tensor | None = None
@@ -108,7 +112,8 @@ class OutputSplit:
             self._within = torch.zeros_like(self._total)
         self._shift.add_(delta, alpha=weight)
         self._within.add_(self._mean_square(delta), alpha=weight)
-        self._square.add_(self._mean_square(prediction), alpha=weight)
+        size = prediction if self.loss.per_sample is None else self.about(prediction)
+        self._square.add_(self._mean_square(size), alpha=weight)
         if self.target is not None:
             self._total.add_(self.sample_loss(prediction), alpha=weight)
         self._weight += weight
@@ -198,7 +203,13 @@ class OutputSplit:
         if self.loss.per_sample is not None:
             # Copies: a loss that works in place would spoil the prediction and the user's own labels.
             target = self.rows.scatter(self.target, self.target_layout).clone()
-            values = self.loss.per_sample(self.rows.scatter(prediction, self._layout_of(prediction)).clone(), target)
+            whole = self.rows.scatter(prediction, self._layout_of(prediction)).clone()
+            try:
+                values = self.loss.per_sample(whole, target)
+            except Exception as error:
+                shapes = f"{tuple(whole.shape)} and {tuple(target.shape)}"
+                text = f"loss {self.loss.name!r} fails on a prediction and target of {shapes}: {first_line(error)}"
+                raise around(ModelError, text, error) from error
             if not isinstance(values, Tensor) or values.shape != (self.rows.samples,):
                 seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise InputError(
@@ -212,7 +223,11 @@ class OutputSplit:
         """Prediction rows in the coordinates in which they are averaged and compared."""
         if self.loss.per_sample is not None:
             return values
-        return self.loss.prepare(self.action.canonical(values))
+        return self.loss.prepare(self.action.canonical(self.about(values)))
+
+    def about(self, values: Tensor) -> Tensor:
+        """Rows relative to their centre, where they are positions."""
+        return values if self.middle is None else values - self.middle
 
     def _layout_of(self, prediction: Tensor) -> Tensor:
         """A tensor with the shape of the whole prediction: the target's, unless the target is a class index."""

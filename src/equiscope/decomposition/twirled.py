@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, as_batch
-from equiscope.decomposition.checks import check_inputs
+from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.design import check_cosets, check_count
 from equiscope.decomposition.measure import resolve_declaration
-from equiscope.decomposition.orbit import outputs_of, rotated, rows_of
-from equiscope.errors import InputError
+from equiscope.decomposition.orbit import answer_of, outputs_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.ragged import batch_of
+from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import rotation_set, uniform_keyed
 
@@ -36,7 +36,9 @@ class Twirled(nn.Module):
 
     Raises:
         InputError: for ``shift=False`` with more than one coset or another bad argument; in a call, for a batch that
-            lacks a declared field.
+            lacks a declared field or lays it out otherwise.
+        NonFiniteError: in a call, for NaN or infinity in what turns or in an average.
+        ModelError: in a call, around whatever the model raises.
     """
 
     def __init__(
@@ -72,25 +74,22 @@ class Twirled(nn.Module):
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """The averaged outputs of a batch."""
-        wrapped: Batch = as_batch(batch)
+        wrapped = batch_of(batch, self.declaration)
         check_inputs(wrapped, self.declaration)
+        check_finite(wrapped, self.declaration)
         device = next(iter(wrapped.fields().values())).device
         sums: dict[str, Tensor] = {}
-        layouts: dict[str, Tensor] = {}
         for element, weight in zip(self._elements.to(device), self._weights, strict=True):
             turns = element.expand(wrapped.size, 3, 3)
             native = rotated(wrapped, turns, self.declaration)
-            answer = self._forward(self.model, native) if self._forward is not None else self.model(native)
-            found = outputs_of(answer, self.declaration)
-            for name, spec in self.declaration.outputs.items():
-                rows = rows_of(found[name], name, wrapped, self.declaration)
-                sample = wrapped.rows(name, spec.per, spec.mask).sample
-                back = spec.action.act(turns.mT[sample], rows) * weight
-                sums[name] = sums[name] + back if name in sums else back
-                layouts[name] = found[name]
-        return {
-            name: wrapped.rows(name, spec.per, spec.mask)
-            .scatter(sums[name], layouts[name].detach())
-            .to(layouts[name].dtype)
-            for name, spec in self.declaration.outputs.items()
-        }
+            found = outputs_of(answer_of(self.model, native, self._forward, wrapped), self.declaration)
+            rows = {name: rows_of(found[name], name, wrapped, self.declaration) for name in found}
+            for name, back in rotated_back(rows, wrapped, turns, self.declaration).items():
+                sums[name] = sums[name] + weight * back if name in sums else weight * back
+        averaged = {}
+        for name, spec in self.declaration.outputs.items():
+            if not bool(torch.isfinite(sums[name].detach()).all()):
+                raise NonFiniteError(f"prediction {name!r} is NaN or infinite for at least one rotation of a batch")
+            rows_like = wrapped.rows(name, spec.per, spec.mask).scatter(sums[name], found[name].detach())
+            averaged[name] = rows_like.to(found[name].dtype)
+        return averaged

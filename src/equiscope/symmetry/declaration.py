@@ -1,4 +1,10 @@
-"""Which fields of a batch and of an output rotate, about which centre, and which are held fixed."""
+"""Which fields of a batch and of an output rotate, about which centre, and which are held fixed.
+
+What a tensor holds is said here and never read off its shape: ``points`` says that it holds positions, ``per`` whether
+it has rows for atoms, (samples, atoms, …), or for samples, (samples, …). Positions have rows for atoms unless
+``per="sample"`` says otherwise; other inputs turn with their sample whole, which is the same for both. With ``batch``
+the atoms of all samples stand one after another, (atoms, …), and that field names the sample of each.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +21,7 @@ from equiscope.errors import DeclarationError
 from equiscope.symmetry.actions import Action, action
 
 SYMMETRIES = ("SO3", "O3", "O")
+PER = ("atom", "sample")
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,22 @@ class Input:
         irreps: an irreps string such as ``"1o"``, ``"cartesian"``, ``"stress"``, ``"voigt"``, or an action.
         points: True for positions, which turn about the declared centre; False for vectors and tensors; None
             (default) means positions if this is the only ``1o`` input.
+        per: ``"atom"`` for (samples, atoms, …), whose padding the mask marks, ``"sample"`` for (samples, …). None
+            (default) means ``"atom"`` for positions; anything else then turns with its sample whole, padding included.
     """
 
     irreps: str | Action
     points: bool | None = None
+    per: str | None = None
 
     def __post_init__(self) -> None:
-        if self.points not in (None, True, False):
-            raise DeclarationError(f"points must be True, False or None, got {self.points!r}")
+        _check_points(self.points)
+        if self.per is not None:
+            _check_per("per", self.per)
+
+    def __repr__(self) -> str:
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        return f"Input({', '.join(f'{k}={v!r}' for k, v in said.items() if v is not None)})"
 
     @functools.cached_property
     def action(self) -> Action:
@@ -51,6 +66,9 @@ class Output:
         mask: boolean batch field marking the real atoms; None takes the declaration's mask.
         weight: factor of this output in the total loss.
         per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …).
+        points: True for positions, which turn about the declared centre as positions among the inputs do, and whose
+            size and skill are taken about it; None (default) and False for vectors and tensors. Where None is declared
+            and the labels or answers follow the centre, the Result says so.
     """
 
     irreps: str | Action
@@ -59,10 +77,16 @@ class Output:
     mask: str | None = None
     weight: float = 1.0
     per: str = "atom"
+    points: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.per not in ("atom", "sample"):
-            raise DeclarationError(f"per must be 'atom' or 'sample', got {self.per!r}")
+        _check_points(self.points)
+        _check_per("per", self.per)
+        if self.points and self.action.shape != (3,):
+            raise DeclarationError(
+                f"an output declared {self.action.label!r} holds no positions: those are vectors, "
+                "eq.Output('1o', points=True)"
+            )
         if not isinstance(self.weight, int | float) or not 0 <= self.weight < math.inf:
             raise DeclarationError(f"an output's weight must be a finite number >= 0, got {self.weight!r}")
         for role in ("target", "mask"):
@@ -85,6 +109,10 @@ class Declaration:
         group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``, the octahedral group of 24 rotations, under which
             voxel grids rotate exactly.
         mask: boolean batch field (samples, atoms) marking real atoms.
+        batch: integer batch field (atoms,) with the sample of each atom, 0 and up, where the atoms of all samples stand
+            one after another; then fields per atom are (atoms, …) and there is no padding.
+        per: ``{"z": "atom", "box": "sample"}``: the rows of other fields, where samples must be taken apart (layers, a
+            second coset of some samples).
         clusters: batch field naming the independent unit of each sample (molecule, protein family).
         ids: integer batch field identifying samples; their position in the data set by default.
         weighting: ``"sample"``: mean over samples of means over components; ``"component"`` pools components.
@@ -96,6 +124,8 @@ class Declaration:
     center: str = "origin"
     group: str = "SO3"
     mask: str | None = None
+    batch: str | None = None
+    per: Mapping[str, str] = field(default_factory=dict)
     clusters: str | None = None
     ids: str | None = None
     weighting: str = "sample"
@@ -112,11 +142,12 @@ class Declaration:
             raise DeclarationError(f"weighting must be 'sample' or 'component', got {self.weighting!r}")
         _check_mapping("inputs", self.inputs, "{'pos': '1o'}")
         _check_mapping("outputs", self.outputs, "{'forces': '1o'}")
-        for role in ("mask", "clusters", "ids"):
+        for role in ("mask", "batch", "clusters", "ids"):
             _check_name(role, getattr(self, role))
         if not isinstance(self.center, str):
             raise DeclarationError(f"center must be 'origin', 'mean' or the name of a batch field, got {self.center!r}")
         self._check_fixed()
+        self._check_rows()
         as_input = {k: v if isinstance(v, Input) else Input(v) for k, v in self.inputs.items()}
         as_output = {k: v if isinstance(v, Output) else Output(v) for k, v in self.outputs.items()}
         masks = {o.mask for o in as_output.values() if o.mask}
@@ -140,6 +171,16 @@ class Declaration:
         both = sorted(set(self.fixed) & set(self.inputs))
         if both:
             raise DeclarationError(f"fields {both} are declared both to rotate (inputs) and to be held fixed")
+
+    def _check_rows(self) -> None:
+        _check_mapping("per", self.per, "{'z': 'atom'}")
+        for name, per in self.per.items():
+            _check_per(f"per[{name!r}]", per)
+            own = getattr(self.inputs.get(name), "per", None)
+            if own not in (None, per):
+                raise DeclarationError(f"per[{name!r}]={per!r} contradicts per={own!r} of the input")
+        if self.batch is not None and self.batch in self.inputs:
+            raise DeclarationError(f"batch={self.batch!r} names the sample of each atom and cannot rotate")
 
     def _find_points(self) -> tuple[str, ...]:
         points = self._points_named_or_only()
@@ -176,10 +217,26 @@ class Declaration:
         """The inputs that are positions and turn about the centre."""
         return self._points
 
+    def rows_of_input(self, name: str) -> str:
+        """``"atom"`` or ``"sample"`` as said; ``"points"`` for other positions, ``"any"`` for what turns whole."""
+        return self.inputs[name].per or self.per.get(name) or ("points" if name in self.points else "any")
+
+    def rows_of_field(self, name: str) -> str | None:
+        """``"atom"`` or ``"sample"``, the rows of a batch field as far as they are declared; None otherwise."""
+        if name in self.inputs:
+            return {"points": "atom", "any": None}.get(per := self.rows_of_input(name), per)
+        if name in self.per:
+            return self.per[name]
+        if name in {self.mask, self.batch, *(o.mask for o in self.outputs.values())}:
+            return "atom"
+        if name in (self.ids, self.clusters, self.center):
+            return "sample"
+        return next((o.per for o in self.outputs.values() if o.target == name), None)
+
     @property
     def known_fields(self) -> set[str]:
         """Every batch field the declaration speaks of."""
-        named = {self.mask, self.clusters, self.ids, *self.fixed, *self.inputs}
+        named = {self.mask, self.batch, self.clusters, self.ids, *self.fixed, *self.inputs}
         named |= {o.target for o in self.outputs.values()} | {o.mask for o in self.outputs.values()}
         if self.center not in ("origin", "mean"):
             named.add(self.center)
@@ -189,6 +246,16 @@ class Declaration:
 def _check_mapping(name: str, value: Any, example: str) -> None:
     if value and not isinstance(value, Mapping):
         raise DeclarationError(f"{name} must be a dict such as {example}, got {value!r}")
+
+
+def _check_points(value: Any) -> None:
+    if value not in (None, True, False):
+        raise DeclarationError(f"points must be True, False or None, got {value!r}")
+
+
+def _check_per(what: str, value: Any) -> None:
+    if value not in PER:
+        raise DeclarationError(f"{what} must be 'atom' or 'sample', got {value!r}")
 
 
 def _check_name(role: str, value: Any) -> None:

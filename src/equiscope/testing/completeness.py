@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import as_batch
 from equiscope.decomposition.noise import floors_allowed
 from equiscope.decomposition.pool import host
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import SampleValues
 from equiscope.symmetry.declaration import Declaration, Input
 from equiscope.testing.equivariance import label_free, listed, orbits
@@ -96,7 +96,7 @@ def assert_declared_symmetry_complete(
     collected, _ = orbits(model, given, base, forward, rotations, cosets, seed)
     before = {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
     floors = {k: float(torch.cat(v).mean()) for k, v in collected.floors.items()}
-    fields = as_batch(given[0]).fields()
+    fields = batch_of(given[0], declaration).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:

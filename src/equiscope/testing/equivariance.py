@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collected, Collector
 from equiscope.decomposition.design import check_cosets, make_design
 from equiscope.decomposition.losses import loss as find_loss
@@ -18,6 +18,7 @@ from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.noise import floors_allowed
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -169,7 +170,7 @@ def listed(batches: Iterable[Any]) -> list[Any]:
 
 def label_free(declaration: Declaration, native: Any) -> Declaration:
     """The declaration without labels and losses; label fields that the batch has are held fixed."""
-    fields = as_batch(native).fields()
+    fields = batch_of(native, declaration).fields()
     present = native if isinstance(native, Mapping) else fields
     targets = {o.target for o in declaration.outputs.values() if o.target in fields}
     outputs = {k: replace(o, target=None, loss="mse", weight=1.0) for k, o in declaration.outputs.items()}
@@ -208,7 +209,7 @@ def _is_tolerance(value: Any) -> bool:
 
 def _precision(model: Any, native: Any, declaration: Declaration) -> float:
     """The unit roundoff of the coarsest dtype among the rotated inputs and the model's parameters."""
-    fields = as_batch(native).fields()
+    fields = batch_of(native, declaration).fields()
     dtypes = {fields[name].dtype for name in declaration.inputs if name in fields}
     if isinstance(model, nn.Module):
         dtypes |= {p.dtype for p in model.parameters()}

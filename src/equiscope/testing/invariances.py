@@ -204,14 +204,17 @@ def _atom_fields(
     for name in (*(named or ()), *others):
         if name not in fields:
             raise InputError(f"the batch has no tensor {name!r}; it has {sorted(fields)}")
-    certain = {declaration.mask, *declaration.points} & set(fields)
+    said = {name: declaration.rows_of_field(name) for name in fields}
+    certain = {name for name, per in said.items() if per == "atom" and fields[name].ndim >= 2}
+    others = {*others, *(name for name, per in said.items() if per == "sample")}
     if named is not None:
         return sorted({*named, *certain})
     found = {k for k, v in fields.items() if tuple(v.shape[:2]) == atoms} - set(others)
     unsure = sorted(k for k in found - certain if tuple(fields[k].shape[1:]) in AMBIGUOUS)
     if unsure:
         raise InputError(
-            f"with {atoms[1]} atoms the second axis of {unsure} may be atoms or components: say atom_fields=[…]"
+            f"with {atoms[1]} atoms the second axis of {unsure} may be atoms or components: say atom_fields=[…], or "
+            "per= in the declaration"
         )
     return sorted(found | certain)
 

@@ -59,8 +59,8 @@ BUGS = (
         r"(\w+) - (\w+) \+ (\w+)", r"\1 - \2", "analysis/test_layers"),
     bug("layers: shares by degree of unshifted passes", LAYERS, "_Orbit.run",
         r"= (\w+) @ (\w+)", r"= \1.expand_as(\2)", "analysis/test_layers"),
-    bug("layers: padding recorded as rows", LAYERS, "_sample",
-        r"(\w+)\[:, :\w+\] if \w+ in \w+ else \1", r"\1", "analysis/test_layers"),
+    bug("layers: padding recorded as rows", LAYERS, "_Trim.__call__",
+        r"if (\w+) == (\w+) or \w+:", "if True:", "analysis/test_layers"),
     bug("relations: the trend not taken out", RELATIONS, "_without",
         r"return (\w+) - (\w+) @", r"return \1 - 0 * \2 @", "analysis/test_relations"),
 )  # fmt: skip

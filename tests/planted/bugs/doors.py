@@ -7,8 +7,8 @@ PYG, ASE = "adapters/pyg.py", "adapters/ase_run.py"
 BUGS = (
     bug("all graphs turned by the rotation of the first", PYG, "GraphBatch._sliced",
         r"return (.*\.repeat_interleave\(\w+\))", r"return torch.zeros_like(\1)", "adapters/test_pyg"),
-    bug("graphs of a batch counted as one sample", PYG, "GraphBatch._declared_rows",
-        r'Rows\(([\w.]+), (None, .*"nodes"\))', r"Rows(0 * \1, \2", "adapters/test_pyg"),
+    bug("graphs of a batch counted as one sample", PYG, "GraphBatch._graph_of_nodes",
+        r"return (\w+)\.long\(\)", r"return 0 * \1.long()", "adapters/test_pyg"),
     bug("ASE: the cell not turned", ASE, "Design.forward",
         r"(\w+)\.set_cell\(.*\)", "pass", "adapters/test_ase"),
     bug("ASE: answers of the calculator's cache taken for new ones", ASE, "Design.forward",
