@@ -199,7 +199,7 @@ def test_what_a_reader_must_know(values, note):
     result = pooled({"f": values}, notes=["said before"])
     assert result.notes[0] == "said before"
     assert any(note in n for n in result.notes)
-    sound = pooled({"f": figures([1.0, 1.0], [0.1, 0.1])})
+    sound = pooled({"f": figures([1.0, 1.0], [0.1, 0.11])})
     assert sound.notes == ()
 
 

@@ -98,6 +98,7 @@ def summarise(
         percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
         percent_error=100 * max(headline.error, headline.jackknife_error),
         interval_kind=headline.kind,
+        effective_clusters=headline.effective if math.isfinite(headline.effective) else None,
         mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)]))
         if np.isfinite(ratios).any()
         else math.nan,
@@ -237,6 +238,10 @@ def _notes(
     if labelled and headline.value < 0:
         notes.append(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
+        )
+    if labelled and headline.clusters > 1 and headline.error == 0:
+        notes.append(
+            "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"
         )
     for part in labelled:
         notes += loss_notes(losses[part.name], part.halvings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import platform
 import time
 import warnings
@@ -38,8 +37,6 @@ from equiscope.tasks.task import Task
 
 # Handed to pytorch_lightning.Trainer as they are.
 TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
-# Fields of a Result that records hold as null where they are NaN.
-_NUMBERS = {field.name for field in fields(Result) if field.type == "float"}
 _PACKAGES = ("equiscope", "torch", "pytorch-lightning", "e3nn", "numpy")
 
 
@@ -240,5 +237,4 @@ def headline(records: list[Record]) -> str:
     final = [r for r in records if r["kind"] == "measure" and r["part"] == "final" and r["headline"]]
     if not final:
         raise RunError("the run has no final figure yet: start it again with the same command to finish it")
-    stored = {k: math.nan if v is None and k in _NUMBERS else v for k, v in final[-1]["result"].items()}
-    return str(Result.from_dict(stored)).splitlines()[0]
+    return str(Result.from_dict(final[-1]["result"])).splitlines()[0]
