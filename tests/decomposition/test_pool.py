@@ -162,13 +162,25 @@ def test_skill_of_a_vector_is_against_zero():
     assert pooled({"f": figures([1.0, 1.0], [0.1, 0.1])}).r2 == pytest.approx(1 - 1 / 4)
 
 
-def test_a_partial_second_coset_is_carried_over():
-    between = [0.2 if i < 8 else NAN for i in range(16)]
-    values = figures([4.0] * 16, [0.5 + (0.2 if i < 8 else 0) for i in range(16)], between=between)
-    assert pooled({"f": values}).equivariance == pytest.approx(0.7)
-    few = figures([4.0] * 16, [0.5] * 16, between=[0.2 if i < 7 else NAN for i in range(16)])
-    with pytest.raises(InputError, match="7 of 16 samples have a second coset, and at least 8"):
-        pooled({"f": few})
+def partial(known, samples=16):
+    """Samples of 0.5 within cosets; of the first ``known``, 0.2 between them."""
+    between = [0.2 if i < known else NAN for i in range(samples)]
+    return figures([4.0] * samples, [0.5 + 0.2 * (i < known) for i in range(samples)], between=between)
+
+
+@pytest.mark.parametrize("known", [2, 7, 8])
+def test_a_partial_second_coset_is_carried_over(known):
+    assert pooled({"f": partial(known)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("known", "samples"), [(7, 15), (15, 15), (1, 16)])
+def test_a_partial_design_of_too_few_samples_is_refused(known, samples):
+    words = f"{samples} samples, {known} of them with a second coset, .* cosets=1.5 needs 16 samples"
+    if known < samples:
+        with pytest.raises(InputError, match=words):
+            pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5})
+    else:
+        assert pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
 
 
 def test_shares_by_degree_are_of_the_weighted_whole():

@@ -66,7 +66,7 @@ def measure(
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
             and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
             with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
-            (:mod:`equiscope.decomposition.design`); it needs about 8 / (cosets - 1) samples.
+            (:mod:`equiscope.decomposition.design`); it needs at least 8 / (cosets - 1) samples.
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
             twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.

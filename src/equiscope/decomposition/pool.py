@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.collect import Collected
-from equiscope.decomposition.design import SECOND_COSETS
+from equiscope.decomposition.design import second_cosets_need
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.noise import FLOORS, floors_allowed
 from equiscope.decomposition.result import OutputResult, PerSample, Result
@@ -47,7 +47,8 @@ def summarise(
     values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
     weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
     parts = {
-        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values
+        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration, settings["cosets"])
+        for name in values
     }
     labelled = [p for p in parts.values() if p.labelled]
     counted = labelled or list(parts.values())
@@ -140,11 +141,12 @@ class _OutputPool:
         collected: Collected,
         loss: Loss,
         declaration: Declaration,
+        cosets: float,
     ):
         self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
         self.total = weights * host(values.total)
-        self.equivariance = _equivariance(values, weights)
+        self.equivariance = _equivariance(values, weights, cosets)
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         as_given = collected.as_given.get(name)
@@ -173,16 +175,18 @@ class _OutputPool:
         return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)
 
 
-def _equivariance(values: SampleValues, weights: statistics.Array) -> statistics.Array:
+def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float) -> statistics.Array:
     """Weighted equivariance error of each sample; where only some have a second coset, two-phase values."""
     equivariance, between = weights * host(values.equivariance), weights * host(values.between)
     known = ~np.isnan(between)
     if known.all():
         return equivariance
-    if known.sum() < SECOND_COSETS:
+    needed = second_cosets_need(cosets)
+    # Scattered ids may hold fewer second cosets than so many in a row would; with two there is a spread to be shown.
+    if len(known) < needed or known.sum() < 2:
         raise InputError(
-            f"{int(known.sum())} of {len(known)} samples have a second coset, and at least {SECOND_COSETS} are needed "
-            "to know what it adds: give cosets=2, a larger share, or more samples"
+            f"{len(known)} samples, {int(known.sum())} of them with a second coset, are too few to know what it adds: "
+            f"cosets={cosets} needs {needed} samples; give cosets=2, a larger share, or more samples"
         )
     return statistics.two_phase(np.where(known, equivariance - between, equivariance), between, known)
 

@@ -109,10 +109,11 @@ def two_phase(first: Array, second: Array, known: NDArray[np.bool_]) -> Array:
     order (Cochran, Sampling Techniques, ch. 12). Single values mean little.
 
     Args:
-        first: (n,); second: (n,), anything where not known; known: (n,) boolean, not all False.
+        first: (…, n); second: (…, n), anything where not known; known: (…, n) boolean, not all False.
     """
-    mean = second[known].mean()
-    return first + mean + np.where(known, len(first) / known.sum() * (second - mean), 0.0)
+    count = known.sum(-1, keepdims=True)
+    mean = np.where(known, second, 0.0).sum(-1, keepdims=True) / count
+    return first + mean + np.where(known, first.shape[-1] / count * (second - mean), 0.0)
 
 
 def influence(a: Array, b: Array) -> tuple[Array, Array, Array]:
