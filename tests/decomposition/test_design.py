@@ -63,7 +63,7 @@ def test_a_partial_design_works_at_the_documented_number_of_samples(seed):
     x = one_atom(16)
     result = eq.measure(ROUGH, [x], rotations="D2", cosets=1.5, seed=seed, **FIELDS)
     assert result.interval_kind != "none"
-    with pytest.raises(InputError, match="15 samples, .* cosets=1.5 needs 16 samples"):
+    with pytest.raises(InputError, match=r"15 samples, .* cosets=1.5 needs 16 samples"):
         eq.measure(ROUGH, [{k: v[:15] for k, v in x.items()}], rotations="D2", cosets=1.5, seed=seed, **FIELDS)
 
 

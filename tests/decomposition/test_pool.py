@@ -173,14 +173,11 @@ def test_a_partial_second_coset_is_carried_over(known):
     assert pooled({"f": partial(known)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(("known", "samples"), [(7, 15), (15, 15), (1, 16)])
+@pytest.mark.parametrize(("known", "samples"), [(7, 15), (14, 15), (1, 16)])
 def test_a_partial_design_of_too_few_samples_is_refused(known, samples):
     words = f"{samples} samples, {known} of them with a second coset, .* cosets=1.5 needs 16 samples"
-    if known < samples:
-        with pytest.raises(InputError, match=words):
-            pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5})
-    else:
-        assert pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
+    with pytest.raises(InputError, match=words):
+        pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5})
 
 
 def test_shares_by_degree_are_of_the_weighted_whole():

@@ -6,8 +6,8 @@ coset shows W, the variance within it; two show B = |P_1 - P_2|^2 / 2 too, and E
 estimate is mean(W) + mean over the quarter of B; where K removes most of the error from P, B is small and hardly needs
 more samples than that.
 
-Which samples are in the share s = cosets - 1 depends on (seed, id) alone, never on batches or processes, and still their
-number is exact. Ids are cut into blocks of L = ceil(8 / s) in a row. From block j, by its own random permutation,
+Which samples are in the share s = cosets - 1 depends on (seed, id) alone, never on batches or processes, and still
+their number is exact. Ids are cut into blocks of L = ceil(8 / s) in a row. From block j, by its own random permutation,
 
     k_j = floor((j + 1) L s + u) - floor(j L s + u)  >= 8
 
@@ -15,10 +15,10 @@ are taken, u uniform in [0, 1) from the seed. So q whole blocks hold floor(q L s
 numbered from 0 on hold 8 or more with every seed, and N of them exactly N s where both are whole.
 
 Unbiased: u is uniform, so E k_j = L s, and the permutation is uniform, so every id is taken with probability s whatever
-its data. Over whole blocks with N s whole the number k taken is fixed, and E[sum over the taken of B / k] = sum s B / k =
-mean(B). Otherwise k varies by what falls into the one block that is cut short (by less than one with whole blocks), and
-the mean over the taken weighs that block's samples and the others' alike up to the relative variance of k, under 1/32
-and falling as 1 / k^2. Scattered ids, each in a block of its own, are taken independently of each other.
+its data. Over whole blocks with N s whole the number k taken is fixed, and E[sum over the taken of B / k] =
+sum s B / k = mean(B). Otherwise k varies by what falls into the one block that is cut short (by less than one with
+whole blocks); the mean over the taken then weighs that block and the others alike up to the relative variance of k,
+under 1/60 and falling as 1 / k^2. Scattered ids, each in a block of its own, are taken independently of each other.
 """
 
 from __future__ import annotations
