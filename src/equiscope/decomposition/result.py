@@ -61,8 +61,8 @@ class Result:
         effective_clusters: how many clusters carry the interval, (sum r^2)^2 / sum r^4 of their influence values r
             (:mod:`equiscope.decomposition.statistics`); under three it is not to be trusted. None in records that do
             not say.
-        drawn: which samples of a longer data set were measured, where not all: "at random of 900", or "the first of an
-            unknown number".
+        drawn: which samples of a longer data set were measured, where not all: "drawn at random from 900", or
+            "the first 64 of an unknown number".
         mean_of_ratios_percent: mean of per-sample percents, another and biased quantity, for comparison.
         total: mean over rotations of the loss; twirled: loss of the rotation-averaged prediction;
             equivariance: total - twirled.

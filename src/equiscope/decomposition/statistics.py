@@ -7,12 +7,13 @@ Techniques, ch. 6); the jackknife deletes one cluster at a time, and the larger 
 Intervals are made for few clusters, or few heavy ones among many. The effective number n_e = (sum r^2)^2 / sum r^4 says
 how many carry the spread (about n/3 of n alike, normal ones; never more than n). Then
 
-    reach down, up  =  t s (1 + g_-),  t s (1 + g_+),      g = sum r^3 / (sum r^2)^(3/2),  1/nu = 3/2 / n_e - 1/n
+    reach down  =  t s (1 + g_- - g_+ / 2)        g = sum r^3 / (sum r^2)^(3/2),  g_+ = max(g, 0),  g_- = max(-g, 0)
+    reach up    =  t s (1 + g_+ - g_- / 2)        1/nu = 3/2 / n_e - 1/n
 
 with t Student's quantile of nu degrees of freedom, between 1 and n - 1. Satterthwaite's are 2 / (1/n_e - 1/n); fewer
-are taken since a sample mostly lacks the heaviest clusters of its population and shows too large an n_e. The tilt by
-the skewness g (Johnson, JASA 73, 1978, 536) is a third stronger than his for the same reason. A ratio takes the reach
-on the log scale. The constants were chosen by simulation; how often the intervals cover: docs/coverage.md.
+are taken since a sample mostly lacks the heaviest clusters of its population and shows too large an n_e. The skewness g
+shifts both ends (Johnson, JASA 73, 1978, 536), the outer one by a third more than his expansion for the same reason. A
+ratio takes the reach on the log scale. The constants were chosen by simulation: docs/coverage.md shows what they cover.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ def spread(residual: Array, left_out: Array, level: float = 0.95) -> tuple[Sprea
     error = np.maximum(delta, jackknife)
     freedom = 1 / (1.5 / np.where(square > 0, effective, n) - 1 / n)
     reach = stats.t.ppf(0.5 + level / 2, np.clip(freedom, 1.0, n - 1.0)) * error
-    below, above = (reach * (1 + np.maximum(side * skewness, 0.0)) for side in (-1, 1))
+    tail = np.maximum(skewness, 0.0), np.maximum(-skewness, 0.0)
+    above, below = reach * (1 + tail[0] - tail[1] / 2), reach * (1 + tail[1] - tail[0] / 2)
     return Spread(error, below, above, effective), delta, jackknife
 
 
