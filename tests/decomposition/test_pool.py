@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import equiscope as eq
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.losses import LOSSES, loss
 from equiscope.decomposition.pool import constant_loss, group_notes, host, loss_notes, sample_weights, summarise
@@ -273,17 +274,50 @@ def test_a_users_loss_has_no_best_constant():
 
 
 def test_notes_of_other_losses():
-    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3])) == []
-    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan))
+    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0) == []
+    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan), 2.0, 1.0)
     assert "'l1' acts on components and is not rotation invariant" in frame
-    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]))
+    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0)
     assert "1.3, 1.1, 1 at a quarter, half and all cosets (bias of order 1.00 in 1/cosets)" in bias
     # No order where the plug-in does not fall.
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3])) == []
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05])) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), 2.0, 1.0) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), 2.0, 1.0) == []
     result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": rows([[[1.0, 2.0, 3.0]]])})
     assert frame in result.notes
     assert result.r2 == pytest.approx(1 - 1 / 2)
+
+
+def test_a_bias_that_the_jackknife_leaves_is_said():
+    # A plug-in loss of 8 / sqrt(cosets): 4, 4 sqrt 2, 8 at 4, 2 and 1 cosets; without bias it is 0 and all of 8 is
+    # equivariance error.
+    falling = np.array([4.0, 4 * math.sqrt(2), 8.0])
+    (said,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 6.0)
+    assert "bias of order 0.50" in said
+    assert "too low, by about 25 %" in said
+    (right,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 7.9)
+    assert "too low" not in right
+    # Of order 1, the jackknife takes it away whatever its size.
+    (first,) = loss_notes(LOSSES["l2_norm"], np.array([2.0, 4.0, 8.0]), 8.0, 6.0)
+    assert "too low" not in first
+
+
+@pytest.mark.parametrize(("residual", "flagged"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize("name", ["l1", "l2_norm"])
+def test_a_residual_under_the_spread_is_flagged_where_the_split_is_low(name, residual, flagged):
+    random = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 300, 2, 3, generator=random, dtype=torch.float64)
+    matrix = torch.eye(3).double() + 0.2 * torch.randn(3, 3, generator=random, dtype=torch.float64)
+    # The twirled prediction of x W is tr W / 3 x: without a residual all the loss is equivariance error.
+    y = x * matrix.trace() / 3 + residual * noise
+    result = eq.measure(
+        lambda batch: batch["pos"] @ matrix, [{"pos": x, "y": y}], rotations="haar", cosets=4, noise_samples=0,
+        inputs={"pos": "1o"}, outputs={"f": Output("1o", target="y", loss=name)},
+    )  # fmt: skip
+    said = [note for note in result.notes if "too low, by about" in note]
+    assert bool(said) == flagged
+    if flagged:
+        assert 70 < result.percent < 85
+        assert float(said[0].split("by about ")[1].split(" %")[0]) == pytest.approx(100 - result.percent, abs=8)
 
 
 def test_host_is_a_float64_array():
