@@ -24,7 +24,7 @@ from equiscope.symmetry.orientation import eigenvalues
 
 POOR_SKILL = 0.05
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
-SLOW, VISIBLE = 0.7, 0.05
+SLOW, VISIBLE = 0.85, 0.05
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -279,8 +279,9 @@ def loss_notes(loss: Loss, halvings: statistics.Array, total: float, equivarianc
     """What must be said of a loss that is not squared error: frame dependence, remaining bias.
 
     ``halvings`` are the mean plug-in twirled losses from all, half and a quarter of the cosets. Where the residual lies
-    far under the spread over rotations their bias falls as 1 / cosets^p with p near 1/2 (the loss has a kink there),
-    and the jackknife, made for p = 1, leaves a good part of it: extrapolated with p, that part is said.
+    far under the spread s over rotations their bias falls as 1 / cosets^p with p near 1/2 (the loss has a kink there),
+    and the jackknife, made for p = 1, leaves a good part of it. How much is said by sqrt(t^2 + s^2 / cosets), the mean
+    of a norm to leading order at either end, through the values from all and a quarter.
     """
     notes = []
     if not loss.invariant:
@@ -296,7 +297,8 @@ def loss_notes(loss: Loss, halvings: statistics.Array, total: float, equivarianc
                 f"{loss.name}: the plug-in twirled loss falls {quarter:.5g}, {half:.5g}, {full:.5g} at a quarter, half "
                 f"and all cosets (bias of order {order:.2f} in 1/cosets); the jackknife removes order 1"
             )
-            low = 1 - equivariance / (total - max(full - (half - full) / (2**order - 1), 0.0)) if order > 0 else 1.0
+            twirled = math.sqrt(max(4 * full**2 - quarter**2, 0.0) / 3)
+            low = 1 - equivariance / (total - twirled) if total > twirled else 0.0
             if order < SLOW and low > VISIBLE:
                 falls += (
                     f" and leaves the equivariance error too low, by about {100 * low:.0f} %: the residual lies far "
