@@ -1,4 +1,4 @@
-"""Bugs of intervals: degrees of freedom, effective clusters, limits, comparison, drawing and stopping, partial cosets."""
+"""Bugs of intervals: degrees of freedom, effective clusters, limits, comparison, drawing, stopping, partial cosets."""
 
 from tests.planted.engine import bug
 
