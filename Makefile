@@ -77,6 +77,11 @@ agreement: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/agreement.py $(RUN)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/predicted_gain.py $(RUN)
 
+.PHONY: coverage
+# How often the intervals hold the truth, by simulation (minutes on one core).
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+
 .PHONY: designs scaling
 RUNS ?= $(RUN)
 # Designs of rotations on several trained models, which is why the default is what it is (minutes a model).

@@ -1,7 +1,9 @@
 """Paired comparison: shared orbits cancel, the interval covers, unpaired figures do not."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import equiscope as eq
 from equiscope.errors import InputError
@@ -22,6 +24,38 @@ def test_a_model_does_not_differ_from_itself():
     same = eq.compare(Tanh(), Tanh(), [random_batch(20)], **SHORT)
     assert same.difference == 0
     assert same.error == 0
+    # Of 20 clusters none tells them apart: a share 1 - 0.05^(1/m) of others might, m the 20 by their losses.
+    weight = same.a.per_sample.total.numpy()
+    reach = 100 * (1 - 0.05 ** ((weight**2).sum() / weight.sum() ** 2))
+    assert same.interval == pytest.approx((-reach, reach))
+
+
+def test_the_interval_by_hand():
+    pair = eq.compare(Tanh(), nudged(0.3), [random_batch(6)], **SHORT)
+    totals = [(r.per_sample.equivariance.numpy(), r.per_sample.total.numpy()) for r in (pair.a, pair.b)]
+    r_a, r_b = ((a - a.sum() / b.sum() * b) / b.sum() for a, b in totals)
+    left = [[(a.sum() - x) / (b.sum() - y) for x, y in zip(a, b, strict=True)] for a, b in totals]
+    d, moved = r_b - r_a, np.subtract(left[1], left[0])
+    square = (d**2).sum()
+    error = max((6 / 5 * square) ** 0.5, (5 / 6 * ((moved - moved.mean()) ** 2).sum()) ** 0.5)
+    freedom = np.clip(1 / (1.5 * (d**4).sum() / square**2 - 1 / 6), 1, 5)
+    skewness = (d**3).sum() / square**1.5
+    reach = 100 * stats.t.ppf(0.975, freedom) * error
+    above = reach * (1 + max(skewness, 0) - max(-skewness, 0) / 2)
+    below = reach * (1 + max(-skewness, 0) - max(skewness, 0) / 2)
+    assert pair.error == pytest.approx(100 * error)
+    assert pair.interval == pytest.approx((max(pair.difference - below, -100), min(pair.difference + above, 100)))
+    assert pair.effective_clusters == pytest.approx(square**2 / (d**4).sum())
+    assert f"carried by {pair.effective_clusters:.2g} of 6 clusters" in str(pair)
+
+
+def test_two_clusters_have_one_degree_of_freedom_and_one_has_no_interval():
+    pair = eq.compare(Tanh(), nudged(0.02), [random_batch(2)], **SHORT)
+    assert pair.interval[1] - pair.difference == pytest.approx(min(12.7062047 * pair.error, 100 - pair.difference))
+    assert "few clusters, not trustworthy" in str(pair)
+    alone = eq.compare(Tanh(), nudged(0.02), [random_batch(1)], **SHORT)
+    assert np.isnan(alone.interval).all()
+    assert "carried" not in str(alone)
 
 
 def test_pairing_narrows_the_interval():

@@ -6,7 +6,7 @@ import torch
 
 import equiscope as eq
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.design import Design, make_design
+from equiscope.decomposition.design import Design, make_design, second_cosets_need
 from equiscope.decomposition.losses import LOSSES
 from equiscope.decomposition.statistics import two_phase
 from equiscope.errors import InputError
@@ -27,11 +27,51 @@ def one_atom(samples, seed=0):
 def test_the_second_cosets_are_a_function_of_seed_and_id():
     design = Design(rotation_set("O"), 1.25, 3)
     chosen = design.second(range(4000))
-    assert abs(float(chosen.double().mean()) - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
-    assert design.second([5, 2, 17]).tolist() == chosen[[5, 2, 17]].tolist()
+    assert design.second([5, 2, 17, 3999, 2]).tolist() == chosen[[5, 2, 17, 3999, 2]].tolist()
     other = Design(rotation_set("O"), 1.25, 4).second(range(4000))
     both = float((chosen & other).double().mean())
     assert abs(both - 0.0625) < 4 * (0.0625 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("cosets", "needed"), [(1.25, 32), (1.5, 16), (1.4, 20), (1.3, 27), (1.1, 80), (1.05, 160), (1.99, 9)]
+)
+def test_their_number_is_exact_and_every_sample_alike(cosets, needed):
+    assert second_cosets_need(cosets) == needed
+    repeats = 400
+    chosen = torch.stack([Design(rotation_set("O"), cosets, seed).second(range(5 * needed)) for seed in range(repeats)])
+    assert int(chosen[:, :needed].sum(1).min()) >= 8
+    wanted = 5 * needed * (cosets - 1)
+    assert (chosen.sum(1) - wanted).abs().max() < 1
+    # Each sample's share of the seeds is binomial about cosets - 1.
+    share = chosen.double().mean(0)
+    error = ((cosets - 1) * (2 - cosets) / repeats) ** 0.5
+    assert (share - (cosets - 1)).abs().max() < 4.5 * error
+    assert abs(float(((share - (cosets - 1)) / error).square().mean()) - 1) < 0.6
+
+
+def test_neighbours_and_periods_are_not_in_step():
+    # Frames of one molecule follow each other, so that a sample at every fourth place would see only one of four.
+    chosen = torch.stack([Design(rotation_set("O"), 1.25, seed).second(range(320)) for seed in range(400)]).double()
+    by_phase = chosen.reshape(400, 80, 4).sum(1)
+    assert float(by_phase.std(0).max()) < 4.2
+    assert float(by_phase.mean(0).sub(20).abs().max()) < 4 * 4 / 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_partial_design_works_at_the_documented_number_of_samples(seed):
+    x = one_atom(16)
+    result = eq.measure(ROUGH, [x], rotations="D2", cosets=1.5, seed=seed, **FIELDS)
+    assert result.interval_kind != "none"
+    with pytest.raises(InputError, match=r"15 samples, .* cosets=1.5 needs 16 samples"):
+        eq.measure(ROUGH, [{k: v[:15] for k, v in x.items()}], rotations="D2", cosets=1.5, seed=seed, **FIELDS)
+
+
+def test_scattered_ids_are_taken_independently():
+    design = Design(rotation_set("O"), 1.25, 3)
+    chosen = design.second([1000 * i for i in range(4000)]).double()
+    assert abs(float(chosen.mean()) - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+    assert design.second([2**63 - 1, 2**62 + 5]).shape == (2,)
 
 
 @pytest.mark.parametrize("rotations", ["D2", "T"])
@@ -132,7 +172,7 @@ def test_two_phase_values_have_the_mean_of_the_estimate():
         ({"cosets": 1.5, "rtol": 0.1}, "rtol and spectrum need"),
         ({"cosets": 1.5, "spectrum": True}, "rtol and spectrum need"),
         ({"cosets": 1.5, "shift": False}, "give cosets=1 and a set"),
-        ({"cosets": 1.125}, "samples have a second coset, and at least 8 are needed"),
+        ({"cosets": 1.125}, "12 samples, .* are too few .* needs 64 samples"),
     ],
 )
 def test_typed_error(settings, words):

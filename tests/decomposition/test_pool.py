@@ -180,13 +180,22 @@ def test_skill_of_a_vector_is_against_zero():
     assert pooled({"f": figures([1.0, 1.0], [0.1, 0.1])}).r2 == pytest.approx(1 - 1 / 4)
 
 
-def test_a_partial_second_coset_is_carried_over():
-    between = [0.2 if i < 8 else NAN for i in range(16)]
-    values = figures([4.0] * 16, [0.5 + (0.2 if i < 8 else 0) for i in range(16)], between=between)
-    assert pooled({"f": values}).equivariance == pytest.approx(0.7)
-    few = figures([4.0] * 16, [0.5] * 16, between=[0.2 if i < 7 else NAN for i in range(16)])
-    with pytest.raises(InputError, match="7 of 16 samples have a second coset, and at least 8"):
-        pooled({"f": few})
+def partial(known, samples=16):
+    """Samples of 0.5 within cosets; of the first ``known``, 0.2 between them."""
+    between = [0.2 if i < known else NAN for i in range(samples)]
+    return figures([4.0] * samples, [0.5 + 0.2 * (i < known) for i in range(samples)], between=between)
+
+
+@pytest.mark.parametrize("known", [2, 7, 8])
+def test_a_partial_second_coset_is_carried_over(known):
+    assert pooled({"f": partial(known)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("known", "samples"), [(7, 15), (14, 15), (1, 16)])
+def test_a_partial_design_of_too_few_samples_is_refused(known, samples):
+    words = f"{samples} samples, {known} of them with a second coset, .* cosets=1.5 needs 16 samples"
+    with pytest.raises(InputError, match=words):
+        pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5})
 
 
 def test_shares_by_degree_are_of_the_weighted_whole():
@@ -217,7 +226,7 @@ def test_what_a_reader_must_know(values, note):
     result = pooled({"f": values}, notes=["said before"])
     assert result.notes[0] == "said before"
     assert any(note in n for n in result.notes)
-    sound = pooled({"f": figures([1.0, 1.0], [0.1, 0.1])})
+    sound = pooled({"f": figures([1.0, 1.0], [0.1, 0.11])})
     assert sound.notes == ()
 
 
@@ -282,17 +291,50 @@ def test_a_users_loss_has_no_best_constant():
 
 
 def test_notes_of_other_losses():
-    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3])) == []
-    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan))
+    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0) == []
+    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan), 2.0, 1.0)
     assert "'l1' acts on components and is not rotation invariant" in frame
-    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]))
+    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0)
     assert "1.3, 1.1, 1 at a quarter, half and all cosets (bias of order 1.00 in 1/cosets)" in bias
     # No order where the plug-in does not fall.
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3])) == []
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05])) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), 2.0, 1.0) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), 2.0, 1.0) == []
     result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": rows([[[1.0, 2.0, 3.0]]])})
     assert frame in result.notes
     assert result.r2 == pytest.approx(1 - 1 / 2)
+
+
+def test_a_bias_that_the_jackknife_leaves_is_said():
+    # A plug-in loss of 8 / sqrt(cosets): 4, 4 sqrt 2, 8 at 4, 2 and 1 cosets; without bias it is 0 and all of 8 is
+    # equivariance error.
+    falling = np.array([4.0, 4 * math.sqrt(2), 8.0])
+    (said,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 6.0)
+    assert "bias of order 0.50" in said
+    assert "too low, by about 25 %" in said
+    (right,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 7.9)
+    assert "too low" not in right
+    # Of order 1, the jackknife takes it away whatever its size.
+    (first,) = loss_notes(LOSSES["l2_norm"], np.array([2.0, 4.0, 8.0]), 8.0, 6.0)
+    assert "too low" not in first
+
+
+@pytest.mark.parametrize(("residual", "flagged"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize("name", ["l1", "l2_norm"])
+def test_a_residual_under_the_spread_is_flagged_where_the_split_is_low(name, residual, flagged):
+    random = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 300, 2, 3, generator=random, dtype=torch.float64)
+    matrix = torch.eye(3).double() + 0.2 * torch.randn(3, 3, generator=random, dtype=torch.float64)
+    # The twirled prediction of x W is tr W / 3 x: without a residual all the loss is equivariance error.
+    y = x * matrix.trace() / 3 + residual * noise
+    result = eq.measure(
+        lambda batch: batch["pos"] @ matrix, [{"pos": x, "y": y}], rotations="haar", cosets=4, noise_samples=0,
+        inputs={"pos": "1o"}, outputs={"f": Output("1o", target="y", loss=name)},
+    )  # fmt: skip
+    said = [note for note in result.notes if "too low, by about" in note]
+    assert bool(said) == flagged
+    if flagged:
+        assert 70 < result.percent < 85
+        assert float(said[0].split("by about ")[1].split(" %")[0]) == pytest.approx(100 - result.percent, abs=4)
 
 
 def test_host_is_a_float64_array():

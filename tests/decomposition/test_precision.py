@@ -1,11 +1,18 @@
 """Precision on demand: goals are met or it is said why not; samples before rotations."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.precision import half_width
+from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.design import Design
+from equiscope.decomposition.precision import Goal, Search, half_width
+from equiscope.decomposition.statistics import ratio
 from equiscope.errors import InputError
+from equiscope.symmetry.rotations import rotation_set
 
 from .models import Linear, Tanh, random_batch
 
@@ -31,9 +38,14 @@ def test_samples_are_read_until_the_interval_is_narrow():
     assert any("rtol=0.03 reached" in n for n in result.notes)
 
 
-def test_when_samples_run_out_more_rotations_are_tried_where_they_help():
+def alike(samples=64):
+    """The same sample many times, with a loss that is mostly not of symmetry: only rotations differ."""
     one = random_batch(1, atoms=1)
-    same = [{k: v.expand(64, -1, -1) for k, v in one.items()}]
+    return [{"pos": one["pos"].expand(samples, -1, -1), "y": 4 * one["y"].expand(samples, -1, -1)}]
+
+
+def test_when_samples_run_out_more_rotations_are_tried_where_they_help():
+    same = alike()
     coarse = eq.measure(Tanh(), same, rotations="haar", cosets=2, **SHORT)
     result = eq.measure(Tanh(), same, rotations="haar", cosets=2, rtol=0.05, **SHORT)
     assert half_width(coarse) > 0.1
@@ -54,9 +66,10 @@ def test_the_budget_is_kept_and_said():
 
 
 def test_added_cosets_equal_a_direct_measurement():
-    one = [{k: v.expand(64, -1, -1) for k, v in random_batch(1, atoms=1).items()}]
-    grown = eq.measure(Tanh(), one, rotations="haar", rtol=0.05, **SHORT)
-    direct = eq.measure(Tanh(), one, rotations="haar", cosets=grown.cosets, **SHORT)
+    same = alike()
+    grown = eq.measure(Tanh(), same, rotations="haar", rtol=0.05, **SHORT)
+    direct = eq.measure(Tanh(), same, rotations="haar", cosets=grown.cosets, **SHORT)
+    assert (grown.samples, grown.drawn) == (64, "")
     assert grown.percent == pytest.approx(direct.percent, rel=1e-12)
 
 
@@ -69,3 +82,115 @@ def test_senseless_goals_are_refused(arguments):
 def test_nothing_to_measure_is_said():
     with pytest.raises(InputError, match="empty"):
         eq.measure(Tanh(), [], rtol=0.1, **SHORT)
+
+
+# The whole of a sorted set, whatever its order.
+
+
+def sorted_set(samples=600):
+    """Samples that grow, so that the first ones have another percent than all."""
+    scale = torch.linspace(0.05, 2, samples, dtype=torch.float64)[:, None, None]
+    one = random_batch(samples, atoms=2, seed=0)
+    return {"pos": one["pos"] * scale, "y": one["y"] * scale}
+
+
+def as_list(whole):
+    return [{k: v[i : i + 32] for k, v in whole.items()} for i in range(0, len(whole["pos"]), 32)]
+
+
+def as_loader(whole):
+    samples = [{k: v[i] for k, v in whole.items()} for i in range(len(whole["pos"]))]
+    return torch.utils.data.DataLoader(samples, batch_size=32)
+
+
+@pytest.mark.parametrize("make", [as_list, as_loader])
+def test_sorted_data_are_sampled_over_all_of_them(make):
+    whole = sorted_set()
+    truth = eq.measure(Tanh(), [whole], **SHORT)
+    hits = 0
+    for seed in range(12):
+        result = eq.measure(Tanh(), make(whole), rtol=0.2, seed=seed, **SHORT)
+        assert result.samples < 600
+        assert "drawn at random from 600" in str(result).splitlines()[0]
+        hits += result.percent_interval[0] <= truth.percent <= result.percent_interval[1]
+    assert hits >= 10
+
+
+def test_ids_are_positions_so_that_figures_do_not_depend_on_the_order():
+    whole = sorted_set()
+    every = eq.measure(Tanh(), [whole], seed=5, **SHORT).per_sample
+    for make in (as_list, as_loader):
+        some = eq.measure(Tanh(), make(whole), rtol=0.2, seed=5, **SHORT).per_sample
+        assert torch.allclose(some.equivariance, every.equivariance[some.ids], rtol=1e-10)
+        assert torch.allclose(some.total, every.total[some.ids], rtol=1e-10)
+
+
+def test_the_head_of_a_stream_is_said_to_be_the_head():
+    result = eq.measure(Tanh(), iter(as_list(sorted_set())), rtol=0.2, **SHORT)
+    assert f"{result.samples} samples, the first {result.samples} of an unknown number" in str(result).splitlines()[0]
+    assert any("not of the rest" in n for n in result.notes)
+    assert eq.Result.from_dict(result.to_dict()).drawn == result.drawn
+    assert eq.measure(Tanh(), iter(as_list(sorted_set(64))), rtol=0.001, **SHORT).drawn == ""
+
+
+def test_clusters_are_counted_and_not_samples():
+    # Two molecules of many frames that hardly differ: no number of frames makes an interval over molecules.
+    def frames(molecules, size):
+        for i in range(40):
+            yield {**random_batch(32, seed=i), "molecule": torch.arange(32) // size + (i * 32 // size) % molecules}
+
+    two = eq.measure(Tanh(), frames(2, 16), rtol=0.2, clusters="molecule", **SHORT)
+    assert (two.clusters, two.samples) == (2, 40 * 32)
+    many = eq.measure(Tanh(), frames(1000, 8), rtol=0.9, clusters="molecule", **SHORT)
+    assert many.clusters == 20
+
+
+def test_the_budget_holds_before_twenty_clusters():
+    one = ({**random_batch(32, seed=i), "molecule": torch.zeros(32, dtype=torch.int64)} for i in range(40))
+    result = eq.measure(Tanh(), one, rtol=0.2, max_passes=2000, clusters="molecule", **SHORT)
+    assert result.samples == 96
+    assert any("max_passes=2000" in n for n in result.notes)
+
+
+def test_intervals_still_cover_after_stopping():
+    # The search itself, its figures taken from a law instead of a model; docs/coverage.md has thousands of repeats.
+    hits = {law: np.mean([_stopped(law, seed) for seed in range(500)]) for law in ("normal", "log-normal")}
+    assert all(0.93 <= share <= 0.975 for share in hits.values()), hits
+
+
+def _stopped(law, seed):
+    """Whether the interval covers where the search stops, clusters of one sample each."""
+    rng = np.random.default_rng([seed, len(law)])
+    a = 0.02 * (1 + 0.5 * rng.normal(size=4000) if law == "normal" else rng.lognormal(-0.125, 0.5, 4000))
+    fake = FromLaw(a)
+    Looks(fake, Goal(0.1), 0, fake.summarise).run([[(None, i)] for i in range(1000)])
+    low, high = fake.summarise(None).percent_interval
+    return low <= 2 <= high
+
+
+class Looks(Search):
+    """A search for samples alone."""
+
+    def _best_cosets(self, result):
+        return 1
+
+
+class FromLaw:
+    """A collector whose batches are four clusters with known totals."""
+
+    def __init__(self, a):
+        self.a, self.design = a, Design(rotation_set("T"), 2, 0)
+        self.collected = Collected()
+
+    def run(self, native, noise_samples, positions):
+        new = range(4 * native, 4 * native + 4)
+        self.collected.ids += new
+        self.collected.clusters += new
+
+    def summarise(self, design):
+        n = len(self.collected.ids)
+        found = ratio(self.a[:n], np.ones(n))
+        return SimpleNamespace(
+            percent=100 * found.value, percent_interval=tuple(100 * x for x in found.interval),
+            interval_kind=found.kind, samples=n, clusters=n,
+        )  # fmt: skip

@@ -33,6 +33,9 @@ def test_the_first_line_says_number_interval_skill_and_effort():
         ({"distinguishable": False}, "not distinguishable from numerical noise"),
         ({"loss": "l1"}, "skill"),
         ({"notes": ("beware",)}, "\n  note: beware"),
+        ({"effective_clusters": 4.2, "clusters": 40}, "); carried by 4.2 of 40 clusters; R²"),
+        ({"effective_clusters": 2.1, "clusters": 5}, "carried by 2.1 of 5 clusters (few clusters, not trustworthy)"),
+        ({"drawn": "drawn at random from 900"}, "x 20 samples, drawn at random from 900"),
     ],
 )
 def test_special_cases_are_said(changes, words):
@@ -44,6 +47,31 @@ def test_special_cases_are_said(changes, words):
 )
 def test_two_significant_digits(value, text):
     assert _digits(value) == text
+
+
+@pytest.mark.parametrize("effective", [20.0, 90.0, None])
+def test_many_clusters_are_not_counted_aloud(effective):
+    assert "carried" not in str(dataclasses.replace(RESULT, effective_clusters=effective, clusters=100))
+    assert "carried" not in str(dataclasses.replace(RESULT, interval_kind="none", effective_clusters=1.0))
+
+
+def test_records_of_before_are_still_read():
+    old = RESULT.to_dict()
+    for name in ("effective_clusters", "drawn"):
+        del old[name]
+    read = eq.Result.from_dict(old)
+    assert (read.effective_clusters, read.drawn, read.percent) == (None, "", RESULT.percent)
+    assert str(read).startswith(str(RESULT).split(";")[0])
+
+
+def test_null_is_nan_again():
+    alone = eq.measure(Tanh(), [random_batch(1)], inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
+    stored = json.loads(json.dumps(plain(alone.to_dict())))
+    assert stored["percent_interval"] == [None, None]
+    read = eq.Result.from_dict(stored)
+    assert str(read) == str(alone)
+    assert math.isnan(read.percent_error)
+    assert "one cluster: no interval" in str(read)
 
 
 def test_missing_fields_are_not_invented():

@@ -58,6 +58,15 @@ def test_records_of_a_run(whole):
     assert not list(whole.path.rglob("*.tmp"))
 
 
+def test_a_final_set_of_one_molecule_has_a_headline_without_interval(whole):
+    # Its interval is null in the records, which is read as none.
+    (final,) = [r for r in records.read(whole.records) if r["kind"] == "measure" and r["part"] == "final"]
+    alone = final["result"] | {
+        "clusters": 1, "interval_kind": "none", "percent_interval": [None, None], "percent_error": None,
+    }  # fmt: skip
+    assert "one cluster: no interval" in runs.headline([final | {"result": alone}])
+
+
 def test_training_learns(whole):
     results = [r["result"] for r in records.read(whole.records) if r["kind"] == "measure"]
     assert results[-1]["r2"] > 0.9 > 0.5 > results[0]["r2"]

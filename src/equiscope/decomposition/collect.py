@@ -135,9 +135,12 @@ class Collector:
         # Position in the data set of the first sample, for batches that carry no ids.
         self.first_id = 0
 
-    def run(self, native: Any, noise_samples: int) -> BatchOrbit:
-        """Measure one batch with the design's cosets and keep its figures."""
-        orbit = BatchOrbit(self, native)
+    def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+        """Measure one batch with the design's cosets and keep its figures.
+
+        ``positions`` of its samples in the data set are their ids where none are declared; by default they follow on.
+        """
+        orbit = BatchOrbit(self, native, positions if self.declaration.ids is None else None)
         first = orbit.as_given()
         orbit.noise_floor(first, noise_samples)
         if self.design.partial:

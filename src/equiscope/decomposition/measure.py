@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import as_batch, as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.design import Design, check_count, make_design
+from equiscope.decomposition.draw import draw
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.noise import hardware_notes
@@ -23,6 +24,10 @@ from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
 
 NOISE_SAMPLES = 32
+FIRST_OF_A_STREAM = (
+    "the interval is of what the stream began with, not of the rest: for all of it give a list of batches, or a "
+    "DataLoader over a data set with places, of which samples are drawn at random, or leave out rtol"
+)
 
 
 def measure(
@@ -68,12 +73,14 @@ def measure(
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
             and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
             with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
-            (:mod:`equiscope.decomposition.design`); it needs about 8 / (cosets - 1) samples.
+            (:mod:`equiscope.decomposition.design`); it needs at least 8 / (cosets - 1) samples.
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
             twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.
-        rtol: add samples, then cosets, until the 95 % interval's half-width is this fraction of the percent; the
-            Result's notes say whether it was reached.
+        rtol: add samples, then cosets, until the 95 % interval's half-width is this fraction of the percent, from 20
+            clusters on; the Result's notes say whether it was reached. A list of batches and a ``DataLoader`` over a
+            data set with places are drawn at random over all of it, whatever their order (ids stay positions in the
+            data set); any other stream is read from its beginning, and the Result says so.
         max_passes: with ``rtol``, stop after about this many sample passes.
         spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
             (more cosets than two are needed beyond the set's own); no extra model call.
@@ -101,23 +108,26 @@ def measure(
     if highest:
         _check_spectrum(losses)
     collector = Collector(model, declaration, forward, design, highest)
-    notes = hardware_notes(device_of(model))
+    notes, drawn = hardware_notes(device_of(model)), ""
 
     def pooled(used: Design) -> Result:
         if not collector.collected.ids:
             raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-        described = used.described(collector.caller.calls)
+        described = used.described(collector.caller.calls) | {"drawn": drawn}
         return summarise(collector.collected, declaration, losses, described, notes)
 
     with untouched(model):
-        stream = _bar(as_batches(batches), progress)
         if rtol is None:
-            for native in stream:
+            for native in _bar(as_batches(batches), progress):
                 collector.run(native, noise_samples)
         else:
-            search = Search(collector, Goal(rtol, max_passes), noise_samples, pooled)
-            design, why = search.run(stream)
+            goal, drawing = Goal(rtol, max_passes), draw(as_batches(batches), seed, as_batch)
+            search = Search(collector, goal, noise_samples, pooled)
+            design, why = search.run(_bar(drawing.rounds, progress))
+            drawn = drawing.said(search.samples, search.exhausted)
             notes.append(why)
+            if drawn and drawing.size is None:
+                notes.append(FIRST_OF_A_STREAM)
     return pooled(design)
 
 

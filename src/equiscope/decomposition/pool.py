@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.collect import Collected
-from equiscope.decomposition.design import SECOND_COSETS
+from equiscope.decomposition.design import second_cosets_need
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.noise import FLOORS, floors_allowed
 from equiscope.decomposition.result import OutputResult, PerSample, Result
@@ -25,6 +25,8 @@ from equiscope.symmetry.orientation import eigenvalues
 POOR_SKILL = 0.05
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
+# Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
+SLOW, VISIBLE = 0.85, 0.05
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -71,7 +73,8 @@ def summarise(
     values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
     weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
     parts = {
-        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration) for name in values
+        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration, settings["cosets"])
+        for name in values
     }
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
@@ -122,6 +125,7 @@ def summarise(
         percent_interval=(100 * headline.interval[0], 100 * headline.interval[1]),
         percent_error=100 * max(headline.error, headline.jackknife_error),
         interval_kind=headline.kind,
+        effective_clusters=headline.effective if math.isfinite(headline.effective) else None,
         mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)]))
         if np.isfinite(ratios).any()
         else math.nan,
@@ -169,11 +173,12 @@ class _OutputPool:
         collected: Collected,
         loss: Loss,
         declaration: Declaration,
+        cosets: float,
     ):
         self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
         self.total = weights * host(values.total)
-        self.equivariance = _equivariance(values, weights)
+        self.equivariance = _equivariance(values, weights, cosets)
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         as_given = collected.as_given.get(name)
@@ -205,16 +210,18 @@ class _OutputPool:
         return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)
 
 
-def _equivariance(values: SampleValues, weights: statistics.Array) -> statistics.Array:
+def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float) -> statistics.Array:
     """Weighted equivariance error of each sample; where only some have a second coset, two-phase values."""
     equivariance, between = weights * host(values.equivariance), weights * host(values.between)
     known = ~np.isnan(between)
     if known.all():
         return equivariance
-    if known.sum() < SECOND_COSETS:
+    needed = second_cosets_need(cosets)
+    # Scattered ids may hold fewer second cosets than so many in a row would; with two there is a spread to be shown.
+    if len(known) < needed or known.sum() < 2:
         raise InputError(
-            f"{int(known.sum())} of {len(known)} samples have a second coset, and at least {SECOND_COSETS} are needed "
-            "to know what it adds: give cosets=2, a larger share, or more samples"
+            f"{len(known)} samples, {int(known.sum())} of them with a second coset, are too few to know what it adds: "
+            f"cosets={cosets} needs {needed} samples; give cosets=2, a larger share, or more samples"
         )
     return statistics.two_phase(np.where(known, equivariance - between, equivariance), between, known)
 
@@ -271,13 +278,17 @@ def _notes(
         notes.append(
             "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
         )
+    if labelled and headline.clusters > 1 and headline.error == 0:
+        notes.append(
+            "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"
+        )
     for part in labelled:
         if part.cosine < AGAINST:
             notes.append(
                 f"{part.name} points against its labels (cosine {part.cosine:.2f}): has one of them the other sign, as "
                 "a virial and a stress, or a gradient and a force?"
             )
-        notes += loss_notes(losses[part.name], part.halvings)
+        notes += loss_notes(losses[part.name], part.halvings, part.mean_total, part.mean_equivariance)
     return notes
 
 
@@ -302,8 +313,14 @@ def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:
     return notes
 
 
-def loss_notes(loss: Loss, halvings: statistics.Array) -> list[str]:
-    """What must be said of a loss that is not squared error: frame dependence, remaining bias."""
+def loss_notes(loss: Loss, halvings: statistics.Array, total: float, equivariance: float) -> list[str]:
+    """What must be said of a loss that is not squared error: frame dependence, remaining bias.
+
+    ``halvings`` are the mean plug-in twirled losses from all, half and a quarter of the cosets. Where the residual lies
+    far under the spread s over rotations their bias falls as 1 / cosets^p with p near 1/2 (the loss has a kink there),
+    and the jackknife, made for p = 1, leaves a good part of it. How much is said by sqrt(t^2 + s^2 / cosets), the mean
+    of a norm to leading order at either end, through the values from all and a quarter.
+    """
     notes = []
     if not loss.invariant:
         notes.append(
@@ -314,8 +331,16 @@ def loss_notes(loss: Loss, halvings: statistics.Array) -> list[str]:
         full, half, quarter = halvings
         if half > full and quarter > half:
             order = math.log2((quarter - half) / (half - full))
-            notes.append(
+            falls = (
                 f"{loss.name}: the plug-in twirled loss falls {quarter:.5g}, {half:.5g}, {full:.5g} at a quarter, half "
                 f"and all cosets (bias of order {order:.2f} in 1/cosets); the jackknife removes order 1"
             )
+            twirled = math.sqrt(max(4 * full**2 - quarter**2, 0.0) / 3)
+            low = 1 - equivariance / (total - twirled) if total > twirled else 0.0
+            if order < SLOW and low > VISIBLE:
+                falls += (
+                    f" and leaves the equivariance error too low, by about {100 * low:.0f} %: the residual lies far "
+                    "under the spread over rotations; give more cosets, or squared error, which has no such bias"
+                )
+            notes.append(falls)
     return notes

@@ -3,6 +3,11 @@
 Per sample the variance of the linearised ratio e_i = A_i - R B_i is sigma_b^2 + sigma_w^2 / c with c cosets, at a cost
 of c |K| + 1 passes; its minimum per pass is at c = sqrt(sigma_w^2 / (sigma_b^2 |K|)), nearly always the least that is
 allowed. So samples come first; once they are used up, only sigma_w^2 / c can be lowered.
+
+An interval counts clusters, and so do the looks at it: the first at 20 clusters, each later one at a quarter more of
+them (or twice the samples, where all clusters are in). Stopping at the first look that is narrow enough favours samples
+whose spread came out small; the intervals are wide enough for few clusters that 94 to 97 % of them still cover after
+stopping (docs/coverage.md).
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ import numpy as np
 
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.design import Design
+from equiscope.decomposition.draw import Round
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 
-PILOT_SAMPLES = 32
+PILOT_CLUSTERS = 20
 # Below this share of the variance, more rotations of the same samples cannot narrow the interval visibly.
 WORTHWHILE = 0.05
-GROWTH = 1.1
+GROWTH, SAMPLE_GROWTH = 1.25, 2.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Search:
         self.collector, self.goal = collector, goal
         self.noise_samples, self.summarise = noise_samples, summarise
         self.orbits: list[BatchOrbit] = []
+        self.exhausted = False
 
     @property
     def design(self) -> Design:
@@ -68,23 +75,32 @@ class Search:
     def cosets(self) -> int:
         return int(self.design.cosets)
 
-    def run(self, batches: Iterable[Any]) -> tuple[Design, str]:
+    @property
+    def samples(self) -> int:
+        return len(self.collector.collected.ids)
+
+    def run(self, rounds: Iterable[Round]) -> tuple[Design, str]:
         planned = False
-        checked = 0.0
-        for native in batches:
-            self.orbits.append(self.collector.run(native, self.noise_samples))
-            samples = len(self.collector.collected.ids)
-            if samples < max(PILOT_SAMPLES, GROWTH * checked):
-                continue
-            checked = samples
-            result = self.summarise(self.design)
-            if half_width(result) <= self.goal.rtol:
-                return self.design, self._said("reached", result)
-            if not planned:
-                planned = True
-                self._raise_to(max(self.cosets, self._best_cosets(result)))
-            if self._spent():
-                return self.design, self._said("max_passes", result)
+        clusters = samples = 0.0
+        seen: set[Any] = set()
+        for batches in rounds:
+            for positions, native in batches:
+                before = self.samples
+                self.orbits.append(self.collector.run(native, self.noise_samples, positions))
+                seen.update(self.collector.collected.clusters[before:])
+            more = len(seen) >= GROWTH * clusters or self.samples >= SAMPLE_GROWTH * samples
+            look = len(seen) >= PILOT_CLUSTERS and more
+            if look or self._spent():
+                clusters, samples = len(seen), self.samples
+                result = self.summarise(self.design)
+                if look and half_width(result) <= self.goal.rtol:
+                    return self.design, self._said("reached", result)
+                if self._spent():
+                    return self.design, self._said("max_passes", result)
+                if not planned:
+                    planned = True
+                    self._raise_to(max(self.cosets, self._best_cosets(result)))
+        self.exhausted = True
         return self._more_cosets()
 
     def _more_cosets(self) -> tuple[Design, str]:
@@ -107,7 +123,7 @@ class Search:
         self.collector.design = self.design.with_cosets(cosets)
 
     def _spent(self) -> bool:
-        used = len(self.collector.collected.ids) * (self.cosets * len(self.design.rotations) + 1)
+        used = self.samples * (self.cosets * len(self.design.rotations) + 1)
         return self.goal.max_passes is not None and used >= self.goal.max_passes
 
     def _variances(self, result: Result) -> tuple[float, float]:
@@ -138,12 +154,12 @@ class Search:
         return round(min(math.sqrt(within / (between * len(self.design.rotations))), 16.0))
 
     def _said(self, why: str, result: Result) -> str:
-        width, samples = half_width(result), result.samples
+        width, samples = half_width(result), f"{result.samples} samples of {result.clusters} clusters"
         shown = f"±{100 * width:.2g} %" if math.isfinite(width) else "only an upper limit"
         return {
-            "reached": f"rtol={self.goal.rtol:g} reached: interval {shown} of the value with {samples} samples",
+            "reached": f"rtol={self.goal.rtol:g} reached: interval {shown} of the value with {samples}",
             "max_passes": f"stopped at max_passes={self.goal.max_passes}: interval {shown} of the value, "
             f"rtol={self.goal.rtol:g} not reached",
-            "samples": f"all {samples} samples used: interval {shown} of the value, rtol={self.goal.rtol:g} not "
+            "samples": f"all {samples} used: interval {shown} of the value, rtol={self.goal.rtol:g} not "
             "reached; the spread between samples dominates, so only more samples can narrow it",
         }[why]

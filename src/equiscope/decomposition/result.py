@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from equiscope.decomposition.statistics import FEW, TOO_FEW
 from equiscope.words import plain as _digits
 
 
@@ -63,6 +64,11 @@ class Result:
         percent_interval: its 95 % interval over clusters; ``(0, upper)`` where ``interval_kind`` is "upper limit".
         percent_error: its standard error.
         interval_kind: ``"two-sided"``, ``"upper limit"`` or ``"none"`` (fewer than two clusters).
+        effective_clusters: how many clusters carry the interval, (sum r^2)^2 / sum r^4 of their influence values r
+            (:mod:`equiscope.decomposition.statistics`); under three it is not to be trusted. None in records that do
+            not say.
+        drawn: which samples of a longer data set were measured, where not all: "drawn at random from 900", or
+            "the first 64 of an unknown number".
         mean_of_ratios_percent: mean of per-sample percents, another and biased quantity, for comparison.
         total: mean over rotations of the loss; twirled: loss of the rotation-averaged prediction;
             equivariance: total - twirled.
@@ -116,6 +122,8 @@ class Result:
     spectrum: dict[str, Any] | None = None
     float64_change: float | None = None
     variance_parts: dict[str, float] | None = None
+    effective_clusters: float | None = None
+    drawn: str = ""
     per_sample: PerSample | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,21 +141,21 @@ class Result:
         """
         plain = _numbers(cls, data)
         plain["outputs"] = {k: OutputResult(**_numbers(OutputResult, v)) for k, v in data["outputs"].items()}
-        plain["percent_interval"] = [math.nan if v is None else v for v in plain["percent_interval"]]
-        for name in ("percent_interval", "held_fixed", "notes", "orientation"):
+        plain["percent_interval"] = tuple(math.nan if end is None else end for end in data["percent_interval"])
+        for name in ("held_fixed", "notes", "orientation"):
             plain[name] = tuple(plain[name]) if plain[name] is not None else None
         return cls(**plain)
 
     def __str__(self) -> str:
         skill = "R²" if self.loss == "mse" else "skill"
-        measured = f"{self.passes:g} rotations x {self.samples} samples"
+        measured = f"{self.passes:g} rotations x {self.samples} samples" + (f", {self.drawn}" if self.drawn else "")
         low, high = (_digits(v) for v in self.percent_interval)
         interval = {
             "two-sided": f"95 % CI {low}–{high}",
             "upper limit": f"95 % upper limit {high}",
-            "none": "one cluster: no interval",
+            "none": "one cluster: no interval" if self.clusters < 2 else "no interval",
         }[self.interval_kind]
-        line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval})"
+        line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval}){self._carried()}"
         line += f"; {skill} {self.r2:.2f}"
         if math.isnan(self.percent):
             why = "the total loss is zero" if self.total == 0 else "percent needs labels"
@@ -158,6 +166,18 @@ class Result:
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
+
+    def _carried(self) -> str:
+        """How many clusters carry the interval, where they are few."""
+        return "" if self.interval_kind == "none" else carried(self.effective_clusters, self.clusters)
+
+
+def carried(effective: float | None, clusters: int) -> str:
+    """How many of the clusters carry an interval, where they are few, to be printed after it."""
+    if effective is None or not effective < FEW:
+        return ""
+    said = "" if effective >= TOO_FEW else " (few clusters, not trustworthy)"
+    return f"; carried by {effective:.2g} of {clusters} clusters{said}"
 
 
 def _numbers(kind: type, stored: Mapping[str, Any]) -> dict[str, Any]:
