@@ -35,7 +35,8 @@ def test_the_task_is_built_by_name_and_refuses_what_it_does_not_know():
 
 
 def test_settings_of_other_tasks_are_refused():
-    with pytest.raises(InputError, match=r"unknown data settings .*frames.* for task .proteinflow.; .*fraction"):
+    message = r"unknown data settings \['frames'\] for task 'proteinflow'; the known ones are .*'fraction'"
+    with pytest.raises(InputError, match=message):
         ProteinFlow.from_config({"data": {"frames": 4}})
     with pytest.raises(InputError, match="seed must be at least 0"):
         ProteinFlow.from_config({"seed": -1})
