@@ -73,3 +73,22 @@ def test_average_is_the_exponential_one():
 def test_ema_out_of_range():
     with pytest.raises(InputError, match=r"trainer\.ema"):
         _module(ema=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lr": -1}, r"optimizer\.lr must be a finite number >= 0, got -1"),
+        ({"lr": math.nan}, r"optimizer\.lr must be a finite number"),
+        ({"lr": math.inf}, r"optimizer\.lr must be a finite number"),
+        ({"lr": None}, r"optimizer\.lr must be a finite number"),
+        ({"lr": 1.0, "weight_decay": -1}, r"optimizer\.weight_decay"),
+        ({"lr": 1.0, "momentum": 1.0}, r"optimizer\.momentum must be in \[0, 1\)"),
+        ({"lr": 1.0, "betas": [1, 2]}, r"optimizer\.betas must be two numbers in \[0, 1\)"),
+        ({"lr": 1.0, "betas": 0.9}, r"optimizer\.betas must be two numbers"),
+        ({"lr": 1.0, "nesterov": True}, "optimizer has no setting 'nesterov'"),
+    ],
+)
+def test_optimizer_settings_out_of_range(settings, words):
+    with pytest.raises(InputError, match=words):
+        build_optimizer(nn.Linear(2, 2).parameters(), {"name": "adamw", **settings})

@@ -121,7 +121,7 @@ BUGS = (
         "check_optimizer",
         r"0 <= value < limit",
         r"value < limit",
-        "test_cli",
+        "runs/test_module",
     ),
     bug(
         "a final design that cannot be is found out after the training",
