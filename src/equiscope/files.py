@@ -46,7 +46,7 @@ def needed(module: str, package: str | None = None) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         name = package or module.split(".")[0]
-        raise Refused(f"{name} is needed to read this file ({error}): pip install 'equiscope[data]'") from error
+        raise Refused(f"{name} is needed here and not installed ({error}): pip install 'equiscope[data]'") from error
 
 
 def existing(path: str | Path, what: str) -> Path:

@@ -85,6 +85,9 @@ def test_headers_without_content_and_cells_are_counted(tmp_path):
     blocks, rejected = layouts.read(Spice(tmp_path / "c.h5"))
     assert [b.group for b in blocks] == ["ammonia", "methane", "soft"]
     assert "it has Lattice: a periodic set" in next(iter(rejected))
+    with h5py.File(tmp_path / "c.h5", "a") as file:
+        file["ammonia/cell"] = np.eye(3)
+    assert Spice(tmp_path / "c.h5").units()["positions"] == "bohr"
 
 
 def test_species_must_have_a_row_a_frame(tmp_path):

@@ -71,13 +71,16 @@ class Spice:
         )
 
     def units(self) -> dict[str, str]:
-        """As the attributes of the first group say."""
-        for name, group in hdf5.groups(self.path):
-            where = f"{self.path}, group {name}"
-            names = {"positions": "conformations", "energy": self.energy, "gradient": "dft_total_gradient"}
-            read = {what: _unit(dataset, where) for what, dataset in hdf5.columns(group, names).items()}
-            return {**read, "known from": "attributes in the file"}
-        return {}
+        """As the attributes of the first group that can be read say."""
+        names = {"positions": "conformations", "energy": self.energy, "gradient": "dft_total_gradient"}
+
+        def parse(named: tuple[str, Any]) -> list[dict[str, str]]:
+            where = f"{self.path}, group {named[0]}"
+            found = {what: _unit(dataset, where) for what, dataset in hdf5.columns(named[1], names).items()}
+            return [{**found, "known from": "attributes in the file"}] if "positions" in found else []
+
+        reading = Reading[dict[str, str]](self.path, Counter(), "group")
+        return next(reading.each(hdf5.groups(self.path), parse), {})
 
 
 def smiles_charge(smiles: str) -> int:
