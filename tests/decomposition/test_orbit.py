@@ -168,7 +168,7 @@ def test_far_from_the_origin_rounding_is_the_floor_of_positions():
     assert 1e-13 < result.noise_floor < 1e-9
 
 
-SAID = "x' lies about the centre of its sample and was turned as vectors"
+SAID = "x' lies where the positions of its sample lie, but was turned as vectors"
 
 
 def test_positions_that_were_turned_as_vectors_are_noted():
@@ -186,13 +186,15 @@ def test_positions_that_were_turned_as_vectors_are_noted():
     metric.update(denoiser, batch)
     assert sum(SAID in note for note in metric.result().notes) == 1
     metric.reset()
-    metric.update(lambda b: {"x": b["pos"] - b["pos"].mean(1, keepdim=True)}, batch)
+    forces = lambda b: {"x": b["pos"] - b["pos"].mean(1, keepdim=True)}  # noqa: E731
+    metric.update(forces, batch | {"y": forces(batch)["x"]})
     assert not any(SAID in note for note in metric.result().notes)
     # Said, about the origin, forces, and data whose centre is the origin: nothing to note.
     assert SAID not in notes(denoiser, points=True, center="mean")
     assert SAID not in notes(denoiser, points=False, center="mean")
     assert SAID not in notes(denoiser)
-    assert SAID not in notes(lambda b: {"x": b["pos"] - b["pos"].mean(1, keepdim=True)}, center="mean")
+    assert SAID not in notes(forces, batch | {"y": forces(batch)["x"]}, center="mean")
+    assert SAID not in notes(denoiser, batch | {"y": 1.2 * FAR}, center="mean")
     centred = FAR - FAR.mean(1, keepdim=True)
     assert SAID not in notes(lambda b: {"x": 0.9 * b["pos"]}, {"pos": centred, "y": centred}, center="mean")
 

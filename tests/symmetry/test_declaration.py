@@ -89,6 +89,7 @@ def test_what_has_rows_for_atoms_is_declared():
         (lambda: Input("1o", points="yes"), "points must be True, False or None"),
         (lambda: Output("1o", points=1.5), "points must be True, False or None"),
         (lambda: Output("0e", points=True), "declared '0e' holds no positions"),
+        (lambda: Output("3x0e", points=True), "declared '3x0e' holds no positions"),
         (lambda: Output("cartesian", points=True), "'cartesian' holds no positions"),
         (lambda: declare({"x": "1o"}, {"f": "1o"}, per=["z"]), "per must be a dict"),
         (lambda: declare({"x": "1o"}, {"f": "1o"}, per={"z": "node"}), r"per\['z'\] must be 'atom' or 'sample'"),

@@ -10,14 +10,22 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import center, check_plain, check_rows, has_inner_axis, input_rows, rows_of
+from equiscope.decomposition.orbit import (
+    center,
+    check_plain,
+    check_rows,
+    has_inner_axis,
+    input_rows,
+    rows_of,
+    sample_means,
+)
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
-from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.declaration import VECTORS, Declaration
 
 # A rotation mixes components: what is this far below the largest number of its dtype cannot overflow.
 HEADROOM = 16
-# Squares of distances: a centre at least so far from the origin, and rows whose mean lies so near to it.
-FAR, NEAR = 1e-6, 0.25
+# Squares of distances: a centre at least so far from the origin, and means at most so far apart.
+FAR, NEAR = 1e-6, 0.02
 
 
 def check_inputs(batch: Batch, declaration: Declaration) -> None:
@@ -146,19 +154,20 @@ def check_finite(batch: Batch, declaration: Declaration) -> None:
         _refuse(~torch.isfinite(point), rows, f"center {declaration.center!r} is NaN or infinite")
 
 
-def follows_center(values: Tensor, name: str, batch: Batch, declaration: Declaration) -> bool:
-    """Whether rows of an output, turned as vectors, lie about their sample's centre as positions would.
+def follows_points(values: Tensor, name: str, batch: Batch, declaration: Declaration) -> bool:
+    """Whether labels or answers of an output, turned as vectors, lie where the positions of their sample lie.
 
-    By the distance of each sample's mean row from its centre, far less than that of the centre from the origin.
+    By the distance between the means of both in each sample, far less than that of the centre from the origin.
     """
-    spec = declaration.outputs[name]
-    middle = center(batch, declaration)
-    if middle is None or spec.points is not None or spec.action.shape != (3,) or not len(values):
+    spec, middle = declaration.outputs[name], center(batch, declaration)
+    if middle is None or spec.points is not None or spec.irreps not in VECTORS:
         return False
-    rows, values = batch.rows(name, spec.per, spec.mask), values.double()
-    mean = torch.stack([rows.sum(values[..., i].mean(1)) for i in range(3)], dim=-1) / rows.counts[:, None]
-    far, off = middle.square().sum(), (mean - middle).square().sum()
-    return bool((far > FAR * values.square().sum() / values[..., 0].numel()) & (off < NEAR * far))
+    points = declaration.points[0]
+    rows = input_rows(batch, points, declaration)
+    here = sample_means(rows.select(batch.fields()[points], (3,)).double(), rows)
+    off = sample_means(values, batch.rows(name, spec.per, spec.mask)) - here
+    far = middle.square().sum()
+    return bool((far > FAR * values.square().mean() * len(middle)) & (off.square().sum() < NEAR * far))
 
 
 def _tensors_besides_inputs(declaration: Declaration) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.batches import Batch
-from equiscope.decomposition.checks import check_batch, follows_center, one_each
+from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.design import Design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
@@ -247,13 +247,14 @@ class BatchOrbit:
         kept = self._c.collected
         first = self._predict()
         for name, split in self.splits.items():
-            if follows_center(first[name], name, self.batch, self._c.declaration):
-                kept.notes[name] = (
-                    f"{name!r} lies about the centre of its sample and was turned as vectors, about the origin: "
-                    f"if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
-                )
             rows = split.coordinates(first[name].double())
             split.check_shape(rows)
+            vectors = rows if split.target is None or split.target.shape != rows.shape else split.target
+            if follows_points(vectors, name, self.batch, self._c.declaration):
+                kept.notes[name] = (
+                    f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
+                    "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
+                )
             if split.target is None:
                 continue
             kept.as_given.setdefault(name, []).append(split.sample_loss(rows))

@@ -69,10 +69,14 @@ def center(batch: Batch, declaration: Declaration) -> Tensor | None:
     if declaration.center == "mean":
         name = declaration.points[0]
         rows = input_rows(batch, name, declaration)
-        points = rows.select(batch.fields()[name], (3,)).double()
-        sums = torch.stack([rows.sum(points[..., i].sum(1)) for i in range(3)], dim=-1)
-        return sums / (rows.counts * points.shape[1])[:, None]
+        return sample_means(rows.select(batch.fields()[name], (3,)).double(), rows)
     return batch.fields()[declaration.center].double().reshape(batch.size, 3)
+
+
+def sample_means(points: Tensor, rows: Rows) -> Tensor:
+    """The mean of each sample's vectors (n, c, 3), (samples, 3)."""
+    sums = torch.stack([rows.sum(points[..., i].sum(1)) for i in range(3)], dim=-1)
+    return sums / (rows.counts * points.shape[1])[:, None]
 
 
 def predict(

@@ -22,6 +22,7 @@ from equiscope.symmetry.actions import Action, action
 
 SYMMETRIES = ("SO3", "O3", "O")
 PER = ("atom", "sample")
+VECTORS = ("1o", "1x1o")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Output:
     def __post_init__(self) -> None:
         _check_points(self.points)
         _check_per("per", self.per)
-        if self.points and self.action.shape != (3,):
+        if self.points and (self.irreps not in VECTORS if isinstance(self.irreps, str) else self.action.shape != (3,)):
             raise DeclarationError(
                 f"an output declared {self.action.label!r} holds no positions: those are vectors, "
                 "eq.Output('1o', points=True)"
@@ -198,7 +199,7 @@ class Declaration:
         return points
 
     def _points_named_or_only(self) -> tuple[str, ...]:
-        vectors = [name for name, spec in self.inputs.items() if spec.irreps in ("1o", "1x1o")]
+        vectors = [name for name, spec in self.inputs.items() if spec.irreps in VECTORS]
         named = tuple(name for name, spec in self.inputs.items() if spec.points)
         unsaid = [name for name in vectors if self.inputs[name].points is None]
         if named or not unsaid:
