@@ -99,6 +99,9 @@ def test_clusters_are_the_units_of_the_error():
     assert (together.percent_error, together.percent_interval) == (as_one.percent_error, as_one.percent_interval)
     assert together.percent_error != pytest.approx(apart.percent_error, rel=0.1)
     assert (together.samples, together.clusters) == (4, 2)
+    residual = np.array([0.1, 0.5, 0.1, 0.3]) - 0.125 * np.array([1.0, 3.0, 2.0, 2.0])
+    assert apart.effective_clusters == pytest.approx((residual**2).sum() ** 2 / (residual**4).sum())
+    assert together.effective_clusters == as_one.effective_clusters == pytest.approx(2)
 
 
 def test_one_sample_has_a_value_and_no_interval():

@@ -36,7 +36,7 @@ BUGS = (
         r"return whole and", r"return False and", "decomposition/test_draw"),
     bug("rtol: samples of a drawn batch numbered as if they followed on", "decomposition/collect.py", "Collector.run",
         r"positions if self\.declaration\.ids is None else None", r"None", "decomposition/test_precision"),
-    bug("rtol: batches drawn, not samples", "decomposition/draw.py", "_parts",
+    bug("rtol: the samples of a list taken in order", "decomposition/draw.py", "_parts",
         r"order = random\.permutation\(starts\[-1\]\)", r"order = np.arange(starts[-1])", "decomposition/test_draw"),
     bug("rtol: samples counted, not clusters", "decomposition/precision.py", "Search.run",
         r"len\(seen\) >= PILOT_CLUSTERS", r"self.samples >= PILOT_CLUSTERS", "decomposition/test_precision"),
