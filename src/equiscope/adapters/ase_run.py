@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from equiscope.adapters import ase_structures as st
@@ -18,10 +19,14 @@ from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, 
 from equiscope.decomposition.collect import Collected, Collector
 from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.noise import Known
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
+
+# A sum keeps its calculators in a list of its mixer; calculators of calculators are followed this far.
+DEEPEST = 12
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,8 @@ class Design:
         for extra in self.plan.fields:
             extra.put(atoms, batch[extra.name][0].numpy())
         # A calculator answers equal structures from its cache, which would hide that it is random.
-        if hasattr(calculator, "reset"):
-            calculator.reset()
+        for each in _calculators(calculator):
+            each.reset()
         atoms.calc = calculator
         wanted = self.plan.outputs_of(atoms)
         answer: dict[str, Tensor] = {}
@@ -86,6 +91,26 @@ class Design:
                 energy = _rows(atoms.get_potential_energy(), (), "energy")
                 answer["energy"] = energy / len(atoms) if self.plan.per_atom else energy
         return answer
+
+
+def _calculators(found: Any, seen: set[int] | None = None, depth: int = 0) -> Iterator[Any]:
+    """A calculator and those it is made of, wherever it keeps them: sums and mixers ask theirs, which have caches too."""
+    seen = set() if seen is None else seen
+    if id(found) in seen or depth > DEEPEST:
+        return
+    seen.add(id(found))
+    inner: Iterable[Any] = ()
+    if isinstance(found, Mapping):
+        inner = found.values()
+    elif isinstance(found, list | tuple | set):
+        inner = found
+    elif depth == 0 or isinstance(found, BaseCalculator) or type(found).__module__.partition(".")[0] == "ase":
+        inner = vars(found).values() if hasattr(found, "__dict__") else ()
+        if callable(getattr(found, "reset", None)) and (depth == 0 or isinstance(found, BaseCalculator)):
+            yield found
+    for value in inner:
+        if not isinstance(value, str | bytes | int | float | np.ndarray | Tensor | Atoms):
+            yield from _calculators(value, seen, depth + 1)
 
 
 def _precision(answer: Mapping[str, Tensor]) -> torch.dtype:
@@ -107,7 +132,7 @@ class _Kind:
 
     outputs: tuple[str, ...]
     collected: list[Collected] = field(default_factory=list)
-    noise_checked: int = 0
+    known: Known = field(default_factory=Known)
 
 
 class Run:
@@ -168,7 +193,7 @@ class Run:
         kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
         collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._rotations)
         # One collector a structure, so that one which fails half-way leaves nothing behind.
-        collector.collected.noise_checked = kind.noise_checked
+        collector.collected.known = kind.known
         try:
             bare = st.in_angstrom(atoms, design.plan.units)
             if self._dtype is None:
@@ -179,7 +204,6 @@ class Run:
         finally:
             self._calls += collector.caller.calls
         kind.collected.append(collector.collected)
-        kind.noise_checked = collector.collected.noise_checked
         return _values(collector.collected, design.plan.labels)
 
     def result(self, structures: Sequence[Atoms]) -> AseResult:
@@ -248,10 +272,12 @@ def merge(parts: Sequence[Collected], outputs: Sequence[str]) -> Collected:
         merged.ids += part.ids
         merged.clusters += part.clusters
         merged.axes += part.axes
-        unknown = [torch.full((len(part.ids),), torch.nan, dtype=torch.float64)]
+        merged.noise_samples, merged.known = part.noise_samples, part.known
+        merged.stored = max(merged.stored, part.stored)
         for name in outputs:
             merged.values.setdefault(name, []).extend(part.values[name])
-            merged.floors.setdefault(name, []).extend(part.floors.get(name, unknown))
+            merged.floors.setdefault(name, []).extend(part.floors[name])
+            merged.deviations.setdefault(name, []).extend(part.deviations[name])
             if name in part.as_given:
                 merged.as_given.setdefault(name, []).extend(part.as_given[name])
     return merged

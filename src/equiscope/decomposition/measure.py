@@ -10,10 +10,10 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.design import Design, check_count, make_design
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
@@ -22,7 +22,7 @@ from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
 
-NOISE_SAMPLES = 32
+NOISE_SAMPLES = 12
 
 
 def measure(
@@ -75,7 +75,7 @@ def measure(
         max_passes: with ``rtol``, stop after about this many sample passes.
         spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
             (more cosets than two are needed beyond the set's own); no extra model call.
-        noise_samples: samples used for the numerical noise floor.
+        noise_samples: samples whose numerical noise floor is measured, spread over the stream by a hash of their ids.
         progress: show a progress bar.
 
     Returns:
@@ -98,13 +98,14 @@ def measure(
     if highest:
         _check_spectrum(losses)
     collector = Collector(model, declaration, forward, design, highest)
-    notes = hardware_notes(device_of(model))
+    notes: list[str] = []
 
     def pooled(used: Design) -> Result:
         if not collector.collected.ids:
             raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
         described = used.described(collector.caller.calls)
-        return summarise(collector.collected, declaration, losses, described, notes)
+        hardware = hardware_notes(device_of(model), collector.collected.known.computing)
+        return summarise(collector.collected, declaration, losses, described, [*hardware, *notes])
 
     with untouched(model):
         stream = _bar(as_batches(batches), progress)
