@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,10 @@ from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
-# A sum keeps its calculators in a list of its mixer; calculators of calculators are followed this far.
-DEEPEST = 12
+# Calculators inside calculators are looked for this deep (a sum holds a mixer, a mixer a list) in short containers.
+DEEPEST, MANY = 6, 100
+# What holds no calculator.
+PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, torch.nn.Module, Atoms)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Design:
             extra.put(atoms, batch[extra.name][0].numpy())
         # A calculator answers equal structures from its cache, which would hide that it is random.
         for each in _calculators(calculator):
-            each.reset()
+            _forget(each)
         atoms.calc = calculator
         wanted = self.plan.outputs_of(atoms)
         answer: dict[str, Tensor] = {}
@@ -93,24 +95,30 @@ class Design:
         return answer
 
 
-def _calculators(found: Any, seen: set[int] | None = None, depth: int = 0) -> Iterator[Any]:
-    """A calculator and those it is made of, wherever it keeps them: sums and mixers ask theirs, which have caches too."""
-    seen = set() if seen is None else seen
-    if id(found) in seen or depth > DEEPEST:
-        return
-    seen.add(id(found))
-    inner: Iterable[Any] = ()
-    if isinstance(found, Mapping):
-        inner = found.values()
-    elif isinstance(found, list | tuple | set):
-        inner = found
-    elif depth == 0 or isinstance(found, BaseCalculator) or type(found).__module__.partition(".")[0] == "ase":
-        inner = vars(found).values() if hasattr(found, "__dict__") else ()
-        if callable(getattr(found, "reset", None)) and (depth == 0 or isinstance(found, BaseCalculator)):
-            yield found
-    for value in inner:
-        if not isinstance(value, str | bytes | int | float | np.ndarray | Tensor | Atoms):
-            yield from _calculators(value, seen, depth + 1)
+def _calculators(calculator: Any) -> list[Any]:
+    """A calculator and those it is made of: sums and mixers ask theirs, which have caches of their own."""
+    found, layer, seen = [calculator], [calculator], {id(calculator)}
+    for _ in range(DEEPEST):
+        inner = [value for holder in layer for value in _held(holder) if not isinstance(value, PLAIN)]
+        layer = list({id(value): value for value in inner if id(value) not in seen}.values())
+        seen.update(map(id, layer))
+        found += [value for value in layer if isinstance(value, BaseCalculator)]
+    return found
+
+
+def _held(holder: Any) -> Iterable[Any]:
+    if isinstance(holder, Mapping | list | tuple):
+        values = holder.values() if isinstance(holder, Mapping) else holder
+        return values if len(values) <= MANY else ()
+    return list(getattr(holder, "__dict__", {}).values())
+
+
+def _forget(calculator: Any) -> None:
+    """Empty a calculator's cache; those that ASE's sums are made with have no method for it."""
+    if callable(getattr(calculator, "reset", None)):
+        calculator.reset()
+    elif isinstance(calculator, BaseCalculator):
+        calculator.atoms, calculator.results = None, {}
 
 
 def _precision(answer: Mapping[str, Tensor]) -> torch.dtype:

@@ -102,8 +102,8 @@ def hardware_notes(device: torch.device, computing: Computing | None = None) -> 
     notes = []
     if device.type == "cuda":
         if computing is not None and tf32_in_use(computing.tf32):
-            notes.append(f"TF32 is allowed on this GPU (10-bit mantissa) and the model's {' and '.join(computing.tf32)} "
-                         "may use it: it raises the noise floor")  # fmt: skip
+            which = " and ".join(sorted(computing.tf32))
+            notes.append(f"TF32 is allowed on this GPU (10-bit mantissa) for the model's {which}: it raises the floor")
         if not torch.are_deterministic_algorithms_enabled():
             notes.append("GPU kernels may add in varying order (atomics); the spread of repeats is in the floor")
     return notes

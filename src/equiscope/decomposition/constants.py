@@ -33,8 +33,8 @@ def constant_loss(loss: Loss, targets: Rowed | Whole, action: Action, group: str
     """Loss of the best constant equivariant prediction; NaN without labels.
 
     Args:
-        targets: a batch each: (label rows, sample of each row, rows of each sample); or for a user's loss, which acts on
-            whole tensors, (a fresh split that holds the labels, shape of the prediction's rows).
+        targets: a batch each: (label rows, sample of each row, rows of each sample); or for a user's loss, which acts
+            on whole tensors, (a fresh split that holds the labels, shape of the prediction's rows).
         weights: of the samples, (samples,) with mean 1.
     """
     if not targets:

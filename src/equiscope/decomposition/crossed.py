@@ -118,8 +118,8 @@ def measure_crossed(
         raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
     described = {**design.described(collector.caller.calls), "passes": elements * redraw.draws}
     hardware = hardware_notes(device_of(model), collector.collected.known.computing)
-    notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes is "
-             "taken out of the equivariance error"]  # fmt: skip
+    notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes "
+             "is taken out of the equivariance error"]  # fmt: skip
     result = summarise(collector.collected, declaration, losses, described, notes)
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 

@@ -22,7 +22,7 @@ from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
 
-NOISE_SAMPLES = 12
+NOISE_SAMPLES = 64
 
 
 def measure(
@@ -75,7 +75,8 @@ def measure(
         max_passes: with ``rtol``, stop after about this many sample passes.
         spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
             (more cosets than two are needed beyond the set's own); no extra model call.
-        noise_samples: samples whose numerical noise floor is measured, spread over the stream by a hash of their ids.
+        noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
+            chosen by a hash of their ids, so spread over the stream.
         progress: show a progress bar.
 
     Returns:

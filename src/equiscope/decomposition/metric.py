@@ -39,8 +39,7 @@ class EquivarianceError(Metric):
     Args:
         declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed, settings: as for
             :func:`equiscope.measure`.
-        noise_samples: samples whose numerical noise floor is used: those of smallest hash of their id, over all
-            processes.
+        noise_samples: as for :func:`equiscope.measure`, over all processes.
         metric_arguments: keyword arguments of ``torchmetrics.Metric``.
 
     Clusters that are not integers are named by 63 bits of a hash in ``result().per_sample.clusters``.

@@ -8,9 +8,8 @@ passes leave of that line is rounding. A fault of Wigner degree l leaks
 
     eps^2 / 2 x l (l+1) (3 l^2 + 3 l - 1) / 15
 
-of itself into it, by the curvature of the arc; where eps is that of half precision, only what is left of a parabola
-counts, and a fault leaks by the third power of the step. The orientation is random because that of the data may be a
-special one, in which axes along the frame or a cell's mirror planes make roundings cancel.
+of itself into it, by the curvature of the arc. The orientation is random because that of the data may be a special
+one, in which axes along the frame or a cell's mirror planes make roundings cancel.
 
 The floor of a sample is that rounding, plus the rounding of the output in the turned frame; at least eps^2 / 6 |f|^2
 with eps of the output's dtype (one rounding of the input and one of the output, each of variance eps^2 / 12 at most),
@@ -30,7 +29,7 @@ The octahedral group has no small rotations and permutes numbers exactly: there 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +40,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, Rows, as_batch
-from equiscope.decomposition.computing import NAMES, TF32_EPS, Computing, in_precision, watched
+from equiscope.decomposition.computing import NAMES, Computing, in_precision, watched
 from equiscope.decomposition.orbit import Forward, input_rows, predict, rotated, rotated_back
 from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
 from equiscope.errors import InputError, RandomModelError
@@ -73,7 +72,9 @@ ROUGH = 0.1
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
 # 9 + 25 + 49 of its mean square in any one orientation.
 APART = 83
-COLUMNS = ("loss", "rounding", "square", "carriers", "jump")
+COLUMNS = ("loss", "rounding", "square", "freedom", "jump")
+# Samples that have a floor, at least where there are so many.
+LEAST = 12
 
 
 @dataclass
@@ -138,17 +139,23 @@ def keys(seed: int, ids: Sequence[int]) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
-def chosen(kept: Sequence[int], new: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
-    """(places among ``new``, keys now kept): the samples whose keys are among the ``wanted`` smallest seen so far.
+def smallest(of: Iterable[int], wanted: int) -> list[int]:
+    """Of the keys, ascending and each once, those whose samples have a floor: the lowest quarter of all possible keys,
+    no fewer than the ``LEAST`` smallest and no more than the ``wanted`` smallest."""
+    ordered = sorted({int(key) for key in of})[: max(wanted, 1)]
+    return [key for place, key in enumerate(ordered) if place < LEAST or key < 1 << 62]
 
-    Of any stream the wanted smallest of all are measured, whatever its order and length; of n samples one by one about
-    wanted (1 + log(n / wanted)) are.
+
+def chosen(kept: Sequence[int], new: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
+    """(places among ``new``, keys now kept): the samples whose keys are among the :func:`smallest` seen so far.
+
+    Those that are the smallest of a whole stream are among them, whatever its order and length: of n samples one by one
+    k (1 + log(n / k)) are measured where k count.
     """
-    smallest = sorted({*kept, *new})[:wanted]
-    last = smallest[-1] if smallest else -1
+    now = smallest([*kept, *new], wanted)
+    fresh = set(now) - set(kept)
     first = {key: place for place, key in reversed(list(enumerate(new)))}
-    known = set(kept)
-    return sorted(p for key, p in first.items() if key <= last and key not in known), smallest
+    return sorted(first[key] for key in fresh), now
 
 
 def check_repeat(
@@ -188,7 +195,7 @@ def floor(
     """Per-sample figures of each output's floor, (samples, len(COLUMNS)) float64.
 
     ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output
-    from rounding; ``square`` is mean |f|^2, ``carriers`` how many components carry the rounding, and ``jump`` the mean
+    from rounding; ``square`` is mean |f|^2, ``freedom`` the degrees of freedom of the rounding, and ``jump`` the mean
     square by which a discontinuous sample jumps, 0 for others. ``splits`` are fresh splits of the site's batch.
     ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
     """
@@ -213,14 +220,15 @@ def _figures(
     """One output's columns."""
     rows = split.rows
     passes = [arc.rows[name] for arc in seen]
-    left = [off_line(p) if eps < TF32_EPS else off_parabola(p) for p in passes]
-    freedom = 2 if eps < TF32_EPS else 1
+    left = [off_line(p) for p in passes]
     centre, count = passes[0].mean(0), ARC * len(seen)
-    variance = sum((part.square().sum(0) for part in left), torch.zeros_like(centre)) / (freedom * len(seen))
+    # Four passes less a line leave two degrees of freedom an arc.
+    variance = sum((part.square().sum(0) for part in left), torch.zeros_like(centre)) / (2 * len(seen))
     seen_rounding = row_mean(rows, variance)
     flat = variance.flatten(1)
     sums, squares = rows.sum(flat.sum(1)), rows.sum(flat.square().sum(1))
     carriers = torch.where(squares > 0, sums.square() / squares / 2, torch.ones_like(sums)).clamp_min(1)
+    degrees = 2 * len(seen) * carriers
     output = seen[-1].answer[name]
     rounding = seen_rounding + _output_rounding(output, seen[-1].turns, split, site, name)
     square = row_mean(rows, torch.stack(passes).square().mean((0, 1)))
@@ -232,12 +240,12 @@ def _figures(
     else:
         # R passes about one centre have R - 1 degrees of freedom, these have fewer; and the whole rounding is meant.
         grown = torch.where(seen_rounding > 0, rounding / seen_rounding, torch.zeros_like(rounding)).sqrt()
-        scale = (math.sqrt((count - 1) / (freedom * len(seen))) * grown)[rows.sample]
+        scale = (math.sqrt((count - 1) / (2 * len(seen))) * grown)[rows.sample]
         for part in (part for arc in left for part in arc):
             split.add(centre + scale.reshape(-1, *[1] * (part.ndim - 1)) * part, 1.0)
             split.close_coset()
         loss = split.values().equivariance
-    return torch.stack([loss, rounding, square, carriers, jump], dim=-1)
+    return torch.stack([loss, rounding, square, degrees, jump], dim=-1)
 
 
 def _coarsest(site: Site, known: Known) -> float:
@@ -282,12 +290,6 @@ def off_line(passes: Tensor) -> Tensor:
     return passes - passes.mean(0) - places.reshape(-1, *[1] * slope.ndim) * slope
 
 
-def off_parabola(passes: Tensor) -> Tensor:
-    """What four equally spaced passes leave of their parabolas: t (t . v), t = (-1, 3, -3, 1) / sqrt(20)."""
-    twist = TWIST.to(passes.device)
-    return twist.reshape(-1, *[1] * (passes.ndim - 1)) * torch.tensordot(twist, passes, dims=1)
-
-
 def row_mean(rows: Rows, values: Tensor) -> Tensor:
     """Mean over rows and components (n, ...) of each sample, (samples,)."""
     return rows.sum(values.flatten(1).mean(1)) / rows.counts
@@ -329,7 +331,7 @@ def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[
 
 
 def jumps(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float) -> dict[str, Tensor]:
-    """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); 0 where it is sound.
+    """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
 
     Passes that twist by more than 16 units of the precision are looked into. Rounding follows the precision: in a copy
     of the model in another one, on an arc of that precision's own step, a rounding changes by the ratio of the two and
@@ -358,18 +360,24 @@ def _jumps_of_twin(
     """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
     dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
     other = torch.finfo(dtype).eps
+    streams = range(NOISE_STREAM, NOISE_STREAM + FIRST_ARCS * (ARC + 2), ARC + 2)
     try:
         twin = site.in_precision(dtype)
         if twin is None:
             return None
-        arc, computing = watched(lambda: next_arc(twin, splits, other**0.5, NOISE_STREAM))
+        arcs, computing = watched(lambda: [next_arc(twin, splits, other**0.5, stream) for stream in streams])
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
         return None
     if computing is None or computing.opaque or computing.eps != other:
         return None
-    return {k: v > other / eps * twisting[k] if other < eps else v < other / eps * twisting[k]
-            for k, v in _twisting(splits, [arc]).items()}  # fmt: skip
+    sure = {}
+    for name, own in _twisting(splits, arcs).items():
+        # Few numbers may be rounded alike in all passes.
+        own = torch.maximum(own, other**2 / 6 * row_mean(splits[name].rows, arcs[0].rows[name].square().mean(0)))
+        limit = other / eps * twisting[name]
+        sure[name] = own > limit if other < eps else own < limit
+    return sure
 
 
 def _displaced(site: Site, splits: Mapping[str, OutputSplit], arc: Arc, eps: float) -> dict[str, Tensor]:
@@ -450,15 +458,15 @@ class Pooled:
 def pooled(floors: Array, weights: Array, sample_keys: NDArray[np.uint64], wanted: int) -> Pooled:
     """Pool the columns (samples, len(COLUMNS)), NaN for samples without a floor, of those with the smallest keys."""
     has = np.flatnonzero(~np.isnan(floors[:, COLUMNS.index("rounding")]))
-    smallest = np.unique(sample_keys[has])[: max(wanted, 1)]
-    checked = has[np.isin(sample_keys[has], smallest)]
-    loss, rounding, square, carriers, jump = floors[checked].T
+    counting = np.array(smallest(sample_keys[has].tolist(), wanted), dtype=np.uint64)
+    checked = has[np.isin(sample_keys[has], counting)]
+    loss, rounding, square, degrees, jump = floors[checked].T
     w, jumped = weights[checked], jump > 0
     sound = ~jumped if not jumped.all() else jumped
     share, size = w[sound] * rounding[sound], float((w[sound] * square[sound]).sum())
     largest = float(share.max(initial=0.0))
     shares = share / largest if largest > 0 else np.ones_like(share)
-    freedom = 2 * float(shares.sum()) ** 2 / float((shares**2 / carriers[sound]).sum())
+    freedom = float(shares.sum()) ** 2 / float((shares**2 / degrees[sound]).sum())
     moved, of = float((w * jump).sum()), float((w * np.maximum(square, jump))[jumped].sum())
     return Pooled(
         rounding=largest * float(shares.sum()) / size if size > 0 else 0.0,
@@ -491,9 +499,9 @@ def stands_apart(deviation: Array, spread: Array, rounding: Array, passes: float
     """Samples whose answer as given is none of those they give when turned.
 
     ``deviation`` is the mean square of f(x) less the twirled prediction, ``spread`` the variance of the twisted
-    predictions over ``passes`` rotations and ``rounding`` that of rounding alone, each (samples,). A sample stands apart
-    beyond max(83, F) of the larger of the two, F the limit of the F distribution of 1 and passes - 1 degrees of freedom
-    that one of all samples exceeds once in a thousand sets.
+    predictions over ``passes`` rotations and ``rounding`` that of rounding alone, each (samples,). A sample stands
+    apart beyond max(83, F) of the larger of the two, F the limit of the F distribution of 1 and passes - 1 degrees of
+    freedom that one of all samples exceeds once in a thousand sets.
     """
     limit = float(stats.f.isf(RARE / max(len(deviation), 1), 1, max(passes - 1, 1))) * (1 + 1 / passes)
     return deviation > max(APART, limit) * np.maximum(spread, rounding)
@@ -505,9 +513,9 @@ def computing_notes(known: Known, declared: float) -> list[str]:
     eps = known.computing.eps if known.computing else 0.0
     if eps > declared > 0:
         name = NAMES.get(eps, f"a precision of {eps:.1g}")
-        notes.append(f"the model computes in {name} inside, more coarsely than its inputs are stored: the noise floor is "
-                     "that of this precision")  # fmt: skip
+        notes.append(f"the model computes in {name} inside, more coarsely than its inputs and outputs are stored: the "
+                     "noise floor is that of this precision")  # fmt: skip
     if known.change > RANDOM_MODEL:
-        notes.append(f"identical calls differ by {100 * known.change:.2g} % of an output, which the precision the model "
-                     f"computes in allows (up to {100 * RANDOM_UNITS * max(eps, declared):.2g} %)")  # fmt: skip
+        notes.append(f"identical calls differ by {100 * known.change:.2g} % of an output, which the precision that the "
+                     f"model computes in allows (up to {100 * RANDOM_UNITS * max(eps, declared):.2g} %)")  # fmt: skip
     return notes

@@ -145,10 +145,6 @@ class _Pool:
     declaration: Declaration
     settings: Mapping[str, Any]
 
-    @property
-    def keys(self) -> np.ndarray[Any, Any]:
-        return noise.keys(self.settings["seed"], self.collected.ids)
-
 
 class _OutputPool:
     """One output's weighted per-sample arrays and means.
@@ -170,15 +166,14 @@ class _OutputPool:
         self.as_given = float((weights * host(torch.cat(as_given))).mean()) if as_given else math.nan
         variance = host(values.variance)
         self.spread = self.equivariance if loss.exact else weights * variance
-        floors = host(torch.cat(collected.floors[name]))
-        self.pooled = noise.pooled(floors, weights, pool.keys, collected.noise_samples)
+        self.pooled = pooled_floor(collected, name, weights, pool.settings["seed"])
         self.rounding = self.pooled.rounding * self.square
         self.floor = self.rounding if loss.exact else self._loss_floor(pool.settings["passes"])
         self.mean_deviation, self.apart = math.nan, np.empty(0, dtype=np.int64)
         if collected.deviations.get(name):
             deviation = host(torch.cat(collected.deviations[name]))
             self.mean_deviation = float((weights * deviation).mean())
-            own = self.pooled.rounding * host(values.square)
+            own = self.pooled.rounding * np.maximum(host(values.square), self.square)
             self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, pool.settings["passes"]))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(values, weights, collected, declaration)
@@ -212,6 +207,12 @@ class _OutputPool:
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
         targets = collected.targets.get(self.name, []) or collected.constants.get(self.name, [])
         return constant_loss(self.loss, targets, action, declaration.group, weights)
+
+
+def pooled_floor(collected: Collected, name: str, weights: statistics.Array, seed: int) -> noise.Pooled:
+    """The floor of an output over the samples that have one."""
+    keys, floors = noise.keys(seed, collected.ids), host(torch.cat(collected.floors[name]))
+    return noise.pooled(floors, weights, keys, collected.noise_samples)
 
 
 def _equivariance(values: SampleValues, weights: statistics.Array) -> statistics.Array:
@@ -269,9 +270,9 @@ def fault_notes(name: str, ids: Sequence[Any], pooled: noise.Pooled, apart: np.n
     if len(pooled.jumped):
         which = [ids[i] for i in pooled.jumped[:5]]
         notes.append(
-            "discontinuous: ties at a neighbour limit, a cutoff, a sort? A change of the input as small as its rounding "
-            f"moves {name!r} by {100 * pooled.jump:.2g} % of its size in {len(pooled.jumped)} of {len(pooled.checked)} "
-            f"samples that were looked at (ids {which})"
+            "discontinuous: ties at a neighbour limit, a cutoff, a sort? A change of the input as small as its "
+            f"rounding moves {name!r} by {100 * pooled.jump:.2g} % of its size in {len(pooled.jumped)} of "
+            f"{len(pooled.checked)} samples that were looked at (ids {which})"
         )
     if len(apart):
         which = [ids[i] for i in apart[:5]]

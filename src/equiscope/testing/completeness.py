@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
+from equiscope.decomposition import noise
 from equiscope.decomposition.batches import as_batch
-from equiscope.decomposition.noise import floors_allowed
-from equiscope.decomposition.pool import host
+from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.pool import host, pooled_floor
 from equiscope.decomposition.split import SampleValues
 from equiscope.symmetry.declaration import Declaration, Input
 from equiscope.testing.equivariance import label_free, listed, orbits
@@ -95,7 +96,7 @@ def assert_declared_symmetry_complete(
 
     collected, _ = orbits(model, given, base, forward, rotations, cosets, seed)
     before = {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
-    floors = {k: float(torch.cat(v).mean()) for k, v in collected.floors.items()}
+    floors = {k: _allowed(k, collected, seed) for k in before}
     fields = as_batch(given[0]).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
@@ -145,7 +146,7 @@ def _trial(
     ratios = {k: _ratio(float(after[k].mean()), float(before[k].mean())) for k in before}
     output = min(ratios, key=lambda k: ratios[k])
     fell = (after[output] < FALL * before[output]).double().mean()
-    real = float(before[output].mean()) > floors_allowed(host(before[output])) * floors[output]
+    real = float(before[output].mean()) > floors[output]
     return Trial(
         fields=tuple(added),
         inputs=tuple(added.values()),
@@ -154,6 +155,14 @@ def _trial(
         after=math.sqrt(max(float(after[output].mean()), 0.0)),
         forgotten=real and ratios[output] < FALL and float(fell) >= MOST,
     )
+
+
+def _allowed(name: str, collected: Collected, seed: int) -> float:
+    """The largest mean equivariance error that rounding explains."""
+    values = SampleValues.cat(collected.values[name])
+    pooled = pooled_floor(collected, name, np.ones(len(collected.ids)), seed)
+    allowed = noise.floors_allowed(host(values.equivariance), pooled.freedom)
+    return allowed * pooled.rounding * float(values.square.mean())
 
 
 def _fewest(together: dict[str, Input], attempt: Callable[[dict[str, Input]], Trial]) -> Trial:
