@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import noise
+from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, Rows, as_batch
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.computing import Computing, watched
@@ -253,7 +254,7 @@ class BatchOrbit:
     def deviations(self) -> dict[str, Tensor]:
         """Mean square of the answer as given less the twirled prediction, (samples,) of each output."""
         return {
-            name: noise.row_mean(split.rows, (self.first[name] - split.twirled_prediction()).square())
+            name: row_mean(split.rows, (self.first[name] - split.twirled_prediction()).square())
             for name, split in self.splits.items()
         }
 
@@ -302,7 +303,7 @@ class BatchOrbit:
         c = self._c
 
         def found(part: BatchOrbit) -> dict[str, Tensor]:
-            site = noise.Site(c.model, part.batch, c.declaration, c.caller, (c.design.seed, part.ids))
+            site = Site(c.model, part.batch, c.declaration, c.caller, (c.design.seed, part.ids))
             return noise.floor(site, part.splits, c.collected.known, arcs)
 
         if len(places) < self.batch.size:

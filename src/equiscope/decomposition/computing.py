@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # A copy in another precision doubles the memory of the parameters: not made for models where that could hurt.
@@ -41,6 +42,22 @@ class Computing:
     eps: float = 0.0
     opaque: bool = True
     tf32: frozenset[str] = field(default_factory=frozenset)
+
+
+# Ways out of torch's sight.
+LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.__dlpack__}
+
+
+class _Exits(TorchFunctionMode):
+    """Sees numbers that leave torch, to be worked on by something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left = self.left or func in LEAVING
+        return func(*args, **(kwargs or {}))
 
 
 class _Watch(TorchDispatchMode):
@@ -71,15 +88,15 @@ class _Watch(TorchDispatchMode):
 
 def watched(call: Callable[[], Any]) -> tuple[Any, Computing | None]:
     """The call's answer, and the precision it computed in; None where it cannot be watched."""
-    watch = _Watch()
+    watch, exits = _Watch(), _Exits()
     try:
-        with watch:
+        with watch, exits:
             answer = call()
     except Exception:
         # What runs only without a watcher runs without; what is wrong with the model itself is raised again.
         return call(), None
     eps = max(watch.eps, TF32_EPS) if tf32_in_use(frozenset(watch.tf32)) else watch.eps
-    return answer, Computing(eps, watch.foreign or not watch.seen, frozenset(watch.tf32))
+    return answer, Computing(eps, exits.left or watch.foreign or not watch.seen, frozenset(watch.tf32))
 
 
 def tf32_in_use(kinds: frozenset[str]) -> bool:

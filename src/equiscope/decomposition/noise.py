@@ -29,9 +29,8 @@ The octahedral group has no small rotations and permutes numbers exactly: there 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,36 +38,22 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, Rows, as_batch
-from equiscope.decomposition.computing import NAMES, Computing, in_precision, watched
-from equiscope.decomposition.orbit import Forward, input_rows, predict, rotated, rotated_back
-from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
+from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
+from equiscope.decomposition.batches import as_batch
+from equiscope.decomposition.computing import NAMES, Computing
+from equiscope.decomposition.jumps import coarse_inside, jumps
+from equiscope.decomposition.split import OutputSplit
 from equiscope.errors import InputError, RandomModelError
-from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import turned_by, uniform_keyed
 
 Array = NDArray[np.float64]
 
 # Identical calls may differ by this much of an output, or by so many units of the precision the model computes in.
 RANDOM_MODEL, RANDOM_UNITS = 1e-3, 4
-# Far above any coset's stream, so that the floor never shares rotations with the orbit.
-NOISE_STREAM = 1 << 40
-# Passes of an arc: a line takes two of them, and the cosets of a jackknifed loss are at least as many.
-ARC = JACKKNIFE_COSETS
 # Roundings are few and coarse where samples are: the first samples get at least this many arcs together.
 FIRST_ARCS = 3
 FLOORS = 3
 # Of the limits from chi^2 and F. As rounding is no Gaussian, a few in a thousand values of it exceed them.
 RARE = 1e-3
-# What four passes show beside their mean and their line: a bend, and what is left of a parabola.
-BEND = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64) / 2
-TWIST = torch.tensor([-1.0, 3.0, -3.0, 1.0], dtype=torch.float64) / 20**0.5
-# Larger deviations than this many units are looked into, and than half of the digits are refused without a copy.
-SUSPECT_UNITS = 16
-# Of what a true displacement moves an output by, at most, rounding may make up this much.
-OF_DISPLACEMENT = 0.05
-# A smooth function of degree l bends far more than it twists: (l step)^2 / 20 of it.
-ROUGH = 0.1
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
 # 9 + 25 + 49 of its mean square in any one orientation.
 APART = 83
@@ -94,40 +79,6 @@ class Known:
     computing: Computing | None = None
     rounding: dict[str, float] | None = None
     change: float = 0.0
-
-
-@dataclass(frozen=True)
-class Site:
-    """Samples whose floor is measured: the model, their batch, what is declared, and the seed and ids of the turns."""
-
-    model: Any
-    batch: Batch
-    declaration: Declaration
-    forward: Forward | None
-    key: tuple[int, list[int]]
-
-    def part(self, places: list[int]) -> Site:
-        """The same for some of the samples."""
-        ids = [self.key[1][i] for i in places]
-        return replace(self, batch=as_batch(self.batch.part(places)), key=(self.key[0], ids))
-
-    def in_precision(self, dtype: torch.dtype) -> Site | None:
-        """The same with the model and every floating field in another precision; None for a model that is too large."""
-        model = in_precision(self.model, dtype)
-        if model is None:
-            return None
-        fields = {k: v.to(dtype) for k, v in self.batch.fields().items() if v.is_floating_point()}
-        return replace(self, model=model, batch=as_batch(self.batch.with_fields(fields)))
-
-
-@dataclass(frozen=True)
-class Arc:
-    """Four passes: rows turned back (ARC, n, c, *shape) by output, and the last one's input, answer and turns."""
-
-    rows: Mapping[str, Tensor]
-    near: Any
-    answer: Mapping[str, Tensor]
-    turns: Tensor
 
 
 def keys(seed: int, ids: Sequence[int]) -> NDArray[np.uint64]:
@@ -255,149 +206,6 @@ def _coarsest(site: Site, known: Known) -> float:
     return max([*inputs, known.computing.eps if known.computing else 0.0])
 
 
-def next_arc(site: Site, splits: Mapping[str, OutputSplit], step: float, stream: int) -> Arc:
-    """The passes of one arc, ``step`` radians apart about one axis a sample; see the module."""
-    passes: dict[str, list[Tensor]] = {name: [] for name in splits}
-    for turns, near in _along_arc(site, step, stream):
-        answer = _answer(site, near)
-        for name, rows in rotated_back(answer, site.batch, turns, site.declaration).items():
-            passes[name].append(splits[name].coordinates(rows))
-    return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
-
-
-def _answer(site: Site, native: Any) -> dict[str, Tensor]:
-    answer = predict(site.model, native, site.batch, site.declaration, site.forward)
-    return {name: rows.detach() for name, rows in answer.items()}
-
-
-def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, Any]]:
-    """(orientations, the samples in them)."""
-    group, device = site.declaration.group, next(iter(site.batch.fields().values())).device
-    base = uniform_keyed(group, *site.key, stream).to(device)
-    for place in range(ARC):
-        turns = base
-        if group != "O":
-            turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1).to(device) @ base
-        halfway = uniform_keyed(group, *site.key, stream + 2 + place).to(device)
-        there = as_batch(rotated(site.batch, halfway, site.declaration))
-        yield turns, rotated(there, turns @ halfway.mT, site.declaration)
-
-
-def off_line(passes: Tensor) -> Tensor:
-    """What equally spaced passes (n, ...) leave of their straight lines: v - mean v - s (s . v) / (s . s)."""
-    places = torch.arange(len(passes), dtype=passes.dtype, device=passes.device) - (len(passes) - 1) / 2
-    slope = torch.tensordot(places, passes, dims=1) / places.square().sum()
-    return passes - passes.mean(0) - places.reshape(-1, *[1] * slope.ndim) * slope
-
-
-def row_mean(rows: Rows, values: Tensor) -> Tensor:
-    """Mean over rows and components (n, ...) of each sample, (samples,)."""
-    return rows.sum(values.flatten(1).mean(1)) / rows.counts
-
-
-def _contrast(weights: Tensor, split: OutputSplit, passes: Tensor) -> Tensor:
-    """Mean square of a contrast of the passes of each sample, (samples,)."""
-    return row_mean(split.rows, torch.tensordot(weights.to(passes.device), passes, dims=1).square())
-
-
-def _twisting(splits: Mapping[str, OutputSplit], arcs: Sequence[Arc]) -> dict[str, Tensor]:
-    """What the arcs twist by, mean square of each sample and output."""
-    return {k: torch.stack([_contrast(TWIST, s, a.rows[k]) for a in arcs]).mean(0) for k, s in splits.items()}
-
-
-def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float) -> float:
-    """The precision that larger steps show inside a model that torch does not see through; ``eps`` if none is coarser.
-
-    At the step sqrt(eps') of a coarser precision, rounding in it is as rough as noise is, and larger than at the small
-    step; what varies smoothly bends and hardly twists. More than eps'^(3/4) of the output is no rounding.
-    """
-    found = eps
-    if site.declaration.group == "O":
-        return found
-    small = _twisting(splits, seen)
-    for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
-        if coarser <= eps:
-            continue
-        first = NOISE_STREAM + (1 << 20) * (place + 1)
-        arcs = [next_arc(site, splits, coarser**0.5, first + i * (ARC + 2)) for i in range(FIRST_ARCS)]
-        twisting = _twisting(splits, arcs)
-        for name, split in splits.items():
-            bend = torch.stack([_contrast(BEND, split, a.rows[name]) for a in arcs]).mean()
-            twist, square = twisting[name].mean(), row_mean(split.rows, arcs[0].rows[name].square().mean(0)).mean()
-            rough = twist > ROUGH * bend and twist > FLOORS**2 * small[name].mean()
-            if bool(rough and twist <= coarser**1.5 * square):
-                found = coarser
-    return found
-
-
-def jumps(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float) -> dict[str, Tensor]:
-    """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
-
-    Passes that twist by more than 16 units of the precision are looked into. Rounding follows the precision: in a copy
-    of the model in another one, on an arc of that precision's own step, a rounding changes by the ratio of the two and
-    a jump stays. Without such a copy a jump is more than half of the digits, and more than a twentieth (mean squares)
-    of what a true displacement of the inputs by sqrt(eps) of their size does.
-    """
-    twisting = _twisting(splits, seen)
-    squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in splits.items()}
-    suspect = {k: v > (SUSPECT_UNITS * eps) ** 2 * squares[k] for k, v in twisting.items()}
-    found = {k: torch.zeros_like(v) for k, v in twisting.items()}
-    places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
-    if not places or site.declaration.group == "O":
-        return found
-    sure = _jumps_of_twin(site, splits, twisting, eps)
-    if sure is None:
-        moved = _displaced(site, splits, seen[0], eps)
-        sure = {
-            k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) for k, v in twisting.items()
-        }
-    return {k: torch.where(sure[k] & suspect[k], v, found[k]) for k, v in twisting.items()}
-
-
-def _jumps_of_twin(
-    site: Site, splits: Mapping[str, OutputSplit], twisting: Mapping[str, Tensor], eps: float
-) -> dict[str, Tensor] | None:
-    """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
-    dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
-    other = torch.finfo(dtype).eps
-    streams = range(NOISE_STREAM, NOISE_STREAM + FIRST_ARCS * (ARC + 2), ARC + 2)
-    try:
-        twin = site.in_precision(dtype)
-        if twin is None:
-            return None
-        arcs, computing = watched(lambda: [next_arc(twin, splits, other**0.5, stream) for stream in streams])
-    except Exception:
-        # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
-        return None
-    if computing is None or computing.opaque or computing.eps != other:
-        return None
-    sure = {}
-    for name, own in _twisting(splits, arcs).items():
-        # Few numbers may be rounded alike in all passes.
-        own = torch.maximum(own, other**2 / 6 * row_mean(splits[name].rows, arcs[0].rows[name].square().mean(0)))
-        limit = other / eps * twisting[name]
-        sure[name] = own > limit if other < eps else own < limit
-    return sure
-
-
-def _displaced(site: Site, splits: Mapping[str, OutputSplit], arc: Arc, eps: float) -> dict[str, Tensor]:
-    """Mean square by which each output moves when the inputs are displaced by sqrt(eps) of their size, (samples,)."""
-    near = as_batch(arc.near)
-    generator = torch.Generator().manual_seed(0)
-    changed: dict[str, Tensor] = {}
-    for name, spec in site.declaration.inputs.items():
-        values, rows = near.fields()[name], input_rows(near, name, site.declaration)
-        real = rows.select(values, spec.action.shape).double()
-        away = torch.randn(real.shape, generator=generator, dtype=torch.float64).to(real.device)
-        moved = real + eps**0.5 * real.square().mean().sqrt() * away
-        changed[name] = rows.scatter(moved, values, fill=values).to(values.dtype)
-    answer = _answer(site, near.with_fields(changed))
-    back = rotated_back(answer, site.batch, arc.turns, site.declaration)
-    return {
-        k: row_mean(s.rows, (s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in splits.items()
-    }
-
-
 def arcs_needed(samples: int, wanted: int) -> int:
     """Arcs of each of a batch's ``samples`` samples for their floor: more where few are wanted in all."""
     return max(1, math.ceil(FIRST_ARCS / max(1, min(samples, wanted))))
@@ -424,7 +232,7 @@ def float64_change(site: Site, arc: Arc) -> dict[str, float]:
         return {}
     try:
         twin = replace(site, batch=as_batch(arc.near)).in_precision(torch.float64)
-        answer = _answer(twin, twin.batch.with_fields({})) if twin is not None else {}
+        answer = answered(twin, twin.batch.with_fields({})) if twin is not None else {}
     except Exception:
         # Whatever a foreign model raises in another dtype, the measurement itself does not depend on this check.
         return {}
