@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from equiscope.decomposition.collect import Collected
-from equiscope.decomposition.losses import LOSSES, loss
-from equiscope.decomposition.pool import constant_loss, group_notes, host, loss_notes, sample_weights, summarise
+from equiscope.decomposition.constants import constant_loss
+from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.noise import COLUMNS
+from equiscope.decomposition.pool import group_notes, host, loss_notes, sample_weights, summarise
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
@@ -18,25 +20,35 @@ DESIGN = {"passes": 24, "model_calls": 30, "rotations": "T", "cosets": 2, "seed"
 NAN = math.nan
 
 
-def figures(total, equivariance, components=None, square=None, invariant=None, between=None, target_square=None):
+def figures(
+    total, equivariance, components=None, square=None, invariant=None, between=None, target_square=None, variance=None
+):
     column = lambda v: torch.tensor(v, dtype=torch.float64)  # noqa: E731
     n = len(total)
     return SampleValues(
-        column(total), column(equivariance), column(between or [0.0] * n), column(square or [2.0] * n),
+        column(total), column(equivariance), column(between or [0.0] * n),
+        column(variance or equivariance), column(square or [2.0] * n),
         column(components or [3.0] * n), column(target_square or [4.0] * n),
         column(invariant).reshape(n, -1) if invariant else torch.zeros(n, 0, dtype=torch.float64),
         torch.full((n, 3), torch.nan, dtype=torch.float64),
     )  # fmt: skip
 
 
+def floor_columns(values, floors):
+    """The columns of floors that many think certain: loss, rounding, |f|^2, degrees of freedom, jump."""
+    columns = torch.full((len(values.total), len(COLUMNS)), torch.nan, dtype=torch.float64)
+    for place, floor in enumerate(floors):
+        columns[place] = torch.tensor([floor, floor, float(values.square[place]), 1e9, 0.0])
+    return columns
+
+
 def collected(values, floors=None, clusters=None, **more):
-    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given."""
+    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given, NaN for samples beyond those given."""
     n = len(next(iter(values.values())).total)
     given = {name: [v.total + 0.5] for name, v in values.items() if not v.total.isnan().any()}
-    floors = {name: [torch.tensor(f, dtype=torch.float64)] for name, f in (floors or {}).items()}
-    floors = {name: [torch.full((1,), 1e-9, dtype=torch.float64)] for name in values} | floors
+    floors = {name: [floor_columns(v, (floors or {}).get(name, [1e-9]))] for name, v in values.items()}
     lists = {name: [v] for name, v in values.items()}
-    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, **more)
+    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, noise_samples=99, **more)
 
 
 def pooled(values, outputs=None, design=None, notes=(), losses=None, **settings):

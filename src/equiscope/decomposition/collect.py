@@ -280,7 +280,7 @@ class BatchOrbit:
             for name in self.splits
         }
         if places:
-            for name, found in self._floor_of(places, noise.arcs_needed(len(places), wanted)).items():
+            for name, found in self._floor_of(places, noise.arcs_needed(len(known.keys), wanted)).items():
                 columns[name][places] = found
         for name, values in columns.items():
             c.collected.floors.setdefault(name, []).append(values)

@@ -122,5 +122,5 @@ def _start(seen: Tensor, share: Tensor) -> Array:
 
 def _spread(seen: Tensor) -> Array:
     """Standard deviation of each invariant part, or 1 where all are alike."""
-    spread: Any = seen.double().std(0, correction=0).cpu().numpy()
+    spread: Any = (seen - seen.mean(0)).square().mean(0).sqrt().cpu().numpy()
     return np.where(spread > 0, spread, 1.0)

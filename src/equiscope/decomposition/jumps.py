@@ -70,17 +70,21 @@ def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[
     return eps
 
 
-def jumps(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float) -> dict[str, Tensor]:
+def jumps(
+    site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float, change: float = 0.0
+) -> dict[str, Tensor]:
     """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
 
-    Passes that twist by more than 16 units of the precision are looked into. Rounding follows the precision: in a copy
+    Passes that twist by more than 16 units of the precision, and three times the ``change`` of an output between
+    identical calls, are looked into. Rounding follows the precision: in a copy
     of the model in another one, on an arc of that precision's own step, a rounding changes by the ratio of the two and
     a jump stays. Without such a copy a jump is more than half of the digits, and more than a twentieth (mean squares)
     of what a true displacement of the inputs by sqrt(eps) of their size does.
     """
     twisting = twisting_of(splits, seen)
     squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in splits.items()}
-    suspect = {k: v > (SUSPECT_UNITS * eps) ** 2 * squares[k] for k, v in twisting.items()}
+    least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
+    suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
     if not places or site.declaration.group == "O":

@@ -159,7 +159,7 @@ def floor(
             if coarser > eps:
                 known.computing = replace(known.computing or Computing(), eps=coarser)
                 return floor(site, splits, known, arcs)
-    jumped = jumps(site, splits, seen, eps)
+    jumped = jumps(site, splits, seen, eps, known.change)
     if any(bool((j > 0).any()) for j in jumped.values()):
         known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
     return {name: _figures(name, site, split, seen, eps, known, jumped[name]) for name, split in splits.items()}
@@ -207,7 +207,7 @@ def _coarsest(site: Site, known: Known) -> float:
 
 
 def arcs_needed(samples: int, wanted: int) -> int:
-    """Arcs of each of a batch's ``samples`` samples for their floor: more where few are wanted in all."""
+    """Arcs of each sample for its floor, where ``samples`` have one by now: more where they are few."""
     return max(1, math.ceil(FIRST_ARCS / max(1, min(samples, wanted))))
 
 
