@@ -28,7 +28,6 @@ from equiscope.decomposition.noise import (
 )
 from equiscope.decomposition.split import OutputSplit
 from equiscope.errors import NonFiniteError, RandomModelError
-from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration
 
 from .models import random_batch

@@ -69,7 +69,9 @@ def next_arc(site: Site, splits: Mapping[str, OutputSplit], step: float, stream:
     for turns, near in _along_arc(site, step, stream):
         answer = answered(site, near)
         for name, rows in rotated_back(answer, site.batch, turns, site.declaration).items():
-            passes[name].append(splits[name].coordinates(rows))
+            seen = splits[name].coordinates(rows)
+            splits[name].check_shape(seen)
+            passes[name].append(seen)
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
 
 

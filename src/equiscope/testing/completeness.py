@@ -96,12 +96,12 @@ def assert_declared_symmetry_complete(
 
     collected, _ = orbits(model, given, base, forward, rotations, cosets, seed)
     before = {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
-    floors = {k: _allowed(k, collected, seed) for k in before}
+    allowed = {k: _allowed(k, collected, seed) for k in before}
     fields = as_batch(given[0]).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:
-        return _trial(added, before, errors(_rotating(base, added)), floors)
+        return _trial(added, before, errors(_rotating(base, added)), allowed)
 
     trials = [attempt({f: spec}) for f, specs in ways.items() for spec in specs]
     together = {f: specs[0] for f, specs in ways.items() if specs}
@@ -140,13 +140,13 @@ def _rotating(declaration: Declaration, added: dict[str, Input]) -> Declaration:
 
 
 def _trial(
-    added: dict[str, Input], before: dict[str, Tensor], after: dict[str, Tensor], floors: dict[str, float]
+    added: dict[str, Input], before: dict[str, Tensor], after: dict[str, Tensor], allowed: dict[str, float]
 ) -> Trial:
     """The output whose error falls most, and whether it falls enough to mean that the fields belong to the symmetry."""
     ratios = {k: _ratio(float(after[k].mean()), float(before[k].mean())) for k in before}
     output = min(ratios, key=lambda k: ratios[k])
     fell = (after[output] < FALL * before[output]).double().mean()
-    real = float(before[output].mean()) > floors[output]
+    real = float(before[output].mean()) > allowed[output]
     return Trial(
         fields=tuple(added),
         inputs=tuple(added.values()),
