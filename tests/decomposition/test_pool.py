@@ -249,7 +249,8 @@ def test_notes_of_other_losses():
     # No order where the plug-in does not fall.
     assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), *vector) == []
     assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), *vector) == []
-    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": [(torch.tensor([[[1.0, 2.0, 3.0]]]).double(), torch.zeros(1).long(), torch.ones(1).double())]})
+    label = torch.tensor([[[1.0, 2.0, 3.0]]]).double(), torch.zeros(1).long(), torch.ones(1).double()
+    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": [label]})
     assert frame in result.notes
     assert result.r2 == pytest.approx(1 - 1 / 2)
 
