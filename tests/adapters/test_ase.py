@@ -8,7 +8,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import ase.io
 import numpy as np
@@ -226,7 +226,7 @@ def test_a_random_calculator_is_refused_and_named() -> None:
 class Mixture(Calculator):
     """A calculator of one's own that adds up others, which it keeps in a holder of its own."""
 
-    implemented_properties = ["energy", "forces"]
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
 
     def __init__(self, *parts: Any) -> None:
         super().__init__()

@@ -31,6 +31,8 @@ from equiscope.decomposition.split import OutputSplit
 
 # Arcs of a sample where a yes or no rests on them.
 ARCS = 3
+# Radians between passes that hardly any rounding takes for the same.
+WIDE = 0.1
 # Larger deviations than this many units are looked into, and than half of the digits are refused without a copy.
 SUSPECT_UNITS = 16
 # Of what a true displacement moves an output by, at most, rounding may make up this much.
@@ -76,10 +78,11 @@ def jumps(
     """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
 
     Passes that twist by more than 16 units of the precision, and three times the ``change`` of an output between
-    identical calls, are looked into. Rounding follows the precision: in a copy
-    of the model in another one, on an arc of that precision's own step, a rounding changes by the ratio of the two and
-    a jump stays. Without such a copy a jump is more than half of the digits, and more than a twentieth (mean squares)
-    of what a true displacement of the inputs by sqrt(eps) of their size does.
+    identical calls, are looked into. Rounding follows the precision: in a copy of the model in another one a rounding
+    changes by the ratio of the two and a jump stays, on arcs of double precision's own step, or on wide ones in single
+    precision, whose rounding may be far coarser than its step. Without such a copy a jump is more than half of the
+    digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by sqrt(eps) of their
+    size does.
     """
     twisting = twisting_of(splits, seen)
     squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in splits.items()}
@@ -104,12 +107,13 @@ def _jumps_of_twin(
     """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
     dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
     other = torch.finfo(dtype).eps
+    step = other**0.5 if other < eps else WIDE
     streams = range(NOISE_STREAM, NOISE_STREAM + ARCS * (ARC + 2), ARC + 2)
     try:
         twin = site.in_precision(dtype)
         if twin is None:
             return None
-        arcs, computing = watched(lambda: [next_arc(twin, splits, other**0.5, stream) for stream in streams])
+        arcs, computing = watched(lambda: [next_arc(twin, splits, step, stream) for stream in streams])
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
         return None
