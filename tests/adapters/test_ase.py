@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import ase.io
 import numpy as np
@@ -16,6 +18,7 @@ from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import MixedCalculator, SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.units import Bohr, GPa, Hartree
@@ -220,6 +223,42 @@ def test_a_random_calculator_is_refused_and_named() -> None:
         run(Random(), crystals(), ["forces"])
 
 
+class Mixture(Calculator):
+    """A calculator of one's own that adds up others, which it keeps in a holder of its own."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__()
+        self.holder = SimpleNamespace(parts={"parts": list(parts)})
+
+    def calculate(self, atoms: Any = None, *more: Any) -> None:
+        super().calculate(atoms, *more)
+        parts = self.holder.parts["parts"]
+        self.results = {
+            "energy": sum(p.get_potential_energy(atoms) for p in parts),
+            "forces": sum(p.get_forces(atoms) for p in parts),
+        }
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda part: SumCalculator([part, Broken()]),
+        lambda part: MixedCalculator(Broken(), part, 0.5, 0.5),
+        lambda part: SumCalculator([Broken(), SumCalculator([Broken(), part])]),
+        lambda part: Mixture(Broken(), part),
+    ],
+)
+def test_a_random_calculator_inside_another_is_found(made: Any) -> None:
+    with pytest.raises(RandomModelError, match="structure 0"):
+        run(made(Random()), crystals(), ["forces"])
+    # What is not random is measured through the same caches: a sum of two is twice one.
+    alone = run(Broken(), crystals(), ["forces"]).result.equivariance
+    both = run(SumCalculator([Broken(), Broken()]), crystals(), ["forces"]).result.equivariance
+    assert both == pytest.approx(4 * alone, rel=1e-9)
+
+
 class Single(Broken):
     """Rounds what it is given and what it answers to float32, as most learned potentials do."""
 
@@ -248,8 +287,38 @@ def test_single_precision_is_noise_and_not_equivariance_error() -> None:
 def test_the_calculator_is_asked_anew_although_it_caches() -> None:
     calculator = Broken()
     result = run(calculator, crystals()[:1], ["energy", "forces"], noise_samples=0)
-    # Precision, as given, a repeat, 12 for the floor, 8 rotations; one calculation serves energy and forces.
-    assert result.result.model_calls == calculator.calls == 23
+    # Precision, as given, a repeat, 12 for the floor and 12 at each of two larger steps, 8 rotations; one calculation
+    # serves energy and forces.
+    assert result.result.model_calls == calculator.calls == 47
+
+
+def test_a_spurious_force_as_given_and_ties_are_named() -> None:
+    class Nearest(Broken):
+        """Pulls each atom towards its nearest, and those with a bond along y sideways."""
+
+        def __init__(self, count: int, extra: float) -> None:
+            super().__init__()
+            self.count, self.extra = count, extra
+
+        def calculate(self, atoms: Any = None, *more: Any) -> None:
+            Calculator.calculate(self, atoms, *more)
+            apart = atoms.positions[None] - atoms.positions[:, None]
+            far = np.linalg.norm(apart, axis=-1)
+            kept = np.zeros_like(far)
+            np.put_along_axis(kept, far.argsort(axis=1)[:, : self.count], 1.0, axis=1)
+            along = (np.abs(apart[..., [0, 2]]).sum(-1) < 1e-9) & (np.abs(apart[..., 1]) > 1e-9)
+            forces = (kept * np.exp(-far))[..., None] * apart
+            self.results = {"forces": forces.sum(1) + self.extra * along.any(1)[:, None] * np.eye(3)[0]}
+
+    methane = [molecule("CH4") for _ in range(3)]
+    grid = Atoms("H8", positions=list(itertools.product([0.0, 1.0], repeat=3)))
+    sound = run(Nearest(5, 0.0), methane, ["forces"])
+    assert not any("discontinuous" in n or "stands apart" in n for n in sound.notes)
+    ties = run(Nearest(3, 0.0), [grid, grid], ["forces"])
+    assert any("discontinuous: ties" in n and "2 of 2 samples" in n for n in ties.notes)
+    assert ties.result.distinguishable
+    apart = run(Nearest(8, 1.0), [grid, grid], ["forces"])
+    assert any("stands apart: for 2 of 2 samples" in n for n in apart.notes)
 
 
 # Kinds, stress, fields ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from equiscope.analysis.parts import Parts
 from equiscope.decomposition.collect import BatchOrbit, Caller, Collected, Collector
 from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.noise import Known, keys
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Input, Output, declare
 from equiscope.symmetry.rotations import uniform_keyed
@@ -117,8 +118,8 @@ def test_figures_of_every_sample_in_the_order_given():
     assert not any(v.requires_grad for v in found.collected.as_given["forces"] + [values(found)])
     assert found.collected.ids == found.collected.clusters == [0, 1, 2, 3]
     assert torch.cat(found.collected.axes).shape == (4, 3, 3)
-    # Given, repeated, there and back four times, 24 turns: for the first batch; then given and turns.
-    assert found.caller.calls == 1 + 1 + 4 + 24 + 1 + 24
+    # Given, repeated, 24 turns, and the same for the second batch; three arcs of four for the one sample with a floor.
+    assert found.caller.calls in (1 + 1 + 24 + 1 + 1 + 24 + 12, 1 + 1 + 24 + 1 + 1 + 24 + 12 + 12)
 
 
 def test_figures_hold_no_graph():
@@ -174,13 +175,40 @@ def test_labels_of_losses_that_are_not_split_exactly_are_kept():
     assert exact.collected.targets == {}
 
 
-@pytest.mark.parametrize(("asked", "checked"), [(0, 2), (2, 2), (3, 4), (99, 6)])
-def test_the_floor_is_measured_on_the_first_samples_and_always_on_the_first_batch(asked, checked):
+@pytest.mark.parametrize(("asked", "checked"), [(0, 1), (2, 2), (3, 3), (99, 6)])
+def test_floors_are_measured_on_the_samples_of_smallest_key(asked, checked):
     found = collector(Tanh())
     for seed in range(3):
         found.run(random_batch(2, 2, seed=seed), asked)
-    assert len(torch.cat(found.collected.floors["forces"])) == found.collected.noise_checked == checked
-    assert found.collected.rounding == {}
+    known = ~torch.isnan(torch.cat(found.collected.floors["forces"])[:, 0])
+    own = keys(found.design.seed, range(6))
+    assert bool(known[torch.from_numpy(own.argsort()[:checked].copy())].all())
+    assert len(found.collected.known.keys) == checked
+    assert found.collected.known.rounding == {}
+
+
+def test_a_batch_that_cannot_be_taken_apart_is_measured_whole():
+    class Fixed(Linear):
+        """Insists on the batch size it was made for."""
+
+        def forward(self, batch):
+            if len(batch["pos"]) != 5:
+                raise ValueError("five samples, please")
+            return super().forward(batch)
+
+    found = collector(Fixed(MATRIX))
+    found.run(random_batch(5, 2), 1)
+    assert int((~torch.isnan(found.collected.floors["forces"][0][:, 0])).sum()) == 1
+
+
+@pytest.mark.parametrize("cosets", [2, 1.5])
+def test_deviations_as_given_are_from_the_mean_over_the_orbit(cosets):
+    # T averages degree one away exactly: the twirled prediction of A x is tr A / 3 x, whatever the cosets.
+    found, batch = collector(Linear(MATRIX), cosets=cosets), random_batch(30, 2)
+    found.run(batch, 0)
+    traceless = MATRIX - MATRIX.trace() / 3 * torch.eye(3, dtype=torch.float64)
+    expected = (batch["pos"] @ traceless.T).square().mean((1, 2))
+    assert torch.allclose(found.collected.deviations["forces"][0], expected, rtol=1e-10)
 
 
 def test_the_float64_copy_is_made_once():
@@ -191,13 +219,14 @@ def test_the_float64_copy_is_made_once():
         before = found.caller.calls
         found.run(batch, 9)
         calls.append(found.caller.calls - before)
-    assert calls == [1 + 1 + 1 + 8 + 24, 1 + 1 + 4 + 24]
+    # Given, repeated, 24 turns; two arcs of four, then one for the next two samples; the copy, in the first batch.
+    assert calls == [1 + 1 + 24 + 8 + 1, 1 + 1 + 24 + 4]
     assert 0 < found.collected.float64_change < 1e-5
 
 
 @pytest.mark.parametrize(("rounding", "largest"), [(None, None), ({}, None), ({"a": 1e-7, "b": 3e-7}, 3e-7)])
 def test_the_largest_rounding(rounding, largest):
-    assert Collected(rounding=rounding).float64_change == largest
+    assert Collected(known=Known(rounding=rounding)).float64_change == largest
 
 
 @pytest.mark.parametrize("at", ["prediction", "loss"])
@@ -266,8 +295,9 @@ def test_unshifted_the_set_itself_is_used():
     model, batch = Watched(MATRIX), random_batch(2, 3)
     found = collector(model, cosets=1, shift=False)
     found.run(batch, 0)
-    # As given, repeated, two arcs of four for the floor; then the set.
-    seen = turned(model, batch["pos"])[10:]
+    # As given, repeated, the floor; then the set.
+    model.seen = model.seen[-len(found.design.rotations) :]
+    seen = turned(model, batch["pos"])
     assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.design.rotations.matrices, strict=True))
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import equiscope as eq
-from equiscope.decomposition.losses import LOSSES, loss
+from equiscope.decomposition.losses import LOSSES, invariant_under, loss
 from equiscope.errors import InputError
+from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import haar
 
 from .models import Tanh, random_batch
@@ -125,3 +126,17 @@ def own_cross_entropy(logits, label):
 def test_a_users_loss_may_have_class_labels():
     ours, theirs = classify("cross_entropy_logits", 4)[2], classify(own_cross_entropy, 4)[2]
     assert theirs.percent == pytest.approx(ours.percent, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("irreps", "group", "invariant"),
+    [
+        ("0e", "SO3", True), ("3x0e", "O3", True), ("0o", "O3", True), ("0o+0e", "SO3", True), ("1o", "SO3", False),
+        ("1e", "O3", False), ("2e", "SO3", False), ("voigt", "SO3", False), ("cartesian", "O3", False),
+        ("0e+1o", "SO3", False), ("1o", "O", True), ("voigt", "O", True), ("2e", "O", False),
+    ],
+)  # fmt: skip
+def test_a_componentwise_loss_is_invariant_where_components_are_permuted(irreps, group, invariant):
+    # The octahedral group permutes x, y and z up to signs; of degree 2 it mixes x^2 - y^2 and 3 z^2 - r^2.
+    assert invariant_under(LOSSES["l1"], action(irreps), group) is invariant
+    assert invariant_under(LOSSES["l2_norm"], action(irreps), group)

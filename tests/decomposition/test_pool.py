@@ -8,8 +8,9 @@ import torch
 
 import equiscope as eq
 from equiscope.decomposition.collect import Collected
-from equiscope.decomposition.losses import LOSSES, loss
-from equiscope.decomposition.pool import constant_loss, group_notes, host, loss_notes, sample_weights, summarise
+from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.noise import COLUMNS
+from equiscope.decomposition.pool import group_notes, host, loss_notes, sample_weights, summarise
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
@@ -19,25 +20,35 @@ DESIGN = {"passes": 24, "model_calls": 30, "rotations": "T", "cosets": 2, "seed"
 NAN = math.nan
 
 
-def figures(total, equivariance, components=None, square=None, invariant=None, between=None, target_square=None):
+def figures(
+    total, equivariance, components=None, square=None, invariant=None, between=None, target_square=None, variance=None
+):
     column = lambda v: torch.tensor(v, dtype=torch.float64)  # noqa: E731
     n = len(total)
     return SampleValues(
-        column(total), column(equivariance), column(between or [0.0] * n), column(square or [2.0] * n),
+        column(total), column(equivariance), column(between or [0.0] * n),
+        column(variance or equivariance), column(square or [2.0] * n),
         column(components or [3.0] * n), column(target_square or [4.0] * n),
         column(invariant).reshape(n, -1) if invariant else torch.zeros(n, 0, dtype=torch.float64),
         torch.full((n, 3), torch.nan, dtype=torch.float64),
     )  # fmt: skip
 
 
+def floor_columns(values, floors):
+    """The columns of floors that many think certain: loss, rounding, |f|^2, degrees of freedom, jump."""
+    columns = torch.full((len(values.total), len(COLUMNS)), torch.nan, dtype=torch.float64)
+    for place, floor in enumerate(floors):
+        columns[place] = torch.tensor([floor, floor, float(values.square[place]), 1e9, 0.0])
+    return columns
+
+
 def collected(values, floors=None, clusters=None, **more):
-    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given."""
+    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given, NaN for samples beyond those given."""
     n = len(next(iter(values.values())).total)
     given = {name: [v.total + 0.5] for name, v in values.items() if not v.total.isnan().any()}
-    floors = {name: [torch.tensor(f, dtype=torch.float64)] for name, f in (floors or {}).items()}
-    floors = {name: [torch.full((1,), 1e-9, dtype=torch.float64)] for name in values} | floors
+    floors = {name: [floor_columns(v, (floors or {}).get(name, [1e-9]))] for name, v in values.items()}
     lists = {name: [v] for name, v in values.items()}
-    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, **more)
+    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, noise_samples=99, **more)
 
 
 def pooled(values, outputs=None, design=None, notes=(), losses=None, **settings):
@@ -258,51 +269,18 @@ def test_a_claim_smaller_than_so3(group, rotations, words):
     assert all("a lower bound of the SO(3) error" in n for n in notes)
 
 
-def rows(*batches):
-    """Label rows of batches given as lists of samples, each a list of rows."""
-    parts = []
-    for batch in batches:
-        sample = torch.tensor([i for i, own in enumerate(batch) for _ in own])
-        values = torch.tensor([row for own in batch for row in own])[:, None, :]
-        values = values.double() if values.is_floating_point() else values
-        parts.append((values, sample, torch.tensor([float(len(own)) for own in batch]).double()))
-    return parts
-
-
-def test_constant_loss_weighs_samples_not_rows():
-    # Scalars: sample means 1 and 5, constant 3; by rows it would be 2.
-    targets = rows([[[1.0], [1.0], [1.0]]], [[[5.0]]])
-    weights = np.ones(2)
-    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", weights) == pytest.approx(2)
-    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", np.array([1.5, 0.5])) == pytest.approx(1.5)
-    # A vector has no invariant part: the constant is zero.
-    vector = rows([[[3.0, 0.0, 4.0]], [[0.0, 1.0, 0.0]]])
-    assert constant_loss(LOSSES["l2_norm"], vector, action("1o"), "SO3", weights) == pytest.approx(3)
-
-
-@pytest.mark.parametrize("kind", ["logits", "probabilities"])
-def test_constant_loss_of_classes_is_their_entropy(kind):
-    targets = rows([[[0], [1]], [[2]]])
-    expected = -(0.25 * math.log(0.25) * 2 + 0.5 * math.log(0.5))
-    found = constant_loss(LOSSES[f"cross_entropy_{kind}"], targets, action("3x0e"), "SO3", np.ones(2))
-    assert found == pytest.approx(expected)
-
-
-def test_a_users_loss_has_no_best_constant():
-    own = loss(lambda p, t: (p - t).square().mean((1, 2)))
-    assert math.isnan(constant_loss(own, [], action("1o"), "SO3", np.ones(2)))
-
-
 def test_notes_of_other_losses():
-    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0) == []
-    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan), 2.0, 1.0)
+    vector = 2.0, 1.0, action("1o"), "SO3"
+    assert loss_notes(LOSSES["mse"], np.array([1.0, 1.1, 1.3]), *vector) == []
+    (frame,) = loss_notes(LOSSES["l1"], np.full(3, np.nan), *vector)
     assert "'l1' acts on components and is not rotation invariant" in frame
-    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]), 2.0, 1.0)
+    (bias,) = loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.3]), *vector)
     assert "1.3, 1.1, 1 at a quarter, half and all cosets (bias of order 1.00 in 1/cosets)" in bias
     # No order where the plug-in does not fall.
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), 2.0, 1.0) == []
-    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), 2.0, 1.0) == []
-    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": rows([[[1.0, 2.0, 3.0]]])})
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), *vector) == []
+    assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), *vector) == []
+    label = torch.tensor([[[1.0, 2.0, 3.0]]]).double(), torch.zeros(1).long(), torch.ones(1).double()
+    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": [label]})
     assert frame in result.notes
     assert result.r2 == pytest.approx(1 - 1 / 2)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.errors import InputError, RandomModelError
+from equiscope.errors import InputError, NonFiniteError, RandomModelError
 from equiscope.testing import ConstantVector, LinearMap, assert_equivariant
 from tests.testing.models import PairModel, batch, batches, declaration
 
@@ -15,7 +15,8 @@ def test_a_symmetric_model_passes_at_the_noise_floor(dtype, seed):
     report = assert_equivariant(PairModel().to(dtype), batches(dtype=dtype), declaration(), seed=seed)
     assert [o.name for o in report.outputs] == ["forces", "energy"]
     unit = torch.finfo(dtype).eps
-    assert all(4 * unit * o.size <= o.floor < 40 * unit * o.size for o in report.outputs)
+    # At least one rounding of the input and one of the output, each of variance unit^2 / 12.
+    assert all(unit / 6**0.5 * o.size <= o.floor * 1.000001 < 40 * unit * o.size for o in report.outputs)
     assert report.samples == 12
     assert report.passes == 24
 
@@ -108,6 +109,70 @@ def test_hint_at_parity():
     assert_equivariant(cross, given, eq.Declaration({"pos": "1o"}, {"torque": "1e"}, group="O3"))
     with pytest.raises(AssertionError, match="look at parities"):
         assert_equivariant(cross, given, eq.Declaration({"pos": "1o"}, {"torque": "1o"}, group="O3"))
+
+
+def bonds(axis, extra):
+    """Three atoms in a row along an axis, and a smooth model that adds ``extra`` where a bond lies exactly along y."""
+    x = torch.zeros(1, 3, 3, dtype=torch.float64)
+    x[0, :, axis] = torch.tensor([0.0, 1.16, -1.3])
+
+    def model(b):
+        apart = b["pos"][:, None] - b["pos"][:, :, None]
+        along = (apart[..., [0, 2]].abs().sum(-1) < 1e-9) & (apart[..., 1].abs() > 1e-9)
+        forces = (apart * torch.exp(-apart.square().sum(-1, keepdim=True))).sum(2)
+        return {"forces": forces + extra * along.any(2)[..., None] * torch.eye(3, dtype=torch.float64)[0]}
+
+    return model, [{"pos": x.clone()} for _ in range(4)], eq.Declaration({"pos": "1o"}, {"forces": "1o"})
+
+
+def test_a_spurious_force_in_the_orientation_given_fails():
+    assert_equivariant(*bonds(0, 1.0))
+    assert_equivariant(*bonds(1, 0.0))
+    with pytest.raises(AssertionError, match=r"BROKEN[\s\S]*answer as given stands apart: for 4 of 4 samples"):
+        assert_equivariant(*bonds(1, 1.0))
+    # RMS 1e-4 of forces of RMS 0.3; a tolerance is what it says.
+    with pytest.raises(AssertionError, match="stands apart"):
+        assert_equivariant(*bonds(1, 1e-4), tolerance=1e-5)
+    assert_equivariant(*bonds(1, 1e-4), tolerance=1e-2)
+    with pytest.raises(NonFiniteError, match="as given"):
+        assert_equivariant(*bonds(1, float("nan")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_ties_at_a_neighbour_limit_are_named(dtype, wrapped):
+    class Nearest(torch.nn.Module):
+        """Vectors to the k nearest: equal distances are chosen between by their rounding."""
+
+        def __init__(self, count):
+            super().__init__()
+            self.count, self.scale = count, torch.nn.Parameter(torch.ones(1, dtype=dtype))
+
+        def forward(self, b):
+            apart = b["pos"][:, None] - b["pos"][:, :, None]
+            far = apart.norm(dim=-1)
+            kept = torch.zeros_like(far).scatter_(-1, far.topk(self.count, largest=False).indices, 1.0)
+            return {"forces": ((kept * torch.exp(-self.scale * far))[..., None] * apart).sum(2)}
+
+    grid = torch.cartesian_prod(*[torch.arange(3.0)] * 3).to(dtype)
+    cubes = [{"pos": grid[None] * (1 + 0.1 * k)} for k in range(4)]
+    chosen = eq.Declaration({"pos": "1o"}, {"forces": "1o"})
+
+    def model(count):
+        made = Nearest(count)
+        return (lambda b: made(b)) if wrapped else made
+
+    # All 27, or 10: of the 12 second neighbours of the middle 3 are left.
+    assert_equivariant(model(27), cubes, chosen)
+    with pytest.raises(AssertionError, match=r"discontinuous: ties at a neighbour limit, a cutoff, a sort\?"):
+        assert_equivariant(model(10), cubes, chosen)
+    result = eq.measure(model(10), cubes, chosen)
+    assert result.distinguishable
+    assert any(n.startswith("discontinuous") and "4 of 4 samples" in n for n in result.notes)
+    # The jump is in the equivariance error, and not in the floor.
+    assert result.relative_equivariance > 1e-3
+    assert result.outputs["forces"].jump == pytest.approx(result.relative_equivariance**0.5, rel=0.5)
+    assert result.noise_floor < 1e-9 * result.equivariance
 
 
 def test_a_zero_output_is_named():

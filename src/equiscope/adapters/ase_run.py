@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from equiscope import labels
@@ -19,10 +20,16 @@ from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, 
 from equiscope.decomposition.collect import Collected, Collector
 from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.noise import Known
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
 from equiscope.errors import EquiscopeError, InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
+
+# Calculators inside calculators are looked for this deep (a sum holds a mixer, a mixer a list) in short containers.
+DEEPEST, MANY = 6, 100
+# What holds no calculator.
+PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, torch.nn.Module, Atoms)
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ class Design:
         for extra in self.plan.fields:
             extra.put(atoms, batch[extra.name][0].numpy())
         # A calculator answers equal structures from its cache, which would hide that it is random.
-        if hasattr(calculator, "reset"):
-            calculator.reset()
+        for each in _calculators(calculator):
+            _forget(each)
         atoms.calc = calculator
         wanted = self.plan.outputs_of(atoms)
         answer: dict[str, Tensor] = {}
@@ -87,6 +94,32 @@ class Design:
                 energy = _rows(atoms.get_potential_energy(), (), "energy")
                 answer["energy"] = energy / len(atoms) if self.plan.per_atom else energy
         return answer
+
+
+def _calculators(calculator: Any) -> list[Any]:
+    """A calculator and those it is made of: sums and mixers ask theirs, which have caches of their own."""
+    found, layer, seen = [calculator], [calculator], {id(calculator)}
+    for _ in range(DEEPEST):
+        inner = [value for holder in layer for value in _held(holder) if not isinstance(value, PLAIN)]
+        layer = list({id(value): value for value in inner if id(value) not in seen}.values())
+        seen.update(map(id, layer))
+        found += [value for value in layer if isinstance(value, BaseCalculator)]
+    return found
+
+
+def _held(holder: Any) -> Iterable[Any]:
+    if isinstance(holder, Mapping | list | tuple):
+        values = holder.values() if isinstance(holder, Mapping) else holder
+        return values if len(values) <= MANY else ()
+    return list(getattr(holder, "__dict__", {}).values())
+
+
+def _forget(calculator: Any) -> None:
+    """Empty a calculator's cache; those that ASE's sums are made with have no method for it."""
+    if callable(getattr(calculator, "reset", None)):
+        calculator.reset()
+    elif isinstance(calculator, BaseCalculator):
+        calculator.atoms, calculator.results = None, {}
 
 
 def _precision(answer: Mapping[str, Tensor]) -> torch.dtype:
@@ -108,7 +141,7 @@ class _Kind:
 
     outputs: tuple[str, ...]
     collected: list[Collected] = field(default_factory=list)
-    noise_checked: int = 0
+    known: Known = field(default_factory=Known)
 
 
 class Run:
@@ -169,7 +202,7 @@ class Run:
         kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
         collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._rotations)
         # One collector a structure, so that one which fails half-way leaves nothing behind.
-        collector.collected.noise_checked = kind.noise_checked
+        collector.collected.known = kind.known
         try:
             bare = st.in_angstrom(atoms, design.plan.units)
             if self._dtype is None:
@@ -184,7 +217,6 @@ class Run:
         finally:
             self._calls += collector.caller.calls
         kind.collected.append(collector.collected)
-        kind.noise_checked = collector.collected.noise_checked
         return _values(collector.collected, design.plan.labels)
 
     def _explain(self, batch: Mapping[str, Any], error: Exception) -> None:
@@ -269,10 +301,12 @@ def merge(parts: Sequence[Collected], outputs: Sequence[str]) -> Collected:
         merged.ids += part.ids
         merged.clusters += part.clusters
         merged.axes += part.axes
-        unknown = [torch.full((len(part.ids),), torch.nan, dtype=torch.float64)]
+        merged.noise_samples, merged.known = part.noise_samples, part.known
+        merged.stored = max(merged.stored, part.stored)
         for name in outputs:
             merged.values.setdefault(name, []).extend(part.values[name])
-            merged.floors.setdefault(name, []).extend(part.floors.get(name, unknown))
+            merged.floors.setdefault(name, []).extend(part.floors[name])
+            merged.deviations.setdefault(name, []).extend(part.deviations[name])
             if name in part.as_given:
                 merged.as_given.setdefault(name, []).extend(part.as_given[name])
     return merged

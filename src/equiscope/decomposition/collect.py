@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.arcs import Site, row_mean
+from equiscope.decomposition.batches import Batch, Rows
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
+from equiscope.decomposition.computing import Computing, watched
 from equiscope.decomposition.design import Design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
@@ -94,8 +96,9 @@ class Caller:
 class Collected:
     """Per-sample figures of everything measured so far; lists hold one entry per batch.
 
+    ``deviations`` are mean squares of the answer as given less the twirled prediction, ``floors`` the columns of
+    :mod:`equiscope.decomposition.noise`, NaN for samples without a floor; ``noise_samples`` is how many get one.
     ``notes`` holds what a reader must know of an output, by its name.
-    ``rounding`` is each output's relative change in a float64 copy of the model: None before the copy was tried.
     """
 
     ids: list[Any] = field(default_factory=list)
@@ -103,17 +106,20 @@ class Collected:
     values: dict[str, list[SampleValues]] = field(default_factory=dict)
     as_given: dict[str, list[Tensor]] = field(default_factory=dict)
     targets: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
+    constants: dict[str, list[tuple[OutputSplit, torch.Size]]] = field(default_factory=dict)
+    deviations: dict[str, list[Tensor]] = field(default_factory=dict)
     floors: dict[str, list[Tensor]] = field(default_factory=dict)
     powers: dict[str, list[Tensor]] = field(default_factory=dict)
     axes: list[Tensor] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    noise_checked: int = 0
-    rounding: dict[str, float] | None = None
+    noise_samples: int = 0
+    known: noise.Known = field(default_factory=noise.Known)
+    stored: float = 0.0
 
     @property
     def float64_change(self) -> float | None:
-        """The largest rounding; None where no float64 copy was made."""
-        return max((self.rounding or {}).values(), default=None)
+        """The largest change of an output in a float64 copy; None where no copy was made."""
+        return max((self.known.rounding or {}).values(), default=None)
 
 
 class Collector:
@@ -149,6 +155,8 @@ class Collector:
             orbit.add_cosets(int(self.design.cosets))
             lone = "refuse" if self.design.shift else "whole"
             values = {name: split.values(lone) for name, split in orbit.splits.items()}
+            for name, deviation in orbit.deviations().items():
+                self.collected.deviations.setdefault(name, []).append(deviation)
         self.keep(orbit, values)
         return orbit
 
@@ -157,14 +165,20 @@ class Collector:
         second = self.design.second(orbit.ids)
         order: list[int] = []
         found: dict[str, list[SampleValues]] = {}
+        apart: dict[str, list[Tensor]] = {}
         for cosets, places in ((2, second.nonzero().flatten().tolist()), (1, (~second).nonzero().flatten().tolist())):
             if places:
                 part = BatchOrbit(self, orbit.batch.part(places), [orbit.ids[i] for i in places])
                 part.add_cosets(cosets)
+                part.first = {k: rows[_rows_at(orbit.splits[k].rows, places)] for k, rows in orbit.first.items()}
+                for name, deviation in part.deviations().items():
+                    apart.setdefault(name, []).append(deviation)
                 order += places
                 for name, split in part.splits.items():
                     found.setdefault(name, []).append(split.values("partial"))
         back = torch.tensor(order, device=orbit.device).argsort()
+        for name, parts in apart.items():
+            self.collected.deviations.setdefault(name, []).append(torch.cat(parts)[back])
         return {name: SampleValues.cat(parts).take(back) for name, parts in found.items()}
 
     def keep(self, orbit: BatchOrbit, figures: Mapping[str, SampleValues]) -> None:
@@ -185,6 +199,8 @@ class Collector:
 
     def refresh(self, place: int, orbit: BatchOrbit) -> None:
         """Replace the figures of the batch at ``place`` after cosets were added to it."""
+        for name, deviation in orbit.deviations().items():
+            self.collected.deviations[name][place] = deviation
         for name, split in orbit.splits.items():
             self.collected.values[name][place] = split.values()
             if self.highest_degree:
@@ -207,6 +223,8 @@ class BatchOrbit:
             if collector.highest_degree
         }
         self._cosets = 0
+        # The answer as given, in the coordinates of the splits.
+        self.first: dict[str, Tensor] = {}
 
     def _sample_ids(self) -> list[int]:
         """The declared ids, or positions in the data set."""
@@ -243,12 +261,19 @@ class BatchOrbit:
     # Without graphs, what the loader marked as requiring a gradient reaches the model as a leaf.
     @torch.no_grad()
     def as_given(self) -> dict[str, Tensor]:
-        """The model's answer to the batch as it came, its loss kept."""
+        """The model's answer to the batch as it came, its loss kept.
+
+        Raises:
+            NonFiniteError: if it is NaN or infinite.
+        """
         kept = self._c.collected
         first = self._predict()
         for name, split in self.splits.items():
-            rows = split.coordinates(first[name].double())
+            rows = self.first[name] = split.coordinates(first[name].double())
             split.check_shape(rows)
+            finite = split.rows.sum((~torch.isfinite(first[name])).flatten(1).any(1).double()) == 0
+            what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
+            _check_finite(finite, what, "the model", self.ids, "")
             vectors = rows if split.target is None or split.target.shape != rows.shape else split.target
             if follows_points(vectors, name, self.batch, self._c.declaration):
                 kept.notes[name] = (
@@ -258,9 +283,18 @@ class BatchOrbit:
             if split.target is None:
                 continue
             kept.as_given.setdefault(name, []).append(split.sample_loss(rows))
-            if not split.loss.exact:
+            if split.loss.per_sample is not None:
+                kept.constants.setdefault(name, []).append((self._new_split(name), rows.shape))
+            elif not split.loss.exact:
                 kept.targets.setdefault(name, []).append((split.target, split.rows.sample, split.rows.counts))
         return first
+
+    def deviations(self) -> dict[str, Tensor]:
+        """Mean square of the answer as given less the twirled prediction, (samples,) of each output."""
+        return {
+            name: row_mean(split.rows, (self.first[name] - split.twirled_prediction()).square())
+            for name, split in self.splits.items()
+        }
 
     def _predict(self) -> dict[str, Tensor]:
         native = self.batch.with_fields({})
@@ -269,24 +303,57 @@ class BatchOrbit:
 
     @torch.no_grad()
     def noise_floor(self, first: Mapping[str, Tensor], wanted: int) -> None:
-        """The numerical floor of this batch, until ``wanted`` samples have theirs; refuses a model that is random.
+        """The numerical floor of the samples of this batch that are chosen for it; refuses a model that is random.
 
-        The first batch is always checked, so that a random model never gets a figure.
+        The first batch, and after it the second, fourth, eighth …, is answered twice: a random model gets no figure.
         """
-        c = self._c
-        if c.collected.noise_checked >= max(wanted, 1):
-            return
-        repeats = noise.check_repeat(first, self._predict())
-        splits = {name: self._new_split(name) for name in self.splits}
-        if c.collected.rounding is None:
-            c.collected.rounding = noise.float64_change(c.model, self.batch, c.declaration, c.caller, first)
-        known = {name: (repeats[name], c.collected.rounding.get(name, 0.0)) for name in splits}
-        arcs = noise.arcs_needed(self.batch.size, first=c.collected.noise_checked == 0)
-        key = c.design.seed, self.ids
-        floors = noise.floor(c.model, self.batch, c.declaration, c.caller, splits, known, key, arcs)
-        for name, values in floors.items():
+        c, known = self._c, self._c.collected.known
+        c.collected.noise_samples = wanted
+        known.batches += 1
+        if known.batches & (known.batches - 1) == 0:
+            self._repeat(first, known)
+        new = [int(k) for k in noise.keys(c.design.seed, self.ids)]
+        places, known.keys = noise.chosen(known.keys, new, max(wanted, 1))
+        columns = {
+            name: torch.full((self.batch.size, len(noise.COLUMNS)), torch.nan, dtype=torch.float64, device=self.device)
+            for name in self.splits
+        }
+        if places:
+            for name, found in self._floor_of(places, noise.arcs_needed(len(known.keys), wanted)).items():
+                columns[name][places] = found
+        for name, values in columns.items():
             c.collected.floors.setdefault(name, []).append(values)
-        c.collected.noise_checked += self.batch.size
+
+    def _repeat(self, first: Mapping[str, Tensor], known: noise.Known) -> None:
+        """Answer the batch again, and watch in which precision the first time."""
+        stored = max(torch.finfo(v.dtype).eps for v in first.values())
+        fields = self.batch.fields()
+        inputs = [torch.finfo(fields[name].dtype).eps for name in self._c.declaration.inputs]
+        self._c.collected.stored = max([stored, *inputs])
+        if known.computing is None:
+            second, seen = watched(self._predict)
+            known.computing = replace(seen or Computing(), eps=max(stored, seen.eps if seen else 0.0))
+        else:
+            second = self._predict()
+        known.change = max(known.change, noise.check_repeat(first, second, known.computing))
+
+    def _floor_of(self, places: list[int], arcs: int) -> dict[str, Tensor]:
+        """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
+        c = self._c
+
+        def found(part: BatchOrbit) -> dict[str, Tensor]:
+            site = Site(c.model, part.batch, c.declaration, c.caller, (c.design.seed, part.ids))
+            return noise.floor(site, part.splits, c.collected.known, arcs)
+
+        if len(places) < self.batch.size:
+            try:
+                return found(BatchOrbit(c, self.batch.part(places), [self.ids[i] for i in places]))
+            except Exception:
+                # A batch made by hand may not say which rows are whose, a model may insist on its batch size. What is
+                # wrong with the model itself is raised again by the whole batch.
+                pass
+        whole = found(BatchOrbit(c, self.batch.with_fields({}), self.ids))
+        return {name: columns[places] for name, columns in whole.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
@@ -325,6 +392,14 @@ class BatchOrbit:
         return [longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)]
 
 
+def _rows_at(rows: Rows, places: list[int]) -> Tensor:
+    """The rows of some samples, one sample after another, each in its own order."""
+    rank = torch.full((rows.samples,), -1, dtype=torch.int64, device=rows.sample.device)
+    rank[torch.tensor(places, device=rank.device)] = torch.arange(len(places), device=rank.device)
+    order = rank[rows.sample].argsort(stable=True)
+    return order[rank[rows.sample][order] >= 0]
+
+
 def _check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:
     """Finite figures only: one infinite sample would make a percent of zero out of any data set."""
     causes = [(values.square, f"prediction {name!r} is NaN, infinite or too large to square", "the model")]
@@ -332,10 +407,13 @@ def _check_figures(name: str, values: SampleValues, ids: list[int], labelled: bo
         what = f"the loss of {name!r} is NaN or infinite, for a finite prediction,"
         causes.append((values.total + values.equivariance, what, "the labels and the loss"))
     for figures, what, where in causes:
-        bad = ~torch.isfinite(figures)
-        if bool(bad.any()):
-            which = [ids[i] for i in bad.nonzero().flatten().tolist()]
-            raise NonFiniteError(
-                f"{what} in {len(which)} of {len(ids)} samples of a batch (ids {which[:5]}), for at least one "
-                f"rotation: look at {where} on these samples"
-            )
+        _check_finite(torch.isfinite(figures), what, where, ids, ", for at least one rotation")
+
+
+def _check_finite(finite: Tensor, what: str, where: str, ids: list[int], when: str) -> None:
+    if not bool(finite.all()):
+        which = [ids[i] for i in (~finite).nonzero().flatten().tolist()]
+        raise NonFiniteError(
+            f"{what} in {len(which)} of {len(ids)} samples of a batch (ids {which[:5]}){when}: look at {where} on "
+            "these samples"
+        )

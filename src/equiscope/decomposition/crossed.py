@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
+from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
-from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.orbit import Forward, twisted
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
@@ -119,8 +119,9 @@ def measure_crossed(
     if not collector.collected.ids:
         raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
     described = {**design.described(collector.caller.calls), "passes": elements * redraw.draws}
-    notes = [*hardware_notes(device_of(model)), f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter "
-             "that the noise causes is taken out of the equivariance error"]  # fmt: skip
+    hardware = hardware_notes(device_of(model), collector.collected.known.computing)
+    notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes "
+             "is taken out of the equivariance error"]  # fmt: skip
     result = summarise(collector.collected, declaration, losses, described, notes)
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 

@@ -6,6 +6,7 @@ real components (squared error, L1, Huber) or rows (vector norm, cross-entropy).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from equiscope.errors import InputError
+from equiscope.symmetry.actions import Action
+from equiscope.symmetry.rotations import uniform_keyed
 
 
 def _identity(prediction: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ class Loss:
         name: as shown in results.
         per_row: (prediction, target) rows (n, c, d) -> (n, c) mean loss of each row.
         exact: True for squared error, whose split is exactly unbiased at any number of passes.
-        invariant: whether loss(g a, g b) = loss(a, b) for every orthogonal action.
+        invariant: whether loss(g a, g b) = loss(a, b) for every orthogonal action; see :func:`invariant_under`.
         prepare: map applied to a prediction before it is averaged over rotations.
         per_sample: a user's loss on whole tensors, in place of ``per_row``.
         classes: True if targets are integer classes.
@@ -112,3 +115,20 @@ def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
             f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)"
         )
     return LOSSES[spec]
+
+
+def invariant_under(loss: Loss, action: Action, group: str) -> bool:
+    """Whether loss(g a, g b) = loss(a, b) for this action of this group.
+
+    A componentwise loss is where every element permutes the components, up to signs: scalars, pseudoscalars, and
+    whatever the octahedral group permutes.
+    """
+    if loss.invariant:
+        return True
+    elements, size = uniform_keyed(group, 0, range(24)), math.prod(action.shape)
+    # Of the grids of voxels, which have thousands of components, a few say it all.
+    some = torch.arange(0, size, max(1, size // 64))
+    each = torch.zeros(len(some), size, dtype=torch.float64).scatter_(1, some[:, None], 1.0)
+    each = each.reshape(1, -1, *action.shape).expand(len(elements), -1, *action.shape)
+    moved = action.canonical(action.act(elements, each)).abs()
+    return bool(torch.minimum(moved, (moved - 1).abs()).max() < 1e-9)

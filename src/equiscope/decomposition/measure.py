@@ -10,11 +10,11 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batch, as_batches
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.design import Design, check_count, make_design
 from equiscope.decomposition.draw import draw
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.noise import hardware_notes
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
@@ -23,7 +23,7 @@ from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
 
-NOISE_SAMPLES = 32
+NOISE_SAMPLES = 64
 FIRST_OF_A_STREAM = (
     "the interval is of what the stream began with, not of the rest: for all of it give a list of batches, or a "
     "DataLoader over a data set with places, of which samples are drawn at random, or leave out rtol"
@@ -84,7 +84,8 @@ def measure(
         max_passes: with ``rtol``, stop after about this many sample passes.
         spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
             (more cosets than two are needed beyond the set's own); no extra model call.
-        noise_samples: samples used for the numerical noise floor.
+        noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
+            chosen by a hash of their ids, so spread over the stream.
         progress: show a progress bar.
 
     Returns:
@@ -108,13 +109,15 @@ def measure(
     if highest:
         _check_spectrum(losses)
     collector = Collector(model, declaration, forward, design, highest)
-    notes, drawn = hardware_notes(device_of(model)), ""
+    notes: list[str] = []
+    drawn = ""
 
     def pooled(used: Design) -> Result:
         if not collector.collected.ids:
             raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
         described = used.described(collector.caller.calls) | {"drawn": drawn}
-        return summarise(collector.collected, declaration, losses, described, notes)
+        hardware = hardware_notes(device_of(model), collector.collected.known.computing)
+        return summarise(collector.collected, declaration, losses, described, [*hardware, *notes])
 
     with untouched(model):
         if rtol is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
 from equiscope.decomposition.collect import Caller, Collector
+from equiscope.decomposition.computing import Computing, hardware_notes
 from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
-from equiscope.decomposition.noise import hardware_notes
+from equiscope.decomposition.noise import Known
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
@@ -37,8 +39,7 @@ class EquivarianceError(Metric):
     Args:
         declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed, settings: as for
             :func:`equiscope.measure`.
-        noise_samples: samples of each process used for the numerical noise floor; the floor alone depends on the
-            sharding.
+        noise_samples: as for :func:`equiscope.measure`, over all processes.
         metric_arguments: keyword arguments of ``torchmetrics.Metric``.
 
     Clusters that are not integers are named by 63 bits of a hash in ``result().per_sample.clusters``.
@@ -83,10 +84,8 @@ class EquivarianceError(Metric):
         self.noise_samples = noise_samples
         self._layout = Layout(self.declaration, self.losses)
         self._caller = Caller(forward)
-        self._noise_checked = 0
         self._notes: dict[str, str] = {}
-        # Rounding of each output seen in a float64 copy of the model: None before the first update.
-        self.rounding: dict[str, float] | None = None
+        self._known = Known()
         self._result: Result | None = None
         for name in ("ids", "clusters", "figures"):
             self.add_state(name, [], dist_reduce_fx="cat")
@@ -96,10 +95,17 @@ class EquivarianceError(Metric):
         self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
         self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64), dist_reduce_fx="max")
+        # eps of the precision computed in and of that stored, the change between repeats.
+        self.add_state("precision", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="max")
+
+    @property
+    def rounding(self) -> dict[str, float] | None:
+        """Rounding of each output seen in a float64 copy of the model: None before the first update."""
+        return self._known.rounding
 
     def carry(self, rounding: dict[str, float] | None) -> None:
         """Take over the rounding of an earlier metric's float64 copy of the same model, instead of making one."""
-        self.rounding = rounding
+        self._known.rounding = rounding
         if rounding:
             self.float64_change = torch.full_like(self.float64_change, max(rounding.values()))
 
@@ -138,7 +144,7 @@ class EquivarianceError(Metric):
     def reset(self) -> None:
         """Forget everything measured."""
         super().reset()
-        self._noise_checked, self._result, self.rounding, self._notes = 0, None, None, {}
+        self._known, self._result, self._notes = Known(), None, {}
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
@@ -150,19 +156,20 @@ class EquivarianceError(Metric):
         collector = Collector(model, self.declaration, None, self.design)
         collector.caller = self._caller
         collector.first_id = self._first_id(first_id)
-        collector.collected.noise_checked = self._noise_checked
-        collector.collected.rounding = self.rounding
+        collected = collector.collected
+        collected.known = self._known
         before = self._caller.calls
         with untouched(model):
             collector.run(batch, self.noise_samples)
-        self._noise_checked = collector.collected.noise_checked
-        self._notes |= collector.collected.notes
+        self._notes |= collected.notes
         self.model_calls = self.model_calls + (self._caller.calls - before)
-        self.rounding = collector.collected.rounding
-        change = collector.collected.float64_change
+        assert self._known.computing is not None
+        seen = torch.tensor([self._known.computing.eps, collected.stored, self._known.change]).to(self.precision)
+        self.precision = torch.maximum(self.precision, seen)
+        change = collected.float64_change
         if change is not None:
             self.float64_change = torch.full_like(self.float64_change, change)
-        return self._layout.pack(collector.collected, self.device)
+        return self._layout.pack(collected, self.device)
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
@@ -199,9 +206,14 @@ class EquivarianceError(Metric):
         collected = self._layout.unpack(table)
         collected.notes = self._notes
         change = float(self.float64_change)
-        collected.rounding = {"": change} if change >= 0 else None
+        collected.noise_samples = self.noise_samples
+        eps, collected.stored, varied = self.precision.tolist()
+        computing = self._known.computing or Computing()
+        collected.known = Known(
+            computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied
+        )
         described = self.design.described(int(self.model_calls))
-        return summarise(collected, self.declaration, self.losses, described, hardware_notes(self.device))
+        return summarise(collected, self.declaration, self.losses, described, hardware_notes(self.device, computing))
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)

@@ -1,28 +1,36 @@
 """The numerical noise floor: what the split shows for a model whose only fault is rounding.
 
-Each sample is brought to four orientations along a short arc, d_s b with b random and d_s turns by (s - 3/2) sqrt(eps)
-about one random axis, each by two turns, (d_s b h^-1)(h x), in the model's own dtype. The step is far more than a
-rounding, so that none is the same twice, and what varies smoothly with the orientation is a straight line on the arc:
-what the passes leave of that line is rounding. A fault of Wigner degree l leaks
+Samples are brought to four orientations along a short arc, d_s b with b random and d_s turns by (s - 3/2) sqrt(eps)
+about one random axis, each by two turns, (d_s b h^-1)(h x), in the dtype of the inputs; eps is that of the coarsest
+precision in which the model computes (:mod:`equiscope.decomposition.computing`). The step is far more than a rounding,
+so that none is the same twice, and what varies smoothly with the orientation is a straight line on the arc: what the
+passes leave of that line is rounding. A fault of Wigner degree l leaks
 
     eps^2 / 2 x l (l+1) (3 l^2 + 3 l - 1) / 15
 
-of itself into it, by the curvature of the arc. The orientation is random because that of the data may be a special one,
-in which axes along the frame or a cell's mirror planes make roundings cancel. The split of those passes, plus the
-spread of identical repeats (atomics, autotuning), plus the rounding of the output in the turned frame, is the floor. It
-is at least (2 eps)^2 mean |f|^2, eps of the output's dtype; and where a float64 copy of the model can be made, the
-floor of squared error is also at least the mean square of the rounding it shows.
+of itself into it, by the curvature of the arc. The orientation is random because that of the data may be a special
+one, in which axes along the frame or a cell's mirror planes make roundings cancel.
 
-The octahedral group has no small rotations and permutes numbers exactly: there the copy and the repeats are all.
+The floor of a sample is that rounding, plus the rounding of the output in the turned frame; at least eps^2 / 6 |f|^2
+with eps of the output's dtype (one rounding of the input and one of the output, each of variance eps^2 / 12 at most),
+and at least what a float64 copy of the model shows. The floor of a measurement is relative,
+
+    sum floor / sum |f|^2   over the samples that have one   x   mean |f|^2   over all,
+
+and those samples are the ones of smallest key, a hash of (seed, id): spread over the data whatever its order, the same
+in one process or many (:func:`chosen`).
+
+A jump is no rounding: where passes whose inputs differ by rounding alone differ by more than the precision allows, the
+sample is discontinuous there, is named so, and lends nothing to the floor (:func:`jumps`).
+
+The octahedral group has no small rotations and permutes numbers exactly: there the dtype and the copy are all.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,49 +38,89 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch
-from equiscope.decomposition.orbit import Forward, output_middle, predict, rotated, rotated_back, turned
+from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
+from equiscope.decomposition.computing import NAMES, Computing
+from equiscope.decomposition.jumps import coarse_inside, jumps
+from equiscope.decomposition.orbit import output_middle, turned
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
+from equiscope.decomposition.split import OutputSplit
 from equiscope.errors import InputError, RandomModelError
-from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import turned_by, uniform_keyed
 
-RANDOM_MODEL = 1e-3
-# A float64 copy doubles the memory of the parameters: not made for models where that could hurt.
-FLOAT64_PARAMETERS = 20_000_000
-# Far above any coset's stream, so that the floor never shares rotations with the orbit.
-NOISE_STREAM = 1 << 40
-# Passes of an arc: a line takes two of them, and the cosets of a jackknifed loss are at least as many.
-ARC = JACKKNIFE_COSETS
+Array = NDArray[np.float64]
+
+# Identical calls may differ by this much of an output, or by so many units of the precision the model computes in.
+RANDOM_MODEL, RANDOM_UNITS = 1e-3, 4
 # Roundings are few and coarse where samples are: the first samples get at least this many arcs together.
 FIRST_ARCS = 3
 FLOORS = 3
-# Of the chi^2 limit. As the floor itself is measured, a few in a thousand values of pure rounding exceed it.
+# Of the limits from chi^2 and F. As rounding is no Gaussian, a few in a thousand values of it exceed them.
 RARE = 1e-3
+# The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
+# 9 + 25 + 49 of its mean square in any one orientation.
+APART = 83
+COLUMNS = ("loss", "rounding", "square", "freedom", "jump")
+# Samples that have a floor, at least where there are so many.
+LEAST = 12
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """Change of an output between two identical calls: mean square change, mean square and eps of the output."""
+@dataclass
+class Known:
+    """What was seen of a model's rounding so far, carried from batch to batch.
 
-    change: float
-    square: float
-    eps: float
+    Attributes:
+        keys: the smallest keys of samples that have their floor.
+        batches: how many batches there were.
+        computing: the precision the model computes in, from the first batch.
+        rounding: each output's relative change in a float64 copy; None before the copy was tried.
+        change: the largest relative change between identical calls.
+    """
 
-    @property
-    def relative(self) -> float:
-        return (self.change / self.square) ** 0.5 if self.square > 0 else 0.0
+    keys: list[int] = field(default_factory=list)
+    batches: int = 0
+    computing: Computing | None = None
+    rounding: dict[str, float] | None = None
+    change: float = 0.0
 
 
-def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Repeat]:
-    """Compare two identical calls, output by output.
+def keys(seed: int, ids: Sequence[int]) -> NDArray[np.uint64]:
+    """A 64-bit hash of (seed, id) for each sample, uniform (the finaliser of SplitMix64)."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(ids, dtype=np.uint64) + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        return z ^ (z >> np.uint64(31))
+
+
+def smallest(of: Iterable[int], wanted: int) -> list[int]:
+    """Of the keys, ascending and each once, those whose samples have a floor: the lowest quarter of all possible keys,
+    no fewer than the ``LEAST`` smallest and no more than the ``wanted`` smallest."""
+    ordered = sorted({int(key) for key in of})[: max(wanted, 1)]
+    return [key for place, key in enumerate(ordered) if place < LEAST or key < 1 << 62]
+
+
+def chosen(kept: Sequence[int], new: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
+    """(places among ``new``, keys now kept): the samples whose keys are among the :func:`smallest` seen so far.
+
+    Those that are the smallest of a whole stream are among them, whatever its order and length: of n samples one by one
+    k (1 + log(n / k)) are measured where k count.
+    """
+    now = smallest([*kept, *new], wanted)
+    fresh = set(now) - set(kept)
+    first = {key: place for place, key in reversed(list(enumerate(new)))}
+    return sorted(first[key] for key in fresh), now
+
+
+def check_repeat(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], computing: Computing | None = None
+) -> float:
+    """The largest relative change between two identical calls.
 
     Raises:
-        RandomModelError: if the root mean square change exceeds 1e-3 of the output.
+        RandomModelError: if the root mean square change exceeds 1e-3 of an output, or four units of the precision the
+            model computes in, if that is more.
         InputError: if an output changes its shape.
     """
-    repeats: dict[str, Repeat] = {}
+    largest = 0.0
     for name, a in first.items():
         x, y = a.double(), second[name].double()
         if x.shape != y.shape:
@@ -80,150 +128,204 @@ def check_repeat(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> d
                 f"output {name!r} changes shape between two identical calls: rows of {tuple(x.shape[1:])}, then "
                 f"{tuple(y.shape[1:])}"
             )
-        repeat = Repeat(float((x - y).square().mean()), float(x.square().mean()), torch.finfo(a.dtype).eps)
-        if repeat.relative > RANDOM_MODEL:
+        change, size = float((x - y).square().mean()), float(x.square().mean())
+        relative = (change / size) ** 0.5 if size > 0 else 0.0
+        eps = max(torch.finfo(a.dtype).eps, computing.eps if computing else 0.0)
+        if not relative <= max(RANDOM_MODEL, RANDOM_UNITS * eps):
             raise RandomModelError(
-                f"output {name!r} changes by {repeat.relative:.3g} of its size between two identical calls in eval "
+                f"output {name!r} changes by {relative:.3g} of its size between two identical calls in eval "
                 "mode: the model is random (dropout called functionally, sampled noise?). Its spread would be counted "
                 "as equivariance error: switch the randomness off, or make the noise a declared input that rotates"
             )
-        repeats[name] = repeat
-    return repeats
+        largest = max(largest, relative)
+    return largest
 
 
 def floor(
-    model: Any,
-    batch: Batch,
-    declaration: Declaration,
-    forward: Forward | None,
-    splits: Mapping[str, OutputSplit],
-    known: Mapping[str, tuple[Repeat, float]],
-    key: tuple[int, list[int]],
-    arcs: int = 1,
+    site: Site, splits: Mapping[str, OutputSplit], known: Known, arcs: int = 1
 ) -> dict[str, Tensor]:
-    """Per-sample floor of each output's equivariance error, (samples,) float64, in the loss's units.
+    """Per-sample figures of each output's floor, (samples, len(COLUMNS)) float64.
 
-    ``splits`` are fresh splits of this batch, one per output; each pass counts as its own coset. ``known`` holds each
-    output's change between repeats and its relative rounding in a float64 copy, 0 without one. ``key`` is the seed and
-    the ids of the samples.
+    ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output
+    from rounding; ``square`` is mean |f|^2, ``freedom`` the degrees of freedom of the rounding, and ``jump`` the mean
+    square by which a discontinuous sample jumps, 0 for others. ``splits`` are fresh splits of the site's batch.
+    ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
     """
-    fields = batch.fields()
-    inputs = (torch.finfo(fields[name].dtype).eps for name in declaration.inputs)
-    step = max([*inputs, *(repeat.eps for repeat, _ in known.values())]) ** 0.5
-    # Of R passes that are straight lines but for their rounding, R/2 degrees of freedom are left, not R - 1.
-    lost = math.sqrt(2 * (ARC * arcs - 1) / (ARC * arcs))
-    centres: dict[str, Tensor] = {}
-    for arc in range(arcs):
-        passes: dict[str, list[Tensor]] = {name: [] for name in splits}
-        for turns, near in _along_arc(batch, declaration, step, key, NOISE_STREAM + arc * (ARC + 2)):
-            outputs = {k: v.detach() for k, v in predict(model, near, batch, declaration, forward, True).items()}
-            for name, rows in rotated_back(outputs, batch, turns, declaration).items():
-                passes[name].append(splits[name].coordinates(rows))
-        for name, rows in passes.items():
-            centre = centres.setdefault(name, torch.stack(rows).mean(0))
-            for left in off_line(torch.stack(rows)):
-                splits[name].add(centre + lost * left, 1.0)
-                splits[name].close_coset()
-    floors: dict[str, Tensor] = {}
-    for name, split in splits.items():
-        rounding = _output_rounding(outputs[name], turns, batch, declaration, name)
-        values, (repeat, copied) = split.values(), known[name]
-        floors[name] = values.equivariance + repeat.change / 2 + rounding
-        if split.loss.exact:
-            # Few numbers may be rounded alike in all passes; the dtype and a float64 copy say what is possible.
-            least = (2 * repeat.eps) ** 2 * values.square
-            least = torch.maximum(least, values.square.new_tensor(copied**2 * repeat.square))
-            floors[name] = torch.maximum(floors[name], least)
-    return floors
+    eps = _coarsest(site, known)
+    seen = [next_arc(site, splits, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
+    if known.rounding is None:
+        known.rounding = float64_change(site, seen[-1])
+        if not known.rounding and (known.computing is None or known.computing.opaque):
+            coarser = coarse_inside(site, splits, seen, eps)
+            if coarser > eps:
+                known.computing = replace(known.computing or Computing(), eps=coarser)
+                return floor(site, splits, known, arcs)
+    jumped = jumps(site, splits, seen, eps, known.change)
+    if any(bool((j > 0).any()) for j in jumped.values()):
+        known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
+    return {name: _figures(name, site, split, seen, eps, known, jumped[name]) for name, split in splits.items()}
 
 
-def _along_arc(
-    batch: Batch, declaration: Declaration, step: float, key: tuple[int, list[int]], stream: int
-) -> Iterator[tuple[Tensor, Any]]:
-    """(orientations, the samples in them), ``step`` radians apart about one axis a sample; see the module."""
-    device = next(iter(batch.fields().values())).device
-    base = uniform_keyed(declaration.group, *key, stream).to(device)
-    for place in range(ARC):
-        turns = base
-        if declaration.group != "O":
-            turns = turned_by((place - (ARC - 1) / 2) * step, *key, stream + 1).to(device) @ base
-        halfway = uniform_keyed(declaration.group, *key, stream + 2 + place).to(device)
-        there = batch_of(rotated(batch, halfway, declaration), declaration)
-        yield turns, rotated(there, turns @ halfway.mT, declaration)
+def _figures(
+    name: str, site: Site, split: OutputSplit, seen: Sequence[Arc], eps: float, known: Known, jump: Tensor
+) -> Tensor:
+    """One output's columns."""
+    rows = split.rows
+    passes = [arc.rows[name] for arc in seen]
+    left = [off_line(p) for p in passes]
+    centre, count = passes[0].mean(0), ARC * len(seen)
+    # Four passes less a line leave two degrees of freedom an arc.
+    variance = sum((part.square().sum(0) for part in left), torch.zeros_like(centre)) / (2 * len(seen))
+    seen_rounding = row_mean(rows, variance)
+    flat = variance.flatten(1)
+    sums, squares = rows.sum(flat.sum(1)), rows.sum(flat.square().sum(1))
+    carriers = torch.where(squares > 0, sums.square() / squares / 2, torch.ones_like(sums)).clamp_min(1)
+    degrees = 2 * len(seen) * carriers
+    output = seen[-1].answer[name]
+    rounding = seen_rounding + _output_rounding(output, seen[-1].turns, split, site, name)
+    square = row_mean(rows, torch.stack(passes).square().mean((0, 1)))
+    # Few numbers may be rounded alike in all passes; the dtype and a float64 copy say what is possible.
+    least = max(torch.finfo(output.dtype).eps ** 2 / 6, (known.rounding or {}).get(name, 0.0) ** 2) * square
+    rounding = torch.where(jump > 0, least, torch.maximum(rounding, least))
+    if split.loss.exact:
+        loss = rounding
+    else:
+        # R passes about one centre have R - 1 degrees of freedom, these have fewer; and the whole rounding is meant.
+        grown = torch.where(seen_rounding > 0, rounding / seen_rounding, torch.zeros_like(rounding)).sqrt()
+        scale = (math.sqrt((count - 1) / (2 * len(seen))) * grown)[rows.sample]
+        for part in (part for arc in left for part in arc):
+            split.add(centre + scale.reshape(-1, *[1] * (part.ndim - 1)) * part, 1.0)
+            split.close_coset()
+        loss = split.values().equivariance
+    return torch.stack([loss, rounding, square, degrees, jump], dim=-1)
 
 
-def off_line(passes: Tensor) -> Tensor:
-    """What equally spaced passes (n, ...) leave of their straight lines: v - mean v - s (s . v) / (s . s)."""
-    places = torch.arange(len(passes), dtype=passes.dtype, device=passes.device) - (len(passes) - 1) / 2
-    slope = torch.tensordot(places, passes, dims=1) / places.square().sum()
-    return passes - passes.mean(0) - places.reshape(-1, *[1] * slope.ndim) * slope
+def _coarsest(site: Site, known: Known) -> float:
+    """eps of the coarsest among the inputs and what the model was seen to compute in."""
+    fields = site.batch.fields()
+    inputs = (torch.finfo(fields[name].dtype).eps for name in site.declaration.inputs)
+    return max([*inputs, known.computing.eps if known.computing else 0.0])
 
 
-def arcs_needed(samples: int, first: bool) -> int:
-    """Arcs of each of ``samples`` samples for their floor: more for the first ones where they are few."""
-    return max(1, math.ceil(FIRST_ARCS / samples)) if first else 1
+def arcs_needed(samples: int, wanted: int) -> int:
+    """Arcs of each sample for its floor, where ``samples`` have one by now: more where they are few."""
+    return max(1, math.ceil(FIRST_ARCS / max(1, min(samples, wanted))))
 
 
-def floors_allowed(values: NDArray[np.float64]) -> float:
-    """How many floors the mean of values (samples,) of pure rounding stays under, but for a few times in a thousand.
-
-        max(3, chi^2_{0.999}(n) / n),        n = (sum v)^2 / sum v^2
-
-    n is the number of samples that carry the mean, and each has one degree of freedom at least: the rounding of one
-    small molecule is a random figure itself, that of many is their mean. 3 from ten samples on, 10.8 for one.
-    """
-    largest = float(np.abs(values).max(initial=0.0))
-    shares = values / largest if largest > 0 else values
-    carrying = max(float(shares.sum()) ** 2 / float(shares @ shares), 1.0) if largest > 0 else 1.0
-    return max(FLOORS, float(stats.chi2.isf(RARE, carrying)) / carrying)
-
-
-def _output_rounding(output: Tensor, turns: Tensor, batch: Batch, declaration: Declaration, name: str) -> Tensor:
+def _output_rounding(output: Tensor, turns: Tensor, split: OutputSplit, site: Site, name: str) -> Tensor:
     """Mean square change of an output that is turned, stored in its dtype and turned back, (samples,)."""
-    spec = declaration.outputs[name]
-    rows = batch.rows(name, spec.per, spec.mask)
+    spec, rows = site.declaration.outputs[name], split.rows
     if getattr(spec.action, "resampling", None) is not None:
         # Interpolation is no rounding: it has a floor of its own, measured with the exact answer as the model.
         return torch.zeros(rows.samples, dtype=torch.float64, device=output.device)
-    middle = output_middle(batch, name, declaration)
+    middle = output_middle(site.batch, name, site.declaration)
     there = turned(spec.action, turns[rows.sample], output.double(), middle).to(output.dtype)
     back = turned(spec.action, turns.mT[rows.sample], there.double(), middle)
-    change = (back - output.double()).square().flatten(2).mean(-1).mean(1)
-    return rows.sum(change) / rows.counts
+    return row_mean(rows, (back - output.double()).square())
 
 
-def float64_change(
-    model: Any, batch: Batch, declaration: Declaration, forward: Forward | None, first: Mapping[str, Tensor]
-) -> dict[str, float]:
+def float64_change(site: Site, arc: Arc) -> dict[str, float]:
     """Root mean square change of each output, relative to its size, between the model and its float64 copy.
 
     Empty where no copy can be made: not a module, float64 already, too large, or code that insists on its dtype.
     """
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    parameters = list(site.model.parameters()) if isinstance(site.model, nn.Module) else []
     if not parameters or all(p.dtype == torch.float64 for p in parameters):
         return {}
-    if sum(p.numel() for p in parameters) > FLOAT64_PARAMETERS:
-        return {}
-    doubled = {k: v.double() for k, v in batch.fields().items() if v.is_floating_point()}
     try:
-        answer = predict(copy.deepcopy(model).double(), batch.with_fields(doubled), batch, declaration, forward)
+        twin = replace(site, batch=batch_of(arc.near, site.declaration)).in_precision(torch.float64)
+        answer = answered(twin, twin.batch.with_fields({})) if twin is not None else {}
     except Exception:
         # Whatever a foreign model raises in another dtype, the measurement itself does not depend on this check.
         return {}
     changes = {}
     for name, rows in answer.items():
-        exact = rows.detach().double()
+        exact = rows.double()
         size = exact.square().mean()
-        changes[name] = float(((exact - first[name].double()).square().mean() / size).sqrt()) if size > 0 else 0.0
+        changes[name] = float(((exact - arc.answer[name].double()).square().mean() / size).sqrt()) if size > 0 else 0.0
     return changes
 
 
-def hardware_notes(device: torch.device) -> list[str]:
-    """Settings of the machine that raise the floor, named."""
+@dataclass(frozen=True)
+class Pooled:
+    """The floor of one output over the samples that have one.
+
+    Attributes:
+        rounding, loss: relative to |f|^2: variance from rounding, and the floor in the loss's units.
+        freedom: degrees of freedom it rests on.
+        checked, jumped: places of the samples that have a floor, and of those among them that jump.
+        jump: root mean square jump of the latter, relative to their size.
+    """
+
+    rounding: float
+    loss: float
+    freedom: float
+    checked: NDArray[np.int64]
+    jumped: NDArray[np.int64]
+    jump: float
+
+
+def pooled(floors: Array, weights: Array, sample_keys: NDArray[np.uint64], wanted: int) -> Pooled:
+    """Pool the columns (samples, len(COLUMNS)), NaN for samples without a floor, of those with the smallest keys."""
+    has = np.flatnonzero(~np.isnan(floors[:, COLUMNS.index("rounding")]))
+    counting = np.array(smallest(sample_keys[has].tolist(), wanted), dtype=np.uint64)
+    checked = has[np.isin(sample_keys[has], counting)]
+    loss, rounding, square, degrees, jump = floors[checked].T
+    w, jumped = weights[checked], jump > 0
+    sound = ~jumped if not jumped.all() else jumped
+    share, size = w[sound] * rounding[sound], float((w[sound] * square[sound]).sum())
+    largest = float(share.max(initial=0.0))
+    shares = share / largest if largest > 0 else np.ones_like(share)
+    freedom = float(shares.sum()) ** 2 / float((shares**2 / degrees[sound]).sum())
+    moved, of = float((w * jump).sum()), float((w * np.maximum(square, jump))[jumped].sum())
+    return Pooled(
+        rounding=largest * float(shares.sum()) / size if size > 0 else 0.0,
+        loss=max(float((w[sound] * loss[sound]).sum()), 0.0) / size if size > 0 else 0.0,
+        freedom=freedom,
+        checked=checked,
+        jumped=checked[jumped],
+        jump=math.sqrt(moved / of) if of > 0 else 0.0,
+    )
+
+
+def floors_allowed(values: Array, freedom: float = math.inf) -> float:
+    """How many floors the mean of values (samples,) of pure rounding stays under, but for a few times in a thousand.
+
+        max(3, F_{0.999}(n, m)),        n = (sum v)^2 / sum v^2
+
+    n is the number of samples that carry the mean, and each has one degree of freedom at least; m is the ``freedom`` of
+    the floor itself. The rounding of one small molecule is a random figure, that of many is their mean: with a floor
+    that is known well, 3 from ten samples on and 10.8 for one.
+    """
+    largest = float(np.abs(values).max(initial=0.0))
+    shares = values / largest if largest > 0 else values
+    carrying = max(float(shares.sum()) ** 2 / float(shares @ shares), 1.0) if largest > 0 else 1.0
+    if math.isinf(freedom):
+        return max(FLOORS, float(stats.chi2.isf(RARE, carrying)) / carrying)
+    return max(FLOORS, float(stats.f.isf(RARE, carrying, freedom)))
+
+
+def stands_apart(deviation: Array, spread: Array, rounding: Array, passes: float) -> NDArray[np.bool_]:
+    """Samples whose answer as given is none of those they give when turned.
+
+    ``deviation`` is the mean square of f(x) less the twirled prediction, ``spread`` the variance of the twisted
+    predictions over ``passes`` rotations and ``rounding`` that of rounding alone, each (samples,). A sample stands
+    apart beyond max(83, F) of the larger of the two, F the limit of the F distribution of 1 and passes - 1 degrees of
+    freedom that one of all samples exceeds once in a thousand sets.
+    """
+    limit = float(stats.f.isf(RARE / max(len(deviation), 1), 1, max(passes - 1, 1))) * (1 + 1 / passes)
+    return deviation > max(APART, limit) * np.maximum(spread, rounding)
+
+
+def computing_notes(known: Known, declared: float) -> list[str]:
+    """What must be said of the precision a model computes in; ``declared`` is the eps of its inputs and outputs."""
     notes = []
-    if device.type == "cuda":
-        if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32:
-            notes.append("TF32 is allowed on this GPU (10-bit mantissa): it raises the noise floor")
-        if not torch.are_deterministic_algorithms_enabled():
-            notes.append("GPU kernels may add in varying order (atomics); the spread of repeats is in the floor")
+    eps = known.computing.eps if known.computing else 0.0
+    if eps > declared > 0:
+        name = NAMES.get(eps, f"a precision of {eps:.1g}")
+        notes.append(f"the model computes in {name} inside, more coarsely than its inputs and outputs are stored: the "
+                     "noise floor is that of this precision")  # fmt: skip
+    if known.change > RANDOM_MODEL:
+        notes.append(f"identical calls differ by {100 * known.change:.2g} % of an output, which the precision that the "
+                     f"model computes in allows (up to {100 * RANDOM_UNITS * max(eps, declared):.2g} %)")  # fmt: skip
     return notes

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition import statistics
+from equiscope.decomposition import noise, statistics
 from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.constants import constant_loss
 from equiscope.decomposition.design import second_cosets_need
-from equiscope.decomposition.losses import Loss
-from equiscope.decomposition.noise import FLOORS, floors_allowed
+from equiscope.decomposition.losses import Loss, invariant_under
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.spectrum import summarise_spectrum
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
+from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
@@ -72,10 +74,8 @@ def summarise(
     """The Result of everything collected; ``settings`` are its fields that describe the design."""
     values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
     weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
-    parts = {
-        name: _OutputPool(name, values[name], weights[name], collected, losses[name], declaration, settings["cosets"])
-        for name in values
-    }
+    pool = _Pool(collected, declaration, settings)
+    parts = {name: _OutputPool(name, values[name], weights[name], pool, losses[name]) for name in values}
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
@@ -85,7 +85,8 @@ def summarise(
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
     floor = sum(share[p.name] * p.floor for p in counted)
-    allowed = floors_allowed(a)
+    spread, rounding = (sum(share[p.name] * getattr(p, which) for p in counted) for which in ("spread", "rounding"))
+    allowed = noise.floors_allowed(spread, min(p.pooled.freedom for p in counted))
     baseline = sum(share[p.name] * p.baseline for p in counted)
     square = sum(share[p.name] * p.square for p in counted)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,7 +108,10 @@ def summarise(
             loss_as_given=p.as_given,
             weight=declaration.outputs[p.name].weight,
             loss=losses[p.name].name,
-            distinguishable=p.mean_equivariance > floors_allowed(p.equivariance) * p.floor,
+            distinguishable=p.distinguishable,
+            as_given_deviation=p.mean_deviation,
+            as_given_apart=len(p.apart),
+            jump=p.pooled.jump,
         )
         for p in parts.values()
     }
@@ -115,9 +119,13 @@ def summarise(
     r2 = 1 - _divide(total, baseline)
     result_notes = [*notes, *collected.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
                     *_data_notes(collected.ids, count, total)]
-    result_notes += _notes(parts, labelled, losses, r2, headline)
-    if not (distinguishable := equivariance > allowed * floor):
-        few = "" if allowed == FLOORS else ", which for so few samples are uncertain"
+    result_notes += _notes(parts, labelled, losses, r2, headline, declaration.group)
+    result_notes += noise.computing_notes(collected.known, collected.stored)
+    for part in parts.values():
+        result_notes += fault_notes(part.name, collected.ids, part.pooled, part.apart)
+    faulty = any(len(p.apart) or len(p.pooled.jumped) for p in parts.values())
+    if not (distinguishable := faulty or float(spread.mean()) > allowed * rounding):
+        few = "" if allowed == noise.FLOORS else ", which for so few samples are uncertain"
         result_notes.append("not distinguishable from numerical noise: the equivariance error is under "
                             f"{allowed:.2g} noise floors{few}")  # fmt: skip
     return Result(
@@ -162,41 +170,67 @@ def summarise(
     )
 
 
-class _OutputPool:
-    """One output's weighted per-sample arrays and means."""
+@dataclass(frozen=True)
+class _Pool:
+    """What all outputs are pooled with: everything collected, the declaration, and the design's settings."""
 
-    def __init__(
-        self,
-        name: str,
-        values: SampleValues,
-        weights: statistics.Array,
-        collected: Collected,
-        loss: Loss,
-        declaration: Declaration,
-        cosets: float,
-    ):
+    collected: Collected
+    declaration: Declaration
+    settings: Mapping[str, Any]
+
+
+class _OutputPool:
+    """One output's weighted per-sample arrays and means.
+
+    ``spread`` is what rounding is compared with: the equivariance error of squared error, the variance over rotations
+    for other losses, which rounding moves in other ways; ``rounding`` is its floor.
+    """
+
+    def __init__(self, name: str, values: SampleValues, weights: statistics.Array, pool: _Pool, loss: Loss):
+        collected, declaration = pool.collected, pool.declaration
         self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
+        self.action = declaration.outputs[name].action
         self.total = weights * host(values.total)
-        self.equivariance = _equivariance(values, weights, cosets)
+        self.equivariance = _equivariance(values, weights, pool.settings["cosets"])
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         as_given = collected.as_given.get(name)
         self.as_given = float((weights * host(torch.cat(as_given))).mean()) if as_given else math.nan
-        floors = host(torch.cat(collected.floors[name]))
-        # Some samples only have a floor: the first ones, or, gathered over processes, those that are not NaN.
-        checked = np.flatnonzero(~np.isnan(floors))
-        self.floor = _divide(float((weights[checked] * floors[checked]).sum()), float(weights[checked].sum()))
+        variance = host(values.variance)
+        self.spread = self.equivariance if loss.exact else weights * variance
+        self.pooled = pooled_floor(collected, name, weights, pool.settings["seed"])
+        self.rounding = self.pooled.rounding * self.square
+        self.floor = self.rounding if loss.exact else self._loss_floor(pool.settings["passes"])
+        self.mean_deviation, self.apart = math.nan, np.empty(0, dtype=np.int64)
+        if collected.deviations.get(name):
+            deviation = host(torch.cat(collected.deviations[name]))
+            self.mean_deviation = float((weights * deviation).mean())
+            own = self.pooled.rounding * np.maximum(host(values.square), self.square)
+            self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, pool.settings["passes"]))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(values, weights, collected, declaration)
         target = float((weights * host(values.target_square)).mean())
         # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
         self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
 
+    def _loss_floor(self, passes: float) -> float:
+        """The floor in the units of a loss that is not squared; at least what float64 makes of the loss itself."""
+        least = 8 * passes * float(np.finfo(np.float64).eps) * abs(self.mean_total)
+        return max(self.pooled.loss * self.square, least, float(np.finfo(np.float64).tiny))
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether anything but rounding was seen."""
+        allowed = noise.floors_allowed(self.spread, self.pooled.freedom)
+        return bool(
+            len(self.apart) or len(self.pooled.jumped) or float(self.spread.mean()) > allowed * self.rounding
+        )
+
     def _baseline(
         self, values: SampleValues, weights: statistics.Array, collected: Collected, declaration: Declaration
     ) -> float:
-        """Loss of the best constant equivariant predictor: the mean of the invariant part, zero otherwise."""
+        """Loss of the best constant equivariant predictor; for squared error the mean of the invariant part."""
         if not self.labelled:
             return math.nan
         action = declaration.outputs[self.name].action
@@ -207,7 +241,14 @@ class _OutputPool:
             centre = host(action.invariants(declaration.group).mT @ action.invariants("SO3")) @ invariant
             dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
-        return constant_loss(self.loss, collected.targets[self.name], action, declaration.group, weights)
+        targets = collected.targets.get(self.name, []) or collected.constants.get(self.name, [])
+        return constant_loss(self.loss, targets, action, declaration.group, weights)
+
+
+def pooled_floor(collected: Collected, name: str, weights: statistics.Array, seed: int) -> noise.Pooled:
+    """The floor of an output over the samples that have one."""
+    keys, floors = noise.keys(seed, collected.ids), host(torch.cat(collected.floors[name]))
+    return noise.pooled(floors, weights, keys, collected.noise_samples)
 
 
 def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float) -> statistics.Array:
@@ -226,29 +267,6 @@ def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float
     return statistics.two_phase(np.where(known, equivariance - between, equivariance), between, known)
 
 
-def constant_loss(
-    loss: Loss, targets: list[tuple[Tensor, Tensor, Tensor]], action: Any, group: str, weights: statistics.Array
-) -> float:
-    """Loss of a constant prediction: class frequencies for cross-entropy, the invariant mean for the others."""
-    if loss.per_sample is not None:
-        return math.nan
-    rows = torch.cat([t for t, _, _ in targets])
-    offsets = np.cumsum([0, *[len(c) for _, _, c in targets]])
-    sample = torch.cat([s + int(o) for (_, s, _), o in zip(targets, offsets[:-1], strict=True)])
-    counts = torch.cat([c for _, _, c in targets])
-    share = (torch.as_tensor(weights, device=rows.device) / counts)[sample]
-    share = share / share.sum()
-    if not rows.is_floating_point():
-        classes = torch.zeros(int(action.shape[0]), dtype=torch.float64, device=rows.device)
-        classes.index_add_(0, rows[:, 0].flatten().long(), share)
-        constant = classes if loss.name.endswith("probabilities") else classes.clamp_min(1e-300).log()
-    else:
-        basis = action.invariants(group).to(rows.device)
-        constant = basis @ torch.einsum("n,ncd,dk->k", share / rows.shape[1], rows, basis)
-    per_row = loss.per_row(constant.expand(*rows.shape[:2], len(constant)), rows).mean(dim=1)
-    return float((share * per_row).sum())
-
-
 def _divide(a: float, b: float) -> float:
     return a / b if b not in (0, 0.0) and not math.isnan(b) else math.nan
 
@@ -264,6 +282,7 @@ def _notes(
     losses: Mapping[str, Loss],
     r2: float,
     headline: statistics.Ratio,
+    group: str,
 ) -> list[str]:
     notes = []
     missing = sorted(set(parts) - {p.name for p in labelled})
@@ -288,7 +307,27 @@ def _notes(
                 f"{part.name} points against its labels (cosine {part.cosine:.2f}): has one of them the other sign, as "
                 "a virial and a stress, or a gradient and a force?"
             )
-        notes += loss_notes(losses[part.name], part.halvings, part.mean_total, part.mean_equivariance)
+        figures = part.halvings, part.mean_total, part.mean_equivariance
+        notes += loss_notes(losses[part.name], *figures, part.action, group)
+    return notes
+
+
+def fault_notes(name: str, ids: Sequence[Any], pooled: noise.Pooled, apart: np.ndarray[Any, Any]) -> list[str]:
+    """Faults of a model that its spread over random rotations does not show, or that look like rounding."""
+    notes = []
+    if len(pooled.jumped):
+        which = [ids[i] for i in pooled.jumped[:5]]
+        notes.append(
+            "discontinuous: ties at a neighbour limit, a cutoff, a sort? A change of the input as small as its "
+            f"rounding moves {name!r} by {100 * pooled.jump:.2g} % of its size in {len(pooled.jumped)} of "
+            f"{len(pooled.checked)} samples that were looked at (ids {which})"
+        )
+    if len(apart):
+        which = [ids[i] for i in apart[:5]]
+        notes.append(
+            f"the answer as given stands apart: for {len(apart)} of {len(ids)} samples (ids {which}) {name!r} as the "
+            "batch came is none of what it is when turned: a singular orientation, such as a bond along an axis?"
+        )
     return notes
 
 
@@ -313,7 +352,9 @@ def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:
     return notes
 
 
-def loss_notes(loss: Loss, halvings: statistics.Array, total: float, equivariance: float) -> list[str]:
+def loss_notes(
+    loss: Loss, halvings: statistics.Array, total: float, equivariance: float, action: Action, group: str
+) -> list[str]:
     """What must be said of a loss that is not squared error: frame dependence, remaining bias.
 
     ``halvings`` are the mean plug-in twirled losses from all, half and a quarter of the cosets. Where the residual lies
@@ -322,7 +363,7 @@ def loss_notes(loss: Loss, halvings: statistics.Array, total: float, equivarianc
     of a norm to leading order at either end, through the values from all and a quarter.
     """
     notes = []
-    if not loss.invariant:
+    if not invariant_under(loss, action, group):
         notes.append(
             f"loss {loss.name!r} acts on components and is not rotation invariant: "
             "it is taken in the frame of the labels"

@@ -25,6 +25,10 @@ class OutputResult:
         weight, loss: as declared.
         distinguishable: whether its equivariance error is more than rounding, as in :class:`Result`; None in records
             that do not say.
+        as_given_deviation: mean square of the answer as given less the twirled prediction; as_given_apart: number of
+            samples whose answer as given is none of those they give when turned
+            (:func:`equiscope.decomposition.noise.stands_apart`).
+        jump: root mean square jump, relative to the output, of samples on which the model is discontinuous; 0 for none.
     """
 
     percent: float
@@ -39,6 +43,9 @@ class OutputResult:
     weight: float
     loss: str
     distinguishable: bool | None = None
+    as_given_deviation: float = math.nan
+    as_given_apart: int = 0
+    jump: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ class Result:
         r2: 1 - total / loss of the best constant equivariant predictor (called skill for losses other than squared).
         relative_equivariance: equivariance / mean |f|^2.
         noise_floor: equivariance error that rounding alone would show, same unit as ``equivariance``.
-        distinguishable: whether ``equivariance`` exceeds three noise floors, or more where few samples carry it
-            (:func:`equiscope.decomposition.noise.floors_allowed`).
+        distinguishable: whether more than rounding was seen: the variance over rotations exceeds three floors of it, or
+            more where few samples carry either (:func:`equiscope.decomposition.noise.floors_allowed`), an answer as
+            given stands apart, or the model is discontinuous.
         loss_as_given: the loss on the batches as they came, not averaged over rotations.
         samples, clusters: how many; passes: rotations a sample; model_calls: calls of the model in all.
         rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.

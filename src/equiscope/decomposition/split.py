@@ -37,6 +37,7 @@ class SampleValues:
         total, equivariance: the loss and its part from imperfect symmetry; NaN total without a target.
         between: what the variance between cosets contributes to ``equivariance``; NaN where a sample has one coset of a
             design in which others have two, and is still to be added.
+        variance: variance of p over rotations, mean over components; for squared error the same as ``equivariance``.
         square: mean of |p|^2 over components and passes.
         components: number of real components.
         target_square: mean of |y|^2 over components.
@@ -47,6 +48,7 @@ class SampleValues:
     total: Tensor
     equivariance: Tensor
     between: Tensor
+    variance: Tensor
     square: Tensor
     components: Tensor
     target_square: Tensor
@@ -191,7 +193,9 @@ class OutputSplit:
         components = self.rows.counts * self._reference[0].numel()
         square, invariant = self._target_moments()
         mean_square = self._square / self._cosets
-        return SampleValues(total, equivariance, between, mean_square, components, square, invariant, halvings)
+        return SampleValues(
+            total, equivariance, between, variance, mean_square, components, square, invariant, halvings
+        )
 
     def sample_loss(self, prediction: Tensor) -> Tensor:
         """The loss of each sample, (samples,), for rows in the loss's coordinates."""

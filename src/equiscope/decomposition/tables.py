@@ -16,6 +16,7 @@ from torch import Tensor
 
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.noise import COLUMNS as FLOOR_COLUMNS
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -61,7 +62,7 @@ class Layout:
         sizes = {part: 1 for part in SampleValues.__dataclass_fields__}
         if spec.target is not None and self.losses[name].exact:
             sizes["target_invariant"] = spec.action.invariants("SO3").shape[1]
-        return sizes | {"halvings": 3, "as_given": 1, "floor": 1}
+        return sizes | {"halvings": 3, "as_given": 1, "deviation": 1, "floor": len(FLOOR_COLUMNS)}
 
     @property
     def with_labels(self) -> dict[str, int]:
@@ -94,10 +95,10 @@ class Layout:
             for part in SampleValues.__dataclass_fields__:
                 column, place = getattr(values, part).to(device), columns[part]
                 figures[:, place] = column.reshape(len(ids), place.stop - place.start)
-            for part, lists in (("as_given", collected.as_given), ("floor", collected.floors)):
+            kept = {"as_given": collected.as_given, "deviation": collected.deviations, "floor": collected.floors}
+            for part, lists in kept.items():
                 if lists.get(name):
-                    known = torch.cat(lists[name]).to(device)
-                    figures[: len(known), columns[part]] = known[:, None]
+                    figures[:, columns[part]] = torch.cat(lists[name]).to(device).reshape(len(ids), -1)
         owners, labels = {}, {}
         for name, width in self.with_labels.items():
             owners[name], labels[name] = _pack_labels(collected, name, width, ids)
@@ -118,7 +119,8 @@ class Layout:
             parts = {p: figures[:, columns[p]] for p in SampleValues.__dataclass_fields__}
             flat = {p: v if p in ("halvings", "target_invariant") else v[:, 0] for p, v in parts.items()}
             collected.values[name] = [SampleValues(**flat)]
-            collected.floors[name] = [figures[:, columns["floor"]][:, 0]]
+            collected.floors[name] = [figures[:, columns["floor"]]]
+            collected.deviations[name] = [figures[:, columns["deviation"]][:, 0]]
             if self.declaration.outputs[name].target is not None:
                 collected.as_given[name] = [figures[:, columns["as_given"]][:, 0]]
             collected.targets[name] = []

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from equiscope.decomposition.noise import floors_allowed
-from equiscope.decomposition.pool import host
+from equiscope.decomposition import noise
+from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.pool import host, pooled_floor
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import SampleValues
 from equiscope.symmetry.declaration import Declaration, Input
@@ -95,12 +96,12 @@ def assert_declared_symmetry_complete(
 
     collected, _ = orbits(model, given, base, forward, rotations, cosets, seed)
     before = {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
-    floors = {k: float(torch.cat(v).mean()) for k, v in collected.floors.items()}
+    allowed = {k: _allowed(k, collected, seed) for k in before}
     fields = batch_of(given[0], declaration).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:
-        return _trial(added, before, errors(_rotating(base, added)), floors)
+        return _trial(added, before, errors(_rotating(base, added)), allowed)
 
     trials = [attempt({f: spec}) for f, specs in ways.items() for spec in specs]
     together = {f: specs[0] for f, specs in ways.items() if specs}
@@ -139,13 +140,13 @@ def _rotating(declaration: Declaration, added: dict[str, Input]) -> Declaration:
 
 
 def _trial(
-    added: dict[str, Input], before: dict[str, Tensor], after: dict[str, Tensor], floors: dict[str, float]
+    added: dict[str, Input], before: dict[str, Tensor], after: dict[str, Tensor], allowed: dict[str, float]
 ) -> Trial:
     """The output whose error falls most, and whether it falls enough to mean that the fields belong to the symmetry."""
     ratios = {k: _ratio(float(after[k].mean()), float(before[k].mean())) for k in before}
     output = min(ratios, key=lambda k: ratios[k])
     fell = (after[output] < FALL * before[output]).double().mean()
-    real = float(before[output].mean()) > floors_allowed(host(before[output])) * floors[output]
+    real = float(before[output].mean()) > allowed[output]
     return Trial(
         fields=tuple(added),
         inputs=tuple(added.values()),
@@ -154,6 +155,14 @@ def _trial(
         after=math.sqrt(max(float(after[output].mean()), 0.0)),
         forgotten=real and ratios[output] < FALL and float(fell) >= MOST,
     )
+
+
+def _allowed(name: str, collected: Collected, seed: int) -> float:
+    """The largest mean equivariance error that rounding explains."""
+    values = SampleValues.cat(collected.values[name])
+    pooled = pooled_floor(collected, name, np.ones(len(collected.ids)), seed)
+    allowed = noise.floors_allowed(host(values.equivariance), pooled.freedom)
+    return allowed * pooled.rounding * float(values.square.mean())
 
 
 def _fewest(together: dict[str, Input], attempt: Callable[[dict[str, Input]], Trial]) -> Trial:

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
+from equiscope.decomposition import noise
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collected, Collector
 from equiscope.decomposition.design import check_cosets, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES
-from equiscope.decomposition.noise import floors_allowed
-from equiscope.decomposition.pool import host
+from equiscope.decomposition.pool import fault_notes, host, pooled_floor
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import SampleValues
@@ -25,8 +25,9 @@ from equiscope.symmetry.declaration import Declaration
 from equiscope.testing import readings
 from equiscope.words import aligned
 
-PRECISION_UNITS = 4
-TITLES = ("output", "irreps", "RMS f", "RMS deviation", "relative", "allowed", "noise", "verdict", "worst sample")
+TITLES = (
+    "output", "irreps", "RMS f", "RMS deviation", "as given", "relative", "allowed", "noise", "verdict", "worst sample"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class OutputReport:
         floor: the deviation that rounding alone would give.
         allowed: the largest deviation that passes.
         worst_id, worst_deviation: the sample that deviates most.
+        as_given: root mean square of f(x), for x as it came, minus that average; as_given_allowed: the largest that
+            passes.
+        faults: what stands apart as given, and discontinuities, in words.
     """
 
     name: str
@@ -50,6 +54,9 @@ class OutputReport:
     allowed: float
     worst_id: Any
     worst_deviation: float
+    as_given: float = 0.0
+    as_given_allowed: float = math.inf
+    faults: tuple[str, ...] = ()
 
     @property
     def relative(self) -> float:
@@ -58,7 +65,7 @@ class OutputReport:
 
     @property
     def passed(self) -> bool:
-        return self.deviation <= self.allowed
+        return self.deviation <= self.allowed and self.as_given <= self.as_given_allowed and not self.faults
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,13 @@ class EquivarianceReport:
         )
         rows = [TITLES]
         for o in self.outputs:
-            figures = [f"{v:.3g}" for v in (o.size, o.deviation, o.relative, o.allowed, o.floor)]
+            figures = [f"{v:.3g}" for v in (o.size, o.deviation, o.as_given, o.relative, o.allowed, o.floor)]
             end = "zero output" if o.size == 0 else "ok" if o.passed else "BROKEN"
             rows.append((o.name, o.irreps, *figures, end, f"id {o.worst_id} ({o.worst_deviation:.3g})"))
         lines = [
             f"the model is {verdict} (tolerance: {allowed}; {self.passes} rotations x {self.samples} samples)",
             *aligned(rows, indent="  "),
+            *(f"  {fault}" for o in self.outputs for fault in o.faults),
             f"  rotated: {turning}; held fixed: {', '.join(d.fixed) or 'nothing'}",
             *(f"  hint: {h}" for h in self.hints),
         ]
@@ -115,14 +123,15 @@ def assert_equivariant(
 
         sqrt(E_x E_g |p_g - E_g p_g|^2)   must be   <= sqrt(3) x the noise floor,   or   <= tolerance x sqrt(E |f|^2),
 
-    and up to sqrt(10.8) floors where fewer than ten samples carry the deviation
-    (:func:`equiscope.decomposition.noise.floors_allowed`).
+    and more floors where few samples carry the deviation or the floor
+    (:func:`equiscope.decomposition.noise.floors_allowed`). The same holds for f(x) of the samples as they came, which
+    are points of the orbit too; no sample as given may stand apart from its own orbit, and no output may be
+    discontinuous (:mod:`equiscope.decomposition.noise`), by more than a tolerance that is a number.
 
     Args:
-        tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured in the model's
-            own dtype (:mod:`equiscope.decomposition.noise`), and is at least four units of that dtype's precision
-            (4.8e-7 of the output's size in float32, 8.9e-16 in float64). Or a number, relative to the size of the
-            output.
+        tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured in the
+            precision in which the model computes (:mod:`equiscope.decomposition.noise`). Or a number, relative to the
+            size of the output.
         model, batches, declaration, forward, rotations, cosets, seed: as for :func:`equiscope.measure`; labels are
             not needed and losses not used.
 
@@ -138,11 +147,10 @@ def assert_equivariant(
         raise InputError(f"tolerance must be 'noise floor' or a number >= 0, got {tolerance!r}")
     given = listed(batches)
     declaration = label_free(declaration, given[0])
-    precision = _precision(model, given[0], declaration)
 
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
         collected, passes = orbits(model, given, chosen, called, rotations, cosets, seed)
-        outputs = tuple(_output(name, collected, chosen, tolerance, precision) for name in chosen.outputs)
+        outputs = tuple(_output(name, collected, chosen, tolerance, passes, seed) for name in chosen.outputs)
         return EquivarianceReport(outputs, chosen, passes, len(collected.ids), tolerance)
 
     found = report(declaration)
@@ -207,34 +215,36 @@ def _is_tolerance(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
-def _precision(model: Any, native: Any, declaration: Declaration) -> float:
-    """The unit roundoff of the coarsest dtype among the rotated inputs and the model's parameters."""
-    fields = batch_of(native, declaration).fields()
-    dtypes = {fields[name].dtype for name in declaration.inputs if name in fields}
-    if isinstance(model, nn.Module):
-        dtypes |= {p.dtype for p in model.parameters()}
-    return max((torch.finfo(d).eps for d in dtypes if d.is_floating_point), default=0.0)
-
-
 def _output(
-    name: str, collected: Collected, declaration: Declaration, tolerance: float | str, precision: float
+    name: str, collected: Collected, declaration: Declaration, tolerance: float | str, passes: int, seed: int
 ) -> OutputReport:
-    values = SampleValues.cat(collected.values[name])
-    size, deviation = (math.sqrt(max(float(v.mean()), 0.0)) for v in (values.square, values.equivariance))
-    # Rounding is heavy-tailed: a few passes may be rounded alike, which tells nothing of others.
-    floor = max(math.sqrt(float(torch.cat(collected.floors[name]).mean())), PRECISION_UNITS * precision * size)
-    worst = int(values.equivariance.argmax())
+    values, deviation = SampleValues.cat(collected.values[name]), host(torch.cat(collected.deviations[name]))
+    variance, squares = host(values.equivariance), host(values.square)
+    pooled = pooled_floor(collected, name, np.ones(len(squares)), seed)
+    size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
+    floor = math.sqrt(pooled.rounding) * size
+    apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
+    if isinstance(tolerance, str):
+        allowed, given = (math.sqrt(noise.floors_allowed(v, pooled.freedom)) * floor for v in (variance, deviation))
+        given *= math.sqrt(1 + 1 / passes)
+    else:
+        allowed = given = tolerance * size
+        apart &= deviation > allowed**2
+        if pooled.jump <= tolerance:
+            pooled = replace(pooled, jumped=pooled.jumped[:0])
+    worst = int(variance.argmax())
     return OutputReport(
         name=name,
         irreps=declaration.outputs[name].action.label,
         size=size,
-        deviation=deviation,
+        deviation=rms,
         floor=floor,
-        allowed=math.sqrt(floors_allowed(host(values.equivariance))) * floor
-        if isinstance(tolerance, str)
-        else tolerance * size,
+        allowed=allowed,
         worst_id=collected.ids[worst],
-        worst_deviation=math.sqrt(max(float(values.equivariance[worst]), 0.0)),
+        worst_deviation=math.sqrt(max(float(variance[worst]), 0.0)),
+        as_given=math.sqrt(float(deviation.mean())),
+        as_given_allowed=given,
+        faults=tuple(fault_notes(name, collected.ids, pooled, np.flatnonzero(apart))),
     )
 
 

@@ -1,0 +1,134 @@
+"""The best constant under a loss: medians, brute force over constants, entropies."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import equiscope as eq
+from equiscope.decomposition.constants import constant_loss, least
+from equiscope.decomposition.losses import LOSSES, loss
+from equiscope.symmetry.actions import action
+
+
+def rows(*batches):
+    """Label rows of batches given as lists of samples, each a list of rows."""
+    parts = []
+    for batch in batches:
+        sample = torch.tensor([i for i, own in enumerate(batch) for _ in own])
+        values = torch.tensor([row for own in batch for row in own])[:, None, :]
+        values = values.double() if values.is_floating_point() else values
+        parts.append((values, sample, torch.tensor([float(len(own)) for own in batch]).double()))
+    return parts
+
+
+def test_a_constant_weighs_samples_not_rows():
+    # Scalars: three rows of 1 weigh as much as one of 5, so that any constant between costs 2; 2.5 to 1 it is 1.
+    targets = rows([[[1.0], [1.0], [1.0]]], [[[5.0]]])
+    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", np.ones(2)) == pytest.approx(2)
+    weights = np.array([1.5, 0.5])
+    assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", weights) == pytest.approx(4 * 0.25)
+    # A vector has no invariant part: the constant is zero.
+    vector = rows([[[3.0, 0.0, 4.0]], [[0.0, 1.0, 0.0]]])
+    assert constant_loss(LOSSES["l2_norm"], vector, action("1o"), "SO3", np.ones(2)) == pytest.approx(3)
+    # A pseudoscalar is invariant under rotations, and not under inversion.
+    targets = rows([[[2.0]], [[2.0]]])
+    assert constant_loss(LOSSES["l1"], targets, action("0o"), "SO3", np.ones(2)) == pytest.approx(0, abs=1e-8)
+    assert constant_loss(LOSSES["l1"], targets, action("0o"), "O3", np.ones(2)) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_constant_of_skewed_scalars_is_their_weighted_median(seed):
+    rng = np.random.default_rng(seed)
+    y, weights = np.exp(1.5 * rng.standard_normal(801)), rng.random(801)
+    weights /= weights.mean()
+    order = y.argsort()
+    median = y[order][np.searchsorted(weights[order].cumsum(), weights.sum() / 2)]
+    expected = np.average(np.abs(y - median), weights=weights)
+    found = constant_loss(LOSSES["l1"], rows([[[v]] for v in y.tolist()]), action("0e"), "SO3", weights)
+    assert found == pytest.approx(expected, rel=1e-8)
+    grid = np.linspace(0, 20, 40001)[:, None]
+    r = np.abs(grid[:, :1] - y[None])
+    huber = (np.where(r < 1, r**2 / 2, r - 0.5) * weights).mean(1).min()
+    found = constant_loss(LOSSES["huber"], rows([[[v]] for v in y.tolist()]), action("0e"), "SO3", weights)
+    assert found == pytest.approx(huber, rel=1e-6)
+
+
+def test_the_constant_of_a_stress_is_a_pressure():
+    # theta on the diagonal and zeros beside it, of nine components.
+    stress = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).double()
+    stress[:, :3] += 2
+    nine = action("voigt").canonical(stress)
+    targets = [(nine[:, None], torch.arange(50), torch.ones(50).double())]
+    beside = float(nine.abs().sum() - stress[:, :3].abs().sum()) / 450
+    expected = float((stress[:, :3] - stress[:, :3].flatten().sort().values[75]).abs().sum()) / 450 + beside
+    found = constant_loss(LOSSES["l1"], targets, action("voigt"), "SO3", np.ones(50))
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+def test_several_invariants_at_once():
+    y = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)).double().exp()
+    targets = [(y[:, None], torch.arange(200), torch.ones(200).double())]
+    median = y.sort(dim=0).values[100]
+    expected = float((y - median).abs().mean())
+    found = constant_loss(LOSSES["l1"], targets, action("3x0e"), "SO3", np.ones(200))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert least(lambda t: float(((t - [1, 2, 3]) ** 2).sum() + 4), np.zeros(3), np.ones(3)) == pytest.approx(4)
+    assert least(lambda t: 7.0, np.zeros(0), np.zeros(0)) == 7
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_the_constant_of_classes_is_their_entropy(kind):
+    targets = rows([[[0], [1]], [[2]]])
+    expected = -(0.25 * math.log(0.25) * 2 + 0.5 * math.log(0.5))
+    found = constant_loss(LOSSES[f"cross_entropy_{kind}"], targets, action("3x0e"), "SO3", np.ones(2))
+    assert found == pytest.approx(expected)
+    assert math.isnan(constant_loss(LOSSES["l1"], [], action("1o"), "SO3", np.ones(2)))
+    assert math.isnan(constant_loss(loss(lambda p, t: p), [], action("1o"), "SO3", np.ones(2)))
+
+
+def absolute(prediction, target):
+    return (prediction - target).abs()
+
+
+def pinball(prediction, target):
+    over = target - prediction
+    return torch.maximum(0.9 * over, -0.1 * over)
+
+
+def constant_model(value):
+    return lambda b: torch.full((len(b["pos"]),), value, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("own", "quantile"), [("l1", 0.5), (absolute, 0.5), (pinball, 0.9)])
+def test_a_collapsed_model_has_no_skill(own, quantile):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.exp(1.5 * torch.randn(2000, generator=generator).double())
+    batches = [{"pos": torch.randn(500, 2, 3, generator=generator).double(), "E": part} for part in y.split(500)]
+
+    def skill(value):
+        outputs = {"E": eq.Output("0e", per="sample", target="E", loss=own)}
+        found = eq.measure(constant_model(value), batches, inputs={"pos": "1o"}, outputs=outputs, cosets=4)
+        assert not any("not rotation invariant" in n for n in found.notes)
+        return found.r2
+
+    best = float(y.sort().values[round(quantile * 2000)])
+    assert skill(best) == pytest.approx(0, abs=1e-6)
+    assert skill(float(y.mean())) < -1e-3
+    assert skill(2 * best) < -0.05
+
+
+def test_a_users_loss_of_masked_vectors_is_against_zero():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 4, 3, generator=generator).double()
+    mask = torch.arange(4) <= torch.arange(30)[:, None] % 4
+    batch = {"pos": x, "y": 2 * x, "mask": mask}
+
+    def own(p, t):
+        return ((p - t).norm(dim=-1) * mask).sum(1) / mask.sum(1)
+
+    outputs = {"f": eq.Output("1o", target="y", loss=own)}
+    found = eq.measure(lambda b: b["pos"], [batch], inputs={"pos": "1o"}, outputs=outputs, mask="mask", cosets=4)
+    # |x - 2 x| against |0 - 2 x|.
+    assert found.r2 == pytest.approx(0.5)

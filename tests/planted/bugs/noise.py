@@ -1,0 +1,61 @@
+"""The floor of numerical noise, the answer as given, jumps, and the best constants."""
+
+from tests.planted.engine import bug
+
+D = "decomposition"
+POOL, NOISE, ARCS, JUMPS = f"{D}/pool.py", f"{D}/noise.py", f"{D}/arcs.py", f"{D}/jumps.py"
+COMPUTING, CONSTANTS, LOSSES = f"{D}/computing.py", f"{D}/constants.py", f"{D}/losses.py"
+COLLECT, EQUIVARIANCE, ASE = f"{D}/collect.py", "testing/equivariance.py", "adapters/ase_run.py"
+
+BUGS = (
+    bug("the noise floor forgotten", POOL, "_OutputPool.__init__",
+        r"self\.rounding = ", "self.rounding = 0 * ", f"{D}/test_noise"),
+    bug("the floor of the first samples", NOISE, "keys",
+        r"return (\w+) \^ .*", "return np.asarray(ids, dtype=np.uint64)", f"{D}/test_noise"),
+    bug("the floor in absolute units", NOISE, "pooled",
+        r"float\(shares\.sum\(\)\) / size", "float(shares.sum()) / float(w.sum())", f"{D}/test_noise"),
+    bug("there and back leaves a net rotation", ARCS, "_along_arc",
+        r"(\w+) @ (\w+)\.mT, (\S+)\)", r"\1 @ \2, \3)", f"{D}/test_noise"),
+    bug("the fault along the arc left in the floor", ARCS, "off_line",
+        r"(\w+)\.reshape\(-1, .*\) \* (\w+)", r"0 * \2", f"{D}/test_arcs"),
+    bug("degrees of freedom of the arc's line forgotten", NOISE, "_figures",
+        r"zeros_like\((\w+)\)\) / \(2 \*", r"zeros_like(\1)) / (4 *", f"{D}/test_noise"),
+    bug("three floors for a single sample too", NOISE, "RARE",
+        r"1e-3", "0.5", f"{D}/test_noise"),
+    bug("the floor taken for certain", NOISE, "floors_allowed",
+        r"if math\.isinf\((\w+)\):", "if True:", f"{D}/test_noise"),
+    bug("the float64 copy's rounding left out of the floor", NOISE, "_figures",
+        r"\(known\.rounding or \{\}\)\.get\(\w+, 0\.0\)", "0.0", f"{D}/test_noise"),
+    bug("a negative floor of a jackknifed loss", POOL, "_OutputPool._loss_floor",
+        r"return max\((self\.pooled\.loss \* self\.square), .*\)", r"return \1 - 1e-30", f"{D}/test_noise"),
+    bug("random models let through", NOISE, "",
+        r"RANDOM_UNITS = 1e-3, 4", "RANDOM_UNITS = 1e3, 4", f"{D}/test_noise"),
+    bug("repeats in half precision called random", NOISE, "check_repeat",
+        r"max\(RANDOM_MODEL, .*\):", "RANDOM_MODEL:", f"{D}/test_noise"),
+    bug("jumps counted as rounding", NOISE, "floor",
+        r"jumped = jumps\((.*)\)", r"jumped = {k: 0 * v for k, v in jumps(\1).items()}", "testing/test_equivariance"),
+    bug("jumping samples lend to the floor", NOISE, "pooled",
+        r"sound = ~jumped if", "sound = (jumped | True) if", f"{D}/test_noise"),
+    bug("amplified rounding called a jump", JUMPS, "_jumps_of_twin",
+        r"sure\[name\] = .*", "sure[name] = own > 0 * limit", f"{D}/test_jumps"),
+    bug("bins called half precision", JUMPS, "",
+        r"ALREADY = \((.*)\), 0\.4", r"ALREADY = (\1), 0.0", f"{D}/test_jumps"),
+    bug("half precision inside a function not seen", COMPUTING, "_Watch.__torch_dispatch__",
+        r"max\(\[self\.eps, .*\]\)", "self.eps", f"{D}/test_computing"),
+    bug("numbers that leave torch not noticed", COMPUTING, "watched",
+        r"exits\.left or ", "", f"{D}/test_computing"),
+    bug("the answer as given not compared", NOISE, "stands_apart",
+        r"return (\w+) > max", r"return \1 > 1e300 * max", f"{D}/test_noise"),
+    bug("NaN as given let through", COLLECT, "BatchOrbit.as_given",
+        r"_check_finite\(.*\)", "pass", f"{D}/test_noise"),
+    bug("a sample that stands apart passes", EQUIVARIANCE, "OutputReport.passed",
+        r" and not self\.faults", "", "testing/test_equivariance"),
+    bug("faults called rounding in the headline", POOL, "summarise",
+        r"faulty = .*", "faulty = False", f"{D}/test_noise"),
+    bug("caches of a sum's calculators not emptied", ASE, "_held",
+        r"(?s)if isinstance\(holder.*", "return ()", "adapters/test_ase"),
+    bug("skill against the mean under any loss", CONSTANTS, "least",
+        r"best = function\(start\)", "return function(start)", f"{D}/test_constants"),
+    bug("L1 of a scalar called frame dependent", LOSSES, "invariant_under",
+        r"return bool\(.*\)", "return False", f"{D}/test_losses"),
+)  # fmt: skip
