@@ -53,13 +53,17 @@ def counted_outputs(declaration: Declaration) -> dict[str, float]:
     return {name: spec.weight for name, spec in (labelled or declaration.outputs).items()}
 
 
-def pooled_equivariance(values: Mapping[str, SampleValues], declaration: Declaration) -> statistics.Array:
+def pooled_equivariance(
+    values: Mapping[str, SampleValues], declaration: Declaration, cosets: float = 2
+) -> statistics.Array:
     """Equivariance error of each sample as every Result pools it, (samples,).
 
         sum over counted outputs o of weight_o w_oi error_oi,        w_oi of :func:`sample_weights`
+
+    ``cosets``: of each sample, as drawn; between one and two where only a part of the samples has a second.
     """
     return sum(
-        weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting))
+        weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting), cosets)
         for name, weight in counted_outputs(declaration).items()
     )
 
@@ -79,7 +83,7 @@ def summarise(
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
-    a = pooled_equivariance(values, declaration)
+    a = pooled_equivariance(values, declaration, settings["cosets"])
     b = sum(share[p.name] * p.total for p in counted)
     codes, count = statistics.encode(collected.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
