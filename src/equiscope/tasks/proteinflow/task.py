@@ -155,11 +155,6 @@ class ProteinFlow:
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
 
     @property
-    def training_samples(self) -> int:
-        """How many chains are trained on, once :meth:`prepare` has been called."""
-        return len(self.data.parts["train"])
-
-    @property
     def data(self) -> ChainSet:
         """The chains, once :meth:`prepare` has been called.
 

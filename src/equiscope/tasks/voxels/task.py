@@ -138,12 +138,6 @@ class Voxels:
             left_out = self._set.metadata["counts"]["conformers rejected"]
             print(f"{path}: {len(self._set)} conformers on the grid, left out: {left_out}")
 
-    @property
-    def training_samples(self) -> int:
-        """How many conformers are trained on, once :meth:`prepare` has been called."""
-        self._loaded()
-        return len(self._train)
-
     def _build(self) -> nn.Module:
         s = self.settings
         return models.build(s.model, s.size, channels=len(s.grid.elements), **s.model_settings)
