@@ -289,13 +289,14 @@ def test_a_bias_that_the_jackknife_leaves_is_said():
     # A plug-in loss of 8 / sqrt(cosets): 4, 4 sqrt 2, 8 at 4, 2 and 1 cosets; without bias it is 0 and all of 8 is
     # equivariance error.
     falling = np.array([4.0, 4 * math.sqrt(2), 8.0])
-    (said,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 6.0)
+    vector = action("1o"), "SO3"
+    (said,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 6.0, *vector)
     assert "bias of order 0.50" in said
     assert "too low, by about 25 %" in said
-    (right,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 7.9)
+    (right,) = loss_notes(LOSSES["l2_norm"], falling, 8.0, 7.9, *vector)
     assert "too low" not in right
     # Of order 1, the jackknife takes it away whatever its size.
-    (first,) = loss_notes(LOSSES["l2_norm"], np.array([2.0, 4.0, 8.0]), 8.0, 6.0)
+    (first,) = loss_notes(LOSSES["l2_norm"], np.array([2.0, 4.0, 8.0]), 8.0, 6.0, *vector)
     assert "too low" not in first
 
 

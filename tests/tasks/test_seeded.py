@@ -106,11 +106,3 @@ def test_weights_are_a_function_of_the_seed_and_bad_models_are_refused_at_once()
         Toy(TaskSettings(model="net", size="2M"))
     with pytest.raises(InputError, match=r"call prepare\(\) first"):
         _ = Toy(TaskSettings(model="net")).data
-
-
-def test_training_samples_are_those_of_a_pass():
-    task = Toy(TaskSettings(model="net"))
-    with pytest.raises(InputError, match=r"call prepare\(\) first"):
-        _ = task.training_samples
-    task._data, task._order = "data", Shuffled(torch.arange(9), 0)
-    assert task.training_samples == 9

@@ -263,23 +263,23 @@ def _dense(batch: Mapping[str, Any]) -> Batch:
 
 
 class Guarded:
-    """An iterable of batches whose own errors are told apart from those of the model."""
+    """An iterable of batches, ``inner``, whose own errors are told apart from those of the model."""
 
     def __init__(self, batches: Iterable[Any]):
-        self._batches = batches
+        self.inner = batches
 
     def __len__(self) -> int:
-        return len(self._batches)  # type: ignore[arg-type]
+        return len(self.inner)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_batches":
+        if name == "inner":
             raise AttributeError(name)
-        return getattr(self._batches, name)
+        return getattr(self.inner, name)
 
     def __iter__(self) -> Iterator[Any]:
         number = 0
         try:
-            for native in self._batches:
+            for native in self.inner:
                 yield native
                 number += 1
         except EquiscopeError:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from equiscope.decomposition.batches import Batch, DenseBatch
+from equiscope.decomposition.batches import Batch, DenseBatch, Guarded
 
 # Of the rotations' seed another stream, so that the choice of samples is independent of their rotations.
 DRAW_STREAM = 0x647261
@@ -53,12 +53,13 @@ def draw(batches: Iterable[Any], seed: int, wrap: Callable[[Any], Batch]) -> Dra
     iterable. ``wrap`` gives a native batch the protocol of :class:`Batch`.
     """
     random = np.random.default_rng([seed, DRAW_STREAM])
-    if isinstance(batches, Sequence):
+    inner = batches.inner if isinstance(batches, Guarded) else batches
+    if isinstance(inner, Sequence):
         sizes = [wrap(native).size for native in batches]
-        return Draw(_parts(batches, sizes, random, wrap), sum(sizes))
-    if isinstance(batches, DataLoader) and _has_places(batches):
-        order = random.permutation(len(batches.dataset)).tolist()
-        return Draw(_loaded(batches, order), len(order))
+        return Draw(_parts(inner, sizes, random, wrap), sum(sizes))
+    if isinstance(inner, DataLoader) and _has_places(inner):
+        order = random.permutation(len(inner.dataset)).tolist()
+        return Draw(_loaded(inner, order), len(order))
     return Draw(([(None, native)] for native in batches), None)
 
 
@@ -79,7 +80,7 @@ def _loaded(loader: DataLoader[Any], order: list[int]) -> Iterator[Round]:
         worker_init_fn=loader.worker_init_fn, multiprocessing_context=loader.multiprocessing_context,
     )  # fmt: skip
     size = loader.batch_size or 1
-    for number, native in enumerate(again):
+    for number, native in enumerate(Guarded(again)):
         yield [(order[number * size : (number + 1) * size], native)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from equiscope.decomposition.batches import as_batch, as_batches
+from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.design import Design, check_count, make_design
@@ -18,6 +18,7 @@ from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
@@ -124,7 +125,7 @@ def measure(
             for native in _bar(as_batches(batches), progress):
                 collector.run(native, noise_samples)
         else:
-            goal, drawing = Goal(rtol, max_passes), draw(as_batches(batches), seed, as_batch)
+            goal, drawing = Goal(rtol, max_passes), draw(as_batches(batches), seed, lambda native: batch_of(native, declaration))
             search = Search(collector, goal, noise_samples, pooled)
             design, why = search.run(_bar(drawing.rounds, progress))
             drawn = drawing.said(search.samples, search.exhausted)

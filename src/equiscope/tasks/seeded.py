@@ -147,12 +147,6 @@ class SeededTask(Generic[Told, Data]):
             raise InputError("the task has no data yet: call prepare() first")
         return self._data
 
-    @property
-    def training_samples(self) -> int:
-        """How many samples are trained on, once ``prepare`` has been called."""
-        _ = self.data
-        return len(self._order.items)
-
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""
         with torch.random.fork_rng(devices=[]):

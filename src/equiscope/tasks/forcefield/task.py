@@ -100,6 +100,12 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
         force, energy = self._data.label_rms(self._order.items)
         self._objective = replace(self.settings.loss, force_scale=force, energy_scale=max(energy, 1e-6))
 
+    @property
+    def training_samples(self) -> int:
+        """How many frames are trained on, once :meth:`prepare` has been called."""
+        _ = self.data
+        return len(self._order.items)
+
     def _build(self) -> nn.Module:
         return models.build(self.settings.model, self.settings.size, **self.settings.model_settings)
 

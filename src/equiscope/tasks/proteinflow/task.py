@@ -138,11 +138,6 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
                 print(f"protein chains: {len(self._data.chains)} in {self._data.clusters.number} clusters, {parts}")
 
-    @property
-    def training_samples(self) -> int:
-        """How many chains are trained on, once :meth:`prepare` has been called."""
-        return len(self.data.parts["train"])
-
     def _build(self) -> nn.Module:
         return build(self.settings.model, self.settings.size, **self.settings.model_settings)
 
