@@ -48,13 +48,35 @@ def test_zstandard_is_read_or_its_package_named(tmp_path, monkeypatch):
 
     class Package:
         class ZstdDecompressor:
-            def stream_reader(self, raw, read_across_frames):
-                assert raw.read(4) == b"\x28\xb5\x2f\xfd"
-                return raw
+            def decompressobj(self):
+                return Frame()
 
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     monkeypatch.setitem(sys.modules, "zstandard", Package)
-    assert list(text_lines(path, "text")) == ["anything"]
+    one = MAGIC + b"line\n" * 400 + b"END"
+    for count in (1, 2):
+        assert list(text_lines(write(path, one * count), "text")) == ["line\n"] * 400 * count
+        with pytest.raises(FileError, match="ended before the end-of-stream marker"):
+            list(text_lines(write(path, (one * count)[:-2]), "text"))
+
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+class Frame:
+    """What zstandard's ``decompressobj`` is to its caller; its packing is the content between MAGIC and END."""
+
+    def __init__(self):
+        self.eof, self.unused_data, self._held = False, b"", b""
+
+    def decompress(self, packed):
+        self._held += packed
+        content, end, self.unused_data = self._held.partition(b"END")
+        self.eof = bool(end)
+        if not end:
+            self._held = content[-2:]
+            content = content[:-2]
+        return content.removeprefix(MAGIC)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,31 @@ def _zstandard(raw: BinaryIO) -> Any:
         # Python's own, from 3.14 on.
         return importlib.import_module("compression.zstd").open(raw)
     except ImportError:
-        return needed("zstandard").ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return _Zstandard(raw, needed("zstandard").ZstdDecompressor().decompressobj)
+
+
+class _Zstandard:
+    """Frame after frame of a Zstandard file; the package's own reader takes a file that is cut short for whole."""
+
+    def __init__(self, raw: BinaryIO, new: Callable[[], Any]) -> None:
+        self._raw, self._new, self._frame, self._left = raw, new, new(), b""
+
+    def read(self, size: int) -> bytes:
+        while not self._left:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            # So few that what they unpack to fits the memory.
+            packed = packed or self._raw.read(1 << 10)
+            if not packed and not self._frame.eof:
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if not packed:
+                return b""
+            self._frame = self._new() if self._frame.eof else self._frame
+            self._left = self._frame.decompress(packed)
+        content, self._left = self._left[:size], self._left[size:]
+        return content
+
+    def close(self) -> None:
+        self._raw.close()
 
 
 # The first bytes of a compressed file, whatever its name.

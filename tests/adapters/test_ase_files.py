@@ -37,6 +37,8 @@ def test_a_bad_frame_keeps_its_place_and_reason(tmp_path):
         result = measure(path, outputs=["forces"], **settings)
         assert [row.status for row in result.rows] == ["measured", "failed", "measured"]
         assert result.rows[1].message == "DataError: ASE cannot read this frame: KeyError: '29'"
+    named = write(tmp_path / "named.xyz", (FRAME + BAD).replace("energy", "kind=a energy"))
+    assert [row.status for row in measure(named, outputs=["forces"], clusters="kind").rows] == ["measured", "failed"]
     with pytest.raises(DataError, match="KeyError: '29'"):
         measure(path, outputs=["forces"], on_error="raise")
     assert len(read(path, "0")) == 1

@@ -156,10 +156,11 @@ def _clusters(structures: Sequence[Atoms], clusters: str | Sequence[Any] | None)
     if clusters is None:
         return list(range(len(structures)))
     if isinstance(clusters, str):
-        missing = [i for i, a in enumerate(structures) if clusters not in a.info]
+        # A structure without atoms becomes a failed row for that, not an error about its cluster.
+        missing = [i for i, a in enumerate(structures) if len(a) and clusters not in a.info]
         if missing:
             raise InputError(f"clusters={clusters!r}: structures {missing[:5]} have no such info key")
-        return [a.info[clusters] for a in structures]
+        return [a.info.get(clusters) for a in structures]
     if len(clusters) != len(structures):
         raise InputError(f"clusters must name one cluster a structure ({len(structures)}), got {len(clusters)}")
     return list(clusters)
