@@ -252,12 +252,12 @@ def _layers(found: dict[str, Any]) -> dict[str, Any]:
 
 @case(4, 12)
 def by_layer(size: int) -> Mapping[str, Any]:
-    return _layers(layers(Layered(), given(size), FORCES, names=["*"], rotations="T"))
+    return _layers(layers(Layered(), given(size), FORCES, names=["*"], rotations="T", rows=3))
 
 
 @case(4, 12)
 def by_layer_masked(size: int) -> Mapping[str, Any]:
-    return _layers(layers(Net(mask=True), masked(size), MASKED, degrees=4, cosets=3, rows=3, seed=1))
+    return _layers(layers(Net(mask=True), masked(size), MASKED, degrees=4, cosets=3, seed=1))
 
 
 @case(4, 12)

@@ -141,6 +141,8 @@ family("losses_mixed", inputs=TURNING, cosets=4, outputs={
 family("symmetric_stress", outputs={"tensor": eq.Output("stress", target="tensor", per="sample")})
 family("irreps", outputs={"stress": eq.Output("0e+2e", target="stress", per="sample")})
 
+family("pseudoscalars", outputs={"energy": eq.Output("0o", target="energy", per="sample")}, group="O3")
+
 # Spectra.
 family("spectrum", spectrum=True)
 family("spectrum_of_the_icosahedral", rotations="I", spectrum=True, clusters="family")
