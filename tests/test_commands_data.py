@@ -5,6 +5,7 @@ import json
 import pytest
 
 from equiscope import cli
+from equiscope.tasks.datasets.md17 import Md17
 from tests.tasks.datasets import layouts
 
 
@@ -85,3 +86,27 @@ def test_missing_units_and_paths_are_asked_for(capsys):
     ):
         assert cli.main(["train", "run=a", *settings]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_words_for_settings_and_the_report(capsys, tmp_path):
+    path = layouts.md17(tmp_path / "w.npz")
+    for arguments, message in (
+        (("--set", "pieces=²"), "pieces of md17 must be a whole number, got '²'"),
+        (("--set", "pieces=-2"), "pieces must be at least 1, got -2"),
+        (("--json", path), "is the file that is read"),
+        (("--json", tmp_path / "none" / "d.json"), "cannot be written"),
+    ):
+        status, shown = describe(capsys, path, "--format", "md17", *arguments)
+        assert status == 2
+        assert message in shown.err
+    assert layouts.read(Md17(path))[0]
+    (tmp_path / "a.xyz").write_bytes("1\nunit=Å\nH 0 0 0\n2\n\nH 0 0 0\n".encode("latin-1"))
+    units = ("--set", "energy_unit=eV", "--set", "length_unit=Å", "--json", tmp_path / "d.json")
+    status, shown = describe(capsys, tmp_path / "a.xyz", "--format", "extxyz", *units)
+    assert status == 0
+    assert "left out: 1 frame that cannot be read (first: frame 1: XYZError" in shown.out
+    assert "read with a remark: 1 line with bytes that are no UTF-8" in shown.out
+    plain = json.loads((tmp_path / "d.json").read_text())
+    assert (list(plain["rejected"].values()), list(plain["remarks"].values())) == ([1], [1])
+    assert describe(capsys, tmp_path / "a.xyz", "--format", "structures")[0] == 2
+    assert describe(capsys, tmp_path, "--format", "structures", "--frames", "3")[0] == 2

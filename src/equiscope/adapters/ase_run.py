@@ -13,6 +13,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
 from equiscope.decomposition.collect import Collected, Collector
@@ -20,7 +21,7 @@ from equiscope.decomposition.design import make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, RandomModelError
+from equiscope.errors import EquiscopeError, InputError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
 
@@ -131,7 +132,7 @@ class Run:
         about = {
             "id": index,
             "name": str(atoms.info.get("name", "")),
-            "formula": atoms.get_chemical_formula(),
+            "formula": st.formula(atoms),
             "atoms": len(atoms),
             "pbc": st.pbc_name(atoms),
             "kind": self._kind_of(atoms),
@@ -175,12 +176,29 @@ class Run:
                 probe = st.batch_of(index, atoms, bare, design.plan, cluster)
                 self._dtype = _precision(collector.caller(design.calculator, probe))
             batch = st.batch_of(index, atoms, bare, design.plan, cluster, self._dtype)
-            collector.run(batch, design.noise_samples)
+            try:
+                collector.run(batch, design.noise_samples)
+            except Exception as error:
+                self._explain(batch, error)
+                raise
         finally:
             self._calls += collector.caller.calls
         kind.collected.append(collector.collected)
         kind.noise_checked = collector.collected.noise_checked
         return _values(collector.collected, design.plan.labels)
+
+    def _explain(self, batch: Mapping[str, Any], error: Exception) -> None:
+        """Say so if the calculator failed on a turned copy alone; anything else stays the error that it is."""
+        if isinstance(error, EquiscopeError):
+            return
+        try:
+            self._design.forward(self._design.calculator, batch)
+        except Exception:
+            return
+        raise InputError(
+            f"on a turned copy the calculator raises {type(error).__name__}: {error}; as given it answers. If it needs "
+            "a cell of standard orientation, turn cell and positions into it inside the calculator, and results back"
+        ) from error
 
     def result(self, structures: Sequence[Atoms]) -> AseResult:
         """Everything measured, pooled.
@@ -226,6 +244,9 @@ class Run:
                 f"structure fields that were not rotated: {', '.join(fixed)}; if the calculator reads one as a vector "
                 "or tensor, say rotate={'name': '1o'}"
             )
+        for output, source in self._design.plan.labels.items():
+            if meaning := labels.kind(output, source):
+                notes.append(f"label {source!r} is taken as {meaning}: {labels.REMARKS[meaning]}")
         if any(a.constraints for a in structures):
             notes.append("constraints were left out: forces are the calculator's own")
         if "stress" in self._design.plan.outputs:

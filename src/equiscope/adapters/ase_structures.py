@@ -1,4 +1,4 @@
-"""ASE structures for the measure: files, cells, labels and their units, and the batch of one structure."""
+"""ASE structures for the measure: cells, labels and their units, and the batch of one structure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from torch import Tensor
 
+from equiscope import labels as labels_
+from equiscope.adapters.ase_files import UNREADABLE, read
 from equiscope.errors import DataError, InputError
 
 OUTPUTS = ("energy", "forces", "stress")
@@ -35,24 +37,6 @@ _LABEL_KEYS = {
 }
 # Energies of another kind than a calculator's own.
 _OTHER_ENERGY = re.compile(r"formation|free|kinetic|atomi[sz]ation|binding|adsorption|interaction|hull", re.IGNORECASE)
-
-
-def read(path: str | Path, index: str = ":") -> list[Atoms]:
-    """The structures of a file that ASE can read (extended XYZ, .traj, POSCAR, …).
-
-    Raises:
-        InputError: if there is no such file or it holds no structure.
-        DataError: if ASE cannot read it.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"there is no file {str(path)!r}")
-    if Path(path).stat().st_size == 0:
-        raise InputError(f"{str(path)!r} is empty: there is nothing to measure")
-    try:
-        structures = ase.io.read(str(path), index=index)
-    except Exception as error:
-        raise DataError(f"ASE cannot read {str(path)!r}: {type(error).__name__}: {error}") from error
-    return structures if isinstance(structures, list) else [structures]
 
 
 def as_structures(structures: Any) -> list[Atoms]:
@@ -172,7 +156,7 @@ def not_rotated(structures: Sequence[Atoms], fields: Sequence[Field], label_keys
     """Fields a calculator may read that stay as in the file: charges, scalar moments, anything shaped like a tensor."""
     known = {"numbers", "positions", *(f.name for f in fields), *label_keys}
     # Labels that are not used are no input of a calculator either.
-    known |= {k for a in structures for k in (*a.arrays, *a.info) if any(p.match(k) for p in _LABEL_KEYS.values())}
+    known |= {k for a in structures for k in (*a.arrays, *a.info) if any(_sounds_like(o, k) for o in OUTPUTS)}
     seen: dict[str, None] = {}
     for atoms in structures:
         for name, values in atoms.arrays.items():
@@ -198,8 +182,12 @@ def check(atoms: Atoms) -> str:
     Raises:
         InputError: for no atoms, NaN or infinity, or periodic directions whose lattice vectors are not independent.
     """
+    if UNREADABLE in atoms.info:
+        raise DataError(f"ASE cannot read this frame: {atoms.info[UNREADABLE]}")
     if len(atoms) == 0:
         raise InputError("the structure has no atoms")
+    if atoms.numbers.min() < 0 or atoms.numbers.max() >= len(chemical_symbols):
+        raise InputError(f"atomic numbers must be 0 … {len(chemical_symbols) - 1}, got {np.unique(atoms.numbers)}")
     cell = np.asarray(atoms.cell)
     for name, values in (("positions", atoms.positions), ("cell", cell)):
         if not np.isfinite(values).all():
@@ -216,6 +204,12 @@ def check(atoms: Atoms) -> str:
     return "left-handed cell" if np.linalg.det(cell) < 0 else ""
 
 
+def formula(atoms: Atoms) -> str:
+    """Chemical formula; the number of atoms where a number among them is no element's."""
+    known = len(atoms) == 0 or 0 <= atoms.numbers.min() <= atoms.numbers.max() < len(chemical_symbols)
+    return atoms.get_chemical_formula() if known else f"{len(atoms)} atoms"
+
+
 def pbc_name(atoms: Atoms) -> str:
     """Periodic directions as ASE writes them: TTF for a slab."""
     return "".join("T" if p else "F" for p in atoms.pbc)
@@ -229,11 +223,14 @@ def has_stress(atoms: Atoms) -> bool:
 def label_sources(atoms: Atoms, output: str) -> list[str]:
     """Where a label for ``output`` may be: "calculator" (what ASE read as results), and keys that sound like one."""
     sources = [STORED] if _stored(atoms).get(output) is not None else []
-    pattern = _LABEL_KEYS[output]
     for key in (*atoms.arrays, *atoms.info):
-        if pattern.match(key) and not (output == "energy" and _OTHER_ENERGY.search(key)):
+        if _sounds_like(output, key) and not (output == "energy" and _OTHER_ENERGY.search(key)):
             sources.append(key)
     return sources
+
+
+def _sounds_like(output: str, key: str) -> bool:
+    return bool(_LABEL_KEYS[output].match(key) or labels_.kind(output, key))
 
 
 def _stored(atoms: Atoms) -> Mapping[str, Any]:
@@ -302,13 +299,15 @@ def _raw(atoms: Atoms, output: str, source: str) -> Any:
 def label(atoms: Atoms, output: str, source: str, units: Units) -> NDArray[np.float64]:
     """A label in eV (whole structure), eV/Å (atoms, 3) or eV/Å^3 (6, Voigt order xx yy zz yz xz xy).
 
+    A label named as a gradient, an energy per atom or a virial is converted (:mod:`equiscope.labels`).
+
     Raises:
-        InputError: if it has another shape, or a 3x3 stress is not symmetric to 1e-3.
+        InputError: if it has another shape, a 3x3 stress is not symmetric to 1e-3, or a virial is given a stress unit.
     """
-    try:
-        value = np.asarray(_raw(atoms, output, source), dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"label {source!r} for {output} is not numeric") from error
+    raw = np.asarray(_raw(atoms, output, source))
+    if raw.dtype.kind not in "iuf":
+        raise InputError(f"label {source!r} for {output} is not numeric, it is {str(raw)[:60]}")
+    value = raw.astype(np.float64)
     if output == "stress" and value.size == 9:
         matrix = value.reshape(3, 3)
         if np.abs(matrix - matrix.T).max() > 1e-3 * np.abs(matrix).max():
@@ -317,7 +316,12 @@ def label(atoms: Atoms, output: str, source: str, units: Units) -> NDArray[np.fl
     shape = {"energy": (), "forces": (len(atoms), 3), "stress": (6,)}[output]
     if value.shape != shape and not (output == "energy" and value.size == 1):
         raise InputError(f"label {source!r} for {output} has shape {value.shape}, expected {shape}")
-    return value.reshape(shape) * units.factor(output)
+    virial = labels_.kind(output, source) == "virial"
+    if virial and units.stress is not None:
+        raise InputError(f"label {source!r} is a virial, an energy: give its energy_unit, not a stress_unit")
+    volume = atoms.get_volume() * units.positions**3 if atoms.cell.rank == 3 else 0.0
+    factor = units.factor("energy" if virial else output)
+    return labels_.meant(output, source, value.reshape(shape), len(atoms), volume) * factor
 
 
 @dataclass(frozen=True)

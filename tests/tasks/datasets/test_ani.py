@@ -50,5 +50,11 @@ def test_arrays_of_different_length(tmp_path):
     with h5py.File(layouts.ani1x(tmp_path / "a.h5"), "a") as file:
         del file["water/wb97x_dz.energy"]
         file["water/wb97x_dz.energy"] = np.zeros(2)
-    with pytest.raises(DataError, match="5 geometries, 2 energies and 5 forces"):
+    blocks, rejected = layouts.read(Ani1x(tmp_path / "a.h5"))
+    assert [block.group for block in blocks] == ["H3N", "CH4"]
+    reason = "group that cannot be read (first: group water: energy has shape (2,), expected (5,))"
+    assert rejected == {reason: 1}
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["ammonia"], file["methane"]
+    with pytest.raises(DataError, match=r"left out: 1 group .*energy has shape \(2,\), expected \(5,\)"):
         layouts.read(Ani1x(tmp_path / "a.h5"))

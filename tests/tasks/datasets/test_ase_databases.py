@@ -1,7 +1,9 @@
 """ASE databases: SQLite through ASE; LMDB from its raw layout, and as ase-db-backends writes it."""
 
+import sqlite3
 import subprocess
 import sys
+import zlib
 
 import ase.db
 import numpy as np
@@ -42,7 +44,7 @@ def test_deleted_rows_and_folders(tmp_path):
     layouts.aselmdb(tmp_path / "data0001.aselmdb", [*made[4:], {"nothing": 1}])
     blocks, rejected = layouts.read(AseDatabase(tmp_path))
     assert [b.group for b in blocks] == ["H3N"] * 3 + ["CH4"] * 3 + ["H2O"] * 5
-    assert rejected == {"row without atoms, or of the wrong shape": 1}
+    assert rejected == {"row that cannot be read (first: row 11: it has no atoms)": 1}
 
 
 def test_periodic_rows_keep_cell_and_stress(tmp_path):
@@ -96,7 +98,7 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match=r"no \.aselmdb file"):
         layouts.read(AseDatabase(tmp_path))
     (tmp_path / "a.db").write_text("no database" * 100)
-    with pytest.raises(DataError, match="cannot be read as an ASE database"):
+    with pytest.raises(DataError, match="no file that can be read as an ASE database"):
         layouts.read(AseDatabase(tmp_path / "a.db"))
     (tmp_path / "a.aselmdb").write_text("no database" * 1000)
     with pytest.raises(DataError, match="no LMDB file"):
@@ -107,3 +109,61 @@ def test_refusals(tmp_path):
         put.put(b"a", b"b")
     with pytest.raises(DataError, match="no key 'nextid'"):
         layouts.read(AseDatabase(tmp_path / "b.aselmdb"))
+
+
+def test_what_the_file_claims_is_not_believed(tmp_path):
+    import lmdb
+
+    made = [row for _, row in rows()]
+    path = layouts.aselmdb(tmp_path / "a.aselmdb", made)
+    with lmdb.open(str(path), subdir=False, map_size=1 << 24) as environment, environment.begin(write=True) as put:
+        put.put(b"nextid", layouts.encoded(10**15))
+        put.put(b"20", b"rubbish")
+        put.put(b"21", zlib.compress(b"[" * 100_000))
+        put.put(b"22", zlib.compress(bytes(1 << 29)))
+    blocks, rejected = layouts.read(AseDatabase(path))
+    assert len(blocks) == 12
+    assert list(rejected.values()) == [1, 1, 1]
+    for reason, why in zip(("incorrect header", "RecursionError", "larger than any row"), rejected, strict=True):
+        assert reason in why
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_cut_file_is_an_error_and_not_the_end_of_the_process(tmp_path, share):
+    row = next(row for _, row in rows())
+    content = layouts.aselmdb(tmp_path / "a.aselmdb", [row] * 500).read_bytes()
+    (tmp_path / "b.aselmdb").write_bytes(content[: int(len(content) * share)])
+    code = "import sys; from equiscope import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "data", "describe", str(tmp_path / "b.aselmdb"), "--format", "ase"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "is cut short: it has" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"energy": "failed"}, "energy holds 'failed'"),
+        ({"numbers": layouts.ndarray(np.array([6.5, 1, 1, 1]))}, "must be 1 … 118"),
+        ({"stress": layouts.ndarray(np.ones(4))}, "stress has shape (1, 4)"),
+        ({"data": {"charge": 0.5}}, "one whole number, got 0.5"),
+        ({"forces": layouts.ndarray(np.ones((3, 3)))}, "forces has shape (1, 3, 3), expected (1, 4, 3)"),
+    ],
+)
+def test_bad_rows_are_counted_with_their_reason(tmp_path, changed, reason):
+    made = [row for _, row in rows()]
+    path = layouts.aselmdb(tmp_path / "a.aselmdb", [{**made[0], **changed}, *made[1:]])
+    blocks, rejected = layouts.read(AseDatabase(path))
+    assert (len(blocks), list(rejected.values())) == (11, [1])
+    assert reason in next(iter(rejected))
+
+
+def test_a_damaged_row_of_sqlite_is_counted(tmp_path):
+    with ase.db.connect(tmp_path / "a.db") as database:
+        for numbers, x, *_ in layouts.MOLECULES.values():
+            database.write(Atoms(numbers, x[0]))
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("update systems set positions = ? where id = 2", (b"abc",))
+    blocks, rejected = layouts.read(AseDatabase(tmp_path / "a.db"))
+    assert ([b.group for b in blocks], list(rejected.values())) == (["H3N", "H2O"], [1])
+    assert "row 1: ValueError: buffer size" in next(iter(rejected))

@@ -95,7 +95,65 @@ def test_damaged_frames_are_counted(tmp_path):
     (tmp_path / "b.extxyz").write_text("1\nProperties=species:S:1:pos:R:3\nH 0 zero 0\n\n" + text)
     blocks, rejected = layouts.read(ExtXyz(tmp_path / "b.extxyz", "eV", "Å"))
     assert len(blocks) == 12
-    assert rejected == {"frame that cannot be read": 1}
+    reason = "ValueError: could not convert string to float: 'zero'"
+    assert rejected == {f"frame that cannot be read (first: frame 0: {reason})": 1}
     (tmp_path / "c.extxyz").write_text(text + "three\n")
     with pytest.raises(DataError, match="expected a number of atoms, got 'three'"):
         layouts.read(ExtXyz(tmp_path / "c.extxyz", "eV", "Å"))
+
+
+FRAME = '2\nProperties=species:S:1:pos:R:3:forces:R:3 energy=-1.0 pbc="F F F"\nH 0 0 0 0.1 0 0\nH 1 0 0 -0.1 0 0\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("H 1 0", "X 1 0", "atomic numbers must be 1 … 118, got [1, 0]"),
+        ("H 1 0", "1 1 0", "KeyError: '1'"),
+        ("energy=-1.0", 'energy="not converged"', "energy holds 'not converged', not real numbers"),
+        ("energy=-1.0", 'energy="1.0 2.0"', "energy has shape (1, 2), expected (1,)"),
+        ("energy=-1.0", "energy=-1.0 charge=0.5", "the total charge must be one whole number, got 0.5"),
+        ("forces:R:3", "forces:R:2", "forces has shape (1, 2, 2), expected (1, 2, 3)"),
+        ('pbc="F F F"', 'pbc="T T T T"', "could not broadcast input array from shape (4,) into shape (3,)"),
+        ("energy=-1.0", 'energy=-1.0 stress="1 2 3 4 5 6"', "stress"),
+        ("-0.1 0 0\n", "-0.1 0\n", "inhomogeneous"),
+    ],
+)
+def test_a_bad_frame_among_good_ones_is_counted_with_the_readers_reason(tmp_path, old, new, reason):
+    assert old in FRAME
+    bad = FRAME.replace(old, new)
+    (tmp_path / "a.xyz").write_text(FRAME + bad + FRAME)
+    blocks, rejected = layouts.read(ExtXyz(tmp_path / "a.xyz", "eV", "Å"))
+    assert len(blocks) == 2
+    (why,) = rejected
+    assert (rejected[why], reason in why or "Error" in why) == (1, True)
+    (tmp_path / "b.xyz").write_text(bad)
+    with pytest.raises(DataError) as error:
+        layouts.read(ExtXyz(tmp_path / "b.xyz", "eV", "Å"))
+    assert "has no frame that can be read" in str(error.value)
+    assert why.split("frame 1: ")[1][:40] in str(error.value)
+
+
+def test_labels_that_are_named_as_something_else(tmp_path):
+    matrix = np.array([[64.0, 6, 5], [6, 128, 4], [5, 4, 0]])
+    atoms = Atoms("Cu2", [[0.0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)
+    atoms.info |= {"virial": matrix, "energy_per_atom": -1.5}
+    atoms.arrays["gradient"] = np.array([[1.0, 2, 3], [-1, -2, -3]])
+    ase.io.write(tmp_path / "a.extxyz", atoms, format="extxyz")
+    (block,), _ = layouts.read(ExtXyz(tmp_path / "a.extxyz", "Hartree", "Bohr"))
+    # σ = −virial / V with V = 64 bohr³, F = −gradient, E = 2 e.
+    np.testing.assert_allclose(block.stress[0], -matrix / 64 * layouts.HARTREE / layouts.BOHR**3)
+    np.testing.assert_allclose(block.forces[0], -atoms.arrays["gradient"] * layouts.HARTREE / layouts.BOHR)
+    np.testing.assert_allclose(block.energy, -3.0 * layouts.HARTREE)
+    named, _ = layouts.read(ExtXyz(tmp_path / "a.extxyz", "Hartree", "Bohr", energy="energy_per_atom"))
+    assert named[0].energy == block.energy
+    atoms.pbc, atoms.cell = False, None
+    ase.io.write(tmp_path / "b.extxyz", [atoms, *structures()], format="extxyz")
+    _, rejected = layouts.read(ExtXyz(tmp_path / "b.extxyz", "eV", "Å"))
+    assert "label 'virial' is a virial, and without a cell" in next(iter(rejected))
+
+
+def test_single_atoms_are_frames(tmp_path):
+    (tmp_path / "a.xyz").write_text("1\nProperties=species:S:1:pos:R:3 energy=-1.0\nH 0 0 0\n" * 2)
+    blocks, rejected = layouts.read(ExtXyz(tmp_path / "a.xyz", "eV", "Å"))
+    assert (len(blocks), rejected) == (2, {})

@@ -55,7 +55,8 @@ def test_crude(tmp_path):
         file.write(msgpack.packb({"C": {"conformers": [{"xyz": [[1, 2]]}]}}))
     blocks, rejected = layouts.read(GeomCrude(tmp_path / "drugs_crude.msgpack"))
     check(blocks)
-    assert rejected == {"conformer that cannot be read": 1}
+    reason = "xyz has shape (1, 2), expected rows [Z, x, y, z]"
+    assert rejected == {f"conformer that cannot be read (first: conformer 0: {reason})": 1}
 
 
 def folder(path):
@@ -114,3 +115,46 @@ def test_refusals(tmp_path):
         layouts.read(GeomCrude(tmp_path / "a"))
     with pytest.raises(DataError, match="no JSON"):
         layouts.read(GeomFolder(tmp_path / "a"))
+
+
+def test_a_stream_that_is_cut_short_is_said(tmp_path):
+    one = msgpack.packb({"O": {"conformers": [{"xyz": [[8, 0, 0, 0]], "totalenergy": -75.0}], "charge": 0}})
+    path = tmp_path / "a.msgpack"
+    path.write_bytes(one * 3)
+    assert len(layouts.read(GeomCrude(path))[0]) == 3
+    for cut in range(1, len(one)):
+        path.write_bytes((one * 3)[:-cut])
+        with pytest.raises(DataError, match=f"cut short: its last {len(one) - cut} bytes are no whole object"):
+            layouts.read(GeomCrude(path))
+    path.write_bytes(b"\xdd\x7f\xff\xff\xff")
+    with pytest.raises(DataError, match="exceeds max_array_len"):
+        layouts.read(GeomCrude(path))
+
+
+@pytest.mark.parametrize(
+    ("molecule", "reason"),
+    [
+        ({"conformers": [{"xyz": [[6.5, 0, 0, 0]]}]}, "must be 1 … 118, got [6.5]"),
+        ({"conformers": [{"xyz": [[6, 0, 0, 0]], "totalenergy": "failed"}]}, "energy holds 'failed'"),
+        ({"conformers": [{"xyz": [[6, 0, 0, 0]]}], "charge": "0"}, "charge holds '0'"),
+        ({"conformers": [3]}, "TypeError"),
+        ({"conformers": None}, "without a list of conformers"),
+        (3, "without a list of conformers"),
+    ],
+)
+def test_bad_conformers_are_counted_with_their_reason(tmp_path, molecule, reason):
+    good = {"conformers": [{"xyz": [[8, 0, 0, 0]]}]}
+    (tmp_path / "a.msgpack").write_bytes(msgpack.packb({"C": molecule, "O": good}))
+    blocks, rejected = layouts.read(GeomCrude(tmp_path / "a.msgpack"))
+    assert ([b.group for b in blocks], list(rejected.values())) == (["O"], [1])
+    assert reason in next(iter(rejected))
+
+
+def test_a_damaged_pickle_costs_its_molecule_alone(tmp_path):
+    path = folder(tmp_path)
+    file = tmp_path / "drugs" / "1.pickle"
+    file.write_bytes(file.read_bytes()[:-5])
+    blocks, rejected = layouts.read(GeomFolder(path))
+    assert {b.group for b in blocks} == {SMILES[0]}
+    (why,) = [why for why in rejected if "no sound pickle" in why]
+    assert rejected[why] == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets import md17
+from equiscope.tasks.datasets import reading
 from equiscope.tasks.datasets.md17 import LAYOUTS, Md17
 from tests.tasks.datasets import layouts
 
@@ -12,7 +12,7 @@ from tests.tasks.datasets import layouts
 @pytest.mark.parametrize("names", LAYOUTS.values())
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_frames(tmp_path, names, save, monkeypatch):
-    monkeypatch.setattr(md17, "FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr(reading, "FRAMES_AT_ONCE", 2)
     source = Md17(layouts.md17(tmp_path / "water.npz", names, save=save), pieces=1)
     blocks, rejected = layouts.read(source)
     assert rejected == {}
@@ -52,5 +52,64 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="only pickle"):
         layouts.read(Md17(tmp_path / "o.npz"))
     np.savez(tmp_path / "n.npz", z=np.array([8]), R=np.zeros((2, 1, 3)), E=np.zeros(2), F=np.zeros((3, 1, 3)))
-    with pytest.raises(DataError, match="there are 2 frames"):
+    with pytest.raises(DataError, match=r"n\.npz: forces has shape \(3, 1, 3\), expected \(2, 1, 3\)"):
+        layouts.read(Md17(tmp_path / "n.npz"))
+
+
+@pytest.mark.parametrize("stated", [{"r_unit": "Bohr"}, {"e_unit": np.array(b"eV")}, {}])
+def test_each_unit_is_obeyed_on_its_own(tmp_path, stated):
+    source = Md17(layouts.md17(tmp_path / "w.npz", **stated))
+    (block, *_), _ = layouts.read(source)
+    _, x, e, f = layouts.MOLECULES["water"]
+    length = layouts.BOHR if "r_unit" in stated else 1.0
+    energy = 1 / layouts.KCAL if "e_unit" in stated else 1.0
+    np.testing.assert_allclose(block.positions[0], x[0] * length)
+    np.testing.assert_allclose(block.energy[0], e[0] * energy, rtol=1e-9)
+    np.testing.assert_allclose(block.forces[0], f[0] * energy / length, rtol=1e-9)
+    assert ("MD17's documentation" in source.units()["known from"]) == (len(stated) < 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "cell"),
+    [
+        ({"lattice": 4 * np.eye(3)}, 4.0),
+        ({"cell": np.tile(4 * np.eye(3), (5, 1, 1))}, 4.0),
+        ({"lattice": 4 * np.eye(3), "pbc": np.array([True, False, False])}, 4.0),
+        ({"lattice": 4 * np.eye(3), "pbc": np.zeros(3, bool)}, None),
+        ({"lattice": np.zeros((3, 3))}, None),
+    ],
+)
+def test_periodic_sets_carry_their_cell(tmp_path, arrays, cell):
+    blocks, _ = layouts.read(Md17(layouts.md17(tmp_path / "w.npz", r_unit="nm", **arrays)))
+    for block in blocks:
+        assert (block.cell is None) if cell is None else (block.cell == 10 * cell * np.eye(3)).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pbc": np.ones(3, bool)}, "says pbc, but has no lattice"),
+        ({"lattice": np.ones((2, 2))}, r"has the cells \{'lattice': \(2, 2\)\}"),
+        ({"charge": np.arange(5)}, "several total charges"),
+        ({"charge": 0.5}, "one whole number"),
+        ({"old_indices": np.full(5, np.nan)}, "a time >= 0 for each of 5 frames"),
+        ({"stress": np.ones((5, 5))}, r"stress has shape \(5, 5\)"),
+        ({"e_unit": "furlong"}, "'furlong' is not known"),
+    ],
+)
+def test_arrays_with_a_known_meaning_are_refused_where_they_do_not_fit(tmp_path, arrays, message):
+    with pytest.raises((DataError, InputError), match=message):
+        layouts.read(Md17(layouts.md17(tmp_path / "w.npz", **arrays)))
+
+
+def test_charges_and_stresses_are_obeyed(tmp_path):
+    path = layouts.md17(tmp_path / "w.npz", charge=np.full(5, -1), stress=np.tile(np.arange(6.0), (5, 1)), e_unit="eV")
+    blocks, _ = layouts.read(Md17(path))
+    assert {block.charge for block in blocks} == {-1}
+    assert blocks[0].stress[0].tolist() == [[0, 5, 4], [5, 1, 3], [4, 3, 2]]
+
+
+def test_two_energies_a_frame(tmp_path):
+    np.savez(tmp_path / "n.npz", z=np.array([8]), R=np.zeros((2, 1, 3)), E=np.zeros((2, 2)), F=np.zeros((2, 1, 3)))
+    with pytest.raises(DataError, match=r"energy has shape \(2, 2\), expected \(2,\)"):
         layouts.read(Md17(tmp_path / "n.npz"))

@@ -40,7 +40,8 @@ def test_bad_frames_are_counted(tmp_path):
     path.write_text(json.dumps(content))
     blocks, rejected = layouts.read(MpTrj(path))
     assert len(blocks) == 1
-    assert rejected == {"frame without structure or labels": 1}
+    reason = "it lacks one of structure, energy_per_atom, force"
+    assert rejected == {f"frame that cannot be read (first: frame mp-1: {reason})": 1}
 
 
 def test_refusals(tmp_path):
@@ -48,8 +49,35 @@ def test_refusals(tmp_path):
         MpTrj("x", energy="energy")
     path = layouts.mptrj(tmp_path / "m.json", {"mp-1": [ENTRY] * 3})
     path.write_text(path.read_text()[:-200])
-    with pytest.raises(DataError, match="no JSON, or is cut short"):
+    with pytest.raises(DataError, match="no JSON file, or is damaged or cut short"):
         layouts.read(MpTrj(path))
     path.write_text("{}")
     with pytest.raises(DataError, match="no frame of MPtrj's layout"):
         layouts.read(MpTrj(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda frame: frame.update(energy_per_atom=None), "energy holds None"),
+        (lambda frame: frame.update(stress=[1, 2, 3, 0]), "stress has shape (1, 4)"),
+        (lambda frame: frame.update(force=[[0, 0, 0], [0, 0]]), "forces: ValueError"),
+        (lambda frame: frame["structure"]["sites"][0]["species"][0].update(element="D"), "got [0, 17]"),
+        (lambda frame: frame["structure"]["sites"][0]["species"][0].update(occu=0.5), "not always occupied"),
+        (lambda frame: frame["structure"].update(charge=0.5), "one whole number"),
+    ],
+)
+def test_bad_values_are_counted_with_their_reason(tmp_path, change, reason):
+    path = layouts.mptrj(tmp_path / "m.json", {"mp-1": [ENTRY, ENTRY]})
+    content = json.loads(path.read_text())
+    change(content["mp-1"]["mp-1-0-0"])
+    path.write_text(json.dumps(content))
+    blocks, rejected = layouts.read(MpTrj(path))
+    assert (len(blocks), list(rejected.values())) == (1, [1])
+    assert reason in next(iter(rejected))
+
+
+def test_nesting_without_end_is_refused_before_it_fills_the_memory(tmp_path):
+    (tmp_path / "a.json").write_text('{"mp-1": ' + "[" * 20_000)
+    with pytest.raises(DataError, match="nested 1,000 levels deep or more"):
+        layouts.read(MpTrj(tmp_path / "a.json"))

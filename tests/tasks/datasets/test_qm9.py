@@ -1,5 +1,7 @@
 """QM9: Mathematica's powers of ten, hartree to eV, the excluded list, and the archive as published."""
 
+import gzip
+import io
 import tarfile
 
 import numpy as np
@@ -58,3 +60,34 @@ def test_refusals(tmp_path):
     (tmp_path / "x.xyz").write_text("1\n\nH 0 0 0\n")
     with pytest.raises(DataError, match="no molecule in QM9's layout"):
         layouts.read(Qm9(tmp_path / "x.xyz"))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_archives_that_are_cut_short_are_said_wherever_the_cut_is(tmp_path, mode):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, mode) as archive:
+        for number in range(8):
+            content = layouts.QM9.replace("gdb 1", f"gdb {number}").encode()
+            about = tarfile.TarInfo(f"dsgdb9nsd_{number:06d}.xyz")
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    whole = path.read_bytes()
+    assert len(layouts.read(Qm9(path))[0]) == 8
+    ends = range(512, 512 * 23, 512) if mode == "w" else range(100, len(whole) - 12, max(1, len(whole) // 20))
+    for end in ends:
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match="no tar archive, or is damaged or cut short"):
+            layouts.read(Qm9(path))
+
+
+def test_compressed_files_and_half_ones(tmp_path):
+    (tmp_path / "a.xyz.gz").write_bytes(gzip.compress(layouts.QM9.encode()))
+    (block,), _ = layouts.read(Qm9(tmp_path / "a.xyz.gz"))
+    assert block.group == "gdb 1"
+    # The last number of the last atom is cut: without the lines after it, 0.906 would be read as 0.90.
+    (tmp_path / "a.xyz").write_text(layouts.QM9[: layouts.QM9.index("63972942")])
+    with pytest.raises(DataError, match="cut short among or after their lines"):
+        layouts.read(Qm9(tmp_path / "a.xyz"))
+    (tmp_path / "b.xyz").write_text(layouts.QM9.replace("-40.47893", "-40,47893"))
+    with pytest.raises(DataError, match="could not convert string to float: '-40,47893'"):
+        layouts.read(Qm9(tmp_path / "b.xyz"))

@@ -1,5 +1,6 @@
 """SMILES files and MOSES' CSV, streamed and sampled."""
 
+import bz2
 import gzip
 
 import pytest
@@ -38,8 +39,20 @@ def test_refusals(tmp_path):
     with pytest.raises(DataError, match="one must be called SMILES"):
         list(lines(tmp_path / "a.csv"))
     (tmp_path / "a.smi.gz").write_bytes(b"no gzip")
-    with pytest.raises(DataError, match="no text"):
+    with pytest.raises(DataError, match="not compressed as its name says"):
         list(lines(tmp_path / "a.smi.gz"))
     (tmp_path / "b.smi").write_text("nonsense\n")
     with pytest.raises(DataError, match="no molecule that RDKit can read"):
         describe(tmp_path / "b.smi", Sample())
+
+
+def test_what_spreadsheets_write(tmp_path):
+    (tmp_path / "a.csv").write_bytes('"id","SMILES"\r\n"a, b","CCO"\r\n"short"\r\n"é","C"\r\n'.encode("utf-8-sig"))
+    assert [text for _, text in lines(tmp_path / "a.csv")] == ["CCO", "C"]
+    found = describe(tmp_path / "a.csv", Sample())
+    assert (found.molecules, found.rejected) == (2, {"line without a SMILES": 1})
+    assert describe(tmp_path / "a.csv", Sample(2)).rejected == {"line without a SMILES": 1}
+    (tmp_path / "b.csv.bz2").write_bytes(bz2.compress("name,smiles\ncafé,CCO\n".encode("latin-1")))
+    shown = str(describe(tmp_path / "b.csv.bz2", Sample()))
+    assert "left out: nothing" in shown
+    assert "read with a remark: 1 line with bytes that are no UTF-8" in shown

@@ -1,6 +1,7 @@
 """Tests of the structure folder reader on files written with gemmi."""
 
 import gzip
+import os
 
 import gemmi
 import numpy as np
@@ -132,10 +133,71 @@ def test_nothing_usable_is_an_error_that_lists_the_reasons(tmp_path):
         read_structures(tmp_path)
 
 
-def test_equal_names_are_counted_not_overwritten(tmp_path):
+def test_files_whose_names_share_a_stem_are_all_read(tmp_path):
+    for number in (1, 2, 3):
+        cif(structure(helix(50)), tmp_path / f"m.{number}.cif")
     made = structure(helix(50))
     cif(made, tmp_path / "a.cif")
     made.write_pdb(str(tmp_path / "a.pdb"))
+    structure(helix(60)).write_pdb(str(tmp_path / "a.ent"))
     chains = read_structures(tmp_path)
-    assert chains.ids == ("a_A_1",)
+    # Of a.cif and a.pdb, which hold one chain, one is read; a.ent holds another.
+    assert chains.ids == ("a_A_1", "a.ent_A_1", "m.1_A_1", "m.2_A_1", "m.3_A_1")
+    assert chains.lengths.tolist() == [50, 60, 50, 50, 50]
     assert chains.counts["same name as an earlier chain"] == 1
+
+
+def renumbered(numbers, names=None, labels=False):
+    made = structure(helix(50))
+    for place, residue in enumerate(made[0]["A"]):
+        residue.seqid = gemmi.SeqId(numbers(place), " ")
+        residue.label_seq = place + 1 if labels else None
+        residue.name = names[place % len(names)] if names else residue.name
+    return made
+
+
+@pytest.mark.parametrize("names", [None, ("GLY", "ALA")])
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        lambda place: place if place > 30 else min(place, 29) + 1,
+        lambda place: place // 2 + 1,
+        lambda place: place % 25 + 1,
+    ],
+    ids=["one twice", "each twice", "numbers that start anew"],
+)
+def test_residues_with_one_author_number_are_all_read(tmp_path, numbers, labels, names):
+    made = renumbered(numbers, names, labels)
+    cif(made, tmp_path / "a.cif")
+    made.write_pdb(str(tmp_path / "b.pdb"))
+    chains = read_structures(tmp_path)
+    expected = "".join({"GLY": "G", "ALA": "A"}[(names or ("ALA",))[place % len(names or "1")]] for place in range(50))
+    assert chains.sequences == (expected,) * 2
+    assert all(same(ca, helix(50)) for ca in chains.ca)
+
+
+def test_names_without_their_column_and_elements(tmp_path):
+    for name, atom, element in (("a", "CA  ", "C"), ("b", "CA  ", " "), ("c", " CA ", " ")):
+        rows = [
+            f"ATOM  {k:5d} {atom} ALA A{k:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.90          {element:>2}\n"
+            for k, (x, y, z) in enumerate(helix(50), start=1)
+        ]
+        (tmp_path / f"{name}.pdb").write_text("".join(rows) + "END\n")
+    assert read_structures(tmp_path).lengths.tolist() == [50, 50, 50]
+
+
+def test_unreadable_files_cost_themselves_alone_with_a_reason(tmp_path):
+    cif(structure(helix(50)), tmp_path / "good.cif")
+    content = (tmp_path / "good.cif").read_bytes()
+    (tmp_path / "cut.cif.gz").write_bytes(gzip.compress(content)[:-40])
+    (tmp_path / "latin.cif").write_bytes("# Å\n".encode("latin-1") + content)
+    (tmp_path / "wrong.pdb").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.pdb")
+    chains = read_structures(tmp_path)
+    assert chains.ids == ("good_A_1", "latin_A_1", "wrong_A_1")
+    reasons = sorted(why for why in chains.counts if "cannot be read" in why)
+    assert len(reasons) == 2
+    assert "file cut.cif.gz: " in reasons[0]
+    assert "pipe.pdb is a pipe" in reasons[1]
+    assert chains.counts["read with a remark: line with bytes that are no UTF-8 (read as '\ufffd')"] == 1

@@ -178,3 +178,11 @@ def test_sets_that_cannot_be_trained_on(tmp_path):
     with pytest.raises(DataError, match=r"no frame is left to write.*element"):
         build(config(str(tmp_path / "c.extxyz"), tmp_path / "s", **units | {"elements": [1]})).prepare(progress=False)
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".s.")) == ["c.extxyz", "m.extxyz"]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"share": "half"}, {"max_atoms": "few"}, {"frames": [1]}, {"elements": ["H"]}, {"seed": "x"}]
+)
+def test_settings_that_are_no_numbers(setting):
+    with pytest.raises(InputError, match=f"data.{next(iter(setting))} must be numbers, got"):
+        real.RealData.from_settings({"format": "spice", "path": "x", **setting})

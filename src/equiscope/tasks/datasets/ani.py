@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, Block, check_shapes, formula
-from equiscope.tasks.datasets.spice import groups
+from equiscope.tasks.datasets import hdf5
+from equiscope.tasks.datasets.blocks import Block, formula
+from equiscope.tasks.datasets.reading import Reading, Rejected, block, elements, fits, pieces
 from equiscope.units import HARTREE
 
 _UNITS = {
@@ -44,23 +45,22 @@ class Ani1x:
             DataError: no HDF5 file, or no group of ANI-1x's layout.
         """
         energy, forces = f"{self.method}.energy", f"{self.method}.forces"
-        found = False
-        for name, group in groups(self.path):
-            if not {"atomic_numbers", "coordinates", energy, forces} <= set(group):
-                rejected[f"group without {self.method} labels"] += 1
-                continue
-            found = True
-            numbers = np.asarray(group["atomic_numbers"], dtype=np.int64)
-            for x, e, f in _chunks(group, "coordinates", energy, forces, f"{self.path}, group {name}"):
-                block = _labelled(formula(numbers), numbers, x, e, f)
-                block = check_shapes(block, f"{self.path}, group {name}")
-                whole = np.isfinite(block.energy) & np.isfinite(block.forces).all((1, 2))
+        names = {"positions": "coordinates", "energy": energy, "forces": forces}
+
+        def parse(named: tuple[str, Any]) -> Iterator[Block]:
+            group = named[1]
+            if not {"atomic_numbers", *names.values()} <= set(group):
+                raise Rejected(f"group without {self.method} labels")
+            numbers = elements(np.asarray(hdf5.member(group, "atomic_numbers")))
+            for found in hdf5.read(formula(numbers), numbers, hdf5.columns(group, names), energy_unit=HARTREE):
+                whole = np.isfinite(found.energy) & np.isfinite(found.forces).all((1, 2))
                 if lost := int((~whole).sum()):
                     rejected[f"no {self.method} label (NaN)"] += lost
                 if whole.any():
-                    yield block.take(whole)
-        if not found:
-            raise DataError(f"{self.path} has no group with atomic_numbers, coordinates, {energy} and {forces}")
+                    yield found.take(whole)
+
+        nothing = f"has no group with atomic_numbers, coordinates, {energy} and {forces}"
+        return Reading[Block](self.path, rejected, "group").all(hdf5.groups(self.path), parse, nothing)
 
     def units(self) -> dict[str, str]:
         """Of ANI-1x's documentation."""
@@ -83,42 +83,30 @@ class Ani2x:
         Raises:
             DataError: no HDF5 file, or no group of ANI-2x's layout.
         """
-        found = False
-        for name, group in groups(self.path):
-            if not {"species", "coordinates", "energies", "forces"} <= set(group):
-                rejected["group without species, coordinates, energies and forces"] += 1
-                continue
-            found = True
-            where = f"{self.path}, group {name}"
-            chunks = _chunks(group, "coordinates", "energies", "forces", where)
-            for first, (x, e, f) in zip(range(0, len(group["coordinates"]), FRAMES_AT_ONCE), chunks, strict=True):
-                species = group["species"][first : first + len(x)].astype(np.int64)
-                kinds, which = np.unique(species, axis=0, return_inverse=True)
-                for kind, numbers in enumerate(kinds):
-                    rows = which.reshape(-1) == kind
-                    yield check_shapes(_labelled(formula(numbers), numbers, x[rows], e[rows], f[rows]), where)
-        if not found:
-            raise DataError(f"{self.path} has no group with species, coordinates, energies and forces")
+        return Reading[Block](self.path, rejected, "group").all(
+            hdf5.groups(self.path),
+            lambda named: self._read(named[1]),
+            "has no group with species, coordinates, energies and forces",
+        )
+
+    def _read(self, group: Any) -> Iterator[Block]:
+        names = {"positions": "coordinates", "energy": "energies", "forces": "forces"}
+        if not {"species", *names.values()} <= set(group):
+            raise Rejected("group without species, coordinates, energies and forces")
+        found, kinds = hdf5.columns(group, names), hdf5.member(group, "species")
+        if len(kinds.shape) != 2:
+            raise DataError(f"species has shape {kinds.shape}, expected a row a frame")
+        frames, atoms = fits(found, kinds.shape[1]), kinds.shape[1]
+        if kinds.shape[0] != frames:
+            raise DataError(f"species has {kinds.shape[0]} rows, expected {frames}")
+        for rows in pieces(frames, atoms):
+            x, e, f = (found[meaning][rows] for meaning in names)
+            unique, which = np.unique(kinds[rows], axis=0, return_inverse=True)
+            for kind, numbers in enumerate(unique):
+                here = which.reshape(-1) == kind
+                species = elements(numbers)
+                yield block(formula(species), species, x[here], energy=e[here], forces=f[here], energy_unit=HARTREE)
 
     def units(self) -> dict[str, str]:
         """Of ANI-2x's documentation."""
         return _UNITS
-
-
-def _chunks(group: Any, x: str, e: str, f: str, where: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    count = len(group[x])
-    if len(group[e]) != count or len(group[f]) != count:
-        raise DataError(f"{where}: {count} geometries, {len(group[e])} energies and {len(group[f])} forces")
-    for first in range(0, count, FRAMES_AT_ONCE):
-        rows = slice(first, first + FRAMES_AT_ONCE)
-        yield group[x][rows], group[e][rows], group[f][rows]
-
-
-def _labelled(name: str, numbers: np.ndarray, x: np.ndarray, e: np.ndarray, f: np.ndarray) -> Block:
-    return Block(
-        group=name,
-        numbers=numbers,
-        positions=x.astype(np.float64),
-        energy=e.reshape(-1).astype(np.float64) * HARTREE,
-        forces=f.astype(np.float64) * HARTREE,
-    )

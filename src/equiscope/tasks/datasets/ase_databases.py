@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.blocks import Block, check_shapes, existing, formula, needed, stress_matrix
-from equiscope.tasks.datasets.extxyz import total_charge
+from equiscope.files import FileError, existing, needed, readable
+from equiscope.tasks.datasets.blocks import Block, formula
+from equiscope.tasks.datasets.reading import Reading, block, elements, total_charge
 
 _UNITS = {
     "positions": "Å",
@@ -23,6 +25,7 @@ _UNITS = {
     "stress": "eV/Å³",
     "known from": "the convention of ASE's databases",
 }
+_LARGEST_ROW = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -45,57 +48,51 @@ class AseDatabase:
         Raises:
             DataError: no such file, not a database, or no readable row.
         """
-        found = False
-        for row in self._rows(rejected):
-            try:
-                block = check_shapes(_block(row, self.cluster), str(self.path))
-            except (DataError, KeyError, TypeError, ValueError):
-                rejected["row without atoms, or of the wrong shape"] += 1
-                continue
-            found = True
-            yield block
-        if not found:
-            raise DataError(f"{self.path} has no row that can be read (left out: {dict(rejected)})")
+        return Reading[Block](self.path, rejected, "row").all(
+            self._rows(), lambda fetch: [_block(fetch, self.cluster)], "has no row that can be read"
+        )
 
     def units(self) -> dict[str, str]:
         """ASE's own."""
         return _UNITS
 
-    def _rows(self, rejected: Counter[str]) -> Iterator[Mapping[str, Any]]:
+    def _rows(self) -> Iterator[Callable[[], Any]]:
         path = existing(self.path, "ASE database")
         files = sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]
         if not files:
             raise DataError(f"the folder {path} has no .aselmdb file")
         for file in files:
-            yield from _lmdb_rows(file, rejected) if file.suffix in (".aselmdb", ".lmdb") else _ase_rows(file)
+            yield from _lmdb_rows(file) if file.suffix in (".aselmdb", ".lmdb") else _ase_rows(file)
 
 
-def _lmdb_rows(path: Path, rejected: Counter[str]) -> Iterator[Mapping[str, Any]]:
+def _lmdb_rows(path: Path) -> Iterator[Callable[[], Any]]:
     """Rows of an LMDB file: keys b"1", b"2", …; values are zlib-compressed JSON."""
     lmdb = needed("lmdb")
-    try:
-        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, max_dbs=1)
-    except lmdb.Error as error:
-        raise DataError(f"{path} is no LMDB file, or is damaged: {error}") from error
-    with environment, environment.begin() as transaction:
-        last = transaction.get(b"nextid")
-        if last is None:
-            raise DataError(f"{path} has no key 'nextid': it is an LMDB file, but no ASE database")
-        gone = set(_decode(transaction.get(b"deleted_ids") or zlib.compress(b"[]")))
-        for number in range(1, int(_decode(last))):
-            content = transaction.get(str(number).encode())
-            if content is None or number in gone:
-                continue
-            try:
-                row = _decode(content)
-            except (zlib.error, ValueError):
-                rejected["row that cannot be read"] += 1
-                continue
-            yield row
+    with (
+        readable(path, "LMDB file"),
+        lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False, max_dbs=1) as environment,
+    ):
+        # Pages beyond the end of the file would be read from the memory map: the process would be killed.
+        pages = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        if pages > path.stat().st_size:
+            raise FileError(f"{path} is cut short: it has {path.stat().st_size:,} bytes, its pages need {pages:,}")
+        with environment.begin() as transaction:
+            if transaction.get(b"nextid") is None:
+                raise FileError(f"{path} has no key 'nextid': it is an LMDB file, but no ASE database")
+            gone = set(_decode(transaction.get(b"deleted_ids") or zlib.compress(b"[]")))
+            # The keys that are there, and not all numbers to 'nextid', which may be anything.
+            found = (key for key in transaction.cursor().iternext(values=False) if key.isdigit())
+            for number in sorted(int(key) for key in found):
+                if number not in gone:
+                    yield partial(_decode, bytes(transaction.get(str(number).encode()) or b""))
 
 
 def _decode(content: bytes) -> Any:
-    return json.loads(zlib.decompress(content), object_hook=_array)
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(content, _LARGEST_ROW)
+    if not unpacker.eof:
+        raise DataError("its compressed content is cut short, or larger than any row")
+    return json.loads(text, object_hook=_array)
 
 
 def _array(found: dict[str, Any]) -> Any:
@@ -108,35 +105,38 @@ def _array(found: dict[str, Any]) -> Any:
     return found
 
 
-def _ase_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    database = needed("ase.db", "ase")
+def _ase_rows(path: Path) -> Iterator[Callable[[], Any]]:
+    with readable(path, "file that can be read as an ASE database"):
+        database = needed("ase.db", "ase").connect(str(path), append=True)
+        if path.suffix != ".db":
+            yield from (partial(_plain, row) for row in database.select())
+            return
+        with database:
+            # One row after another by its number: a damaged one ends a selection.
+            for number in [row.id for row in database.select(columns=["id"], include_data=False)]:
+                yield partial(_fetched, database, number)
+
+
+def _fetched(database: Any, number: int) -> dict[str, Any]:
+    return _plain(database.get(id=number))
+
+
+def _plain(row: Any) -> dict[str, Any]:
     names = ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "key_value_pairs", "data")
-    try:
-        rows = iter(database.connect(str(path), append=True).select())
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            yield {name: value for name in names if (value := row.get(name)) is not None}
-    except Exception as error:
-        # The backends raise many types (sqlite3, json, KeyError, ValueError) for files that are none of theirs.
-        raise DataError(f"{path} cannot be read as an ASE database: {type(error).__name__}: {error}") from error
+    return {name: value for name in names if (value := row.get(name)) is not None}
 
 
-def _block(row: Mapping[str, Any], cluster: str | None) -> Block:
-    numbers = np.asarray(row["numbers"], dtype=np.int64)
+def _block(fetch: Callable[[], Any], cluster: str | None) -> Block:
+    row = fetch()
+    if not isinstance(row, Mapping) or "numbers" not in row or "positions" not in row:
+        raise DataError("it has no atoms")
     info = {**_dict(row.get("key_value_pairs")), **_dict(row.get("data"))}
-    periodic = bool(np.asarray(row.get("pbc", False)).any())
-    energy, forces, stress = (row.get(name) for name in ("energy", "forces", "stress"))
-    return Block(
-        group=str(info[cluster]) if cluster in info else formula(numbers),
-        numbers=numbers,
-        positions=np.asarray(row["positions"], dtype=np.float64)[None],
-        energy=None if energy is None else np.array([energy], dtype=np.float64),
-        forces=None if forces is None else np.asarray(forces, dtype=np.float64)[None],
-        stress=None if stress is None else stress_matrix(stress)[None],
-        cell=np.asarray(row["cell"], dtype=np.float64).reshape(1, 3, 3) if periodic else None,
+    return block(
+        str(info[cluster]) if cluster in info else formula(elements(row["numbers"])),
+        row["numbers"],
+        row["positions"],
+        **{name: row.get(name) for name in ("energy", "forces", "stress")},
+        cell=row.get("cell") if np.asarray(row.get("pbc", False)).any() else None,
         charge=total_charge(info),
     )
 

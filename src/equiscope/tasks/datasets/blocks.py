@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-
-from equiscope.errors import DataError
 
 FRAMES_AT_ONCE = 512
 """Frames of one block at most: what bounds the memory of a reader whose groups are long."""
@@ -73,6 +70,9 @@ class Block:
 class Source(Protocol):
     """A reader: a frozen dataclass whose fields are the path and the settings of its format.
 
+    It yields records and says how one becomes blocks; opening is :mod:`equiscope.files`, parsing, checking and counting
+    is :class:`equiscope.tasks.datasets.reading.Reading`.
+
     :meth:`blocks` may be called again and then yields the same frames in the same order. Its memory is that of one
     group or of :data:`FRAMES_AT_ONCE` frames, never of the file.
     """
@@ -93,51 +93,3 @@ def formula(numbers: np.ndarray) -> str:
     first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
     rest = sorted(set(counts) - set(first))
     return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in [*first, *rest])
-
-
-def stress_matrix(stress: Any) -> np.ndarray:
-    """(3, 3) from a matrix, nine numbers, or ASE's Voigt order xx yy zz yz xz xy."""
-    value = np.asarray(stress, dtype=np.float64)
-    return value.reshape(3, 3) if value.size == 9 else value[[[0, 5, 4], [5, 1, 3], [4, 3, 2]]]
-
-
-def existing(path: str | Path, what: str) -> Path:
-    """The path, if there is something.
-
-    Raises:
-        DataError: there is not.
-    """
-    found = Path(path)
-    if not found.exists():
-        raise DataError(f"there is no {what} at {found}")
-    return found
-
-
-def needed(module: str, package: str | None = None) -> Any:
-    """An optional module, imported where it is first needed.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = package or module.split(".")[0]
-        raise DataError(f"{name} is needed to read this file ({error}): pip install 'equiscope[data]'") from error
-
-
-def check_shapes(block: Block, where: str) -> Block:
-    """The block unchanged.
-
-    Raises:
-        DataError: arrays whose shapes do not fit each other, or numbers that are no elements.
-    """
-    frames, atoms = len(block.positions), len(block.numbers)
-    wanted = {"positions": (atoms, 3), "energy": (), "forces": (atoms, 3), "stress": (3, 3), "cell": (3, 3)}
-    for name, shape in wanted.items():
-        value = getattr(block, name)
-        if value is not None and value.shape != (frames, *shape):
-            raise DataError(f"{where}: {name} has shape {value.shape}, expected {(frames, *shape)}")
-    if atoms == 0 or block.numbers.min() < 1 or block.numbers.max() >= len(SYMBOLS):
-        raise DataError(f"{where}: atomic numbers must be 1 … {len(SYMBOLS) - 1}, got {block.numbers[:8].tolist()}")
-    return block

@@ -1,38 +1,50 @@
-"""The formats of data sets by name, and the reader each name stands for."""
+"""The formats of data sets by name, and the reader each name stands for; one is imported when it is asked for."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
-from equiscope.tasks.datasets.ani import Ani1x, Ani2x
-from equiscope.tasks.datasets.ase_databases import AseDatabase
-from equiscope.tasks.datasets.blocks import Source
-from equiscope.tasks.datasets.extxyz import ExtXyz
-from equiscope.tasks.datasets.geom import GeomCrude, GeomFolder, Midi
-from equiscope.tasks.datasets.md17 import Md17
-from equiscope.tasks.datasets.mptrj import MpTrj
-from equiscope.tasks.datasets.qm9 import Qm9
-from equiscope.tasks.datasets.spice import Spice
 
-FORMATS: dict[str, Any] = {
-    "spice": Spice,
-    "md17": Md17,
-    "rmd17": Md17,
-    "ani1x": Ani1x,
-    "ani2x": Ani2x,
-    "qm9": Qm9,
-    "extxyz": ExtXyz,
-    "ase": AseDatabase,
-    "mptrj": MpTrj,
-    "geom_crude": GeomCrude,
-    "geom": GeomFolder,
-    "midi": Midi,
+if TYPE_CHECKING:
+    from equiscope.tasks.datasets.blocks import Block, Source
+    from equiscope.tasks.datasets.stream import Rules, Sample
+
+FORMATS: dict[str, str] = {
+    "spice": "spice:Spice",
+    "md17": "md17:Md17",
+    "rmd17": "md17:Md17",
+    "ani1x": "ani:Ani1x",
+    "ani2x": "ani:Ani2x",
+    "qm9": "qm9:Qm9",
+    "extxyz": "extxyz:ExtXyz",
+    "ase": "ase_databases:AseDatabase",
+    "mptrj": "mptrj:MpTrj",
+    "geom_crude": "geom:GeomCrude",
+    "geom": "geom:GeomFolder",
+    "midi": "geom:Midi",
+    "smiles": "smiles:Smiles",
+    "structures": "structures:Structures",
 }
-"""Name → reader; its fields are the settings of the format."""
+"""Name → module and class of the reader, whose fields are the path and the settings of the format.
+
+A reader has ``blocks`` (:class:`equiscope.tasks.datasets.blocks.Source`), or, where its content is no frames,
+``describe(sample)``.
+"""
+
+
+def _reader(name: str) -> Any:
+    if name not in FORMATS:
+        near = difflib.get_close_matches(str(name), FORMATS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}{meant}")
+    module, _, attribute = FORMATS[name].partition(":")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
 
 def settings(name: str) -> tuple[str, ...]:
@@ -41,22 +53,52 @@ def settings(name: str) -> tuple[str, ...]:
     Raises:
         InputError: there is no such format.
     """
-    if name not in FORMATS:
-        near = difflib.get_close_matches(str(name), FORMATS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}{meant}")
-    return tuple(f.name for f in fields(FORMATS[name]) if f.name != "path")
+    return tuple(f.name for f in fields(_reader(name)) if f.name != "path")
 
 
 def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Source:
-    """The reader of a file.
+    """The reader of a file of frames.
 
     Raises:
-        InputError: an unknown format or setting, or one that is missing.
+        InputError: an unknown format or setting, one that is missing or of the wrong kind, or a format without frames.
     """
-    known = settings(name)
-    options = {key: value for key, value in (options or {}).items() if value is not None}
-    if unknown := sorted(set(options) - set(known)):
-        raise InputError(f"the format {name} has no setting {unknown}: it has {', '.join(known) or 'none'}")
-    made: Source = FORMATS[name](path, **options)
+    made: Source = _made(name, path, options)
+    if not hasattr(made, "blocks"):
+        raise InputError(f"the format {name} has no frames: it can be described only")
     return made
+
+
+def describe(
+    name: str,
+    path: str,
+    options: Mapping[str, Any],
+    rules: Rules,
+    sample: Sample,
+    watched: Callable[[Iterator[Block]], Iterable[Block]] = iter,
+) -> Any:
+    """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames.
+
+    Raises:
+        InputError: see :func:`source`. DataError: the file cannot be read.
+    """
+    made = _made(name, path, options)
+    if not hasattr(made, "blocks"):
+        return made.describe(sample)
+    from equiscope.tasks.datasets import description, stream
+
+    rejected: Counter[str] = Counter()
+    return description.describe(watched(stream.read(made, rules, sample, rejected)), made.units(), rejected)
+
+
+def _made(name: str, path: str, options: Mapping[str, Any] | None) -> Any:
+    reader, known = _reader(name), settings(name)
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(f"the format {name} has no setting {unknown}: it has {', '.join(known) or 'none'}")
+    kinds = {f.name: int if "int" in str(f.type) else str for f in fields(reader)}
+    for key, value in given.items():
+        try:
+            given[key] = kinds[key](value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the setting {key} of {name} must be a whole number, got {value!r}") from error
+    return reader(path, **given)

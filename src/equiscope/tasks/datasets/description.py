@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from equiscope.files import REMARK
 from equiscope.tasks.datasets.blocks import SYMBOLS, Block
 from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
+from equiscope.tasks.datasets.reading import told
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Description:
         orientation: None if no frame has a longest axis.
         units: of the file, and how they are known.
         rejected: reason → frames (or groups, files) left out.
+        remarks: what was remarkable → lines (or frames) that were read all the same.
     """
 
     frames: int
@@ -47,6 +50,7 @@ class Description:
     orientation: Orientation | None
     units: Mapping[str, str] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -72,14 +76,12 @@ class Description:
         known = self.units.get("known from")
         stated = ", ".join(f"{name} {unit}" for name, unit in self.units.items() if name != "known from")
         lines.append(f"units of the file: {stated or 'none'}" + (f" ({known})" if known else ""))
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
-        lines.append(f"left out: {dropped or 'nothing'}")
-        return lines
+        return [*lines, *told({**self.rejected, **self.remarks})]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "orientation"}
-        for name in ("elements", "labels", "units", "rejected"):
+        for name in ("elements", "labels", "units", "rejected", "remarks"):
             plain[name] = dict(plain[name])
         plain["atoms"] = list(self.atoms)
         plain["energy_per_atom"] = list(self.energy_per_atom) if self.energy_per_atom else None
@@ -127,7 +129,7 @@ class Describer:
 
     def result(self, units: Mapping[str, str], rejected: Mapping[str, int]) -> Description:
         """Of all blocks so far."""
-        forces = self._components > 0
+        forces, most_first = self._components > 0, dict(sorted(rejected.items(), key=lambda item: -item[1]))
         return Description(
             frames=self._frames,
             groups=len(self._groups),
@@ -141,7 +143,8 @@ class Describer:
             charges=dict(sorted(self._charges.items())),
             orientation=self._orientation.result(),
             units=dict(units),
-            rejected=dict(sorted(rejected.items(), key=lambda item: -item[1])),
+            rejected={why: count for why, count in most_first.items() if not why.startswith(REMARK)},
+            remarks={why: count for why, count in most_first.items() if why.startswith(REMARK)},
         )
 
 

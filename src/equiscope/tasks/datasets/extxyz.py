@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from equiscope import units
-from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets.blocks import Block, check_shapes, existing, formula, needed, stress_matrix
+from equiscope import labels, units
+from equiscope.errors import InputError
+from equiscope.files import frame_texts, needed
+from equiscope.tasks.datasets.blocks import Block, formula
+from equiscope.tasks.datasets.reading import Reading, block, reals, stress_matrix, total_charge
 
 
 @dataclass(frozen=True)
 class ExtXyz:
-    """An extended XYZ file (``.xyz``, ``.extxyz``, also gzipped).
+    """An extended XYZ file (``.xyz``, ``.extxyz``, also compressed with gzip, bzip2, xz or Zstandard).
+
+    Labels that are named as something else are converted: gradients, energies per atom, virials
+    (:mod:`equiscope.labels`); where a frame has no such label as ASE reads it, one so named is taken.
 
     Attributes:
         path: of the file.
@@ -59,44 +61,39 @@ class ExtXyz:
             DataError: no such file, or no frame in it that can be read.
         """
         read_xyz = needed("ase.io.extxyz", "ase").read_xyz
-        found = False
-        for number, text in enumerate(frame_texts(self.path)):
-            try:
-                atoms = next(iter(read_xyz(io.StringIO(text), 0)))
-            except Exception:
-                # ASE raises many types for damaged frames; whichever it was, the frame is counted.
-                rejected["frame that cannot be read"] += 1
-                continue
-            found = True
-            yield check_shapes(self._block(atoms), f"{self.path}, frame {number}")
-        if not found:
-            raise DataError(f"{self.path} has no frame that can be read as extended XYZ")
+        return Reading[Block](self.path, rejected).all(
+            frame_texts(self.path, rejected),
+            lambda text: [self._block(next(iter(read_xyz(io.StringIO(text), 0))))],
+            "has no frame that can be read as extended XYZ",
+        )
 
     def _block(self, atoms: Any) -> Block:
-        length, energy = units.length(self.length_unit or ""), units.energy(self.energy_unit or "")
-        value, forces, stress = (self._label(atoms, name) for name in ("energy", "forces", "stress"))
-        if stress is not None:
-            stress = stress_matrix(stress)[None] * (energy / length**3)
-        return Block(
-            group=str(atoms.info[self.cluster]) if self.cluster in atoms.info else formula(atoms.numbers),
-            numbers=np.asarray(atoms.numbers, dtype=np.int64),
-            positions=np.asarray(atoms.positions, dtype=np.float64)[None] * length,
-            energy=None if value is None else np.asarray(value, dtype=np.float64).reshape(1) * energy,
-            forces=None if forces is None else np.asarray(forces, np.float64)[None] * units.force(self._force_unit),
-            stress=stress,
-            cell=np.asarray(atoms.cell, dtype=np.float64)[None] * length if atoms.pbc.any() else None,
+        values = {name: self._label(atoms, name) for name in ("energy", "forces", "stress")}
+        return block(
+            str(atoms.info[self.cluster]) if self.cluster in atoms.info else formula(atoms.numbers),
+            atoms.numbers,
+            atoms.positions,
+            **values,
+            cell=atoms.cell.array if atoms.pbc.any() else None,
             charge=total_charge(atoms.info),
+            length=units.length(self.length_unit or ""),
+            energy_unit=units.energy(self.energy_unit or ""),
+            force_unit=units.force(self._force_unit),
         )
 
     def _label(self, atoms: Any, name: str) -> Any:
+        """A label in the file's units, converted where its name says that it is something else."""
         key = getattr(self, name, None)
-        if key is None:
-            return None if atoms.calc is None else atoms.calc.results.get(name)
-        stored = atoms.arrays if name == "forces" else atoms.info
-        if key in stored:
-            return stored[key]
+        results = {} if atoms.calc is None else atoms.calc.results
+        stored: Mapping[str, Any] = atoms.arrays if name == "forces" else atoms.info
+        if key is None and name not in results:
+            key = next((other for other in stored if labels.kind(name, other)), None)
         # ASE moves the keys it knows to the calculator.
-        return None if atoms.calc is None else atoms.calc.results.get(key)
+        value = stored.get(key, results.get(key)) if key is not None else results.get(name)
+        if value is None or not labels.kind(name, key):
+            return value
+        value = stress_matrix(value) if name == "stress" else reals(value, name)
+        return labels.meant(name, key, value, len(atoms), atoms.get_volume() if atoms.cell.rank == 3 else 0.0)
 
     def units(self) -> dict[str, str]:
         """As the user states them."""
@@ -106,36 +103,3 @@ class ExtXyz:
             "forces": self._force_unit,
             "known from": "the user (the file states none)",
         }
-
-
-def frame_texts(path: str | Path) -> Iterator[str]:
-    """The text of each frame: a line with the number of atoms N, a comment, N lines and ASE's VEC lines if any.
-
-    Raises:
-        DataError: no such file, or a line with something else where a number of atoms must stand.
-    """
-    path = existing(path, "extended XYZ file")
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open("rt", encoding="utf-8") as file:
-        number, line = 1, file.readline()
-        while line:
-            if not line.strip():
-                number, line = number + 1, file.readline()
-                continue
-            if not line.strip().isdigit():
-                raise DataError(f"{path}, line {number}: expected a number of atoms, got {line.strip()[:60]!r}")
-            atoms = int(line)
-            lines = [line, *(file.readline() for _ in range(atoms + 1))]
-            number, line = number + atoms + 2, file.readline()
-            while line.startswith("VEC"):
-                lines.append(line)
-                number, line = number + 1, file.readline()
-            yield "".join(lines)
-
-
-def total_charge(info: Any) -> int | None:
-    """The total charge that a structure's info states, if any."""
-    for key in ("charge", "total_charge"):
-        value = info.get(key)
-        if isinstance(value, int | float | np.number) and float(value).is_integer():
-            return int(value)
-    return None

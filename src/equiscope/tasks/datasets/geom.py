@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from equiscope.errors import DataError, InputError
+from equiscope.files import FileError, needed, opened
 from equiscope.tasks.datasets import pickles
-from equiscope.tasks.datasets.blocks import Block, check_shapes, existing, needed
+from equiscope.tasks.datasets.blocks import Block
+from equiscope.tasks.datasets.mptrj import items
+from equiscope.tasks.datasets.reading import Reading, Rejected, block, reals
 from equiscope.units import HARTREE
 
 _UNITS = {"positions": "Å", "energy": "hartree (GFN2-xTB)", "known from": "the data set's documentation"}
@@ -34,47 +35,53 @@ class GeomCrude:
         """One conformer a block, with its total energy; ``group`` is the SMILES.
 
         Raises:
-            DataError: no such file, or nothing of this layout in it.
+            DataError: no such file, or nothing of this layout in it; a file that is cut short.
         """
+        reading = Reading[Block](self.path, rejected, "conformer")
+        return reading.all(
+            self._molecules(),
+            lambda named: reading.each(_conformers(named[1]), lambda found: [_crude(*named, found)]),
+            "has no conformer of GEOM's layout",
+        )
+
+    def _molecules(self) -> Iterator[tuple[str, Any]]:
         msgpack = needed("msgpack")
-        found = False
-        with existing(self.path, "GEOM msgpack file").open("rb") as file:
-            # The published dicts are far larger than msgpack's default of 100 MB.
-            stream = msgpack.Unpacker(file, strict_map_key=False, max_buffer_size=2**31 - 1)
-            try:
-                for molecules in stream:
-                    for block in _crude(molecules, str(self.path), rejected):
-                        found = True
-                        yield block
-            except (msgpack.UnpackException, ValueError) as error:
-                raise DataError(f"{self.path} is no msgpack stream, or is cut short: {error}") from error
-        if not found:
-            raise DataError(f"{self.path} has no conformer of GEOM's layout (left out: {dict(rejected)})")
+        with opened(self.path, "msgpack stream") as file:
+            # The published dicts are far larger than msgpack's default of 100 MB; a header may claim any length.
+            stream = msgpack.Unpacker(
+                file, strict_map_key=False, max_buffer_size=2**31 - 1, max_array_len=10**6, max_map_len=10**6
+            )
+            whole = 0
+            for molecules in stream:
+                # The unpacker stops in silence where the bytes end, also in the middle of an object.
+                whole = stream.tell()
+                yield from molecules.items() if isinstance(molecules, Mapping) else [("", molecules)]
+            if left := file.tell() - whole:
+                raise FileError(f"{self.path} is cut short: its last {left:,} bytes are no whole object")
 
     def units(self) -> dict[str, str]:
         """Of the data set's documentation."""
         return _UNITS
 
 
-def _crude(molecules: Any, where: str, rejected: Counter[str]) -> Iterator[Block]:
-    if not isinstance(molecules, Mapping):
-        rejected["object that is no dict of molecules"] += 1
-        return
-    for smiles, content in molecules.items():
-        for conformer in content.get("conformers", ()) if isinstance(content, Mapping) else ():
-            try:
-                rows = np.array(conformer["xyz"], dtype=np.float64)
-                energy = conformer.get("totalenergy")
-                block = Block(
-                    group=str(smiles),
-                    numbers=rows[:, 0].astype(np.int64),
-                    positions=rows[None, :, 1:],
-                    energy=None if energy is None else np.array([float(energy) * HARTREE]),
-                    charge=content.get("charge"),
-                )
-                yield check_shapes(block, where)
-            except (DataError, KeyError, IndexError, TypeError, ValueError):
-                rejected["conformer that cannot be read"] += 1
+def _conformers(content: Any) -> list[Any]:
+    if not isinstance(content, Mapping) or not isinstance(content.get("conformers"), list | tuple):
+        raise DataError("a molecule without a list of conformers")
+    return list(content["conformers"])
+
+
+def _crude(smiles: str, content: Mapping[str, Any], conformer: Any) -> Block:
+    rows = reals(conformer["xyz"], "xyz")
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise DataError(f"xyz has shape {rows.shape}, expected rows [Z, x, y, z]")
+    return block(
+        str(smiles),
+        rows[:, 0],
+        rows[:, 1:],
+        energy=conformer.get("totalenergy"),
+        charge=content.get("charge"),
+        energy_unit=HARTREE,
+    )
 
 
 @dataclass(frozen=True)
@@ -93,41 +100,34 @@ class GeomFolder:
         """One conformer a block, with its total energy; ``group`` is the SMILES.
 
         Raises:
-            DataError: no such file, no JSON, or nothing of this layout.
+            DataError: no such file, no JSON, or nothing of this layout; a pickle that asks to run something.
         """
-        ijson = needed("ijson")
-        path, found = existing(self.path, "GEOM summary"), False
-        with path.open("rb") as file:
-            try:
-                for smiles, about in ijson.kvitems(file, "", use_float=True):
-                    for block in self._molecule(path.parent, smiles, about, rejected):
-                        found = True
-                        yield block
-            except ijson.JSONError as error:
-                raise DataError(f"{path} is no JSON, or is cut short: {error}") from error
-        if not found:
-            raise DataError(f"{path} leads to no conformer (left out: {dict(rejected)})")
-
-    def _molecule(self, folder: Path, smiles: str, about: Any, rejected: Counter[str]) -> Iterator[Block]:
-        name = about.get("pickle_path") if isinstance(about, Mapping) else None
-        if not name:
-            rejected["molecule without pickle_path"] += 1
-            return
-        file = (folder / str(name)).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            rejected["pickle_path outside the folder"] += 1
-            return
-        if not file.is_file():
-            rejected["pickle that is missing"] += 1
-            return
-        content = pickles.load(file)
-        for conformer in content.get("conformers", ()) if isinstance(content, Mapping) else ():
-            energy = conformer.get("totalenergy")
-            yield from _rdkit_block(smiles, conformer.get("rd_mol"), energy, about.get("charge"), rejected)
+        reading, folder = Reading[Block](self.path, rejected, "molecule"), Path(self.path).parent
+        return reading.all(
+            items(self.path),
+            lambda named: reading.each(_pickled(folder, named[1]), lambda found: [_folder(*named, found)]),
+            "leads to no conformer",
+        )
 
     def units(self) -> dict[str, str]:
         """Of the data set's documentation."""
         return _UNITS
+
+
+def _pickled(folder: Path, about: Any) -> list[Any]:
+    name = about.get("pickle_path") if isinstance(about, Mapping) else None
+    if not name:
+        raise Rejected("molecule without pickle_path")
+    file = (folder / str(name)).resolve()
+    if not file.is_relative_to(folder.resolve()):
+        raise Rejected("pickle_path outside the folder")
+    if not file.is_file():
+        raise Rejected("pickle that is missing")
+    return _conformers(pickles.load(file))
+
+
+def _folder(smiles: str, about: Mapping[str, Any], conformer: Any) -> Block:
+    return _rdkit_block(str(smiles), conformer.get("rd_mol"), conformer.get("totalenergy"), about.get("charge"))
 
 
 @dataclass(frozen=True)
@@ -155,46 +155,35 @@ class Midi:
         Raises:
             DataError: no such file, a pickle with anything else in it, or another layout.
         """
-        found = False
-        content = pickles.load(self.path)
-        for entry in content if isinstance(content, list) else ():
-            if not (isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], list | tuple)):
-                rejected["entry that is not (SMILES, molecules)"] += 1
-                continue
-            for mol in entry[1][: self.conformers]:
-                for block in _rdkit_block(str(entry[0]), mol, None, None, rejected):
-                    found = True
-                    yield block
-        if not found:
-            raise DataError(f"{self.path} is no list of (SMILES, molecules) (left out: {dict(rejected)})")
+        reading, content = Reading[Block](self.path, rejected, "molecule"), pickles.load(self.path)
+        return reading.all(
+            content if isinstance(content, list) else [],
+            lambda entry: reading.each(self._first(entry), lambda mol: [_rdkit_block(str(entry[0]), mol)]),
+            "is no list of (SMILES, molecules)",
+        )
+
+    def _first(self, entry: Any) -> list[Any]:
+        if not (isinstance(entry, tuple | list) and len(entry) == 2 and isinstance(entry[1], list | tuple)):
+            raise Rejected("entry that is not (SMILES, molecules)")
+        return list(entry[1][: self.conformers])
 
     def units(self) -> dict[str, str]:
         """RDKit's own."""
         return {"positions": "Å", "known from": "RDKit's convention"}
 
 
-def _rdkit_block(group: str, stored: Any, energy: Any, charge: Any, rejected: Counter[str]) -> Iterator[Block]:
-    """The block of one pickled molecule; nothing where it has no geometry."""
+def _rdkit_block(group: str, stored: Any, energy: Any = None, charge: Any = None) -> Block:
+    """The block of one pickled molecule; its formal charges where no charge is stated."""
     if not isinstance(stored, pickles.MoleculeBytes):
-        rejected["conformer without molecule"] += 1
-        return
-    try:
-        mol = stored.molecule()
-    except DataError:
-        rejected["molecule that RDKit cannot read"] += 1
-        return
+        raise Rejected("conformer without molecule")
+    mol = stored.molecule()
     if not mol.GetNumConformers():
-        rejected["molecule without conformer"] += 1
-        return
-    numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
-    total = sum(atom.GetFormalCharge() for atom in mol.GetAtoms()) if charge is None else int(charge)
-    yield check_shapes(
-        Block(
-            group=group,
-            numbers=numbers,
-            positions=np.array(mol.GetConformer().GetPositions(), dtype=np.float64)[None],
-            energy=None if energy is None else np.array([float(energy) * HARTREE]),
-            charge=total,
-        ),
+        raise Rejected("molecule without conformer")
+    return block(
         group,
+        [atom.GetAtomicNum() for atom in mol.GetAtoms()],
+        mol.GetConformer().GetPositions(),
+        energy=energy,
+        charge=sum(atom.GetFormalCharge() for atom in mol.GetAtoms()) if charge is None else charge,
+        energy_unit=HARTREE,
     )

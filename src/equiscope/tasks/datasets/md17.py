@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from equiscope import units
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, Block, check_shapes, existing
+from equiscope.tasks.datasets import npz
+from equiscope.tasks.datasets.blocks import Block
+from equiscope.tasks.datasets.reading import PERIODIC, block, elements, fits, pieces, reals, whole_charge
 
 # Array names: atomic numbers, positions, energies, forces.
 LAYOUTS = {
@@ -27,8 +27,9 @@ _TIME = "old_indices"
 class Md17:
     """A trajectory of one molecule: MD17 (arrays z, R, E, F) or rMD17 (nuclear_charges, coords, energies, forces).
 
-    The files state no units; MD17's documentation gives Å, kcal/mol and kcal/mol/Å. Files of the sGDML tools
-    carry ``r_unit`` and ``e_unit``, which are obeyed.
+    The files state no units; MD17's documentation gives Å, kcal/mol and kcal/mol/Å. Files of the sGDML tools carry
+    ``r_unit`` and ``e_unit``, either or both, which are obeyed; so are a ``lattice`` (or ``cell``; vectors in rows),
+    ``pbc``, a ``charge`` and a ``stress`` in energy/length³.
 
     Neighbouring frames of a trajectory are nearly equal, so that a random split leaks. ``group`` is therefore a
     piece of the trajectory in time: frame t of T belongs to piece ⌊pieces t / T⌋. rMD17's frames are in random
@@ -52,112 +53,106 @@ class Md17:
         Raises:
             DataError: no such file, no npz, arrays missing or of the wrong shape, objects that only pickle could read.
         """
-        with _archive(self.path) as archive:
-            members = _members(archive)
-            z, r, e, f = _layout(members, self.path)
-            numbers = _whole(archive, z).astype(np.int64)
-            if numbers.ndim != 1:
-                raise DataError(f"{self.path}: {z} has shape {numbers.shape}, expected one number an atom")
-            length, energy = (units.length(self.units()["positions"]), units.energy(self.units()["energy"]))
-            count, piece_of = self._pieces(archive, members, r)
-            streams = [_rows(archive, name, count) for name in (r, e, f)]
-            for first, (x, y, g) in zip(range(0, count, FRAMES_AT_ONCE), zip(*streams, strict=True), strict=True):
-                piece = piece_of(np.arange(first, first + len(x)))
+        with npz.opened(self.path) as archive:
+            z, r, e, f = _layout(archive)
+            numbers = elements(archive.whole(z))
+            names = {"positions": r, "energy": e, "forces": f}
+            if "stress" in archive.names:
+                names["stress"] = "stress"
+            count = fits({meaning: archive.column(name) for meaning, name in names.items()}, len(numbers))
+            units_ = self._units(archive)
+            factors = {"length": units.length(units_["positions"]), "energy_unit": units.energy(units_["energy"])}
+            cells, charge, piece_of = _cells(archive, count), _charge(archive), self._pieces(archive, count)
+            streams = (archive.rows(name, pieces(count, len(numbers))) for name in names.values())
+            for rows, *found in zip(pieces(count, len(numbers)), *streams, strict=True):
+                arrays = dict(zip(names, found, strict=True))
+                if cells is not None:
+                    arrays["cell"] = cells[rows]
+                piece = piece_of(np.arange(rows.start, rows.stop))
                 for here in np.unique(piece):
-                    rows = piece == here
-                    block = Block(
-                        group=f"{Path(self.path).stem} piece {here}",
-                        numbers=numbers,
-                        positions=x[rows].astype(np.float64) * length,
-                        energy=y.reshape(len(x), -1)[rows, 0].astype(np.float64) * energy,
-                        forces=g[rows].astype(np.float64) * (energy / length),
-                    )
-                    yield check_shapes(block, str(self.path))
+                    picked = {meaning: array[piece == here] for meaning, array in arrays.items()}
+                    group = f"{Path(self.path).stem} piece {here}"
+                    yield block(group, numbers, **picked, charge=charge, **factors)
 
-    def _pieces(
-        self, archive: zipfile.ZipFile, members: set[str], positions: str
-    ) -> tuple[int, Callable[[np.ndarray], np.ndarray]]:
-        """How many frames, and frame numbers → pieces."""
-        with archive.open(f"{positions}.npy") as file:
-            count = _header(file, positions)[0][0]
-        if _TIME not in members:
-            return count, lambda frames: (frames * self.pieces) // count
+    def _pieces(self, archive: npz.Archive, count: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Frame numbers → pieces."""
+        if _TIME not in archive.names:
+            return lambda frames: (frames * self.pieces) // count
         # rMD17 has a hundred thousand frames a molecule: their times fit.
-        old = _whole(archive, _TIME).reshape(-1).astype(np.int64)
-        if len(old) != count:
-            raise DataError(f"{self.path}: {_TIME} has {len(old)} entries for {count} frames")
-        end = int(old.max()) + 1
-        return count, lambda frames: (old[frames] * self.pieces) // end
+        old = reals(archive.whole(_TIME), _TIME).reshape(-1)
+        if len(old) != count or not (np.isfinite(old) & (old >= 0) & (old < 2**40)).all():
+            raise DataError(f"{self.path}: {_TIME} must have a time >= 0 for each of {count} frames, it has {len(old)}")
+        times = old.astype(np.int64)
+        end = int(times.max()) + 1
+        return lambda frames: (times[frames] * self.pieces) // end
 
     def units(self) -> dict[str, str]:
-        """Of the file where it says them, of MD17's documentation otherwise."""
-        with _archive(self.path) as archive:
-            members = _members(archive)
-            stated = {"r_unit", "e_unit"} <= members
-            length, energy = (
-                (str(_whole(archive, "r_unit")), str(_whole(archive, "e_unit"))) if stated else ("Å", "kcal/mol")
-            )
-        known = "r_unit and e_unit in the file" if stated else "MD17's documentation (the file states none)"
+        """Of the file where it says them, of MD17's documentation otherwise; each on its own."""
+        with npz.opened(self.path) as archive:
+            return self._units(archive)
+
+    def _units(self, archive: npz.Archive) -> dict[str, str]:
+        stated = [name for name in ("r_unit", "e_unit") if name in archive.names]
+        length, energy = (
+            _text(archive.whole(name)) if name in stated else usual
+            for name, usual in (("r_unit", "Å"), ("e_unit", "kcal/mol"))
+        )
+        known = {
+            0: "MD17's documentation (the file states none)",
+            1: f"{' '.join(stated)} in the file, the other from MD17's documentation",
+            2: "r_unit and e_unit in the file",
+        }[len(stated)]
         return {"positions": length, "energy": energy, "forces": f"{energy}/{length}", "known from": known}
 
 
-def _archive(path: str | Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(existing(path, "npz file"))
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is no npz file, or is cut short: {error}") from error
+def _text(array: np.ndarray) -> str:
+    value = array.reshape(-1)[0] if array.size == 1 else array
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _members(archive: zipfile.ZipFile) -> set[str]:
-    return {name.removesuffix(".npy") for name in archive.namelist()}
-
-
-def _layout(members: set[str], path: str | Path) -> tuple[str, str, str, str]:
+def _layout(archive: npz.Archive) -> tuple[str, str, str, str]:
     for names in LAYOUTS.values():
-        if set(names) <= members:
+        if set(names) <= archive.names:
             return names
     expected = " or ".join(", ".join(names) for names in LAYOUTS.values())
-    raise DataError(f"{path} has the arrays {', '.join(sorted(members))}; MD17 and rMD17 have {expected}")
+    found = ", ".join(sorted(archive.names))
+    raise DataError(f"{archive.path} has the arrays {found}; MD17 and rMD17 have {expected}")
 
 
-def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array about to be read.
-
-    Raises:
-        DataError: objects, or columns stored first, which cannot be streamed.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if dtype.hasobject:
-        raise DataError(f"array {name} holds Python objects, which only pickle could read: it is refused")
-    if fortran and len(shape) > 1:
-        raise DataError(f"array {name} is stored column by column: write it again with numpy.ascontiguousarray")
-    return shape, dtype
+def _known(archive: npz.Archive, names: Collection[str]) -> dict[str, np.ndarray]:
+    """The arrays with one of these names, in any case."""
+    return {name: archive.whole(name) for name in sorted(archive.names) if name.lower() in names}
 
 
-def _whole(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as file:
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except ValueError as error:
-            raise DataError(f"array {name} of {archive.filename} cannot be read: {error}") from error
-
-
-def _rows(archive: zipfile.ZipFile, name: str, count: int) -> Iterator[np.ndarray]:
-    """An array of the archive, so many rows at a time.
+def _cells(archive: npz.Archive, count: int) -> np.ndarray | None:
+    """(F, 3, 3) lattice vectors in rows; None for molecules.
 
     Raises:
-        DataError: another number of rows than ``count``, or the array is cut short.
+        DataError: periodic without a lattice, or a lattice of another shape.
     """
-    with archive.open(f"{name}.npy") as file:
-        shape, dtype = _header(file, name)
-        if not shape or shape[0] != count:
-            raise DataError(f"array {name} of {archive.filename} has shape {shape}, but there are {count} frames")
-        width = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        for first in range(0, count, FRAMES_AT_ONCE):
-            rows = min(FRAMES_AT_ONCE, count - first)
-            content = file.read(rows * width)
-            if len(content) != rows * width:
-                raise DataError(f"array {name} of {archive.filename} is cut short at frame {first}")
-            yield np.frombuffer(content, dtype).reshape(rows, *shape[1:])
+    flags = _known(archive, {"pbc", "periodic"})
+    found = {name: array for name, array in _known(archive, PERIODIC - {"pbc"}).items() if array.any()}
+    if flags and not any(array.any() for array in flags.values()):
+        return None
+    if not found:
+        if flags:
+            raise DataError(f"{archive.path} says {', '.join(flags)}, but has no lattice")
+        return None
+    name, array = next(iter(found.items()))
+    cells = reals(array, name)
+    if len(found) > 1 or cells.shape not in ((3, 3), (1, 3, 3), (count, 3, 3)):
+        shapes = {other: array.shape for other, array in found.items()}
+        raise DataError(f"{archive.path} has the cells {shapes}; expected one, (3, 3) or ({count}, 3, 3)")
+    return np.broadcast_to(cells, (count, 3, 3))
+
+
+def _charge(archive: npz.Archive) -> int | None:
+    """The total charge that the file states, the same for all frames.
+
+    Raises:
+        DataError: it differs from frame to frame, or is no whole number.
+    """
+    values = [np.unique(array) for array in _known(archive, {"charge", "total_charge"}).values()]
+    if any(len(value) != 1 for value in values):
+        raise DataError(f"{archive.path} has frames of several total charges: write a file for each")
+    return whole_charge(values[0]) if values else None

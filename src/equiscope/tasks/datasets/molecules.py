@@ -11,17 +11,10 @@ from typing import Any
 
 from equiscope.errors import DataError
 from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.reading import Rejected
 from equiscope.tasks.datasets.smiles import lines
 
 ELEMENTS = ("H", "C", "N", "O", "F", "S", "Cl")
-
-
-class Rejected(DataError):
-    """A molecule or a frame that must not enter a data set; ``reason`` is the key it is counted under."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -63,23 +56,16 @@ def nci_smiles_path() -> Path:
 
 
 def read_smiles(path: str | Path) -> tuple[list[str], str]:
-    """The first column of a SMILES file (blank lines kept as "" so that an index is a line) and its SHA-256.
+    """The SMILES of a file as :func:`equiscope.tasks.datasets.smiles.lines` reads it, and its SHA-256.
 
-    A ``.csv`` or a gzipped file, such as MOSES' ``train.csv.gz``, is read as
-    :func:`equiscope.tasks.datasets.smiles.lines` says.
+    A line without one is kept as "", so that an index is a line.
 
     Raises:
         DataError: there is no such file, or a CSV has no column of SMILES.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no SMILES file at {path}; give a text file with one SMILES a line")
-    content = path.read_bytes()
-    if path.suffix in (".csv", ".gz"):
-        found = dict(lines(path))
-        return [found.get(i, "") for i in range(max(found, default=-1) + 1)], hashlib.sha256(content).hexdigest()
-    smiles = [(line.split() or [""])[0] for line in content.decode("utf-8", "replace").splitlines()]
-    return smiles, hashlib.sha256(content).hexdigest()
+    found = dict(lines(path))
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return [found.get(number, "") for number in range(max(found, default=-1) + 1)], digest
 
 
 def select(

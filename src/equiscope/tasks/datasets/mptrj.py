@@ -10,10 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from equiscope import labels
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets.blocks import NUMBER_OF, Block, check_shapes, existing, needed
+from equiscope.files import needed, opened
+from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
+from equiscope.tasks.datasets.reading import Reading, block, reals, total_charge
 from equiscope.units import STRESS_UNITS
 
+_DEEPEST = 1000
+_STEP = np.zeros(256, np.int8)
+_STEP[[ord("["), ord("{")]], _STEP[[ord("]"), ord("}")]] = 1, -1
 ENERGIES = ("energy_per_atom", "uncorrected_total_energy", "corrected_total_energy")
 
 
@@ -25,7 +31,7 @@ class MpTrj:
     VASP's sign (positive under pressure) and are given in eV/Å³ with ASE's (positive under tension): σ = −s · 0.1 GPa.
 
     Attributes:
-        path: of the ``.json`` file.
+        path: of the ``.json`` file, also compressed.
         energy: energy_per_atom, or one of the total energies uncorrected_ and corrected_total_energy.
     """
 
@@ -42,27 +48,10 @@ class MpTrj:
         Raises:
             DataError: no such file, or no JSON of this layout.
         """
-        ijson = needed("ijson")
-        found = False
-        with existing(self.path, "MPtrj file").open("rb") as file:
-            try:
-                for material, frames in ijson.kvitems(file, "", use_float=True):
-                    for block in self._material(material, frames, rejected):
-                        found = True
-                        yield block
-            except ijson.JSONError as error:
-                raise DataError(f"{self.path} is no JSON, or is cut short: {error}") from error
-        if not found:
-            raise DataError(f"{self.path} has no frame of MPtrj's layout (left out: {dict(rejected)})")
-
-    def _material(self, material: str, frames: Any, rejected: Counter[str]) -> Iterator[Block]:
-        for frame in frames.values() if isinstance(frames, Mapping) else ():
-            try:
-                block = check_shapes(_block(material, frame, self.energy), f"{self.path}, material {material}")
-            except (DataError, KeyError, IndexError, TypeError, ValueError):
-                rejected["frame without structure or labels"] += 1
-                continue
-            yield block
+        frames = ((name, frame) for name, found in items(self.path) for frame in _frames(found))
+        return Reading[Block](self.path, rejected).all(
+            frames, lambda named: [_block(*named, self.energy)], "has no frame of MPtrj's layout"
+        )
 
     def units(self) -> dict[str, str]:
         """Of the data set's documentation."""
@@ -75,21 +64,54 @@ class MpTrj:
         }
 
 
-def _block(material: str, frame: Mapping[str, Any], energy: str) -> Block:
+def items(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """The members of the one object of a JSON file, compressed or not, one in memory at a time.
+
+    Raises:
+        DataError: no such file, no JSON, or a file that is cut short.
+    """
+    ijson = needed("ijson")
+    with opened(path, "JSON file") as file:
+        yield from ijson.kvitems(_Shallow(file), "", use_float=True)
+
+
+class _Shallow:
+    """Reads a file and refuses nesting that a parser would fill the memory with: a path of names for every level."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._depth = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content: bytes = self._file.read(size)
+        # Brackets inside text count too; they come in pairs, and what is odd among them is far from the limit.
+        depth = self._depth + np.cumsum(_STEP[np.frombuffer(content, np.uint8)], dtype=np.int64)
+        if len(depth) and depth.max() > _DEEPEST:
+            raise DataError(f"nested {_DEEPEST:,} levels deep or more")
+        self._depth = int(depth[-1]) if len(depth) else self._depth
+        return content
+
+
+def _frames(found: Any) -> list[Any]:
+    return list(found.values()) if isinstance(found, Mapping) else [found]
+
+
+def _block(material: str, frame: Any, energy: str) -> Block:
+    if not isinstance(frame, Mapping) or not {"structure", energy, "force"} <= set(frame):
+        raise DataError(f"it lacks one of structure, {energy}, force")
     structure = frame["structure"]
-    cell = np.array(structure["lattice"]["matrix"], dtype=np.float64)
-    sites = structure["sites"]
-    elements = [site["species"] for site in sites]
-    if any(len(species) != 1 for species in elements):
-        raise ValueError("a site shared by several elements")
-    value = float(frame[energy]) * (len(sites) if energy == "energy_per_atom" else 1)
+    cell = reals(structure["lattice"]["matrix"], "lattice")
+    species = [site["species"] for site in structure["sites"]]
+    if any(len(kinds) != 1 or kinds[0].get("occu", 1) != 1 for kinds in species):
+        raise DataError("a site shared by several elements, or not always occupied")
     stress = frame.get("stress")
-    return Block(
-        group=material,
-        numbers=np.array([NUMBER_OF[species[0]["element"]] for species in elements], dtype=np.int64),
-        positions=(np.array([site["abc"] for site in sites], dtype=np.float64) @ cell)[None],
-        energy=np.array([value]),
-        forces=np.array(frame["force"], dtype=np.float64)[None],
-        stress=None if stress is None else -np.array(stress, dtype=np.float64)[None] * STRESS_UNITS["kbar"],
-        cell=cell[None],
+    return block(
+        material,
+        [NUMBER_OF.get(kinds[0]["element"], 0) for kinds in species],
+        reals([site["abc"] for site in structure["sites"]], "positions") @ cell,
+        energy=labels.meant("energy", energy, reals(frame[energy], "energy"), len(species), 0.0),
+        forces=frame["force"],
+        stress=None if stress is None else -reals(stress, "stress"),
+        cell=cell,
+        charge=total_charge(structure),
+        stress_unit=STRESS_UNITS["kbar"],
     )

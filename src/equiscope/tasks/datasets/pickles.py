@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
+from equiscope.files import Refused, existing, opened
 from equiscope.tasks.datasets.chemistry import rdkit
+
+
+class _Forbidden(pickle.UnpicklingError):
+    """A pickle asks for what could run a program."""
 
 
 class MoleculeBytes:
@@ -22,7 +27,7 @@ class MoleculeBytes:
 
     def __init__(self, content: bytes) -> None:
         if not isinstance(content, bytes):
-            raise pickle.UnpicklingError(f"a molecule made of {type(content).__name__}, not of bytes")
+            raise _Forbidden(f"a molecule made of {type(content).__name__}, not of bytes")
         self.content = content
 
     def __setstate__(self, state: Any) -> None:
@@ -44,7 +49,7 @@ class MoleculeBytes:
 def _encode(text: str, encoding: str) -> bytes:
     """What Python 2 pickles call ``_codecs.encode`` for: bytes written as latin-1 text."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"encode({type(text).__name__}, {encoding!r})")
+        raise _Forbidden(f"encode({type(text).__name__}, {encoding!r})")
     return text.encode("latin1")
 
 
@@ -59,11 +64,11 @@ class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         found = _ALLOWED.get((module, name))
         if found is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise _Forbidden(f"it asks for {module}.{name}")
         return found
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it asks for an object outside the file")
+        raise _Forbidden("it asks for an object outside the file")
 
 
 def load(path: str | Path) -> Any:
@@ -74,16 +79,14 @@ def load(path: str | Path) -> Any:
     memory is about the size of the file.
 
     Raises:
-        DataError: no such file, anything else than the above in it, or a damaged file.
+        Refused: it asks for anything else than the above. DataError: no such file, or a damaged one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no pickle at {path}")
-    with path.open("rb") as file:
+    path = existing(path, "pickle")
+    with opened(path, "pickle") as file:
         try:
             return _Restricted(file).load()
-        except pickle.UnpicklingError as error:
-            raise DataError(
+        except _Forbidden as error:
+            raise Refused(
                 f"{path} is refused: {error}, and a pickle can run any program when it is opened. Only lists, dicts, "
                 "numbers, text and RDKit molecules are read; if you trust the file, write its geometries as "
                 "extended XYZ yourself and read that"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from equiscope.errors import DataError, IntegrityError
+from equiscope.errors import DataError, EquiscopeError, IntegrityError
+from equiscope.files import check_size, readable
 
 SHORTEST_STEP, LONGEST_STEP = 2.5, 4.2  # Å between consecutive Cα: cis-proline 2.9, trans 3.8
 SHIPPED = "protein_chains_1000.npz"
@@ -136,7 +137,8 @@ def read_npz(path: str | Path) -> ProteinChains:
         covered = {name: arrays[name] for name in _ARRAYS if name in arrays}
         if str(arrays["sha256"]) != _digest(covered):
             raise IntegrityError(f"{path} does not match its own SHA-256: make or fetch it again")
-    return _assemble(arrays, path)
+    with readable(path, "npz of chains"):
+        return _assemble(arrays, path)
 
 
 def shipped_chains() -> ProteinChains:
@@ -156,7 +158,10 @@ def require_some(chains: ProteinChains, where: str) -> ProteinChains:
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_size(sum(about.file_size for about in archive.infolist()), path.stat().st_size, str(path))
             damaged = archive.testzip()
+    except EquiscopeError:
+        raise
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is not an npz file (or is truncated): {error}") from error
     except Exception as error:
@@ -171,8 +176,10 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _assemble(arrays: Mapping[str, np.ndarray], path: Path) -> ProteinChains:
-    lengths, flat = arrays["length"].astype(np.int64), arrays["ca_i16"]
+    lengths, flat = np.atleast_1d(arrays["length"]), arrays["ca_i16"]
     ids = tuple(str(name) for name in arrays["ids"])
+    if (len(lengths) and lengths.dtype.kind not in "iu") or flat.dtype.kind not in "iuf" or (lengths < 1).any():
+        raise DataError(f"{path}: lengths must be whole numbers >= 1, coordinates real: {lengths.dtype}, {flat.dtype}")
     if flat.ndim != 2 or flat.shape[1] != 3 or len(lengths) != len(ids) or lengths.sum() != len(flat):
         raise DataError(
             f"{path} is inconsistent: {len(ids)} ids, {len(lengths)} lengths that sum to {lengths.sum()}, "

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets.blocks import NUMBER_OF, Block, existing
+from equiscope.files import LARGEST_FRAME, PACKED, existing, opened, text_lines
+from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
+from equiscope.tasks.datasets.reading import Reading, Rejected, block
 from equiscope.units import HARTREE
 
 # Columns of the second line after "gdb" and the number; energies in hartree.
 PROPERTIES = ("A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 ENERGIES = ("U0", "U", "H", "G")
+_LARGEST_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,10 @@ class Qm9:
         Raises:
             DataError: nothing at the path, or no file of QM9's layout there.
         """
-        excluded = _numbers(self.exclude) if self.exclude else set()
-        found = False
-        for text in self._texts():
-            try:
-                number, block = _parse(text, self.energy)
-            except (ValueError, IndexError, KeyError):
-                rejected["file that is no QM9 molecule"] += 1
-                continue
-            found = True
-            if number in excluded:
-                rejected["uncharacterized (excluded list)"] += 1
-                continue
-            yield block
-        if not found:
-            raise DataError(f"{self.path} has no molecule in QM9's layout (dsgdb9nsd_*.xyz)")
+        excluded = _numbers(self.exclude) if self.exclude else frozenset()
+        return Reading[Block](self.path, rejected, "file").all(
+            self._texts(), lambda text: [_parse(text, self.energy, excluded)], "has no molecule in QM9's layout"
+        )
 
     def units(self) -> dict[str, str]:
         """Of the data set's paper."""
@@ -67,37 +59,59 @@ class Qm9:
         path = existing(self.path, "QM9 archive, folder or file")
         if path.is_dir():
             for file in sorted(path.glob("*.xyz")):
-                yield file.read_text("utf-8", "replace")
-        elif path.name.endswith(".xyz"):
-            yield path.read_text("utf-8", "replace")
+                yield _text(file)
+        elif path.name.endswith((".xyz", *(f".xyz{ending}" for ending in PACKED))):
+            yield _text(path)
         else:
-            try:
-                # "r|*" reads forward only: nothing is unpacked to disk, and no list of members is kept.
-                with tarfile.open(path, "r|*") as archive:
-                    for member in archive:
-                        if member.isfile() and member.name.endswith(".xyz"):
-                            content = archive.extractfile(member)
-                            assert content is not None
-                            yield content.read().decode("utf-8", "replace")
-                        archive.members = []  # type: ignore[attr-defined]
-            except (tarfile.TarError, EOFError, OSError) as error:
-                raise DataError(f"{path} is no tar archive, or is cut short: {error}") from error
+            yield from _members(path)
 
 
-def _parse(text: str, energy: str) -> tuple[int, Block]:
+def _text(path: Path) -> str:
+    return "".join(islice(text_lines(path, "QM9 file"), LARGEST_FRAME))
+
+
+def _members(path: Path) -> Iterator[str]:
+    # "r|" reads forward only: nothing is unpacked to disk, and no list of members is kept.
+    with opened(path, "tar archive", False) as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as archive:
+        for member in archive:
+            if member.isfile() and member.name.endswith(".xyz"):
+                content = archive.extractfile(member)
+                assert content is not None
+                yield content.read(_LARGEST_FILE).decode("utf-8", "replace")
+            archive.members = []  # type: ignore[attr-defined]
+
+
+class _Member(tarfile.TarInfo):
+    """A member's header; an archive that ends without its block of zeros is cut short, which tarfile does not say."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no header where one must stand ({error})") from error
+
+
+def _parse(text: str, energy: str, excluded: Collection[int]) -> Block:
     lines = text.splitlines()
-    atoms = int(lines[0])
-    words = lines[1].split()
-    if words[0] != "gdb" or len(words) != 2 + len(PROPERTIES):
-        raise ValueError(lines[1])
-    number = int(words[1])
+    words = lines[1].split() if len(lines) > 1 else []
+    if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb":
+        raise Rejected("file that is no QM9 molecule")
+    atoms, number = int(lines[0]), int(words[1])
     rows = [line.split() for line in lines[2 : 2 + atoms]]
-    value = _number(words[2 + PROPERTIES.index(energy)]) * HARTREE
-    return number, Block(
-        group=f"gdb {number}",
-        numbers=np.array([NUMBER_OF[row[0]] for row in rows], dtype=np.int64),
-        positions=np.array([[_number(v) for v in row[1:4]] for row in rows]).reshape(1, atoms, 3),
-        energy=np.array([value]),
+    # The line of frequencies shows that the last atom's line is whole.
+    if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
+        raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
+    if number in excluded:
+        raise Rejected("uncharacterized (excluded list)")
+    return block(
+        f"gdb {number}",
+        [NUMBER_OF.get(row[0], 0) for row in rows],
+        [[_number(v) for v in row[1:4]] for row in rows],
+        energy=_number(words[2 + PROPERTIES.index(energy)]),
+        energy_unit=HARTREE,
     )
 
 
@@ -106,8 +120,7 @@ def _number(text: str) -> float:
     return float(text.replace("*^", "e"))
 
 
-def _numbers(path: str | Path) -> set[int]:
+def _numbers(path: str | Path) -> frozenset[int]:
     """Molecule numbers: the first word of the lines that start with one."""
-    lines = existing(path, "list of excluded molecules").read_text("utf-8", "replace").splitlines()
-    first = [line.split()[0] for line in lines if line.split()]
-    return {int(word) for word in first if word.isdigit()}
+    first = [line.split()[0] for line in text_lines(path, "list of excluded molecules") if line.split()]
+    return frozenset(int(word) for word in first if word.isascii() and word.isdigit())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,35 +10,39 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.blocks import existing
+from equiscope.files import PACKED, readable, text_lines
 from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.reading import told
 from equiscope.tasks.datasets.stream import Sample, chosen
 
 
-def lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Line number and SMILES of every molecule of a file (``.smi``, ``.txt``, ``.csv``, also gzipped).
+def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tuple[int, str]]:
+    """Line number and SMILES of every molecule of a file (``.smi``, ``.txt``, ``.csv``, also compressed).
 
     A CSV's first line is its header; its column is the one called SMILES (in any case), MOSES' first. In other files
-    it is the first word of a line.
+    it is the first word of a line. Lines of a CSV that end before that column are counted in ``rejected``.
 
     Raises:
-        DataError: no such file, one that is no text, or a CSV without such a column.
+        DataError: no such file, one that is damaged, or a CSV without such a column.
     """
-    path = existing(path, "SMILES file")
-    names = path.name.lower().removesuffix(".gz")
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open("rt", encoding="utf-8") as file:
-        try:
-            column = _column(file.readline(), path) if names.endswith(".csv") else None
-            for number, line in enumerate(file, start=0 if column is None else 1):
-                words = line.split() if column is None else line.rstrip("\n").split(",")
-                if words and words[column or 0]:
-                    yield number, words[column or 0].strip()
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{path} is no text, or is cut short: {error}") from error
+    name = Path(path).name.lower()
+    counts: Counter[str] = Counter() if rejected is None else rejected
+    content = text_lines(path, "SMILES file", counts)
+    if not name.endswith((".csv", *(f".csv{ending}" for ending in PACKED))):
+        yield from ((number, line.split()[0]) for number, line in enumerate(content) if line.split())
+        return
+    with readable(path, "SMILES file"):
+        rows = csv.reader(content)
+        column = _column(next(rows, []), path)
+        for number, row in enumerate(rows, start=1):
+            if len(row) > column and row[column].strip():
+                yield number, row[column].strip()
+            elif any(row):
+                counts["line without a SMILES"] += 1
 
 
-def _column(header: str, path: Path) -> int:
-    names = [name.strip().lower() for name in header.rstrip("\n").split(",")]
+def _column(header: list[str], path: str | Path) -> int:
+    names = [name.strip().lower() for name in header]
     if "smiles" not in names:
         raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
     return names.index("smiles")
@@ -61,14 +65,13 @@ class SmilesDescription:
 
     def __str__(self) -> str:
         fewest, most = self.atoms
-        dropped = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
         return "\n".join(
             [
                 f"{self.molecules:,} molecules, {fewest} to {most} atoms with hydrogens (no geometry: make it with "
                 "`equiscope data forcefield --smiles`)",
                 "elements (molecules): " + ", ".join(f"{name} {count:,}" for name, count in self.elements.items()),
                 "total charge (molecules): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()),
-                f"left out: {dropped or 'nothing'}",
+                *told(self.rejected),
             ]
         )
 
@@ -83,6 +86,17 @@ class SmilesDescription:
         }
 
 
+@dataclass(frozen=True)
+class Smiles:
+    """A file of SMILES as a format of the catalogue; ``path`` as for :func:`lines`."""
+
+    path: str | Path
+
+    def describe(self, sample: Sample) -> SmilesDescription:
+        """See :func:`describe`."""
+        return describe(self.path, sample)
+
+
 def describe(path: str | Path, sample: Sample) -> SmilesDescription:
     """Read a sample of a SMILES file with RDKit and count.
 
@@ -94,7 +108,9 @@ def describe(path: str | Path, sample: Sample) -> SmilesDescription:
     charges: Counter[int] = Counter()
     rejected: Counter[str] = Counter()
     molecules, fewest, most = 0, 2**31, 0
-    for _, text in chosen(lambda: lines(path), sample):
+    # A first pass, where a number of molecules is asked for, only counts them.
+    passes = iter([None, rejected] if sample.frames is not None else [rejected])
+    for _, text in chosen(lambda: lines(path, next(passes)), sample):
         mol = Chem.MolFromSmiles(text)
         if mol is None:
             rejected["SMILES that RDKit cannot read"] += 1

@@ -13,8 +13,11 @@ import numpy as np
 
 from equiscope import units
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, Block, check_shapes, existing, needed
+from equiscope.files import Refused
+from equiscope.tasks.datasets import hdf5
+from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.chemistry import rdkit
+from equiscope.tasks.datasets.reading import Reading, Rejected
 
 # A bracket atom of a SMILES string with a charge: [NH3+:4], [O-], [Ca+2].
 _CHARGED = re.compile(r"\[[^\]]*?(\++|-+)(\d*)(?::\d+)?\]")
@@ -42,67 +45,42 @@ class Spice:
         Raises:
             DataError: no HDF5 file, no group of SPICE's layout in it, a dataset without units.
         """
-        found = False
-        for name, group in groups(self.path):
-            if "conformations" not in group or not {"atomic_numbers", "smiles"} & set(group):
-                rejected["group without conformations or atoms"] += 1
-                continue
-            found = True
-            yield from self._read(name, group)
-        if not found:
-            raise DataError(
-                f"{self.path} has no group with conformations and atomic_numbers (or smiles): it is no SPICE file"
-            )
+        return Reading[Block](self.path, rejected, "group").all(
+            hdf5.groups(self.path),
+            lambda named: self._read(*named),
+            "has no group with conformations and atomic_numbers (or smiles): it is no SPICE file",
+        )
 
     def _read(self, name: str, group: Any) -> Iterator[Block]:
-        where = f"{self.path}, group {name}"
-        smiles = _text(group["smiles"]) if "smiles" in group else ""
-        stated = group.get("atomic_numbers")
-        numbers = mapped_numbers(smiles, where) if stated is None else np.asarray(stated, dtype=np.int64)
-        charge = smiles_charge(smiles) if smiles else None
-        positions = group["conformations"]
-        scale = units.length(_unit(positions, where))
-        gradient, energy = group.get("dft_total_gradient"), group.get(self.energy)
-        force = None if gradient is None else -units.force(_unit(gradient, where))
-        label = None if energy is None else units.energy(_unit(energy, where))
-        for first in range(0, positions.shape[0], FRAMES_AT_ONCE):
-            rows = slice(first, first + FRAMES_AT_ONCE)
-            block = Block(
-                group=name,
-                numbers=numbers,
-                positions=positions[rows].astype(np.float64) * scale,
-                energy=None if label is None else energy[rows].astype(np.float64) * label,
-                forces=None if force is None else gradient[rows].astype(np.float64) * force,
-                charge=charge,
-            )
-            yield check_shapes(block, where)
+        there, where = set(group), f"{self.path}, group {name}"
+        if "conformations" not in there or not {"atomic_numbers", "smiles"} & there:
+            raise Rejected("group without conformations or atoms")
+        smiles = _text(hdf5.member(group, "smiles")) if "smiles" in there else ""
+        names = {"positions": "conformations", "energy": self.energy, "forces": "dft_total_gradient"}
+        found = hdf5.columns(group, names)
+        unit = {meaning: _unit(column, where) for meaning, column in found.items()}
+        yield from hdf5.read(
+            name,
+            hdf5.member(group, "atomic_numbers") if "atomic_numbers" in there else mapped_numbers(smiles, where),
+            found,
+            charge=smiles_charge(smiles) if smiles else None,
+            length=units.length(unit["positions"]),
+            energy_unit=units.energy(unit["energy"]) if "energy" in unit else 1.0,
+            # Forces are minus the gradient.
+            force_unit=-units.force(unit["forces"]) if "forces" in unit else None,
+        )
 
     def units(self) -> dict[str, str]:
-        """As the attributes of the first group say."""
-        for name, group in groups(self.path):
-            where = f"{self.path}, group {name}"
-            names = {"positions": "conformations", "energy": self.energy, "gradient": "dft_total_gradient"}
-            read = {what: _unit(group[key], where) for what, key in names.items() if key in group}
-            return {**read, "known from": "attributes in the file"}
-        return {}
+        """As the attributes of the first group that can be read say."""
+        names = {"positions": "conformations", "energy": self.energy, "gradient": "dft_total_gradient"}
 
+        def parse(named: tuple[str, Any]) -> list[dict[str, str]]:
+            where = f"{self.path}, group {named[0]}"
+            found = {what: _unit(dataset, where) for what, dataset in hdf5.columns(named[1], names).items()}
+            return [{**found, "known from": "attributes in the file"}] if "positions" in found else []
 
-def groups(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The top groups of an HDF5 file with their names, one open at a time.
-
-    Raises:
-        DataError: no such file, or no HDF5 file.
-    """
-    h5py = needed("h5py")
-    existing(path, "HDF5 file")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(f"{path} is no HDF5 file, or is damaged: {error}") from error
-    with file:
-        for name in file:
-            if isinstance(group := file[name], h5py.Group):
-                yield name, group
+        reading = Reading[dict[str, str]](self.path, Counter(), "group")
+        return next(reading.each(hdf5.groups(self.path), parse), {})
 
 
 def smiles_charge(smiles: str) -> int:
@@ -137,5 +115,5 @@ def _text(dataset: Any) -> str:
 def _unit(dataset: Any, where: str) -> str:
     unit = dataset.attrs.get("units")
     if unit is None:
-        raise DataError(f"{where}: {dataset.name} has no attribute 'units'; without it the numbers mean nothing")
+        raise Refused(f"{where}: {dataset.name} has no attribute 'units'; without it the numbers mean nothing")
     return unit.decode() if isinstance(unit, bytes) else str(unit)

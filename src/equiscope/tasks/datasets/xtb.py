@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equiscope.errors import DataError, InputError
+from equiscope.errors import InputError
+from equiscope.files import needed
 from equiscope.tasks.datasets.conformers import covalent_radii
 from equiscope.tasks.datasets.molecules import Rejected
 from equiscope.units import BOHR, HARTREE
@@ -69,14 +70,8 @@ def label(species: np.ndarray, positions: np.ndarray, bonds: np.ndarray | None =
     """
     species, positions = np.asarray(species), np.asarray(positions, dtype=np.float64)
     check_geometry(species, positions, bonds)
-    try:
-        from tblite.exceptions import TBLiteRuntimeError
-        from tblite.interface import Calculator
-    except ImportError as error:
-        raise DataError(
-            f"tblite is needed to label molecules but could not be imported ({error}); "
-            "pip install 'equiscope[data]'"
-        ) from error
+    Calculator = needed("tblite.interface").Calculator
+    TBLiteRuntimeError = needed("tblite.exceptions").TBLiteRuntimeError
     try:
         calculator = Calculator("GFN2-xTB", species, positions / BOHR)
         calculator.set("verbosity", 0)

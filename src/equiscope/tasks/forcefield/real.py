@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
+from equiscope.files import existing
 from equiscope.tasks.datasets import catalogue, mapped, processes, stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
@@ -68,15 +69,15 @@ class RealData:
             raise InputError(f"unknown data settings {unknown} for {name}; known are {sorted({*general, *own})}")
         if not data.get("path"):
             raise InputError(f"data={name} needs the path of the file: data.path=…")
-        elements = data.get("elements")
         rules = stream.Rules(
-            elements=ORGANIC if elements is None else tuple(int(z) for z in elements),
-            max_atoms=data.get("max_atoms"),
-            max_force=data.get("max_force"),
+            elements=_number(data, "elements", lambda given: tuple(int(z) for z in given), ORGANIC),
+            max_atoms=_number(data, "max_atoms", int, None),
+            # A whole number stays one: the name of the folder depends on it.
+            max_force=_number(data, "max_force", lambda given: given if isinstance(given, int) else float(given), None),
             neutral=bool(data.get("neutral", False)),
         )
-        share = data.get("share")
-        sample = stream.Sample(data.get("frames"), 1.0 if share is None else float(share), int(data.get("seed") or 0))
+        frames, seed = _number(data, "frames", int, None), _number(data, "seed", int, 0)
+        sample = stream.Sample(frames, _number(data, "share", float, 1.0), seed)
         options = {key: data[key] for key in own if data.get(key) is not None}
         made = cls(name, str(data["path"]), options, rules, sample, data.get("store"))
         catalogue.source(name, made.path, options)
@@ -97,10 +98,22 @@ class RealData:
         return Path("data") / f"{self.format}-{Path(self.path).name.split('.')[0]}-{digest}.frames"
 
 
+def _number(data: Mapping[str, Any], name: str, kind: Callable[[Any], Any], missing: Any) -> Any:
+    """A number, or several, among the settings.
+
+    Raises:
+        InputError: it is none.
+    """
+    value = data.get(name)
+    try:
+        return missing if value is None else kind(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"data.{name} must be numbers, got {value!r}") from error
+
+
 def _identity(path: Path) -> dict[str, Any]:
     """Name, size and a digest of the first and the last mebibyte: published files are too large to be read for it."""
-    if not path.exists():
-        raise DataError(f"there is no data set at {path}: give its path, data.path=…")
+    existing(path, "data set")
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.is_file())
         return {"name": path.name, "files": len(files), "size": sum(p.stat().st_size for p in files)}

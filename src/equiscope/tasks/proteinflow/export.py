@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from equiscope.errors import DataError, InputError
+from equiscope.files import needed
 
 FORMATS = ("cif", "pdb")
 
@@ -41,8 +42,7 @@ def write_trace(ca: np.ndarray, path: str | Path, name: str = "sample", sequence
 
 
 def _structure(ca: np.ndarray, letters: str, name: str):
-    import gemmi
-
+    gemmi = needed("gemmi")
     structure, model, chain = gemmi.Structure(), gemmi.Model(1), gemmi.Chain("A")
     structure.name = name
     for number, (letter, place) in enumerate(zip(letters, ca.tolist(), strict=True), start=1):
