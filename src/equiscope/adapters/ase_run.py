@@ -23,7 +23,7 @@ from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
-from equiscope.errors import EquiscopeError, InputError, RandomModelError
+from equiscope.errors import InputError, ModelError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
 # Calculators inside calculators are looked for this deep (a sum holds a mixer, a mixer a list) in short containers.
@@ -181,7 +181,8 @@ class Run:
                 raise
             self._error = self._error or error
             values, remark, status = {}, "", FAILED
-            message = " ".join(f"{type(error).__name__}: {error}".split())
+            own = error.__cause__ if isinstance(error, ModelError) else error
+            message = " ".join(f"{type(own).__name__}: {own}".split())
         row = StructureRow(
             **about, status=status, values=values, seconds=time.perf_counter() - start, remark=remark, message=message
         )
@@ -211,18 +212,16 @@ class Run:
             batch = st.batch_of(index, atoms, bare, design.plan, cluster, self._dtype)
             try:
                 collector.run(batch, design.noise_samples)
-            except Exception as error:
-                self._explain(batch, error)
+            except ModelError as error:
+                self._explain(batch, error.__cause__)
                 raise
         finally:
             self._calls += collector.caller.calls
         kind.collected.append(collector.collected)
         return _values(collector.collected, design.plan.labels)
 
-    def _explain(self, batch: Mapping[str, Any], error: Exception) -> None:
+    def _explain(self, batch: Mapping[str, Any], error: BaseException | None) -> None:
         """Say so if the calculator failed on a turned copy alone; anything else stays the error that it is."""
-        if isinstance(error, EquiscopeError):
-            return
         try:
             self._design.forward(self._design.calculator, batch)
         except Exception:
