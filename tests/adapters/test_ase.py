@@ -287,9 +287,9 @@ def test_single_precision_is_noise_and_not_equivariance_error() -> None:
 def test_the_calculator_is_asked_anew_although_it_caches() -> None:
     calculator = Broken()
     result = run(calculator, crystals()[:1], ["energy", "forces"], noise_samples=0)
-    # Precision, as given, a repeat, 12 for the floor and 12 at each of two larger steps, 8 rotations; one calculation
-    # serves energy and forces.
-    assert result.result.model_calls == calculator.calls == 47
+    # Precision, as given, a repeat, 12 for the floor and 12 at each of two larger steps, one displaced, 8 rotations;
+    # one calculation serves energy and forces.
+    assert result.result.model_calls == calculator.calls == 48
 
 
 def test_a_spurious_force_as_given_and_ties_are_named() -> None:

@@ -114,11 +114,12 @@ def test_coarse_rounding_out_of_sight_is_rounding(dtype, name):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("fault", ["bins", "smooth", "none"])
+@pytest.mark.parametrize("fault", ["bins", "narrow bins", "smooth", "none"])
 def test_a_fault_out_of_sight_is_a_fault(fault, seed):
     def function(x):
-        if fault == "bins":
-            return pair_forces(np.round(x / 0.05) * 0.05)
+        if "bins" in fault:
+            width = 0.05 if fault == "bins" else 0.008
+            return pair_forces(np.round(x / width) * width)
         return pair_forces(x) + (1e-4 * x[..., [1, 0, 2]] if fault == "smooth" else 0)
 
     _, found = jump(through_numpy(function), clouds(16), seed=seed)

@@ -73,16 +73,21 @@ def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[
 
 
 def jumps(
-    site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float, change: float = 0.0
+    site: Site,
+    splits: Mapping[str, OutputSplit],
+    seen: Sequence[Arc],
+    eps: float,
+    change: float = 0.0,
+    opaque: bool = False,
 ) -> dict[str, Tensor]:
     """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
 
     Passes that twist by more than 16 units of the precision, and three times the ``change`` of an output between
     identical calls, are looked into. Rounding follows the precision: in a copy of the model in another one a rounding
     changes by the ratio of the two and a jump stays, on arcs of double precision's own step, or on wide ones in single
-    precision, whose rounding may be far coarser than its step. Without such a copy a jump is more than half of the
-    digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by sqrt(eps) of their
-    size does.
+    precision, whose rounding may be far coarser than its step. Without such a copy (``opaque`` models) a jump is more
+    than half of the digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by
+    sqrt(eps) of their size does.
     """
     twisting = twisting_of(splits, seen)
     squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in splits.items()}
@@ -92,7 +97,7 @@ def jumps(
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
     if not places or site.declaration.group == "O":
         return found
-    sure = _jumps_of_twin(site, splits, twisting, eps)
+    sure = None if opaque else _jumps_of_twin(site, splits, twisting, eps)
     if sure is None:
         moved = _displaced(site, splits, seen[0], eps)
         sure = {

@@ -153,14 +153,15 @@ def floor(
     """
     eps = _coarsest(site, known)
     seen = [next_arc(site, splits, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
+    opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
         known.rounding = float64_change(site, seen[-1])
-        if not known.rounding and (known.computing is None or known.computing.opaque):
+        if not known.rounding and opaque:
             coarser = coarse_inside(site, splits, seen, eps)
             if coarser > eps:
                 known.computing = replace(known.computing or Computing(), eps=coarser)
                 return floor(site, splits, known, arcs)
-    jumped = jumps(site, splits, seen, eps, known.change)
+    jumped = jumps(site, splits, seen, eps, known.change, opaque)
     if any(bool((j > 0).any()) for j in jumped.values()):
         known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
     return {name: _figures(name, site, split, seen, eps, known, jumped[name]) for name, split in splits.items()}
