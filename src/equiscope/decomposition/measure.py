@@ -125,7 +125,8 @@ def measure(
             for native in _bar(as_batches(batches), progress):
                 collector.run(native, noise_samples)
         else:
-            goal, drawing = Goal(rtol, max_passes), draw(as_batches(batches), seed, lambda native: batch_of(native, declaration))
+            goal = Goal(rtol, max_passes)
+            drawing = draw(as_batches(batches), seed, lambda native: batch_of(native, declaration))
             search = Search(collector, goal, noise_samples, pooled)
             design, why = search.run(_bar(drawing.rounds, progress))
             drawn = drawing.said(search.samples, search.exhausted)

@@ -50,7 +50,7 @@ BUGS = (
     bug("heads: deviation from the mean of all weights, not the mean row", HEADS, "row_deviation",
         r"(\w+) - \1\.mean\(0\)", r"\1 - \1.mean()", "analysis/test_heads"),
     bug("heads: sum over atoms, not their mean", HEADS, "_rows",
-        r"1 / \(3 \* (\w+)\[(\w+)\]\.double\(\)\)", r"1 / 3 * torch.ones_like(\1[\2]).double()", "analysis/test_heads"),
+        r"\((\w+) / \(3 \* (\w+)\)\)", r"(\1 / 3)", "analysis/test_heads"),
     bug("conditioning: largest over the smallest eigenvalue, zero or not", LINEAR, "_conditions",
         r"log\((\w+)\[-1\] / \1\[-\w+\]\)", r"log(\1[-1] / abs(\1[0]))", "analysis/test_linear_head"),
     bug("conditioning: twirled Hessian without the equivariance error taken off", LINEAR, "linear_head",

@@ -43,7 +43,7 @@ BUGS = (
     bug("few clusters not said to be untrustworthy", "decomposition/result.py", "carried",
         r"effective >= TOO_FEW", r"effective >= 0", "decomposition/test_result"),
     bug("rtol: map-style data read from their beginning", "decomposition/draw.py", "draw",
-        r"isinstance\(batches, Sequence\)", r"isinstance(batches, str)", "decomposition/test_precision"),
+        r"isinstance\(inner, Sequence\)", r"isinstance(inner, str)", "decomposition/test_precision"),
     bug("rtol: loaders read from their beginning", "decomposition/draw.py", "_has_places",
         r"return whole and", r"return False and", "decomposition/test_draw"),
     bug("rtol: samples of a drawn batch numbered as if they followed on", "decomposition/collect.py", "Collector.run",

@@ -48,8 +48,4 @@ BUGS = (
     bug("measured in train mode", PRESERVE, "untouched",
         r"(\w+)\.training = False", "pass", "decomposition/test_preserve"),
     # A second coset on a part of the samples.
-    bug("second cosets chosen alike for every seed", DESIGN, "Design.second",
-        r"key=\[self\.seed, (.*?)\]", r"key=[0, \1]", "decomposition/test_design"),
-    bug("partial designs: a second coset whatever the sample's id", DESIGN, "Design.second",
-        r"key=\[self\.seed, (.*?)\]", r"key=[self.seed, 0]", "decomposition/test_design"),
 )  # fmt: skip
