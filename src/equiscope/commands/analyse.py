@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by, device, show_report
+from equiscope.commands.common import FOLDERS, add_command, completed_by, device, show_report
 from equiscope.errors import InputError
 
 _EXAMPLES = (
