@@ -171,7 +171,7 @@ def heads(
     batches = list(as_batches(batches))
     if not batches:
         raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
-    design = {"forward": forward, "rotations": rotations, "cosets": cosets, "seed": seed}
+    design: dict[str, Any] = {"forward": forward, "rotations": rotations, "cosets": cosets, "seed": seed}
     result = measure(model, batches, declaration, **design)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
@@ -266,7 +266,7 @@ def find_head(
                 handle.remove()
         tried = list(dict.fromkeys(reversed(called))) if head is None else [head]
         for name in tried:
-            own = [p for p in model.get_submodule(name).parameters()]
+            own: list[Tensor] = [p for p in model.get_submodule(name).parameters()]
             with torch.no_grad():
                 torch._foreach_mul_(own, 2.0)
             twice = answer()

@@ -38,6 +38,8 @@ class TaskModule(pl.LightningModule):
         seed: of the random state each step starts from (dropout).
     """
 
+    _bad_step: Tensor
+
     def __init__(
         self,
         task: Task,
@@ -79,7 +81,7 @@ class TaskModule(pl.LightningModule):
         """The model whose figures count: the average of the weights where one is kept."""
         return self.net if self.averaged is None else self.averaged
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.net.parameters(), self._optimizer)
         factor = schedule_factor(self._max_steps, **self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -161,7 +163,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, A
     check_optimizer(settings)
     name, lr = str(settings.get("name")).lower(), float(settings["lr"])
     decay = float(settings.get("weight_decay", 0.0))
-    betas = tuple(float(b) for b in settings.get("betas", (0.9, 0.999)))
+    first, second = settings.get("betas", (0.9, 0.999))
+    betas = (float(first), float(second))
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay)
     if name == "adam":

@@ -197,6 +197,9 @@ class Tracker(pl.Callback):
         probes: what is measured along the way.
         settings: with ``points`` set.
         log_every: a train record every so many steps, with the means over those steps.
+
+    Attributes:
+        steps: those that are measured, in order. latest: the newest record of the headline probe.
     """
 
     def __init__(
@@ -212,7 +215,7 @@ class Tracker(pl.Callback):
             raise InputError("the tracker needs settings.points, see affordable_points")
         self._records, self._probes, self._settings = records, probes, settings
         self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
-        self._steps = frozenset(measured_steps(max_steps, settings.points, settings.first))
+        self.steps = measured_steps(max_steps, settings.points, settings.first)
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self.latest: Record | None = None
@@ -276,7 +279,7 @@ class Tracker(pl.Callback):
             )
 
     def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.global_step not in self._steps:
+        if trainer.global_step not in self.steps:
             return
         assert isinstance(module, TaskModule)
         module.check_finite()
@@ -307,7 +310,7 @@ def kept_steps(keep: int | Sequence[int] | None, max_steps: int, first: int = 10
     if whole and isinstance(keep, int) and keep >= 2:
         return measured_steps(max_steps, keep, first)
     if whole and isinstance(keep, Sequence):
-        wrong = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
+        wrong: list[Any] = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
         if not wrong:
             wrong = [step for step in keep if not 0 <= step <= max_steps]
         if not wrong:

@@ -82,7 +82,7 @@ def one_thread_each() -> Iterator[None]:
 def _without_script() -> Iterator[None]:
     """Hide the running script from multiprocessing, which would import it in every new process."""
     main = sys.modules["__main__"].__dict__
-    before = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    before: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
     main.update(dict.fromkeys(before))
     try:
         yield

@@ -217,7 +217,9 @@ def _number_cif(block: Any) -> None:
 
 def _numbered_pdb(lines: list[str]) -> list[str]:
     """The lines of a PDB file, its residues numbered by their places where their own numbers do not tell them apart."""
-    atoms, keys, model = [], [], 0
+    atoms: list[int] = []
+    keys: list[tuple[str, ...]] = []
+    model = 0
     for row, line in enumerate(lines):
         model += line.startswith("MODEL ")
         if line.startswith("ATOM  "):
