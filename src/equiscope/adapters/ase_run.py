@@ -33,11 +33,11 @@ PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, tor
 
 
 @dataclass(frozen=True)
-class Design:
+class AseSettings:
     """Everything that is the same for all structures: calculator, plan, rotations, weights."""
 
     calculator: Any
-    plan: st.Plan
+    plan: st.AsePlan
     rotations: str
     cosets: int
     seed: int
@@ -144,10 +144,10 @@ class _Kind:
     known: Known = field(default_factory=Known)
 
 
-class Run:
+class AseRun:
     """Measures one structure after another and pools them at the end."""
 
-    def __init__(self, design: Design):
+    def __init__(self, design: AseSettings):
         self._design = design
         self._losses = {name: find_loss("mse") for name in design.plan.outputs}
         self._rotations = make_design(design.rotations, design.cosets, design.seed, design.group, self._losses)

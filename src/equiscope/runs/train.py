@@ -28,8 +28,8 @@ from equiscope.runs.folder import RunFolder
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
 from equiscope.runs.tracker import (
     Checkpoints,
-    Settings,
     Tracker,
+    TrackSettings,
     affordable_points,
     check_designs,
     kept_steps,
@@ -148,9 +148,9 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         mirror.finish()
 
 
-def _settings(section: Mapping[str, Any]) -> Settings:
+def _settings(section: Mapping[str, Any]) -> TrackSettings:
     """The settings of the measure; a task may have settings of its own in the same section."""
-    return Settings(**{f.name: section[f.name] for f in fields(Settings) if f.name in section})
+    return TrackSettings(**{f.name: section[f.name] for f in fields(TrackSettings) if f.name in section})
 
 
 def _trainer(

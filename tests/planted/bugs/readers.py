@@ -53,6 +53,6 @@ BUGS = (
     bug("frames that cannot be read vanish from the ASE door", "adapters/ase_files.py", "_picked",
         r"structures\[(cast\(.*?\)\))\]", r"[a for a in structures if len(a)][\1]",
         "adapters/test_ase_files"),
-    bug("a failure on a turned copy reads as one as given", "adapters/ase_run.py", "Run._explain",
+    bug("a failure on a turned copy reads as one as given", "adapters/ase_run.py", "AseRun._explain",
         r"self\._design\.forward\(self\._design\.calculator, batch\)", r"return", "adapters/test_ase_files"),
 )  # fmt: skip

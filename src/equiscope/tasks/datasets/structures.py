@@ -14,7 +14,7 @@ import torch
 
 from equiscope.errors import DataError, InputError
 from equiscope.files import LARGEST_UNPACKED, PACKED, needed, text_lines
-from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
+from equiscope.symmetry.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.protein_chains import (
     LONGEST_STEP,
     SHORTEST_STEP,

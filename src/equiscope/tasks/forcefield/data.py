@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from equiscope.tasks.datasets.molecule_split import PARTS, split_molecules
+from equiscope.tasks.datasets.splits import PARTS, split_molecules
 from equiscope.tasks.forcefield.generate import ForceFieldData, generate
 from equiscope.tasks.molecules.padded import PaddedSet, check_batch, describe_split, read
 

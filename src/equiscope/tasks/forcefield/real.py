@@ -16,10 +16,10 @@ from torch import Tensor
 
 from equiscope.errors import DataError, InputError
 from equiscope.files import existing
+from equiscope.symmetry.orientation import Orientation
 from equiscope.tasks.datasets import catalogue, mapped, processes, stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
-from equiscope.tasks.datasets.orientation import Orientation
 from equiscope.tasks.forcefield.data import (
     PARTS,
     check_batch,

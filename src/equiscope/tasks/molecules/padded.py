@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
+from equiscope.symmetry.orientation import Orientation, orientation
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.molecule_split import PARTS
-from equiscope.tasks.datasets.orientation import Orientation, orientation
+from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.guards import one_of
 from equiscope.tasks.molecules.recipe import Recipe
 
