@@ -104,6 +104,21 @@ def exclusive(path: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
+def made_once(path: Path, make: Callable[[], None]) -> bool:
+    """Call ``make``, which makes ``path``, unless it is there; whether this call made it.
+
+    Two calls for one path wait for one another.
+    """
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path):
+        if path.exists():
+            return False
+        make()
+    return True
+
+
 def _end_with_parent() -> None:
     """Let a worker die with its parent: a killed parent never tells it to stop."""
     parent = multiprocessing.parent_process()

@@ -105,12 +105,8 @@ def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | 
     """
     at_least(1, workers=workers)
     path = recipe.resolved_path()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with processes.exclusive(path):
-            if not path.exists():
-                make(path, workers or processes.available_cores())
-                return path
+    if processes.made_once(path, lambda: make(path, workers or processes.available_cores())):
+        return path
     metadata = store.read(path)[1]
     found = metadata.get("config", {})
     differs = [f"{k}={found.get(k)!r} (asked: {v!r})" for k, v in recipe.content().items() if found.get(k) != v]
