@@ -1,4 +1,9 @@
-"""Follow a run: training records, and the equivariance error of the probes at log-spaced steps."""
+"""Follow a run of one of our tasks into its records: training, and the equivariance error of the probes.
+
+Its figures come from :func:`equiscope.measure` on one process, are written to disk as they come and are found there
+again after a restart. A user's own training, whose metric is shared among processes and kept in the checkpoint, is
+followed by :class:`equiscope.adapters.lightning.EquivarianceTracker`.
+"""
 
 from __future__ import annotations
 
@@ -216,6 +221,7 @@ class Tracker(pl.Callback):
         self._records, self._probes, self._settings = records, probes, settings
         self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
         self.steps = measured_steps(max_steps, settings.points, settings.first)
+        self._measured = -1
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self.latest: Record | None = None
@@ -226,6 +232,7 @@ class Tracker(pl.Callback):
             "clock": self._clock.state_dict(),
             "sums": dict(self._sums),
             "count": self._count,
+            "measured": self._measured,
             "records": 0 if self._records is None else len(self._records.entries),
         }
 
@@ -238,9 +245,13 @@ class Tracker(pl.Callback):
             )
         self._clock.load_state_dict(state_dict["clock"])
         self._sums, self._count = dict(state_dict["sums"]), int(state_dict["count"])
+        # Version 0.1.0 did not store it.
+        self._measured = int(state_dict.get("measured", -1))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock.start()
+        measured = [] if self._records is None else self._records.entries
+        self.latest = next((r for r in reversed(measured) if r["kind"] == "measure" and r["headline"]), None)
         self._measure_if_due(trainer, pl_module)
 
     def on_train_batch_end(
@@ -279,20 +290,23 @@ class Tracker(pl.Callback):
             )
 
     def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.global_step not in self.steps:
+        step = trainer.global_step
+        # What was measured before the checkpoint is in its clock already.
+        if step not in self.steps or step <= self._measured:
             return
+        self._measured = step
         assert isinstance(module, TaskModule)
         module.check_finite()
         with self._clock.tracking(module.device):
             if self._records is not None:
                 found, before = record_probes(
-                    self._records, module.measured, self._probes, "track", trainer.global_step, self._settings
+                    self._records, module.measured, self._probes, "track", step, self._settings
                 )
                 self._clock.track += before
                 if self._settings.gradients:
                     state = trainer.optimizers[0].state_dict()
                     self._clock.track += record_gradients(
-                        self._records, module.measured, self._probes, trainer.global_step, state
+                        self._records, module.measured, self._probes, step, state
                     )
                 self.latest = next(record for record in found if record["headline"])
             trainer.strategy.barrier("tracking")
