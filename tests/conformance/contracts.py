@@ -25,6 +25,8 @@ from equiscope.tasks.datasets import catalogue, stream
 
 #: Sections of a configuration that belong to the run, not to its task.
 OF_THE_RUN = {"trainer", "schedule", "optimizer", "logger", "track", "final"}
+#: Formats of which any beginning of a file is a whole file.
+ANY_BEGINNING = {"smiles"}
 #: What no other setting of an analysis may be called: the command's own.
 OF_THE_COMMAND = {"folder", "kinds", "at", "probe", "device", "run", "traceback"}
 
@@ -119,14 +121,16 @@ def check_reader(name, path, settings):
     if hasattr(source := made(name, path, settings), "blocks"):
         yields_the_same_again(source, found)
     whole = counts(found)
-    for damaged in (b"", lambda content: content[: len(content) // 2]):
+    # Cut within a line, should it have any.
+    for damaged in (b"", lambda content: content[: len(content) // 2].rstrip()[:-1]):
         with spoiled(path, damaged):
             found, words = outcome(name, path, settings)
             if found is None:
                 assert Path(path).name in words or damaged_file(path).name in words, words
                 continue
             taken, left_out = counts(found)
-            assert taken < whole[0] or left_out > whole[1], "half a file was read as a whole one"
+            assert taken < whole[0]
+        assert left_out > whole[1] or name in ANY_BEGINNING, "half a file was read as a whole one"
 
 
 def made(name, path, settings):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import equiscope
 from equiscope import tasks
 from equiscope.cli import main
 from equiscope.decomposition.losses import LOSSES
@@ -19,7 +18,7 @@ from tests.tasks.datasets import layouts
 
 from . import contracts
 
-PAGE = (Path(equiscope.__file__).parents[2] / "docs" / "howto" / "extend.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "extend.md").read_text()
 BLOCK = re.compile(r"^```\{code-block\} (\w+)\n(?::caption: ([^\n]*)\n)?\n?(.*?)^```", re.S | re.M)
 FILES = {caption: text for kind, caption, text in BLOCK.findall(PAGE) if kind == "python"}
 COMMANDS = [line for kind, _, text in BLOCK.findall(PAGE) if kind == "console" for line in text.splitlines()]

@@ -19,6 +19,8 @@ from equiscope.records import plain
 if TYPE_CHECKING:
     from equiscope.runs.trained import Trained
     from equiscope.tasks.task import Probe
+else:
+    Trained = Probe = Any
 
 PARTS = ("track", "final")
 Values = dict[str, Any]
@@ -74,6 +76,12 @@ class BatchedSettings(AnalysisSettings):
     """batch: samples in each of the independent batches, whose spread gives the error bars."""
 
     batch: int = option(4, "samples in each independent batch")
+
+    def batches(self, probe: Probe) -> list[dict[str, Any]]:
+        """The samples dealt into independent batches."""
+        from equiscope.runs.deal import dealt
+
+        return dealt(probe.batches, probe.declaration, self.batch, self.seed)
 
 
 @dataclass(frozen=True)

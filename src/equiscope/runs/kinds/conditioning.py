@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
-from equiscope.runs.kinds import Analysis, BatchedSettings, Values, option
+from equiscope.runs.kinds import Analysis, BatchedSettings, Probe, Trained, Values, option
 
 if TYPE_CHECKING:
     from torch import nn
 
     from equiscope.runs.deal import Batch
-    from equiscope.runs.trained import Trained
-    from equiscope.tasks.task import Probe
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,8 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: ConditioningSet
     """See :func:`equiscope.analysis.linear_head.linear_head`; its matrices are too large for a record."""
     from equiscope.analysis.heads import find_head
     from equiscope.analysis.linear_head import linear_head
-    from equiscope.runs.deal import dealt
 
-    chosen = dealt(probe.batches, probe.declaration, settings.batch, settings.seed)
-    model, batches = doubled(trained.model, chosen, probe.forward)
+    model, batches = doubled(trained.model, settings.batches(probe), probe.forward)
     layer = find_head(model, batches[0], probe.declaration, probe.forward, settings.head)
     found = linear_head(model, batches, probe.declaration, layer, **settings.design(probe))
     for part in found["parts"].values():

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from equiscope.runs.kinds import Analysis, BatchedSettings, Values
+from equiscope.runs.kinds import Analysis, BatchedSettings, Probe, Trained, Values
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from equiscope.runs.trained import Trained
-    from equiscope.tasks.task import Probe
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,12 @@ def probe_gradients(
 ) -> Values:
     """Gradients of both losses on a probe; the weights of an average, which are frozen, are let go for it."""
     from equiscope.analysis.gradients import gradients
-    from equiscope.runs.deal import dealt
 
-    batches = dealt(probe.batches, probe.declaration, settings.batch, settings.seed)
     frozen = not any(p.requires_grad for p in net.parameters())
     try:
         if frozen:
             net.requires_grad_(True)
-        return gradients(net, batches, probe.declaration, optimizer_state=adam_state(optimizer_state),
+        return gradients(net, settings.batches(probe), probe.declaration, optimizer_state=adam_state(optimizer_state),
                          **settings.design(probe))  # fmt: skip
     finally:
         if frozen:

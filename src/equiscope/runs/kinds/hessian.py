@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from equiscope.runs.kinds import Analysis, BatchedSettings, Values, option
-
-if TYPE_CHECKING:
-    from equiscope.runs.trained import Trained
-    from equiscope.tasks.task import Probe
+from equiscope.runs.kinds import Analysis, BatchedSettings, Probe, Trained, Values, option
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,9 @@ class HessianSettings(BatchedSettings):
 def make(trained: Trained, probe: Probe, other: Probe, settings: HessianSettings) -> Values:
     """See :func:`equiscope.analysis.hessian.hessian`."""
     from equiscope.analysis.hessian import hessian
-    from equiscope.runs.deal import dealt
 
     return hessian(
-        trained.model, dealt(probe.batches, probe.declaration, settings.batch, settings.seed), probe.declaration,
+        trained.model, settings.batches(probe), probe.declaration,
         kinds=settings.matrices, probes=settings.vectors, which=settings.which, tolerance=settings.tolerance,
         steps=settings.steps, depth=settings.depth, bias=settings.bias, **settings.design(probe),
     )  # fmt: skip

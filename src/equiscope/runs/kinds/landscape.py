@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from equiscope.runs.kinds import Analysis, BatchedSettings, Values
-
-if TYPE_CHECKING:
-    from equiscope.runs.trained import Trained
-    from equiscope.tasks.task import Probe
+from equiscope.runs.kinds import Analysis, BatchedSettings, Probe, Trained, Values
 
 
 @dataclass(frozen=True)
@@ -28,10 +23,9 @@ class LandscapeSettings(BatchedSettings):
 def make(trained: Trained, probe: Probe, other: Probe, settings: LandscapeSettings) -> Values:
     """See :func:`equiscope.analysis.landscape.landscape`."""
     from equiscope.analysis.landscape import landscape
-    from equiscope.runs.deal import dealt
 
     return landscape(
-        trained.model, dealt(probe.batches, probe.declaration, settings.batch, settings.seed), probe.declaration,
+        trained.model, settings.batches(probe), probe.declaration,
         points=settings.points, plane_points=settings.plane_points, span=settings.span, tolerance=settings.tolerance,
         steps=settings.steps, **settings.design(probe),
     )  # fmt: skip
