@@ -18,9 +18,8 @@ from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
 from equiscope.decomposition.collect import Collected, Collector
-from equiscope.decomposition.design import make_design
-from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.noise import Known
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, ModelError, RandomModelError
@@ -149,15 +148,19 @@ class Run:
 
     def __init__(self, design: Design):
         self._design = design
-        self._losses = {name: find_loss("mse") for name in design.plan.outputs}
-        self._rotations = make_design(design.rotations, design.cosets, design.seed, design.group, self._losses)
+        # Made here, so that a wrong centre, group, weight or design is an error of the call and not of every structure.
+        self._plan = self._plan_of(design.plan.outputs)
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
         self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision)
         self._error: Exception | None = None
         self.rows: list[StructureRow] = []
-        # Made here, so that a wrong centre, group or weight is an error of the call and not of every structure.
-        design.declaration(design.plan.outputs)
+
+    def _plan_of(self, outputs: Sequence[str]) -> Plan:
+        """The plan of structures that have these outputs."""
+        design = self._design
+        declaration = design.declaration(outputs)
+        return make_plan(declaration, design.forward, design.rotations, design.cosets, design.seed)
 
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""
@@ -201,7 +204,7 @@ class Run:
         if not outputs:
             return {}
         kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
-        collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._rotations)
+        collector = Collector(design.calculator, self._plan_of(outputs))
         # One collector a structure, so that one which fails half-way leaves nothing behind.
         collector.collected.known = kind.known
         try:
@@ -264,9 +267,8 @@ class Run:
         )
 
     def _pool(self, collected: Sequence[Collected], outputs: Sequence[str]) -> Result:
-        settings = self._rotations.described(self._calls)
-        losses = {name: self._losses[name] for name in outputs}
-        return summarise(merge(collected, outputs), self._design.declaration(outputs), losses, settings, [])
+        plan, settings = self._plan_of(outputs), self._plan.design.described(self._calls)
+        return summarise(merge(collected, outputs), plan.declaration, plan.losses, settings, [])
 
     def _notes(self, structures: Sequence[Atoms], results: Mapping[str, Result], fixed: Sequence[str]) -> list[str]:
         notes = []

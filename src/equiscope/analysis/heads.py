@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
-from equiscope.decomposition.measure import measure
+from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import Forward, predict
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -171,13 +172,13 @@ def heads(
     batches = list(as_batches(batches))
     if not batches:
         raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
-    design = {"forward": forward, "rotations": rotations, "cosets": cosets, "seed": seed}
-    result = measure(model, batches, declaration, **design)
+    plan = make_plan(declaration, forward, rotations, cosets, seed)
+    result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
     else:
         layer = find_head(model, batches[0], declaration, forward, head)
-        found = _linear(model, layer, batches, declaration, design, result.equivariance, probes)
+        found = _linear(model, layer, batches, plan, result.equivariance, probes)
     return {**found, "equivariance": result.equivariance, "equivariance_error": _error(result),
             "percent": result.percent, "samples": result.samples, "clusters": result.clusters}  # fmt: skip
 
@@ -286,8 +287,7 @@ def _linear(
     model: nn.Module,
     layer: str,
     batches: Sequence[Any],
-    declaration: Declaration,
-    design: Mapping[str, Any],
+    plan: Plan,
     form: float,
     probes: int,
 ) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _linear(
         raise InputError(f"probes must be an integer >= 2, got {probes!r}")
     own = list(model.get_submodule(layer).parameters())
     square, count = float(sum(p.detach().double().square().sum() for p in own)), sum(p.numel() for p in own)
-    generator = torch.Generator().manual_seed(int(design["seed"]))
+    generator = torch.Generator().manual_seed(plan.design.seed)
     traces = []
     with untouched(model):
         for _ in range(probes):
@@ -304,7 +304,7 @@ def _linear(
                 for parameter in own:
                     signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
                     parameter.copy_(signs.to(parameter))
-            traces.append(measure(model, batches, declaration, **design).equivariance)
+            traces.append(measured(model, batches, plan).equivariance)
     trace = float(np.mean(traces))
     rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]
     return {

@@ -29,8 +29,9 @@ from equiscope.analysis.differentiable import (
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
-from equiscope.analysis.fixed import Fixed, Pass, fixed_batches
+from equiscope.analysis.fixed import Fixed, fixed_batches
 from equiscope.decomposition.orbit import Forward, predict, twisted
+from equiscope.decomposition.plan import Pass, make_plan
 from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.errors import InputError, NonFiniteError
@@ -85,12 +86,13 @@ class Parts:
         parameters: Sequence[str] | None = None,
         memory: str = "auto",
     ):
+        plan = make_plan(declaration, forward, rotations, cosets, seed, alone=True)
         self.model, self.declaration, self._forward = model, declaration, forward
         self.parameters = chosen_parameters(model, parameters)
         self.size = sum(p.numel() for p in self.parameters.values())
         self.graphs = Graphs(list(self.parameters.values()), memory)
         self._twice = self._at_once = self._steady = False
-        self._fixed = fixed_batches(model, batches, declaration, forward, rotations, cosets, seed)
+        self._fixed = fixed_batches(model, batches, plan)
         self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
         self.labelled = any(s.target is not None for s in self._fixed[0].splits.values())
@@ -261,11 +263,11 @@ class Parts:
         for one, rows in zip(fixed.passes, predictions, strict=True):
             for name in self._share:
                 splits[name].add(rows[name], one.weight)
-                if one.last:
+                if one.last_of_coset:
                     splits[name].close_coset()
         found = {}
         for name in self._share:
-            values = splits[name].values(fixed.lone)
+            values = splits[name].values(fixed.plan.design.lone)
             weight = relative_weights(values.components, self.declaration.weighting)
             found[name] = (values.total, values.equivariance, weight)
         return found

@@ -14,31 +14,27 @@ from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, Rows
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
-from equiscope.decomposition.design import Design
-from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
-    Forward,
+    check_forward,
     input_rows,
     output_middle,
     predict,
     rows_of,
     twisted,
 )
+from equiscope.decomposition.plan import Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import OutputSplit, SampleValues
 from equiscope.errors import InputError, NonFiniteError, first_line
-from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import longest_axis_outer
-from equiscope.symmetry.rotations import uniform_keyed
 
 
 class Caller:
     """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
 
     def __init__(self, forward: Callable[[Any, Any], Any] | None):
-        if forward is not None and not callable(forward):
-            raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
+        check_forward(forward)
         self.given = forward
         self._grad = False
         self.calls = 0
@@ -125,18 +121,9 @@ class Collected:
 class Collector:
     """Runs a model over batches and keeps per-sample figures; :func:`equiscope.measure` pools them."""
 
-    def __init__(
-        self,
-        model: Any,
-        declaration: Declaration,
-        forward: Forward | None,
-        design: Design,
-        highest_degree: int = 0,
-    ):
-        self.model, self.declaration, self.design = model, declaration, design
-        self.highest_degree = highest_degree
-        self.caller = Caller(forward)
-        self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
+    def __init__(self, model: Any, plan: Plan):
+        self.model, self.plan = model, plan
+        self.caller = Caller(plan.forward)
         self.collected = Collected()
         # Position in the data set of the first sample, for batches that carry no ids.
         self.first_id = 0
@@ -146,15 +133,14 @@ class Collector:
 
         ``positions`` of its samples in the data set are their ids where none are declared; by default they follow on.
         """
-        orbit = BatchOrbit(self, native, positions if self.declaration.ids is None else None)
+        orbit = BatchOrbit(self, native, positions if self.plan.declaration.ids is None else None)
         first = orbit.as_given()
         orbit.noise_floor(first, noise_samples)
-        if self.design.partial:
+        if self.plan.design.partial:
             values = self._partly(orbit)
         else:
-            orbit.add_cosets(int(self.design.cosets))
-            lone = "refuse" if self.design.shift else "whole"
-            values = {name: split.values(lone) for name, split in orbit.splits.items()}
+            orbit.add_cosets(int(self.plan.design.cosets))
+            values = {name: split.values(self.plan.design.lone) for name, split in orbit.splits.items()}
             for name, deviation in orbit.deviations().items():
                 self.collected.deviations.setdefault(name, []).append(deviation)
         self.keep(orbit, values)
@@ -162,7 +148,7 @@ class Collector:
 
     def _partly(self, orbit: BatchOrbit) -> dict[str, SampleValues]:
         """Two cosets of some samples and one of the others, each part a smaller batch; in the batch's order."""
-        second = self.design.second(orbit.ids)
+        second = self.plan.design.second(orbit.ids)
         order: list[int] = []
         found: dict[str, list[SampleValues]] = {}
         apart: dict[str, list[Tensor]] = {}
@@ -175,7 +161,7 @@ class Collector:
                     apart.setdefault(name, []).append(deviation)
                 order += places
                 for name, split in part.splits.items():
-                    found.setdefault(name, []).append(split.values("partial"))
+                    found.setdefault(name, []).append(split.values(self.plan.design.lone))
         back = torch.tensor(order, device=orbit.device).argsort()
         for name, parts in apart.items():
             self.collected.deviations.setdefault(name, []).append(torch.cat(parts)[back])
@@ -191,7 +177,7 @@ class Collector:
         for name, values in figures.items():
             _check_figures(name, values, orbit.ids, orbit.splits[name].target is not None)
             kept.values.setdefault(name, []).append(values)
-            if self.highest_degree:
+            if self.plan.highest_degree:
                 kept.powers.setdefault(name, []).append(orbit.spectra[name].powers())
         kept.ids += orbit.ids
         kept.clusters += orbit.labels()
@@ -203,7 +189,7 @@ class Collector:
             self.collected.deviations[name][place] = deviation
         for name, split in orbit.splits.items():
             self.collected.values[name][place] = split.values()
-            if self.highest_degree:
+            if self.plan.highest_degree:
                 self.collected.powers[name][place] = orbit.spectra[name].powers()
 
 
@@ -212,15 +198,16 @@ class BatchOrbit:
 
     def __init__(self, collector: Collector, native: Any, ids: list[int] | None = None):
         self._c = collector
-        self.batch: Batch = batch_of(native, collector.declaration)
-        check_batch(self.batch, collector.declaration)
+        plan = collector.plan
+        self.batch: Batch = batch_of(native, plan.declaration)
+        check_batch(self.batch, plan.declaration)
         self.device = next(iter(self.batch.fields().values())).device
         self.ids = self._sample_ids() if ids is None else ids
-        self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
+        self.splits = {name: self._new_split(name) for name in plan.declaration.outputs}
         self.spectra = {
-            name: Spectrum(split.rows, collector.design.rotations, collector.highest_degree)
+            name: Spectrum(split.rows, plan.design.rotations, plan.highest_degree)
             for name, split in self.splits.items()
-            if collector.highest_degree
+            if plan.highest_degree
         }
         self._cosets = 0
         # The answer as given, in the coordinates of the splits.
@@ -228,7 +215,7 @@ class BatchOrbit:
 
     def _sample_ids(self) -> list[int]:
         """The declared ids, or positions in the data set."""
-        name, start = self._c.declaration.ids, self._c.first_id + len(self._c.collected.ids)
+        name, start = self._c.plan.declaration.ids, self._c.first_id + len(self._c.collected.ids)
         if name is None:
             return list(range(start, start + self.batch.size))
         values = one_each(self.batch.labels(name), name, self.batch.size)
@@ -239,13 +226,13 @@ class BatchOrbit:
 
     def labels(self) -> list[Any]:
         """The cluster of each sample; its id if no clusters are declared."""
-        name = self._c.declaration.clusters
+        name = self._c.plan.declaration.clusters
         return one_each(self.batch.labels(name), name, self.batch.size) if name else list(self.ids)
 
     def _new_split(self, name: str) -> OutputSplit:
-        spec, loss = self._c.declaration.outputs[name], self._c.losses[name]
+        spec, loss = self._c.plan.declaration.outputs[name], self._c.plan.losses[name]
         rows = self.batch.rows(name, spec.per, spec.mask)
-        middle = output_middle(self.batch, name, self._c.declaration)
+        middle = output_middle(self.batch, name, self._c.plan.declaration)
         split = OutputSplit(rows, spec.action, loss, None, None, name, middle)
         if spec.target is None:
             return split
@@ -254,7 +241,7 @@ class BatchOrbit:
             split.target = rows.select(raw, (1,))
             return split
         what = f"target {spec.target!r} of output {name!r}"
-        target = rows_of(raw.double(), name, self.batch, self._c.declaration, what)
+        target = rows_of(raw.double(), name, self.batch, self._c.plan.declaration, what)
         split.target = target if loss.per_sample is not None else spec.action.canonical(split.about(target))
         return split
 
@@ -275,7 +262,7 @@ class BatchOrbit:
             what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
             _check_finite(finite, what, "the model", self.ids, "")
             vectors = rows if split.target is None or split.target.shape != rows.shape else split.target
-            if follows_points(vectors, name, self.batch, self._c.declaration):
+            if follows_points(vectors, name, self.batch, self._c.plan.declaration):
                 kept.notes[name] = (
                     f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
                     "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
@@ -298,7 +285,7 @@ class BatchOrbit:
 
     def _predict(self) -> dict[str, Tensor]:
         native = self.batch.with_fields({})
-        answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
+        answer = predict(self._c.model, native, self.batch, self._c.plan.declaration, self._c.caller)
         return {k: v.detach() for k, v in answer.items()}
 
     @torch.no_grad()
@@ -312,7 +299,7 @@ class BatchOrbit:
         known.batches += 1
         if known.batches & (known.batches - 1) == 0:
             self._repeat(first, known)
-        new = [int(k) for k in noise.keys(c.design.seed, self.ids)]
+        new = [int(k) for k in noise.keys(c.plan.design.seed, self.ids)]
         places, known.keys = noise.chosen(known.keys, new, max(wanted, 1))
         columns = {
             name: torch.full((self.batch.size, len(noise.COLUMNS)), torch.nan, dtype=torch.float64, device=self.device)
@@ -328,7 +315,7 @@ class BatchOrbit:
         """Answer the batch again, and watch in which precision the first time."""
         stored = max(torch.finfo(v.dtype).eps for v in first.values())
         fields = self.batch.fields()
-        inputs = [torch.finfo(fields[name].dtype).eps for name in self._c.declaration.inputs]
+        inputs = [torch.finfo(fields[name].dtype).eps for name in self._c.plan.declaration.inputs]
         self._c.collected.stored = max([stored, *inputs])
         if known.computing is None:
             second, seen = watched(self._predict)
@@ -342,7 +329,7 @@ class BatchOrbit:
         c = self._c
 
         def found(part: BatchOrbit) -> dict[str, Tensor]:
-            site = Site(c.model, part.batch, c.declaration, c.caller, (c.design.seed, part.ids))
+            site = Site(c.model, part.batch, c.plan.declaration, c.caller, (c.plan.design.seed, part.ids))
             return noise.floor(site, part.splits, c.collected.known, arcs)
 
         if len(places) < self.batch.size:
@@ -359,34 +346,24 @@ class BatchOrbit:
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         c = self._c
-        matrices = c.design.rotations.matrices.to(self.device)
-        weights = c.design.rotations.weights.tolist()
-        for stream in range(self._cosets, self._cosets + count):
-            shift = self._shift(stream)
-            for matrix, weight in zip(matrices, weights, strict=True):
-                elements = matrix @ shift
-                passes = twisted(c.model, self.batch, elements, c.declaration, c.caller)
-                for name, prediction in passes.items():
-                    rows = self.splits[name].coordinates(prediction.detach())
-                    self.splits[name].add(rows, weight)
-                    if self.spectra:
-                        self.spectra[name].add(rows, elements)
-            for split in self.splits.values():
-                split.close_coset()
+        for one in c.plan.walk(self.ids, self.device, self._cosets, count):
+            passes = twisted(c.model, self.batch, one.turns, c.plan.declaration, c.caller)
+            for name, prediction in passes.items():
+                split = self.splits[name]
+                rows = split.coordinates(prediction.detach())
+                split.add(rows, one.weight)
+                if self.spectra:
+                    self.spectra[name].add(rows, one.turns)
+                if one.last_of_coset:
+                    split.close_coset()
         self._cosets += count
-
-    def _shift(self, stream: int) -> Tensor:
-        """The rotation u of each sample's coset, (samples, 3, 3)."""
-        if not self._c.design.shift:
-            return torch.eye(3, dtype=torch.float64, device=self.device).expand(self.batch.size, 3, 3)
-        return uniform_keyed(self._c.declaration.group, self._c.design.seed, self.ids, stream).to(self.device)
 
     def axes(self) -> list[Tensor]:
         """u u^T of each sample's longest axis, if the declaration has points."""
-        points = self._c.declaration.points
+        points = self._c.plan.declaration.points
         if not points:
             return []
-        rows = input_rows(self.batch, points[0], self._c.declaration)
+        rows = input_rows(self.batch, points[0], self._c.plan.declaration)
         values = rows.select(self.batch.fields()[points[0]], (3,)).double()
         sample = rows.sample.repeat_interleave(values.shape[1])
         return [longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)]

@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.orbit import Forward, twisted
+from equiscope.decomposition.plan import check_count, make_plan
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -42,7 +42,6 @@ from equiscope.decomposition.result import Result
 from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import uniform_keyed
 
 PARTS = ("rotation", "rotation x noise", "noise")
 
@@ -102,44 +101,43 @@ def measure_crossed(
         raise InputError(f"the crossed design needs at least 2 rotations a sample, got {count}")
     if redraw.field not in declaration.fixed:
         raise InputError(f"the noise field {redraw.field!r} must be declared fixed, declared are {declaration.fixed}")
-    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-    if not all(loss.exact for loss in losses.values()):
+    if not all(find_loss(spec.loss).exact for spec in declaration.outputs.values()):
         raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
-    design = make_design(rotations, count, seed, declaration.group, losses)
-    collector = Collector(model, declaration, forward, design)
-    elements = len(design.rotations) if whole else count
+    plan = make_plan(declaration, forward, rotations, count, seed)
+    collector = Collector(model, plan)
+    elements = int(plan.design.passes)
     found: dict[str, list[Tensor]] = {name: [] for name in declaration.outputs}
     with untouched(model):
         for native in as_batches(batches):
             orbit = BatchOrbit(collector, native)
             first = orbit.as_given()
             orbit.noise_floor(first, noise_samples)
-            for name, parts in _cross(collector, orbit, redraw, elements).items():
+            for name, parts in _cross(collector, orbit, redraw).items():
                 found[name].append(parts)
     if not collector.collected.ids:
         raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-    described = {**design.described(collector.caller.calls), "passes": elements * redraw.draws}
+    described = {**plan.design.described(collector.caller.calls), "passes": elements * redraw.draws}
     hardware = hardware_notes(device_of(model), collector.collected.known.computing)
     notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes "
              "is taken out of the equivariance error"]  # fmt: skip
-    result = summarise(collector.collected, declaration, losses, described, notes)
+    result = summarise(collector.collected, declaration, plan.losses, described, notes)
     return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
 
 
 @torch.no_grad()
-def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int) -> dict[str, Tensor]:
+def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw) -> dict[str, Tensor]:
     """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
-    fields = orbit.batch.fields()
+    fields, plan = orbit.batch.fields(), collector.plan
     if redraw.field not in fields:
         raise InputError(f"the batch has no tensor {redraw.field!r}; it has {names(fields)}")
     noisy = [orbit.batch.with_fields({redraw.field: _drawn(redraw, fields, j)}) for j in range(redraw.draws)]
-    wrapped = [batch_of(native, collector.declaration) for native in noisy]
+    wrapped = [batch_of(native, plan.declaration) for native in noisy]
     columns: dict[str, list[Tensor]] = {}
     reference: dict[str, Tensor] = {}
-    for r in range(elements):
-        turns = _turns(collector, orbit, r)
+    elements = int(plan.design.passes)
+    for one in plan.walk(orbit.ids, orbit.device):
         for j, batch in enumerate(wrapped):
-            passes = twisted(collector.model, batch, turns, collector.declaration, collector.caller)
+            passes = twisted(collector.model, batch, one.turns, plan.declaration, collector.caller)
             for name, prediction in passes.items():
                 split = orbit.splits[name]
                 rows = split.coordinates(prediction.detach())
@@ -152,7 +150,7 @@ def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: in
             split.close_coset()
     kept, found = {}, {}
     for name, split in orbit.splits.items():
-        values, whole = split.values(), not collector.design.shift
+        values, whole = split.values(), not plan.design.shift
         within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
         means = torch.stack(columns[name]) / elements
         spread = [split.rows.sum(d.square().flatten(1).mean(1)) / split.rows.counts for d in means - means.mean(0)]
@@ -188,12 +186,6 @@ def _components(within: Tensor, between: Tensor, spread: Tensor, r: int, k: int,
     both = s_c / (d * (k - 1))
     noise = s_b / (r * (k - 1)) if whole else (s_b / (k - 1) - both) / r
     return torch.stack([(s_a - s_c / (k - 1)) / (k * d), both, noise], dim=-1)
-
-
-def _turns(collector: Collector, orbit: BatchOrbit, r: int) -> Tensor:
-    if not collector.design.shift:
-        return collector.design.rotations.matrices[r].to(orbit.device).expand(orbit.batch.size, 3, 3)
-    return uniform_keyed(collector.declaration.group, collector.design.seed, orbit.ids, r).to(orbit.device)
 
 
 def _pooled(collector: Collector, declaration: Declaration, found: Mapping[str, list[Tensor]]) -> dict[str, float]:

@@ -17,10 +17,9 @@ except ImportError as error:
 
 from equiscope.decomposition.collect import Caller, Collector
 from equiscope.decomposition.computing import Computing, hardware_notes
-from equiscope.decomposition.design import check_count, make_design
-from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
+from equiscope.decomposition.plan import check_count, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
@@ -79,10 +78,9 @@ class EquivarianceError(Metric):
         super().__init__(**(metric_arguments or {}))
         self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
         check_count("noise_samples", noise_samples)
-        self.losses = {name: find_loss(spec.loss) for name, spec in self.declaration.outputs.items()}
-        self.design = make_design(rotations, cosets, seed, self.declaration.group, self.losses)
+        self.plan = make_plan(self.declaration, forward, rotations, cosets, seed)
         self.noise_samples = noise_samples
-        self._layout = Layout(self.declaration, self.losses)
+        self._layout = Layout(self.declaration, self.plan.losses)
         self._caller = Caller(forward)
         self._notes: dict[str, str] = {}
         self._known = Known()
@@ -153,7 +151,7 @@ class EquivarianceError(Metric):
         super().sync(*args, **kwargs)
 
     def _measured(self, model: Any, batch: Any, first_id: int | None) -> Table:
-        collector = Collector(model, self.declaration, None, self.design)
+        collector = Collector(model, self.plan)
         collector.caller = self._caller
         collector.first_id = self._first_id(first_id)
         collected = collector.collected
@@ -212,8 +210,9 @@ class EquivarianceError(Metric):
         collected.known = Known(
             computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied
         )
-        described = self.design.described(int(self.model_calls))
-        return summarise(collected, self.declaration, self.losses, described, hardware_notes(self.device, computing))
+        described = self.plan.design.described(int(self.model_calls))
+        notes = hardware_notes(self.device, computing)
+        return summarise(collected, self.declaration, self.plan.losses, described, notes)
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)

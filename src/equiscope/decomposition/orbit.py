@@ -22,6 +22,16 @@ from equiscope.symmetry.declaration import Declaration
 Forward = Callable[[Any, Any], Any]
 
 
+def check_forward(forward: Any) -> None:
+    """How a model is called is None or a function.
+
+    Raises:
+        InputError: with what was given.
+    """
+    if forward is not None and not callable(forward):
+        raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
+
+
 def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:
     """The batch as the model is called with it, each sample i turned by rotations[i] about its centre.
 

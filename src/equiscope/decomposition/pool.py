@@ -14,8 +14,8 @@ from torch import Tensor
 from equiscope.decomposition import noise, statistics
 from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.constants import constant_loss
-from equiscope.decomposition.design import second_cosets_need
 from equiscope.decomposition.losses import Loss, invariant_under
+from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.spectrum import summarise_spectrum
 from equiscope.decomposition.split import SampleValues

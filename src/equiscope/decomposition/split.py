@@ -27,6 +27,8 @@ from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 
 JACKKNIFE_COSETS = 4
+# What one coset alone is, see :meth:`OutputSplit.values`.
+Lone = Literal["refuse", "whole", "partial"]
 
 
 @dataclass
@@ -161,7 +163,7 @@ class OutputSplit:
         """The mean prediction over all passes, rows in the loss's coordinates."""
         return self._reference + self._mean
 
-    def values(self, lone: Literal["refuse", "whole", "partial"] = "refuse") -> SampleValues:
+    def values(self, lone: Lone = "refuse") -> SampleValues:
         """The per-sample figures from all closed cosets.
 
         ``lone`` says what one coset alone is: refused; the whole set as it is, unshifted, whose plug-in variance is the

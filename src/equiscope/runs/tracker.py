@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.crossed import measure_crossed
-from equiscope.decomposition.design import check_cosets, check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of, measure
+from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records

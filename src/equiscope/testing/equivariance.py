@@ -13,9 +13,8 @@ import torch
 from equiscope.decomposition import noise
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collected, Collector
-from equiscope.decomposition.design import check_cosets, make_design
-from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES
+from equiscope.decomposition.plan import check_cosets, make_plan
 from equiscope.decomposition.pool import fault_notes, host, pooled_floor
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -203,12 +202,11 @@ def orbits(
 ) -> tuple[Collected, int]:
     """Per-sample figures of every output over random cosets, and the number of rotations of each sample."""
     check_cosets(cosets, fractional=False)
-    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-    collector = Collector(model, declaration, forward, make_design(rotations, cosets, seed, declaration.group, losses))
+    collector = Collector(model, make_plan(declaration, forward, rotations, cosets, seed))
     with untouched(model):
         for native in given:
             collector.run(native, NOISE_SAMPLES)
-    return collector.collected, int(collector.design.passes)
+    return collector.collected, int(collector.plan.design.passes)
 
 
 def _is_tolerance(value: Any) -> bool:

@@ -1,4 +1,6 @@
-"""How the rotations of each sample are drawn: a set K, how many random cosets of it, and the seed.
+"""What is measured, and the walk over it: the declaration, its losses, the rotations of each sample, and the call.
+
+The rotations of a sample are random cosets K u of a set K, u first and then k, drawn by a seed.
 
 A whole number of cosets gives every sample as many. A number between one and two, say 1.25, gives every sample one and
 a random quarter of the samples a second: two-phase sampling (Cochran, Sampling Techniques, ch. 12). Per sample, one
@@ -24,7 +26,7 @@ under 1/60 and falling as 1 / k^2. Scattered ids, each in a block of its own, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -34,14 +36,33 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.losses import Loss
-from equiscope.decomposition.split import JACKKNIFE_COSETS
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.orbit import Forward, check_forward
+from equiscope.decomposition.spectrum import degrees_available
+from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
 from equiscope.errors import InputError
-from equiscope.symmetry.rotations import RotationSet, rotation_set
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keyed
 
 # Far above any coset's stream and those of the noise floor.
 SELECTION_STREAM = 1 << 41
 # Fewer second cosets than this say too little of their own spread.
 SECOND_COSETS = 8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a batch.
+
+    Attributes:
+        turns: the rotation of each sample, (samples, 3, 3) float64.
+        weight: of the rotation in the set K.
+        last_of_coset: whether a coset is complete with it.
+    """
+
+    turns: Tensor
+    weight: float
+    last_of_coset: bool
 
 
 @dataclass(frozen=True)
@@ -71,9 +92,18 @@ class Design:
         """Whether only a part of the samples gets a second coset."""
         return not float(self.cosets).is_integer()
 
-    def with_cosets(self, cosets: int) -> Design:
-        """The same with another number of cosets."""
-        return replace(self, cosets=cosets)
+    @property
+    def lone(self) -> Lone:
+        """What one coset alone is to :meth:`equiscope.decomposition.split.OutputSplit.values`."""
+        if self.partial:
+            return "partial"
+        return "whole" if self.cosets == 1 else "refuse"
+
+    def coset(self, shift: Tensor) -> Iterator[Pass]:
+        """The passes K u of the coset of each sample's own u, (samples, 3, 3)."""
+        matrices, last = self.rotations.matrices.to(shift.device), len(self.rotations) - 1
+        for place, (matrix, weight) in enumerate(zip(matrices, self.rotations.weights.tolist(), strict=True)):
+            yield Pass(matrix @ shift, weight, place == last)
 
     def described(self, model_calls: int) -> dict[str, Any]:
         """The fields of a Result that describe the design."""
@@ -116,15 +146,93 @@ def _share(cosets: float) -> Fraction:
     return Fraction(cosets).limit_denominator(10**6) - 1 or Fraction(cosets) - 1
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, valid as :func:`make_plan` makes it.
+
+    Attributes:
+        declaration: what rotates, and how outputs are judged.
+        losses: of every output; none where nothing is judged.
+        design: the rotations of every sample.
+        forward: ``forward(model, batch)`` calls the model; None for ``model(batch)``.
+        highest_degree: of the spectrum, 0 without one.
+    """
+
+    declaration: Declaration
+    losses: Mapping[str, Loss]
+    design: Design
+    forward: Forward | None = None
+    highest_degree: int = 0
+
+    def walk(
+        self, ids: Sequence[int], device: torch.device, first: int = 0, cosets: int | None = None
+    ) -> Iterator[Pass]:
+        """The passes of samples with these ids: all cosets of the design, or ``cosets`` of them from the ``first``."""
+        group, design = self.declaration.group, self.design
+        for stream in range(first, first + (int(design.cosets) if cosets is None else cosets)):
+            shift = torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
+            if design.shift:
+                shift = uniform_keyed(group, design.seed, ids, stream)
+            yield from design.coset(shift.to(device))
+
+    def with_cosets(self, cosets: int) -> Plan:
+        """The same with another number of cosets."""
+        return replace(self, design=replace(self.design, cosets=cosets))
+
+
+def make_plan(
+    declaration: Declaration,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: float = 2,
+    seed: int = 0,
+    *,
+    shift: bool = True,
+    spectrum: bool | int = False,
+    alone: bool = False,
+    judged: bool = True,
+) -> Plan:
+    """The plan of these arguments, which are those of :func:`equiscope.measure`.
+
+    Args:
+        alone: one coset may stand alone, for the average over it or its own variance, as may one rotation for the loss
+            of the turned batch.
+        judged: False where no loss is taken: for averages of predictions, or of features.
+
+    Raises:
+        InputError: for an unknown set, a number of cosets that leaves the split biased, a spectrum that the design or
+            a loss cannot give, or a ``forward`` that is no function.
+    """
+    check_forward(forward)
+    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
+    design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
+    if (not design.shift or design.partial) and spectrum is not False:
+        raise InputError(
+            f"rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
+            f"number, got cosets={design.cosets}"
+        )
+    highest = degrees_available(design.rotations, design.cosets, spectrum, declaration.group)
+    others = sorted({spec.name for spec in losses.values() if not spec.exact})
+    if highest and others:
+        raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
+    return Plan(declaration, losses, design, forward, highest)
+
+
 def make_design(
-    rotations: str, cosets: float, seed: int, group: str, losses: Mapping[str, Loss], shift: bool = True
+    rotations: str,
+    cosets: float,
+    seed: int,
+    group: str,
+    losses: Mapping[str, Loss],
+    shift: bool = True,
+    alone: bool = False,
 ) -> Design:
     """The design named, checked against the claimed group and the losses.
 
     Raises:
         InputError: for an unknown set, or a number of cosets that leaves the split biased.
     """
-    check_cosets(cosets)
+    check_cosets(cosets, fractional=not alone)
     check_count("seed", seed)
     chosen = rotation_set(rotations, group)
     if group == rotations:
@@ -132,24 +240,34 @@ def make_design(
         return Design(chosen, 1, seed, shift=False)
     design = Design(chosen, cosets, seed, shift)
     if not shift:
-        if cosets != 1 or len(chosen) < 2:
+        if cosets != 1 or (len(chosen) < 2 and not alone):
             raise InputError(
-                f"shift=False measures one set of rotations: give cosets=1 and a set, got {cosets}, {chosen.name!r}"
+                "cosets must be exactly 1 with shift=False, which takes one set of rotations as it is: give cosets=1 "
+                f"and a set, got {cosets}, {chosen.name!r}"
             )
         return design
+    if design.partial and len(chosen) < 2:
+        raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")
     exact = all(spec.exact for spec in losses.values())
-    if design.partial and exact:
-        if len(chosen) < 2:
-            raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")
-        return design
-    needed = 2 if exact else JACKKNIFE_COSETS
-    if cosets < needed:
-        names = ", ".join(sorted({spec.name for spec in losses.values()}))
-        raise InputError(
-            f"cosets={cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased split "
-            "(for the set of rotations as it is, without their random turn, give shift=False)"
-        )
+    if not (alone and cosets == 1 and (exact or len(chosen) == 1)):
+        refuse_biased(design, losses)
     return design
+
+
+def refuse_biased(design: Design, losses: Mapping[str, Loss]) -> None:
+    """A split by independent cosets has as many as its losses need, or by some of the samples for squared error.
+
+    Raises:
+        InputError: otherwise.
+    """
+    exact = all(spec.exact for spec in losses.values())
+    needed = 2 if exact else JACKKNIFE_COSETS
+    if design.shift and design.cosets < needed and not (design.partial and exact):
+        names = ", ".join(sorted({spec.name for spec in losses.values()})) or "a variance"
+        raise InputError(
+            f"cosets={design.cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased "
+            "split (for the set of rotations as it is, without their random turn, give shift=False)"
+        )
 
 
 def check_cosets(cosets: float, fractional: bool = True) -> None:
