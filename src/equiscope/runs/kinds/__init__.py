@@ -17,6 +17,7 @@ from equiscope.errors import InputError
 from equiscope.records import plain
 
 if TYPE_CHECKING:
+    from equiscope.decomposition.plan import Plan
     from equiscope.runs.trained import Trained
     from equiscope.tasks.task import Probe
 else:
@@ -61,9 +62,11 @@ class AnalysisSettings:
         if self.part not in PARTS:
             raise InputError(f"part must be one of {', '.join(PARTS)}, got {self.part!r}")
 
-    def design(self, probe: Probe) -> dict[str, Any]:
-        """How the model is called, and the rotations."""
-        return {"forward": probe.forward, "rotations": self.rotations, "cosets": self.cosets, "seed": self.seed}
+    def plan(self, probe: Probe, **more: Any) -> Plan:
+        """What is measured, with further arguments of :func:`equiscope.decomposition.plan.make_plan`."""
+        from equiscope.decomposition.plan import make_plan
+
+        return make_plan(probe.declaration, probe.forward, self.rotations, self.cosets, self.seed, **more)
 
     def recorded(self) -> dict[str, Any]:
         """The settings as a record has them, which tell it from others; the usual part goes without saying."""

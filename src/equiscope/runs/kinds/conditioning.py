@@ -32,8 +32,9 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: ConditioningSet
     from equiscope.analysis.linear_head import linear_head
 
     model, batches = doubled(trained.model, settings.batches(probe), probe.forward)
-    layer = find_head(model, batches[0], probe.declaration, probe.forward, settings.head)
-    found = linear_head(model, batches, probe.declaration, layer, **settings.design(probe))
+    plan = settings.plan(probe, alone=True)
+    layer = find_head(model, batches[0], plan, settings.head)
+    found = linear_head(model, batches, plan, layer)
     for part in found["parts"].values():
         del part["matrix"]
     return {"layer": layer, "samples": sum(len(next(iter(batch.values()))) for batch in batches), **found}

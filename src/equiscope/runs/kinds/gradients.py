@@ -44,8 +44,8 @@ def probe_gradients(
     try:
         if frozen:
             net.requires_grad_(True)
-        return gradients(net, settings.batches(probe), probe.declaration, optimizer_state=adam_state(optimizer_state),
-                         **settings.design(probe))  # fmt: skip
+        return gradients(net, settings.batches(probe), settings.plan(probe, alone=True),
+                         optimizer_state=adam_state(optimizer_state))  # fmt: skip
     finally:
         if frozen:
             net.requires_grad_(False)

@@ -20,7 +20,7 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: HeadSettings) -
     from equiscope.analysis.heads import heads
 
     here, elsewhere = (
-        heads(trained.model, part.batches, part.declaration, head=settings.head, **settings.design(part))
+        heads(trained.model, part.batches, settings.plan(part), head=settings.head)
         for part in (probe, other)
     )
     return {**here, "elsewhere": elsewhere}

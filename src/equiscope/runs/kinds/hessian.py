@@ -27,9 +27,9 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: HessianSettings
     from equiscope.analysis.hessian import hessian
 
     return hessian(
-        trained.model, settings.batches(probe), probe.declaration,
+        trained.model, settings.batches(probe), settings.plan(probe, alone=True),
         kinds=settings.matrices, probes=settings.vectors, which=settings.which, tolerance=settings.tolerance,
-        steps=settings.steps, depth=settings.depth, bias=settings.bias, **settings.design(probe),
+        steps=settings.steps, depth=settings.depth, bias=settings.bias,
     )  # fmt: skip
 
 

@@ -25,9 +25,9 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: LandscapeSettin
     from equiscope.analysis.landscape import landscape
 
     return landscape(
-        trained.model, settings.batches(probe), probe.declaration,
+        trained.model, settings.batches(probe), settings.plan(probe, alone=True),
         points=settings.points, plane_points=settings.plane_points, span=settings.span, tolerance=settings.tolerance,
-        steps=settings.steps, **settings.design(probe),
+        steps=settings.steps,
     )  # fmt: skip
 
 

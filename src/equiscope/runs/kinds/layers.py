@@ -24,8 +24,10 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: LayerSettings) 
     """See :func:`equiscope.analysis.layers.layers`."""
     from equiscope.analysis.layers import layers
 
-    return layers(trained.model, probe.batches, probe.declaration, names=settings.layers, degrees=settings.degrees,
-                  **settings.design(probe))  # fmt: skip
+    return layers(
+        trained.model, probe.batches, probe.declaration, names=settings.layers, degrees=settings.degrees,
+        forward=probe.forward, rotations=settings.rotations, cosets=settings.cosets, seed=settings.seed,
+    )  # fmt: skip
 
 
 ANALYSIS = Analysis(LayerSettings, make)

@@ -17,10 +17,9 @@ class SpectrumSettings(AnalysisSettings):
 
 def make(trained: Trained, probe: Probe, other: Probe, settings: SpectrumSettings) -> Values:
     """The spectrum of :func:`equiscope.measure`, with what it is a spectrum of."""
-    from equiscope.decomposition.measure import measure
+    from equiscope.decomposition.measure import measured
 
-    result = measure(trained.model, probe.batches, probe.declaration, spectrum=settings.degrees or True,
-                     **settings.design(probe))  # fmt: skip
+    result = measured(trained.model, probe.batches, settings.plan(probe, spectrum=settings.degrees or True))
     assert result.spectrum is not None
     return {**result.spectrum, "percent": result.percent, "equivariance": result.equivariance, "r2": result.r2}
 
