@@ -29,14 +29,13 @@ from equiscope.analysis.activations import Recorder, default_layers, find_layers
 from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
 from equiscope.decomposition.checks import check_batch, one_each
-from equiscope.decomposition.collect import Caller
-from equiscope.decomposition.orbit import answer_of, has_inner_axis, predict, rotated
+from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
 from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum, summarise_spectrum
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import EquiscopeError, InputError, NonFiniteError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration
@@ -235,25 +234,23 @@ class _Orbit:
     def run(self, batch: Batch, number: int) -> None:
         """One sample over all its rotations."""
         device = next(iter(batch.fields().values())).device
-        design = self.plan.design
+        outputs: dict[str, BatchOutput] = {}
         splits: dict[str, OutputSplit] = {}
         spectra: dict[str, Spectrum] = {}
         for one in self.plan.walk([number], device):
-            for name, values in self._pass(batch, one.turns).items():
-                if name not in splits:
+            found = self._pass(batch, one.turns)
+            for name, values in found.items():
+                if name not in outputs:
                     own = Rows(torch.zeros(len(values), dtype=torch.int64, device=device), None, 1, 1)
-                    splits[name] = OutputSplit(own, action("0e"), losses.loss("mse"), None, name=name)
-                    spectra[name] = Spectrum(own, design.rotations, self.plan.highest_degree)
-                if len(values) != len(splits[name].rows.sample):
+                    outputs[name] = BatchOutput(name, own, action("0e"), losses.loss("mse"))
+                    spectra[name] = Spectrum(own, self.plan.design.rotations, self.plan.highest_degree)
+                if len(values) != len(outputs[name].rows.sample):
                     raise InputError(
-                        f"layer {name!r} has {len(splits[name].rows.sample)} rows for one rotation of sample {number} "
+                        f"layer {name!r} has {len(outputs[name].rows.sample)} rows for one rotation of sample {number} "
                         f"and {len(values)} for another (a neighbour at the cutoff?): leave the sample or the layer out"
                     )
-                splits[name].add(values, one.weight)
                 spectra[name].add(values, one.turns)
-            if one.last_of_coset:
-                for split in splits.values():
-                    split.close_coset()
+            add_pass(splits, outputs, found, one.weight, one.last_of_coset)
         for name, split in splits.items():
             self._keep(name, split, spectra[name])
 
@@ -295,7 +292,7 @@ class _Orbit:
         layer.variance.append(float(values.equivariance[0]))
         layer.square.append(float(values.square[0]))
         layer.mean.append(split.twirled_prediction().mean(dim=(0, 1)).cpu())
-        layer.rows.append(len(split.rows.sample))
+        layer.rows.append(len(split.of.rows.sample))
         value = self.recorder.calls[name]
         # All rows of the sample, not only those that were kept.
         rows = torch.tensor(float(value.numel() // value.shape[-1] if value.ndim > 1 else len(value)))

@@ -29,11 +29,12 @@ from equiscope.analysis.differentiable import (
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
-from equiscope.analysis.fixed import Fixed, fixed_batches
+from equiscope.decomposition.collect import Prepared, prepared_batches
 from equiscope.decomposition.orbit import predict, twisted
 from equiscope.decomposition.plan import Pass, Plan, as_plan
 from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
+from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
@@ -91,10 +92,10 @@ class Parts:
         self.size = sum(p.numel() for p in self.parameters.values())
         self.graphs = Graphs(list(self.parameters.values()), memory)
         self._twice = self._at_once = self._steady = False
-        self._fixed = fixed_batches(model, batches, plan)
+        self._fixed = prepared_batches(batches, plan)
         self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
-        self.labelled = any(s.target is not None for s in self._fixed[0].splits.values())
+        self.labelled = any(o.labels is not None for o in self._fixed[0].outputs.values())
         if self.plain:
             self.check_parts(("total",))
         self._share = counted_outputs(plan.declaration)
@@ -196,7 +197,7 @@ class Parts:
             run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
             return self.flat(self.graphs.product((index, part), kind, v, run, loss))
 
-    def _check_twice(self, fixed: Fixed) -> None:
+    def _check_twice(self, fixed: Prepared) -> None:
         """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
         own = list(self.parameters.values())
         with same_randomness(), saved_bytes(own) as saved:
@@ -208,7 +209,7 @@ class Parts:
         self._at_once = self.graphs.memory != "pass" and self._alike(fixed, rows)
         self._twice = True
 
-    def _alike(self, fixed: Fixed, rows: dict[str, Tensor]) -> bool:
+    def _alike(self, fixed: Prepared, rows: dict[str, Tensor]) -> bool:
         """Whether one call on copies of the batch gives the last pass its own ``rows``: no sample knows of another."""
         if len(fixed.passes) == 1:
             return False
@@ -224,7 +225,7 @@ class Parts:
         """Drop the graphs kept between products (``memory="all"``)."""
         self.graphs.release()
 
-    def _swept_product(self, fixed: Fixed, part: str, v: list[Tensor], kind: str) -> Tensor:
+    def _swept_product(self, fixed: Prepared, part: str, v: list[Tensor], kind: str) -> Tensor:
         own = list(self.parameters.values())
         predictions = self._predictions(fixed)
         slopes = self._coefficients(fixed, predictions, (part,))[part]
@@ -245,32 +246,29 @@ class Parts:
             total += self.flat(pulled(tensors([self._run(fixed, one)]), own, tensors([bent[place]])))
         return total
 
-    def _run(self, fixed: Fixed, one: Pass) -> dict[str, Tensor]:
+    def _run(self, fixed: Prepared, one: Pass) -> dict[str, Tensor]:
         """Twisted predictions of a pass in the loss's coordinates, with their graph."""
         passes = twisted(self.model, fixed.batch, one.turns, self.declaration, self._forward)
-        return {name: fixed.splits[name].coordinates(passes[name]) for name in self._share}
+        return {name: fixed.outputs[name].coordinates(passes[name]) for name in self._share}
 
-    def _run_copies(self, fixed: Fixed) -> Predictions:
+    def _run_copies(self, fixed: Prepared) -> Predictions:
         """The same of every pass, by one call on a batch of copies."""
         turns = torch.cat([one.turns for one in fixed.passes])
         rows = twisted(self.model, fixed.copies, turns, self.declaration, self._forward)
-        parts = {name: fixed.splits[name].coordinates(rows[name]).chunk(len(fixed.passes)) for name in self._share}
+        parts = {name: fixed.outputs[name].coordinates(rows[name]).chunk(len(fixed.passes)) for name in self._share}
         return [{name: chunks[place] for name, chunks in parts.items()} for place in range(len(fixed.passes))]
 
-    def _runs(self, fixed: Fixed) -> Predictions:
+    def _runs(self, fixed: Prepared) -> Predictions:
         return self._run_copies(fixed) if self._at_once else [self._run(fixed, one) for one in fixed.passes]
 
-    def _predictions(self, fixed: Fixed) -> Predictions:
+    def _predictions(self, fixed: Prepared) -> Predictions:
         return [{n: r.detach() for n, r in self._run(fixed, one).items()} for one in fixed.passes]
 
-    def _figures(self, fixed: Fixed, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def _figures(self, fixed: Prepared, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Total, equivariance error and weight of every sample, (samples,) each, by output."""
-        splits = fixed.fresh()
+        splits: dict[str, OutputSplit] = {}
         for one, rows in zip(fixed.passes, predictions, strict=True):
-            for name in self._share:
-                splits[name].add(rows[name], one.weight)
-                if one.last_of_coset:
-                    splits[name].close_coset()
+            add_pass(splits, fixed.outputs, {name: rows[name] for name in self._share}, one.weight, one.last_of_coset)
         found = {}
         for name in self._share:
             values = splits[name].values(fixed.plan.design.lone)
@@ -307,10 +305,10 @@ class Parts:
             return {"total": total}
         return {"twirled": total - equivariance, "equivariance": equivariance, "total": total}
 
-    def _part_of(self, fixed: Fixed, predictions: Predictions, part: str) -> Tensor:
+    def _part_of(self, fixed: Prepared, predictions: Predictions, part: str) -> Tensor:
         return self._weigh(self._figures(fixed, predictions))[part]
 
-    def _coefficients(self, fixed: Fixed, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
+    def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
         """F'_m of each part: the derivative of the loss by every pass's predictions."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
         values, flat = self._weigh(self._figures(fixed, leaves)), tensors(leaves)
@@ -320,7 +318,7 @@ class Parts:
             found[part] = [{n: next(slopes) for n in rows} for rows in leaves]
         return found
 
-    def _bend(self, fixed: Fixed, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
+    def _bend(self, fixed: Prepared, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
         """c_m = sum_n F''_mn q_n for the directions q of every pass."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
         flat = tensors(leaves)

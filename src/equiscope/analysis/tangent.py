@@ -17,15 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.fixed import fixed_batches
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.collect import prepared_batches
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
 from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import pooled_equivariance
 from equiscope.decomposition.preserve import untouched
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import SampleValues
+from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -94,18 +95,17 @@ def _tangent_variance(
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for fixed in fixed_batches(model, batches, plan):
+        for fixed in prepared_batches(batches, plan):
+            splits: dict[str, OutputSplit] = {}
             for one in fixed.passes:
                 with torch.enable_grad():
                     native = rotated(fixed.batch, one.turns, declaration)
                     answer = predict(model, native, fixed.batch, declaration, forward, turned=True)
                     moved = _directional(answer, parameters, delta)
                 back = rotated_back(moved, fixed.batch, one.turns, declaration, linear=True)
-                for name, split in fixed.splits.items():
-                    split.add(split.coordinates(back[name].detach()), one.weight)
-                    if one.last_of_coset:
-                        split.close_coset()
-            for name, split in fixed.splits.items():
+                rows = {name: output.coordinates(back[name].detach()) for name, output in fixed.outputs.items()}
+                add_pass(splits, fixed.outputs, rows, one.weight, one.last_of_coset)
+            for name, split in splits.items():
                 values[name].append(split.values(plan.design.lone))
     finally:
         for parameter, flag in zip(parameters, flags, strict=True):

@@ -121,11 +121,9 @@ def measured(
     drawn = ""
 
     def pooled(used: Plan) -> Result:
-        if not collector.collected.ids:
-            raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
         described = used.design.described(collector.caller.calls) | {"drawn": drawn}
-        hardware = hardware_notes(device_of(model), collector.collected.known.computing)
-        return summarise(collector.collected, plan.declaration, plan.losses, described, [*hardware, *notes])
+        hardware = hardware_notes(device_of(model), collector.known.computing)
+        return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])
 
     with untouched(model):
         if goal is None:

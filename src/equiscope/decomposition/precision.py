@@ -65,6 +65,7 @@ class Search:
         self.noise_samples, self.summarise = noise_samples, summarise
         self.orbits: list[BatchOrbit] = []
         self.exhausted = False
+        self.samples = 0
 
     @property
     def plan(self) -> Plan:
@@ -79,19 +80,15 @@ class Search:
     def cosets(self) -> int:
         return int(self.design.cosets)
 
-    @property
-    def samples(self) -> int:
-        return len(self.collector.collected.ids)
-
     def run(self, rounds: Iterable[Round]) -> tuple[Plan, str]:
         planned = False
         clusters = samples = 0.0
         seen: set[Any] = set()
         for batches in rounds:
             for positions, native in batches:
-                before = self.samples
                 self.orbits.append(self.collector.run(native, self.noise_samples, positions))
-                seen.update(self.collector.collected.clusters[before:])
+                self.samples += len(self.collector.parts[-1])
+                seen.update(self.collector.parts[-1].clusters)
             more = len(seen) >= GROWTH * clusters or self.samples >= SAMPLE_GROWTH * samples
             look = len(seen) >= PILOT_CLUSTERS and more
             if look or self._spent():
@@ -143,8 +140,8 @@ class Search:
         total = 0.0
         for name, split in orbit.splits.items():
             weight = self.plan.declaration.outputs[name].weight
-            if split.target is not None:
-                rows = [host(w if split.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
+            if split.of.labels is not None:
+                rows = [host(w if split.of.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
                 total = total + weight * np.stack(rows)
         return np.asarray(total)
 
