@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd_graphs import Graphs, Predictions, pulled, saved_bytes, tensors
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
