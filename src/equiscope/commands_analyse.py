@@ -49,10 +49,10 @@ def run(options: argparse.Namespace) -> int:
     made = analyse(folder, kinds, steps, options.probe, changes, device(options.device))
     try:
         from equiscope.report.kinds import summary
+
+        print(summary(made))
     except ModuleNotFoundError:
         print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
-    else:
-        print(summary(made))
     show_report(Path(folder))
     return 0
 
