@@ -88,7 +88,7 @@ def landscape(
     for place, (label, _) in enumerate(named):
         table = found[place * points : (place + 1) * points]
         lines[label] = {part: _summary(np.stack([row[part] for row in table]), weights) for part in kept}
-    grid = None
+    grid: dict[str, Any] | None = None
     if second is not None:
         table = found[len(named) * points :]
         shape = (plane_points, plane_points)

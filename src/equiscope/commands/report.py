@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by, writable_folder
+from equiscope.commands.common import FOLDERS, add_command, completed_by, writable_folder
 from equiscope.errors import InputError
 
 _EXAMPLES = (

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from equiscope.commands_common import add_command
+from equiscope.commands.common import add_command
 from equiscope.errors import InputError
 
 SHELLS = ("bash", "zsh", "tcsh")
@@ -36,7 +36,9 @@ def run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         import shtab
     except ImportError as error:
         raise InputError("equiscope completion needs shtab: pip install 'equiscope[completion]'") from error
-    sys.stdout.write(shtab.complete(parser, shell=options.shell, preamble=_preamble()) + "\n")
+    # shtab takes a preamble for each shell; its annotation says a string.
+    script = shtab.complete(parser, shell=options.shell, preamble=_preamble())  # type: ignore[arg-type]
+    sys.stdout.write(script + "\n")
     return 0
 
 

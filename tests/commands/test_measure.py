@@ -15,7 +15,7 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from equiscope.cli import main
-from equiscope.commands_measure import load_calculator
+from equiscope.commands.measure import load_calculator
 from equiscope.errors import InputError
 from tests.adapters.calculators import FORCE, Broken, crystals, molecules
 

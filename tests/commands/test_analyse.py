@@ -3,11 +3,10 @@
 import pytest
 
 from equiscope.cli import main, parser
-from equiscope.commands_analyse import _sorted
+from equiscope.commands.analyse import _sorted
 from equiscope.errors import InputError
 from equiscope.runs.train import train
-
-from .runs.toy import config
+from tests.runs.toy import config
 
 
 @pytest.fixture(scope="module")

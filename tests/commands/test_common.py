@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from equiscope import cli
-from equiscope import commands_common as common
+from equiscope.commands import common
 from equiscope.errors import InputError
 
 

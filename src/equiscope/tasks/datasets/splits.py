@@ -1,4 +1,4 @@
-"""Split protein chains by sequence similarity, so that no held-out chain resembles a training chain."""
+"""What is trained on, followed along training and kept for the final figure: splits by molecule, and by sequence."""
 
 from __future__ import annotations
 
@@ -6,11 +6,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from equiscope.errors import DataError
+from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.protein_chains import ProteinChains
+
+PARTS = ("train", "track", "final")
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
+    """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
+
+    Raises:
+        DataError: fewer than three molecules, so that a part would be empty.
+        InputError: fractions that are not positive or do not sum to 1.
+    """
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
+    if molecules < 3:
+        raise DataError(
+            f"{molecules} molecules cannot be split into {', '.join(PARTS)}; ask for more frames, "
+            "or fewer frames_per_molecule"
+        )
+    held = [max(1, round(f * molecules)) for f in fractions[1:]]
+    order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(molecules))
+    part = torch.zeros(molecules, dtype=torch.int64)
+    part[order[: held[0]]] = 1
+    part[order[held[0] : held[0] + held[1]]] = 2
+    return part
+
 
 WORD = 6
 _COMMON = 200  # a 6-mer in more chains than this (poly-alanine, tags) says nothing about kinship

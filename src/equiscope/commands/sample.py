@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by, writable_folder
+from equiscope.commands.common import FOLDERS, add_command, completed_by, writable_folder
 from equiscope.errors import InputError
 
 _EXAMPLES = (

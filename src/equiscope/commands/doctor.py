@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from equiscope.commands_common import add_command
+from equiscope.commands.common import add_command, paint
 
 _EXAMPLES = ("equiscope doctor", "equiscope doctor --quiet")
 SOMETHING_WRONG = 1
@@ -23,7 +23,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 if something makes figures wrong."""
-    from equiscope.commands_common import paint
     from equiscope.runs import doctor
 
     facts = doctor.gather()

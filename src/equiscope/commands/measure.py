@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equiscope.commands_common import FILES, add_command, completed_by, writable
+from equiscope.commands.common import FILES, add_command, completed_by, writable
 from equiscope.errors import InputError
 from equiscope.words import aligned
 

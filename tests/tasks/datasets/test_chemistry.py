@@ -1,13 +1,10 @@
 """Molecules are accepted or rejected for the right reason, and every reason is counted."""
 
-import gzip
-import hashlib
-from pathlib import Path
 
 import pytest
 
-from equiscope.errors import DataError
-from equiscope.tasks.datasets.molecules import MoleculeFilter, nci_smiles_path, read_smiles, select
+from equiscope.tasks.datasets.chemistry import MoleculeFilter, nci_smiles_path, select
+from equiscope.tasks.datasets.smiles import read_smiles
 
 REASONS = {
     "not a molecule": "unreadable",
@@ -58,20 +55,3 @@ def test_the_nci_list_is_fully_accounted_for() -> None:
     assert len(accepted) + sum(rejected.values()) == sum(bool(s) for s in smiles)
     assert len(accepted) > 900
     assert len(digest) == 64
-
-
-def test_read_smiles(tmp_path: Path) -> None:
-    file = tmp_path / "list.smi"
-    file.write_text("CCO\tethanol\n\nC methane\n")
-    assert read_smiles(file)[0] == ["CCO", "", "C"]
-    with pytest.raises(DataError, match="no SMILES file"):
-        read_smiles(tmp_path / "absent.smi")
-
-
-def test_moses_csv_gzipped(tmp_path: Path) -> None:
-    path = tmp_path / "train.csv.gz"
-    path.write_bytes(gzip.compress(b"SMILES,SPLIT\nCCO,train\nCC=O,test\n"))
-    smiles, digest = read_smiles(path)
-    assert smiles == ["", "CCO", "CC=O"]
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [m.index for m in select(smiles, MoleculeFilter(2, 20))[0]] == [1, 2]

@@ -7,7 +7,7 @@ from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FOLDERS, add_command, completed_by, device, show_report
+from equiscope.commands.common import FOLDERS, add_command, completed_by, device, show_report
 from equiscope.errors import InputError
 from equiscope.runs.kinds import analyses, check, settable
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from equiscope.commands_common import SETTINGS, add_command, completed_by
+from equiscope.commands.common import SETTINGS, add_command, completed_by
 from equiscope.errors import InputError, sentence
 
 _EXAMPLES = (
