@@ -40,6 +40,7 @@ docs: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests benchmarks scripts examples docs
+	$(BIN)/mypy
 
 .PHONY: planted thorough
 # Every planted bug must be caught by the tests named for it (minutes); the table goes to benchmarks/results.

@@ -44,7 +44,7 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
     return target
 
 
-def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[paper_figures.Drawn]) -> dict[str, Any]:
+def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[paper_figures.PaperFigure]) -> dict[str, Any]:
     titles = {task: tasks.words(task).title for task in paper.TASKS}
     return {
         "claims": found,

@@ -51,7 +51,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Member:
+class StudyRun:
     """A run in the record of a study; reason: why it is missing, empty for a finished one."""
 
     point: str
@@ -67,7 +67,7 @@ class StudyRecord:
     task: str
     name: str
     question: str
-    runs: tuple[Member, ...]
+    runs: tuple[StudyRun, ...]
 
 
 @dataclass(frozen=True)

@@ -192,8 +192,8 @@ class Mirror(pl.Callback):
                 self._logger.log_metrics(metrics, step=int(record["step"]))
         self._logger.save()
         self._state["copied"] = len(entries)
-        if getattr(self._logger, "run_id", None):
-            self._state["run_id"] = self._logger.run_id
+        if run_id := getattr(self._logger, "run_id", None):
+            self._state["run_id"] = run_id
         path = _state_path(self._folder, self._state["logger"])
         write_atomically(path, json.dumps(self._state).encode())
 

@@ -44,7 +44,7 @@ def run_point(config: DictConfig) -> Path:
         The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"`` or ``"failed"``) and the
         ``reason`` of a failure.
     """
-    study = OmegaConf.to_container(config.study, resolve=True)
+    study: Any = OmegaConf.to_container(config.study, resolve=True)
     user = training_overrides(list(HydraConfig.get().overrides.task))
     assert isinstance(study, dict)
     # Only the job's own run is composed: the others are for the jobs beside it.

@@ -8,7 +8,7 @@ import math
 import platform
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -28,12 +28,11 @@ from equiscope.runs.folder import RunFolder
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
 from equiscope.runs.tracker import (
     Checkpoints,
-    Settings,
     Tracker,
+    TrackSettings,
     affordable_points,
     check_designs,
     kept_steps,
-    measured_steps,
     record_probes,
 )
 from equiscope.tasks.task import Task
@@ -69,7 +68,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     show = progress.shown(show_progress)
     task = tasks.build(config)
     folder = RunFolder(config["root"], task.name, config["run"])
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         _run(config, folder, task, None, show=False)
         return folder
     with folder.kept_if_used():
@@ -141,7 +140,7 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
     mirror = loggers.Mirror(logger, records, folder, state, config) if logger and records is not None else None
     trainer = _trainer(options, max_steps, [*callbacks, mirror] if mirror else callbacks, logger)
     if records is not None:
-        _open_records(records, config, task, module, trainer, settings)
+        _open_records(records, config, task, module, trainer, tracker.steps)
     _fit(trainer, module, folder)
     if records is not None:
         _finish(records, config, task, module, trainer, clock, show)
@@ -149,9 +148,9 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         mirror.finish()
 
 
-def _settings(section: Mapping[str, Any]) -> Settings:
+def _settings(section: Mapping[str, Any]) -> TrackSettings:
     """The settings of the measure; a task may have settings of its own in the same section."""
-    return Settings(**{f.name: section[f.name] for f in fields(Settings) if f.name in section})
+    return TrackSettings(**{f.name: section[f.name] for f in fields(TrackSettings) if f.name in section})
 
 
 def _trainer(
@@ -182,12 +181,12 @@ def _open_records(
     task: Task,
     module: TaskModule,
     trainer: pl.Trainer,
-    settings: Settings,
+    steps: Sequence[int],
 ) -> None:
     """Run and data records of a new run; a resume record of one that goes on."""
     if records.find("run") is not None:
-        steps = [record["step"] for record in records.entries if record["kind"] == "train"]
-        records.append("resume", step=max(steps, default=0), time=time.time(), torn_bytes=len(records.torn))
+        reached = [record["step"] for record in records.entries if record["kind"] == "train"]
+        records.append("resume", step=max(reached, default=0), time=time.time(), torn_bytes=len(records.torn))
     else:
         records.append(
             "run",
@@ -200,7 +199,7 @@ def _open_records(
             threads=torch.get_num_threads(),
             device=str(trainer.strategy.root_device),
             processes=trainer.world_size,
-            measured_steps=measured_steps(int(config["trainer"]["max_steps"]), settings.points, settings.first),
+            measured_steps=list(steps),
             reference=task.reference(),
             time=time.time(),
         )

@@ -18,7 +18,7 @@ _COLOURS = {"twirled": style.OURS, "equivariance": style.EQUIVARIANCE}
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Eigenvalues:
     """The eigenvalues of one part's Hessian, ascending, how many are above rounding, and their condition number."""
 
     eigenvalues: tuple[float, ...]
@@ -38,7 +38,7 @@ class Conditioning:
 
     layer: str
     parameters: int
-    parts: dict[str, Spectrum]
+    parts: dict[str, Eigenvalues]
     ratio: Figure
 
 

@@ -10,7 +10,7 @@ from equiscope.report.views import Figure
 
 
 @dataclass(frozen=True)
-class Block:
+class MetricFigures:
     """Figures of the gradients in one metric."""
 
     rate: dict[str, Figure]
@@ -23,8 +23,8 @@ class Block:
 class Gradients:
     """Values of a record: all weights as they are, and in Adam's metric where the optimiser has one."""
 
-    whole: Block
-    adam: Block | None
+    whole: MetricFigures
+    adam: MetricFigures | None
 
 
 def words(steps: Mapping[int, Gradients], related: Related) -> tuple[str, list[Table]]:

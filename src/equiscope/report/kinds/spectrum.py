@@ -34,13 +34,13 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Spectrum(Shares):
+class DegreeShares(Shares):
     """Values of a record; percent: the equivariance error's of the loss."""
 
     percent: float
 
 
-def words(steps: Mapping[int, Spectrum], related: Related) -> tuple[str, list[Table]]:
+def words(steps: Mapping[int, DegreeShares], related: Related) -> tuple[str, list[Table]]:
     """The shares at each step, and the degree of most of the error at the last."""
     rows = [[f"{step:,}", digits(values.percent), *values.cells] for step, values in steps.items()]
     last = steps[max(steps)]
@@ -51,4 +51,4 @@ def words(steps: Mapping[int, Spectrum], related: Related) -> tuple[str, list[Ta
     return lead, [Table(head, rows, "Percent of the equivariance error at each Wigner degree, ± standard error.")]
 
 
-KIND = Kind(7, "The equivariance error by Wigner degree", Spectrum, words)
+KIND = Kind(7, "The equivariance error by Wigner degree", DegreeShares, words)

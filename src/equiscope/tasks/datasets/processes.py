@@ -82,7 +82,7 @@ def one_thread_each() -> Iterator[None]:
 def _without_script() -> Iterator[None]:
     """Hide the running script from multiprocessing, which would import it in every new process."""
     main = sys.modules["__main__"].__dict__
-    before = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    before: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
     main.update(dict.fromkeys(before))
     try:
         yield
@@ -102,6 +102,21 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
         if path.exists():
             lock.unlink(missing_ok=True)
+
+
+def made_once(path: Path, make: Callable[[], None]) -> bool:
+    """Call ``make``, which makes ``path``, unless it is there; whether this call made it.
+
+    Two calls for one path wait for one another.
+    """
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path):
+        if path.exists():
+            return False
+        make()
+    return True
 
 
 def _end_with_parent() -> None:

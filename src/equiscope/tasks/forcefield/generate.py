@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError, IntegrityError
-from equiscope.tasks.datasets import molecules, processes, store
-from equiscope.tasks.datasets.molecules import Molecule, MoleculeFilter
+from equiscope.tasks.datasets import chemistry, processes, store
+from equiscope.tasks.datasets.chemistry import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
 from equiscope.tasks.guards import at_least, one_of
 from equiscope.tasks.molecules.recipe import Recipe, join, make_once
@@ -93,7 +93,7 @@ def generate(config: ForceFieldData, workers: int | None = None, progress: bool 
 
 def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> None:
     source, smiles, digest = config.read_smiles()
-    accepted, rejected = molecules.select(smiles, MoleculeFilter(config.min_atoms, config.max_atoms))
+    accepted, rejected = chemistry.select(smiles, MoleculeFilter(config.min_atoms, config.max_atoms))
     quota = _frames_per_molecule(config, len(accepted), rejected)
     metadata = config.metadata(source, digest, "GFN2-xTB (tblite)", ("numpy", "rdkit", "scipy", "tblite")) | {
         "frames_per_molecule": quota,

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.symmetry.declaration import Declaration, Input, Output
-from equiscope.tasks.augment import key, rotate
+from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.forcefield import models, real
-from equiscope.tasks.forcefield.data import PARTS, ForceFieldData, FrameSet, generate, load
+from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
 from equiscope.tasks.guards import at_least, chosen
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, key, rotate, spread
 from equiscope.tasks.task import Probe
 
 FORCES = Declaration(

@@ -11,15 +11,30 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
+from equiscope.symmetry.orientation import Orientation, orientation
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.molecule_split import PARTS
-from equiscope.tasks.datasets.orientation import Orientation, orientation
+from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.guards import one_of
 from equiscope.tasks.molecules.recipe import Recipe
 
 
+class Parted:
+    """A set of molecules' geometries, however stored, whose ``part`` (F,) says where each belongs, as in ``PARTS``."""
+
+    part: Tensor
+
+    def indices(self, part: str) -> Tensor:
+        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
+
+        Raises:
+            InputError: another name.
+        """
+        one_of(PARTS, part=part)
+        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
+
+
 @dataclass(frozen=True, kw_only=True)
-class PaddedSet:
+class PaddedSet(Parted):
     """Geometries of molecules, padded to the largest; F geometries, N atoms.
 
     Attributes:
@@ -47,15 +62,6 @@ class PaddedSet:
 
     def __len__(self) -> int:
         return len(self.pos)
-
-    def indices(self, part: str) -> Tensor:
-        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
-
-        Raises:
-            InputError: another name.
-        """
-        one_of(PARTS, part=part)
-        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
 
     def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
         """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms.

@@ -14,7 +14,7 @@ from equiscope.errors import DataError, InputError
 from equiscope.symmetry.rotations import haar
 from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
-from equiscope.tasks.datasets.sequence_split import Clusters, cluster_chains, split_clusters
+from equiscope.tasks.datasets.splits import Clusters, cluster_chains, split_clusters
 from equiscope.tasks.datasets.structures import read_structures
 from equiscope.tasks.guards import at_least, one_of, share
 from equiscope.tasks.proteinflow.flow import draw_noise, draw_times, interpolate

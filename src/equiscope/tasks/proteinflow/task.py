@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
-from equiscope.tasks.datasets.orientation import orientation
+from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.guards import at_least, chosen, one_of
 from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant

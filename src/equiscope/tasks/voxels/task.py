@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.symmetry.grids import permute
+from equiscope.symmetry.orientation import orientation
 from equiscope.symmetry.rotations import group
-from equiscope.tasks.augment import key, rotate
-from equiscope.tasks.datasets.orientation import orientation
 from equiscope.tasks.guards import at_least, chosen
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, key, rotate, spread
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
 from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
