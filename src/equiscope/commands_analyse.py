@@ -42,6 +42,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--head", metavar="LAYER", help="name of the linear head; found by default")
     made.add_argument("--matrices", nargs="+", choices=("hessian", "gauss_newton"), help="for hessian: which curvature")
     made.add_argument("--vectors", type=int, help="for hessian: random vectors of its traces and densities")
+    trust = "import the task that the run's configuration names, code that is not equiscope's"
+    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--device", help="cpu, cuda, …; a GPU if there is one")
     return made
 
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if options.matrices:
         changes["matrices"] = tuple(options.matrices)
     folder = find_run(options.folder)
-    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device))
+    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
     try:
         from equiscope.report.kinds import summary
     except ModuleNotFoundError:

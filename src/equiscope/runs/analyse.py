@@ -26,6 +26,7 @@ from equiscope.errors import InputError
 from equiscope.records import Record, Records, plain
 from equiscope.runs import progress
 from equiscope.runs.curvature import GRADIENTS, BatchDesign, dealt, doubled, probe_gradients, thinned
+from equiscope.runs.identity import check_data
 from equiscope.runs.relate import relate
 from equiscope.runs.trained import Trained, available_steps, open_run
 from equiscope.tasks.task import Probe
@@ -168,6 +169,7 @@ def analyse(
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     show_progress: bool | None = None,
+    trust: bool = False,
 ) -> list[Record]:
     """Analyse a run's checkpoints and append what is new to its records.
 
@@ -178,6 +180,7 @@ def analyse(
         probes: names of the run's probes; None for the headline probe.
         changes: fields of :class:`Settings` that differ from the defaults of each kind.
         device: where the model runs.
+        trust: as for :func:`equiscope.runs.trained.open_run`.
 
     Returns:
         The records asked for, in order of kind, step and probe, and the relations between them.
@@ -193,7 +196,7 @@ def analyse(
     for name, value in (changes or {}).items():
         if name in _OWN and not any(name in KINDS[kind].own for kind in kinds):
             raise InputError(f"{name}={value!r} means nothing to {', '.join(kinds)}")
-    first = open_run(path)
+    first = open_run(path, trust=trust)
     steps = sorted(set(at)) if at is not None else available_steps(first.folder)
     held = [_checked(first, step) for step in steps]
     first.task.prepare(progress=False)
@@ -205,7 +208,8 @@ def analyse(
     first.folder.acquire()
     found: list[Record] = []
     try:
-        with Records(first.folder.records) as records:
+        with Records(first.folder.records, first.folder.lock) as records:
+            check_data(first.task, records.entries)
             with tqdm(total=len(work), unit="analysis", disable=not progress.shown(show_progress)) as bar:
                 opened: dict[int, Trained] = {}
                 for kind, step, pair in work:

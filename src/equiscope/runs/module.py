@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from equiscope.errors import InputError, RunError
 from equiscope.records import plain
 from equiscope.runs.batches import Batch, Steps, loader
+from equiscope.runs.checkpoint import check_fit
 from equiscope.tasks.task import Task
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -84,6 +85,9 @@ class TaskModule(pl.LightningModule):
         factor = schedule_factor(self._max_steps, **self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fit(self.state_dict(), checkpoint["state_dict"], "this run")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
