@@ -76,7 +76,7 @@ def _sorted(options: argparse.Namespace) -> tuple[list[str], list[int] | None, l
     """Kinds, steps and patterns; a kind that stands behind the values of ``--at`` or ``--layers`` is still a kind."""
     kinds, steps, patterns = list(options.kinds), [], []
     for value in options.at or []:
-        if value.lstrip("-").isdigit():
+        if value.isascii() and value.removeprefix("-").isdigit():
             steps.append(int(value))
         elif value in KINDS:
             kinds.append(value)

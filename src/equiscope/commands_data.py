@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from equiscope.commands_common import FILES, add_command, completed_by
+from equiscope.commands_common import FILES, add_command, completed_by, writable
 from equiscope.errors import InputError
 from equiscope.tasks.datasets.catalogue import FORMATS
+from equiscope.writing import write_atomically
 
 _EXAMPLES = (
     "equiscope data describe SPICE-2.0.1.hdf5 --format spice --frames 10000",
@@ -42,13 +42,12 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown format or setting. DataError: the file cannot be read.
     """
-    if options.json and Path(options.json).resolve() == Path(options.path).resolve():
-        raise InputError(f"--json {options.json!r} is the file that is read: name another")
+    writable("--json", options.json, options.path)
     shown, plain = _describe(options)
     print(shown)
     if options.json:
         try:
-            Path(options.json).write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_atomically(options.json, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
         except OSError as error:
             raise InputError(f"--json {options.json!r} cannot be written: {error.strerror}") from error
     return 0

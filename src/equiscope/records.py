@@ -87,7 +87,7 @@ def scan(path: Path) -> tuple[list[Record], bytes]:
         )
     version = records[0].get("format", 1) if records and records[0]["kind"] == "run" else 1
     if not isinstance(version, int) or version > FORMAT:
-        raise IntegrityError(f"{path} is of format {version!r}, this version knows those up to {FORMAT}: upgrade equiscope")
+        raise IntegrityError(f"{path} is of format {version!r}, newer than {FORMAT}, the newest known: upgrade equiscope")
     return records, torn
 
 

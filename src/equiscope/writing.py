@@ -84,8 +84,9 @@ def open_own(path: str | os.PathLike[str]) -> int:
         RunError: it is a link, a pipe or a device.
         OSError: it cannot be opened.
     """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, flags, 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise RunError(f"{path} is a link: nothing is written through it; put the file itself there") from error

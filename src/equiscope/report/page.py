@@ -22,7 +22,7 @@ from equiscope.report.chart import Chart
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
 from equiscope.report.curves import Curve, RunHistory, history
 from equiscope.report.views import Record
-from equiscope.words import flatten, r2
+from equiscope.words import flatten, r2, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -129,7 +129,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "run_rows": tables.run_table(told),
         "data_rows": data_rows,
         "more_data_rows": more_data_rows,
-        "config_rows": flatten(told.run.config),
+        "config_rows": flatten(without_secrets(told.run.config)),
         "rotation_rows": tables.rotation_table(told.result) if measured else [],
         "output_rows": tables.outputs_table(told.result),
         "notes": told.result.notes,
@@ -183,7 +183,7 @@ def _unbroken(value: Any) -> Any:
 def _json(drawn: Chart) -> Markup:
     """A figure as JSON that is safe inside a script element."""
     figure = json.loads(chart.live(drawn).to_json())
-    return Markup(json.dumps(figure, separators=(",", ":")).replace("</", "<\\/"))
+    return Markup(json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def data_uri(path: Path) -> str:

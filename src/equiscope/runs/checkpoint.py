@@ -19,7 +19,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
 from equiscope.errors import IntegrityError, RunError, first_line
-from equiscope.writing import replacing, write_atomically
+from equiscope.writing import inner_folder, replacing, write_atomically
 
 RUN = "equiscope_run"
 """The key of a checkpoint that names its run."""
@@ -48,6 +48,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         if self.run is not None:
             checkpoint = {**checkpoint, RUN: self.run}
         try:
+            inner_folder(target.parent)
             with replacing(target) as file:
                 torch.save(checkpoint, file)
                 file.seek(0)

@@ -13,6 +13,7 @@ import yaml
 
 from equiscope.errors import EquiscopeError, InputError, IntegrityError, RunError
 from equiscope.records import Record, first, plain
+from equiscope.words import without_secrets
 from equiscope.writing import Lock, inner_folder, remove_left_over, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
@@ -56,7 +57,7 @@ class RunFolder:
     def kept_steps(self) -> list[int]:
         """The steps whose checkpoints were kept, in order."""
         names = (path.stem.removeprefix("step-") for path in self.checkpoint.parent.glob("step-*.ckpt"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     @property
     def figures(self) -> Path:
@@ -89,7 +90,7 @@ class RunFolder:
                 self.compare(config)
                 if self.config.exists():
                     return False
-            write_atomically(self.config, yaml.safe_dump(plain(config), sort_keys=False).encode())
+            write_atomically(self.config, yaml.safe_dump(plain(without_secrets(config)), sort_keys=False).encode())
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         return True
@@ -116,7 +117,7 @@ class RunFolder:
         stored = self._file_config()
         if isinstance(recorded, dict) and (differs := _differing(recorded, stored)):
             raise IntegrityError(
-                f"{self.config} was changed: it differs from the settings in the run's records in {', '.join(differs)}; "
+                f"{self.config} was changed: it differs from the settings in the run's records, {', '.join(differs)}; "
                 "restore it, or delete it and the records are taken"
             )
         return stored
@@ -195,7 +196,7 @@ _MISSING = object()
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    old, new = dict(flatten(before)), dict(flatten(after))
+    old, new = dict(flatten(without_secrets(before))), dict(flatten(without_secrets(after)))
     return [
         f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
         for key in sorted(old.keys() | new.keys())

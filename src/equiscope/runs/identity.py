@@ -33,8 +33,8 @@ def check_data(task: Any, entries: Sequence[Record]) -> None:
     if due is not None and found is not None:
         if found != due:
             raise RunError(
-                f"the data are not those the run began with: their SHA-256 is {found[:16]}…, the records say {due[:16]}…; "
-                "put the former data back, or begin another run=NAME"
+                f"the data are not those the run began with: their SHA-256 is {found[:16]}…, the records say "
+                f"{due[:16]}…; put the former data back, or begin another run=NAME"
             )
         return
     written = next((r for r in entries if r["kind"] == "data"), None)

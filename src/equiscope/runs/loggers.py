@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records, write_atomically
 from equiscope.runs.folder import RunFolder, flatten
+from equiscope.words import without_secrets
 
 #: Package that each logger needs.
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
@@ -56,7 +57,7 @@ def build(config: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]
         return None
     if name == "trackio":
         project, run = str(config["logger"].get("project", "equiscope")), f"{_run_name(folder)}-{state['id']}"
-        return Trackio(project, run, dict(flatten(config)))
+        return Trackio(project, run, dict(flatten(without_secrets(config))))
     return _MAKERS[name](config["logger"], folder, state)
 
 
@@ -185,7 +186,7 @@ class Mirror(pl.Callback):
         if len(entries) <= copied:
             return
         if copied == 0:
-            self._logger.log_hyperparams(dict(flatten(self._config)))
+            self._logger.log_hyperparams(dict(flatten(without_secrets(self._config))))
         for record in entries[copied:]:
             metrics = metrics_of(record)
             if metrics:

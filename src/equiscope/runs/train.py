@@ -38,6 +38,7 @@ from equiscope.runs.tracker import (
     record_probes,
 )
 from equiscope.tasks.task import Task
+from equiscope.words import without_secrets
 
 # Handed to pytorch_lightning.Trainer as they are.
 TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
@@ -209,7 +210,7 @@ def _open_records(
             task=task.name,
             model=config.get("model", {}).get("name", type(module.net).__name__),
             parameters=sum(p.numel() for p in module.net.parameters()),
-            config=config,
+            config=without_secrets(config),
             versions={**_versions(), "python": platform.python_version()},
             threads=torch.get_num_threads(),
             device=str(trainer.strategy.root_device),

@@ -67,8 +67,8 @@ def build(config: Mapping[str, Any], trust: bool = False) -> Task:
         raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}{meant}")
     if name not in TASKS and not trust and name not in _trusted:
         raise InputError(
-            f"the stored configuration names the task {name!r}, code that is not equiscope's: it is not imported; if you "
-            "know where it comes from, say --trust (in Python trust=True)"
+            f"the stored configuration names the task {name!r}, code that is not equiscope's: it is not imported; if "
+            "you know where it comes from, say --trust (in Python trust=True)"
         )
     module, _, attribute = TASKS.get(name, name).partition(":")
     try:
