@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", help="everything, written at the end")
     made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
     made.add_argument("--quiet", action="store_true", help="no progress bar")
-    made.set_defaults(stopped="the rows measured so far are in the --csv file; the same command begins anew, keeping it")
+    made.set_defaults(stopped="rows measured so far are in the --csv file; the same command begins anew, keeping it")
     return made
 
 

@@ -87,7 +87,7 @@ def scan(path: Path) -> tuple[list[Record], bytes]:
         )
     version = records[0].get("format", 1) if records and records[0]["kind"] == "run" else 1
     if not isinstance(version, int) or version > FORMAT:
-        raise IntegrityError(f"{path} is of format {version!r}, newer than {FORMAT}, the newest known: upgrade equiscope")
+        raise IntegrityError(f"{path} is of format {version!r}, and {FORMAT} is the newest known: upgrade equiscope")
     return records, torn
 
 
@@ -180,7 +180,7 @@ class Records:
         self.torn = b""
         try:
             descriptor = open_own(self.path)
-            self._file = open(descriptor, "ab", buffering=0)
+            self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115
             not_inherited(self)
             if locked(descriptor) is False:
                 raise RunError(f"{self.path} is in use by another process: wait for it")

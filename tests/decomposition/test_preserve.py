@@ -217,9 +217,12 @@ def test_what_cannot_be_put_back_is_said_and_the_rest_is_put_back():
             super().__setattr__(name, value)
 
     model = nn.Sequential(Stubborn(), nn.Dropout(0.5))
-    with pytest.raises(ModelError, match="could not be put back"), untouched(model):
-        model[0].broken = True
-        model[0].mean.fill_(9)
+    held = untouched(model)
+    held.__enter__()
+    model[0].broken = True
+    model[0].mean.fill_(9)
+    with pytest.raises(ModelError, match="could not be put back"):
+        held.__exit__(None, None, None)
     assert model[1].training
     assert model[0].mean.tolist() == [0, 0, 0]
 

@@ -17,10 +17,8 @@ from torch.nn.parameter import UninitializedTensorMixin
 from equiscope.errors import InputError, ModelError, first_line
 
 # Threads of these libraries move data and show progress; they neither draw random numbers nor train.
-_SERVANTS = frozenset(
-    "torch pytorch_lightning lightning tqdm tensorboard wandb trackio mlflow multiprocessing joblib ipykernel IPython "
-    "zmq execnet equiscope".split()
-)
+_SERVANTS = ("torch", "pytorch_lightning", "lightning", "tqdm", "tensorboard", "wandb", "trackio", "mlflow", "joblib",
+             "multiprocessing", "ipykernel", "IPython", "zmq", "execnet", "equiscope")  # fmt: skip
 # Modules (by id) that are being measured -> the thread that does, and how often it has entered.
 _measured: dict[int, tuple[int, int]] = {}
 _free = threading.Condition()

@@ -148,13 +148,15 @@ def metadata(path: str | Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged ({error}); delete the folder and convert again") from error
-    if not isinstance(about, dict) or about.get("sha256", "") not in ("", _digest(about)):
-        raise IntegrityError(f"{file} is damaged: it does not match its SHA-256; delete the folder and convert again")
+    if not isinstance(about, dict):
+        raise IntegrityError(f"{file} is damaged: it holds no description; delete the folder and convert again")
     if about.get("format") != FORMAT or about.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path} holds {about.get('format')!r} version {about.get('format_version')}, "
             f"not {FORMAT!r} version {FORMAT_VERSION}; convert the data set again"
         )
+    if about.get("sha256", "") not in ("", _digest(about)):
+        raise IntegrityError(f"{file} is damaged: it does not match its SHA-256; delete the folder and convert again")
     return about
 
 
