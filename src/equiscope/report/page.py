@@ -17,6 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
+from equiscope.errors import EquiscopeError, IntegrityError, first_line
 from equiscope.report import chart, figures, kinds, sentences, style, tables
 from equiscope.report.chart import Chart
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
@@ -40,12 +41,19 @@ def build(run_folder: str | os.PathLike[str]) -> Path:
         IntegrityError: when the records are missing or damaged.
         RunError: when the page cannot be written.
     """
-    folder = Path(run_folder)
+    folder = Path(os.path.abspath(run_folder))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         entries = record_files.read(folder / "records.jsonl")
     remarks = ["The last line of the records was cut off while it was written, and is left out." for _ in caught][:1]
-    page = render(entries, folder, remarks)
+    try:
+        page = render(entries, folder, remarks)
+    except EquiscopeError:
+        raise
+    except kinds.UNREADABLE as error:
+        raise IntegrityError(
+            f"the records of {folder} are whole but not as a run writes them, and cannot be shown: {first_line(error)}"
+        ) from error
     target = folder / "report.html"
     record_files.write_atomically(target, page.encode())
     return target
@@ -56,7 +64,11 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     entries = list(entries)
     told = history(entries)
     charts, panels = figures.charts(told), figures.panels(told)
-    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in kinds.sections(entries)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = kinds.sections(entries)
+    remarks = [*remarks, *(str(warning.message) for warning in caught)]
+    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
     analysed = {name: section.chart for name, section in sections.items()}
     drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
     # Pages of versions before this one had a figure "skill".

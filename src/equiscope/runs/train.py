@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope import tasks
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, RunError
+from equiscope.errors import InputError, RunError, first_line
 from equiscope.records import FORMAT, Record, Records, plain
 from equiscope.runs import loggers, progress
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
@@ -241,6 +241,13 @@ def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
         module.double()
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise RunError(
+            f"a process that prepares batches died ({first_line(error)}); where /dev/shm is small or full, give "
+            "trainer.workers=0; run it again to go on"
+        ) from error
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit code 1.
         raise KeyboardInterrupt from error
