@@ -19,9 +19,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope.errors import InputError, IntegrityError
-from equiscope.records import Record, Records, write_atomically
+from equiscope.records import Record, Records
 from equiscope.runs.folder import RunFolder, flatten
 from equiscope.words import without_secrets
+from equiscope.writing import inner_folder, write_atomically
 
 #: Package that each logger needs.
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
@@ -64,6 +65,7 @@ def build(config: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]
 def _tensorboard(section: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    inner_folder(folder.path / "tensorboard")
     return TensorBoardLogger(save_dir=folder.path, name=None, version="tensorboard", default_hp_metric=False)
 
 
