@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from equiscope.decomposition.tables import Layout, Table
 
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import summarise
-from equiscope.decomposition.tables import Layout, Table
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Output
 from tests.decomposition.test_metric import SAMPLES, VARYING, Net, assert_same, batches, dataset, declaration

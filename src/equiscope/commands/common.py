@@ -73,8 +73,11 @@ def device(name: str | None) -> str:
     return chosen
 
 
-def writable(option: str, path: str | None) -> None:
+def writable(option: str, path: str | None, *others: str | None) -> None:
     """A file can be made there: said before hours of work, not after them.
+
+    Args:
+        others: files that are read or written too, none of which it may be.
 
     Raises:
         InputError: naming the option, the path and what is in the way.
@@ -82,6 +85,9 @@ def writable(option: str, path: str | None) -> None:
     if path is None:
         return
     place = Path(path).absolute()
+    for other in map(Path, filter(None, others)):
+        if place.resolve() == other.resolve() or (place.exists() and other.exists() and place.samefile(other)):
+            raise InputError(f"{option} {path!r} is the file {str(other)!r} that is read or written too: name another")
     if place.is_dir():
         raise InputError(f"{option} {path!r} is a folder: give the name of a file")
     if not place.parent.is_dir():

@@ -20,6 +20,7 @@ from plotly.subplots import make_subplots
 
 from equiscope.report import style
 from equiscope.report.style import Axis
+from equiscope.writing import inner_folder, replacing
 
 Numbers = np.ndarray | Sequence[float]
 _MARKS = {"circle": "o", "hollow": "o", "diamond": "D", "square": "s", "star": "*", "triangle-up": "^",
@@ -135,7 +136,7 @@ def save(
     look: Mapping[Any, Any] = style.SCREEN, kinds: Sequence[str] = ("png",),
 ) -> dict[str, Path]:  # fmt: skip
     """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    inner_folder(folder)
     paths = {}
     for name, drawing in drawings.items():
         files = [folder / f"{name}.{kind}" for kind in kinds]
@@ -143,13 +144,15 @@ def save(
             for file in files:
                 file.unlink(missing_ok=True)
             continue
-        with matplotlib.rc_context(dict(look)):
+        # Labels are names of others: a "$" in them begins no formula.
+        with matplotlib.rc_context({"text.parse_math": False, **look}):
             figure = still(drawing) if isinstance(drawing, Chart) else drawing()
             FigureCanvasAgg(figure)
             for file in files:
                 # Without the date a PDF is the same whenever it is made.
                 more = {"metadata": {"CreationDate": None}} if file.suffix == ".pdf" else {"facecolor": "white"}
-                figure.savefig(file, dpi=dpi, **more)
+                with replacing(file) as opened:
+                    figure.savefig(opened, format=file.suffix[1:], dpi=dpi, **more)
         paths[name] = files[0]
     return paths
 

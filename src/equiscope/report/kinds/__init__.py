@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from equiscope.errors import first_line
 from equiscope.report import paper
 from equiscope.report.chart import Chart
 from equiscope.report.views import NAN, Figure, Record, view
 from equiscope.words import aligned, correlation
 
+#: What reading records raises that are not as a run writes them.
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 #: The two parts of the loss that are compared, and their words.
 PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
 
@@ -88,10 +92,7 @@ class Section:
     lead: str
     tables: Sequence[Table]
     steps: Mapping[int, Any]
-
-    @property
-    def chart(self) -> Chart | None:
-        return self.kind.chart(self.steps)
+    chart: Chart | None = None
 
 
 def kinds() -> dict[str, Kind]:
@@ -112,10 +113,14 @@ def sections(entries: Iterable[Record]) -> list[Section]:
         for probe in dict.fromkeys(entry["probe"] for entry in entries if entry["analysis"] == name):
             mine = [entry for entry in entries if entry["analysis"] == name and entry["probe"] == probe]
             own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
-            steps: dict[int, Any] = dict(sorted((entry["step"], view(kind.values, entry["values"])) for entry in own))
             related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
-            lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
-            made.append(Section(name, probe, kind, lead, tables, steps))
+            try:
+                pairs = sorted(((e["step"], view(kind.values, e["values"])) for e in own), key=lambda pair: pair[0])
+                steps: dict[int, Any] = dict(pairs)
+                lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
+                made.append(Section(name, probe, kind, lead, tables, steps, kind.chart(steps)))
+            except UNREADABLE as error:
+                warnings.warn(f"the analysis {name} of probe {probe!r} cannot be shown: {first_line(error)}")
     return made
 
 

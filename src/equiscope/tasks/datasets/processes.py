@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError, InputError
+from equiscope.writing import open_own
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AHEAD = 4
@@ -97,7 +98,7 @@ def exclusive(path: Path) -> Iterator[None]:
     The lock file goes once ``path`` is there: whoever still waits on the old one finds the file made.
     """
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
+    with open(open_own(lock), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
         if path.exists():
