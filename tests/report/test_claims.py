@@ -196,7 +196,8 @@ def test_steps_of_one_analysis_are_one_row(tmp_path):
     def rates(step, ends):
         figures = {part: {"value": sum(e) / 2, "interval": e} for part, e in ends.items()}
         values = {"whole": {"rate": figures}}
-        return {"kind": "analysis", "analysis": "gradients", "step": step, "probe": "forces", "settings": {}, "values": values}
+        return {"kind": "analysis", "analysis": "gradients", "step": step, "probe": "forces", "settings": {},
+                "values": values}  # fmt: skip
 
     easy, open_ = {"twirled": [0, 1], "equivariance": [2, 3]}, {"twirled": [0, 3], "equivariance": [2, 3]}
     (row,) = landscape_rows(analysed(tmp_path, *(rates(s, e) for s, e in ((0, open_), (5, easy), (9, open_)))))

@@ -18,8 +18,8 @@ def run(percents=GOOD["percents"], r2s=GOOD["r2s"], steps=(0, 100, 1000, 2400), 
         probe=None, skills=None, final=None, others=(), extra=(), total=1.0, seconds=0.1, augment=True):  # fmt: skip
     """The records of a run of which percent and R² at a few steps are given.
 
-    ``skills``: against the baseline. ``final``: percent of the final measurement, else the last. ``others``: probes that
-    are shown beside the judged one, name -> percents. ``total``: factor of every loss.
+    ``skills``: against the baseline. ``final``: percent of the final measurement, or the last. ``others``: those
+    beside the judged probe, name -> percents. ``total``: factor of every loss.
     """
     config = {"seed": seed, "augment": augment, "model": {"name": model, "size": str(parameters)},
               "optimizer": {"name": optimizer, "lr": lr}, "trainer": {"max_steps": planned or steps[-1]},
@@ -69,13 +69,14 @@ def robust(**changes):
 
 
 def analysis(kind, values, step=500, probe="forces", **extra):
-    return {"kind": "analysis", "analysis": kind, "step": step, "probe": probe, "settings": {}, "values": values, **extra}
+    made = {"kind": "analysis", "analysis": kind, "step": step, "probe": probe, "settings": {}, "values": values}
+    return made | extra
 
 
 def ratio(value, low, high, step=500):
     parts = {part: {"condition": 10.0} for part in ("equivariance", "twirled")}
-    return analysis("conditioning", {"layer": "head", "parts": parts, "ratio": {"value": value, "interval": [low, high]}},
-                    step)  # fmt: skip
+    values = {"layer": "head", "parts": parts, "ratio": {"value": value, "interval": [low, high]}}
+    return analysis("conditioning", values, step)
 
 
 def rates(equivariance, twirled, step=500):
@@ -88,7 +89,8 @@ def landscape(batches, noise=0.001):
     cut = {"range": 1.0, "noise": noise}
     lines = {"eigenvector:twirled": {"twirled": {**cut, "roughness": 0.5, "relative": 0.5}},
              "eigenvector:equivariance": {"equivariance": {**cut, "roughness": 0.01, "relative": 0.01}}}  # fmt: skip
-    return analysis("landscape", {"batches": batches, "lines": lines, "rounding": {"twirled": 1e-9, "equivariance": 1e-9}})
+    rounding = dict.fromkeys(("twirled", "equivariance"), 1e-9)
+    return analysis("landscape", {"batches": batches, "lines": lines, "rounding": rounding})
 
 
 def easy(*records):
@@ -247,7 +249,8 @@ CASES = {
     "the paper's pair without the trend": ("relations", easy(relation()), AGREES),
     "the paper's pair in one task": ("relations", [run(extra=[relation()])], "missing: proteinflow"),
     "nothing left without the trend": ("relations", easy(relation(partial=(-0.5, 0.4))), DIFFERS),
-    "nothing left, on four effective points": ("relations", easy(relation(partial=(-0.5, 0.4), effective=4)), UNDECIDED),
+    "nothing left, on four effective points": (
+        "relations", easy(relation(partial=(-0.5, 0.4), effective=4)), UNDECIDED),
     "an identity": ("relations", easy(relation("equivariance error ~ exact form")), "missing: "),
     "another pair, however strong": ("relations", easy(relation("percent ~ size of the features")), "missing: "),
     "an identity that fails beside the paper's pair": ("relations", easy(

@@ -66,5 +66,5 @@ def judged() -> tuple[Claim, ...]:
         )  # fmt: skip
     found = claims(evidence())
     return tuple(
-        Claim(one.key, one.rule, tuple(told[one.key] if one.key in told else one.rows), one.missing) for one in found
+        Claim(one.key, one.rule, tuple(told.get(one.key, one.rows)), one.missing) for one in found
     )

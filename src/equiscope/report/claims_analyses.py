@@ -124,7 +124,7 @@ def side_verdict(sides: Sequence[str]) -> str:
 def relation_rows(evidence: Evidence) -> list[Row]:
     """The newest record of each related pair of each run: plain correlation, and the one without the trend."""
     newest = {(r.name, str(e.get("probe")), str(e.get("pair"))): (r, e) for r, e in evidence.analyses("relations")}
-    rows = [_relation_row(run, pair, view(Relation, record["values"])) for (_, _, pair), (run, record) in newest.items()]
+    rows = [_relation_row(run, key[2], view(Relation, record["values"])) for key, (run, record) in newest.items()]
     # The paper's own pairs first: the others are shown and decide nothing.
     return sorted(rows, key=lambda row: not row.verdict)
 

@@ -80,7 +80,8 @@ def budget_rows(evidence: Evidence) -> tuple[list[Row], list[str]]:
     """A row for each task and setting that has learning and symmetric runs, and which runs are missing."""
     rows, missing = [], []
     for task in paper.TASKS:
-        costs = {name: cost for own, profile in evidence.profiles if own == task for name, cost in profile.costs.items()}
+        profiles = [profile for own, profile in evidence.profiles if own == task]
+        costs = {name: cost for profile in profiles for name, cost in profile.costs.items()}
         sides = [_sides(evidence.of(task, symmetric), costs) for symmetric in (False, True)]
         shared = [setting for setting in sides[0] if setting in sides[1]]
         rows += [_row(task, _best(sides[0][setting]), _best(sides[1][setting])) for setting in shared]

@@ -63,12 +63,13 @@ def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[paper_
 
 
 def _with_titles(verdict: str, titles: dict[str, str]) -> str:
-    """A verdict with the titles of its tasks: at most two of them, and how many more."""
+    """A verdict with the titles of its tasks: at most three of them, else two and how many more."""
     word, colon, names = verdict.partition(": ")
     if not colon:
         return verdict
     told = [", ".join(titles.get(part, part) for part in name.split(", ")) for name in names.split("; ")]
-    return f"{word}: {'; '.join(told[:3])}{f' and {len(told) - 3} more' if len(told) > 3 else ''}"
+    most = 3 if len(told) == 3 else 2
+    return f"{word}: {'; '.join(told[:most])}{f' and {len(told) - most} more' if len(told) > most else ''}"
 
 
 def run_rows(evidence: Evidence) -> list[tuple[str, ...]]:

@@ -50,7 +50,7 @@ class Crossing:
 
     @property
     def unskilled(self) -> bool:
-        """True unless R² is known and at least 0.5, and the loss under that of the task's baseline where that is known."""
+        """True unless R² is at least 0.5 and the loss, where the task's baseline is known, is below it."""
         return not self.r2 >= SKILL or self.skill <= 0
 
 

@@ -47,7 +47,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Values of a record: direction -> part -> cut along it at ``t``; rounding: of each part; batches: independent ones."""
+    """Values of a record: direction -> part -> cut along it at ``t``; rounding: of each part; batches: their number."""
 
     t: tuple[float, ...]
     lines: dict[str, dict[str, Cut]]

@@ -19,12 +19,15 @@ from equiscope.tasks.guards import at_least, chosen
 from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, spread
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
+from equiscope.tasks.voxels.baseline import WienerFilter
 from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
 from equiscope.tasks.voxels.generate import ConformerData, generate
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
 
+# Training conformers that the baseline is fitted to.
+_FITTED = 256
 # Settings of the data section that say how conformers are used.
 _USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
 
@@ -159,6 +162,15 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
             for rows in held.split(s.probe_batch)
         ]
         return probes.gridded(batches, s.grid, s.sigma, key(s.seed, "noise of", part))
+
+    def baseline(self) -> nn.Module:
+        """The Wiener filter of (at most 256 of) the training grids, each turned by a Haar rotation of its own."""
+        rows = spread(self._order.items, _FITTED)
+        turned = (
+            rotate(self.data.batch(some), ("pos",), 1.0, key(self.settings.seed, "baseline", int(some[0])))
+            for some in rows.split(8)
+        )
+        return WienerFilter.fit((self._voxelise(batch) for batch in turned), self.settings.sigma)
 
     def pictures(self, model: nn.Module) -> list[dict[str, Any]]:
         """Middle slices of two held-out molecules: input, output, output twirled over the 24 rotations, target."""
