@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,7 +25,7 @@ def record_baseline(records: Records, task: Any, probes: Sequence[Probe], part: 
         return
     model = make()
     for probe in missing:
-        found = measure(model, _on_cpu(probe))
+        found = measure(model, probe)
         records.append("baseline", part=part, probe=probe.name, model=type(model).__name__, total=found.total,
                        r2=found.r2, percent=found.percent)  # fmt: skip
 
@@ -36,8 +35,3 @@ def skill(records: Records, part: str, probe: str, total: float) -> dict[str, fl
     found = records.find("baseline", part=part, probe=probe)
     due = None if found is None else found["total"]
     return {"skill": 1 - total / due} if due is not None and due > 0 and math.isfinite(total) else {}
-
-
-def _on_cpu(probe: Probe) -> Probe:
-    batches = [{name: value.cpu() for name, value in batch.items()} for batch in probe.batches]
-    return dataclasses.replace(probe, batches=batches)

@@ -1,4 +1,4 @@
-"""The flow's baseline: the best denoiser that is linear in x_t, of chains with the second moments of the training set."""
+"""The flow's baseline: the best denoiser linear in x_t, of chains with the second moments of the training set."""
 
 from __future__ import annotations
 

@@ -27,18 +27,14 @@ class WienerFilter(nn.Module):
     @classmethod
     def fit(cls, grids: Iterable[Tensor], sigma: float) -> WienerFilter:
         """The filter of clean grids, in batches (B, C, n, n, n)."""
-        total, count, samples = None, None, 0
+        total, samples = torch.zeros(0), 0
         for batch in grids:
             found, shells = _transformed(batch)
-            if total is None:
-                number = int(shells.max()) + 1
-                total = torch.zeros(number, found.shape[1], found.shape[1], dtype=torch.float64)
-                count = torch.bincount(shells, minlength=number).double()
-            product = torch.einsum("bci,bdi->icd", found, found.conj()).real
-            total.index_add_(0, shells, product)
+            if not samples:
+                total = torch.zeros(int(shells.max()) + 1, found.shape[1], found.shape[1], dtype=torch.float64)
+            total.index_add_(0, shells, torch.einsum("bci,bdi->icd", found, found.conj()).real)
             samples += len(batch)
-        assert total is not None and count is not None
-        spectrum = total / (count[:, None, None] * samples)
+        spectrum = total / (samples * torch.bincount(shells)[:, None, None])
         return cls((spectrum + spectrum.mT) / 2, sigma)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
