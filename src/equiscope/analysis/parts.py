@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.autograd_graphs import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -29,7 +30,6 @@ from equiscope.analysis.differentiable import (
     refuse_once_differentiable,
 )
 from equiscope.analysis.fixed import Fixed, Pass, fixed_batches
-from equiscope.analysis.graphs import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.decomposition.orbit import Forward, predict, twisted
 from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched

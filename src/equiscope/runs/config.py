@@ -28,7 +28,8 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The whole configuration as plain dicts, every reference resolved.
 
     Args:
-        overrides: ``task=forcefield``, ``trainer.max_steps=100``, ``+key=value`` for new keys, and so on.
+        overrides: ``task=forcefield``, ``trainer.max_steps=100``, ``+key=value`` for new keys, and so on. A task of
+            your own is ``task=module:Class``, its settings ``+data.key=value`` and ``+model.key=value``.
 
     Raises:
         InputError: in one line, for an unknown key or choice, a value that cannot be read or is of the wrong
@@ -71,12 +72,17 @@ def study_definition(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
+    own = [override for override in overrides if override.startswith("task=") and ":" in override]
+    given = [override for override in overrides if override not in own]
+    # A user's own task, task=module:Class, is no file of the group; the models and losses of others mean nothing to it.
+    without = [name for name in ("task", "model", "loss") if own and not any(o.startswith(f"{name}=") for o in given)]
     GlobalHydra.instance().clear()
     with initialize_config_module(config_module=CONF, version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+        config = compose("config", overrides=[*(f"~{name}" for name in without), *given])
     made = OmegaConf.to_container(config, resolve=complete, throw_on_missing=complete)
     assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items()}
+    named = {"task": own[-1].partition("=")[2]} if own else {}
+    return {str(key): value for key, value in made.items()} | named
 
 
 def _defaults(overrides: Sequence[str]) -> dict[str, Any]:

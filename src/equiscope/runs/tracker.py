@@ -21,8 +21,9 @@ from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
 from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
-from equiscope.runs.curvature import GRADIENTS, gradient_identity, probe_gradients, thinned
+from equiscope.runs.deal import thinned
 from equiscope.runs.folder import RunFolder
+from equiscope.runs.kinds.gradients import GRADIENTS, gradient_identity, probe_gradients
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
 from equiscope.tasks.task import Probe

@@ -5,7 +5,6 @@ A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 import pkgutil
@@ -101,7 +100,6 @@ class Section:
         return self.kind.chart(self.steps)
 
 
-@functools.cache
 def kinds() -> dict[str, Kind]:
     """name -> kind, in the order of the page."""
     names = [found.name for found in pkgutil.iter_modules(__path__)]

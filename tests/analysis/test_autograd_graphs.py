@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from equiscope.analysis.graphs import Graphs, pulled, saved_bytes
+from equiscope.analysis.autograd_graphs import Graphs, pulled, saved_bytes
 from equiscope.errors import InputError
 
 

@@ -1,0 +1,40 @@
+"""The plane of the two losses' leading eigenvectors, with the lines along them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from equiscope.runs.kinds import Analysis, BatchedSettings, Values
+
+if TYPE_CHECKING:
+    from equiscope.runs.trained import Trained
+    from equiscope.tasks.task import Probe
+
+
+@dataclass(frozen=True)
+class LandscapeSettings(BatchedSettings):
+    """See :func:`equiscope.analysis.landscape.landscape`."""
+
+    cosets: int = 1
+    samples: int | None = 16
+    points: int = 11
+    plane_points: int = 9
+    span: float = 0.005
+    tolerance: float = 0.1
+    steps: int = 15
+
+
+def make(trained: Trained, probe: Probe, other: Probe, settings: LandscapeSettings) -> Values:
+    """See :func:`equiscope.analysis.landscape.landscape`."""
+    from equiscope.analysis.landscape import landscape
+    from equiscope.runs.deal import dealt
+
+    return landscape(
+        trained.model, dealt(probe.batches, probe.declaration, settings.batch, settings.seed), probe.declaration,
+        points=settings.points, plane_points=settings.plane_points, span=settings.span, tolerance=settings.tolerance,
+        steps=settings.steps, **settings.design(probe),
+    )  # fmt: skip
+
+
+ANALYSIS = Analysis(LandscapeSettings, make)
