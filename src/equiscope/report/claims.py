@@ -136,7 +136,7 @@ def claims(evidence: Evidence, authors: Sequence[Claim] = ()) -> list[Claim]:
     found: dict[str, tuple[Sequence[Row], Sequence[str]]] = {
         "measure": (
             [*brute, *(_identity_row(t, evidence.of(t, None)) for t in evidence.tasks if evidence.of(t, None))],
-            [f"{tasks.words(task).title}: make brute RUNS=runs/{task}/NAME" for task in unmeasured],
+            [f"{tasks.words(task).title}: equiscope analyse runs/{task}/NAME brute" for task in unmeasured],
         ),
         "quick": ([_crossing_row(run) for run in learning], absent),
         "robust": _robust(evidence),

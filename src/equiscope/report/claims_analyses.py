@@ -4,47 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from equiscope.report import paper
 from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Evidence, Row, Run, decided
 from equiscope.report.kinds import Relation, kinds
+from equiscope.report.kinds.brute import APART, Brute
 from equiscope.report.views import Record, view
 from equiscope.words import correlation, digits, text
 
-#: Independent rotations that a brute force needs, how well it must know the error, and how far parts may lie apart.
-ROTATIONS, KNOWN, APART = 100_000, 0.05, 4.0
+#: Independent rotations that a brute force needs, and how well it must know the error.
+ROTATIONS, KNOWN = 100_000, 0.05
 #: Effective points from which on a correlation that vanishes without the trend counts as confounded.
 ENOUGH = 10
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One part of the loss: as reported and by brute force, with standard errors."""
-
-    reported: float
-    reported_error: float
-    brute: float
-    brute_error: float
-
-    @property
-    def z(self) -> float:
-        """Their difference in joint standard errors; a difference by rounding alone is none."""
-        gap = self.reported - self.brute
-        if abs(gap) <= 1e-5 * abs(self.brute):
-            return 0.0
-        error = math.hypot(self.reported_error, self.brute_error)
-        return gap / error if error > 0 else math.copysign(math.inf, gap) if math.isfinite(gap) else math.nan
-
-
-@dataclass(frozen=True)
-class Brute:
-    """Values of an analysis "brute"; exact: by a closed form or over every element of a finite group."""
-
-    rotations: int
-    samples: int
-    exact: bool
-    parts: dict[str, Compared]
 
 
 def brute_rows(evidence: Evidence) -> list[Row]:

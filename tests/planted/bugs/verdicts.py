@@ -9,7 +9,8 @@ TABLE = "report/test_verdicts"
 BUGS = (
     bug("a run of 60 steps decides", CLAIMS, "crossing_verdict", r"run\.finished and run\.last_step >= SHORTEST",
         r"run.finished", TABLE),
-    bug("a run half annealed decides", EVIDENCE, "Run.finished", r"self\.told\.finished and ", "", TABLE),
+    bug("a run half annealed decides", EVIDENCE, "Run.finished", r"return self\.told\.finished and .*", "return True",
+        TABLE),
     bug("a late share above 2 % is forgiven by the end", CLAIMS, "crossing_verdict", r"curve\.step >= WINDOW",
         r"curve.step >= curve.step[-1]", TABLE),
     bug("the final measurement is not asked", CLAIMS, "_ends_under",
