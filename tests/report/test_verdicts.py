@@ -138,6 +138,7 @@ def all_contests(**changes):
     return [one for task in PROBES for one in contest(task=task, **changes)]
 
 
+NO_SIZE = "missing: proteinflow, model size; proteinflow, data size; forcefield, model size; …"
 # name of the case: (claim, runs, verdict)
 CASES = {
     # 2 quick
@@ -173,7 +174,7 @@ CASES = {
     "seen to have crossed only after 10,000": ("quick", everywhere(steps=(0, 100, 10001, 12000)), UNDECIDED),
     # 3 robust
     "three seeds at two sizes of everything": ("robust", robust(), AGREES),
-    "one task alone": ("robust", sizes("parameters", (1000, 59203)), "missing: "),
+    "one task alone": ("robust", sizes("parameters", (1000, 59203)), "missing: …"),
     "one seed a size": ("robust", sizes("parameters", (1000, 59203), seeds=(0,)), UNDECIDED),
     "two seeds a size": ("robust", sizes("samples", (400, 4000), seeds=(0, 1)), UNDECIDED),
     "the same seed three times": ("robust", [
@@ -182,9 +183,9 @@ CASES = {
     "learning rates in place of seeds": ("robust", [
         run(lr=lr, parameters=p) for lr in (1e-3, 2e-3, 3e-3) for p in (1000, 9000)], UNDECIDED),
     "sizes that also differ in optimiser": ("robust", [
-        *sizes("parameters", (1000,)), *sizes("parameters", (9000,), optimizer="sgd")], "missing: "),
+        *sizes("parameters", (1000,)), *sizes("parameters", (9000,), optimizer="sgd")], NO_SIZE),
     "sizes that also differ in augmentation": ("robust", [
-        *sizes("parameters", (1000,)), *sizes("parameters", (9000,), augment=False)], "missing: "),
+        *sizes("parameters", (1000,)), *sizes("parameters", (9000,), augment=False)], NO_SIZE),
     "crossing moves by a factor of 5": (
         "robust", sizes("parameters", (1000, 9000), steps={1000: 5000, 9000: 1000}), DIFFERS),
     "crossing moves by a factor of 2": (
@@ -244,15 +245,15 @@ CASES = {
         "efficiency", contest(2.0, 1.0, slower=3.0), UNDECIDED),
     "equal losses": ("efficiency", contest(1.0, 1.0), UNDECIDED),
     "models without skill": ("efficiency", contest(r2s=(-1, 0, 0.1, 0.2)), UNDECIDED),
-    "runs not annealed": ("efficiency", contest(end=False), "missing: "),
+    "runs not annealed": ("efficiency", contest(end=False), "missing: …"),
     # 7 relations
     "the paper's pair without the trend": ("relations", easy(relation()), AGREES),
     "the paper's pair in one task": ("relations", [run(extra=[relation()])], "missing: proteinflow"),
     "nothing left without the trend": ("relations", easy(relation(partial=(-0.5, 0.4))), DIFFERS),
     "nothing left, on four effective points": (
         "relations", easy(relation(partial=(-0.5, 0.4), effective=4)), UNDECIDED),
-    "an identity": ("relations", easy(relation("equivariance error ~ exact form")), "missing: "),
-    "another pair, however strong": ("relations", easy(relation("percent ~ size of the features")), "missing: "),
+    "an identity": ("relations", easy(relation("equivariance error ~ exact form")), "missing: …"),
+    "another pair, however strong": ("relations", easy(relation("percent ~ size of the features")), "missing: …"),
     "an identity that fails beside the paper's pair": ("relations", easy(
         relation("equivariance error ~ exact form", (-0.5, 0.4)), relation()), AGREES),
 }  # fmt: skip
@@ -264,7 +265,7 @@ def test_verdict(case, tmp_path):
     folders = [write(tmp_path / str(number), records) for number, records in enumerate(runs)]
     found = next(claim for claim in claims(gather(folders)) if claim.key == key)
     rows = [(row.what, row.verdict, row.ours, row.change) for row in found.rows]
-    assert found.verdict == verdict or (verdict.endswith(": ") and found.verdict.startswith(verdict)), rows
+    assert found.verdict == verdict or (verdict.endswith("…") and found.verdict.startswith(verdict[:-1])), rows
 
 
 def test_every_claim_is_decided_either_way_by_some_case():

@@ -254,7 +254,7 @@ def _step(crossing: Crossing | None) -> str:
     if crossing is None:
         return "none"
     before = "at step " if crossing.before is None else f"in steps {crossing.before:,}–"
-    return f"{before}{crossing.step:,} (R² {r2(crossing.r2)})"
+    return f"{before}{crossing.step:,} ({crossing.ability})"
 
 
 def _robust(evidence: Evidence) -> tuple[list[Row], list[str]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from equiscope.errors import InputError
 from equiscope.report.curves import Curve
+from equiscope.words import r2
 
 #: Percent of the total loss that counts as "symmetry learned" (the paper's 2 %).
 THRESHOLD = 2.0
@@ -42,6 +43,12 @@ class Crossing:
     before: int | None
     measurements: int
     skill: float = math.nan
+
+    @property
+    def ability(self) -> str:
+        """R² and, where the task's baseline is known, skill in words: "R² 0.92, skill 0.4"."""
+        told = f", skill {r2(self.skill)} against the baseline" if math.isfinite(self.skill) else ""
+        return f"R² {r2(self.r2)}{told}"
 
     @property
     def collapsed(self) -> bool:
@@ -119,8 +126,8 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
             return None
         place = int(places[which])
         before = int(curve.step[place - 1]) if place else None
-        step, value, r2 = int(curve.step[place]), float(percent[place]), float(curve.r2[place])
-        return Crossing(step, value, r2, before, len(curve) - place, float(curve.skill[place]))
+        step, value, known_r2 = int(curve.step[place]), float(percent[place]), float(curve.r2[place])
+        return Crossing(step, value, known_r2, before, len(curve) - place, float(curve.skill[place]))
 
     def rising(places: np.ndarray) -> np.ndarray:
         return places[np.argsort(percent[places], kind="stable")]
