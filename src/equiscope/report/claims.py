@@ -72,7 +72,7 @@ _SIZES = [f"{task}, {what}" for task in paper.TASKS for what in ("model size", "
 _LARGER = {
     "model size": ("size", "width", "hidden", "layers", "heads", "feedforward", "pair", "condition", "registers",
                    "radial", "features", "multipliers", "attention", "channels"),
-    "data size": ("train_frames", "frames", "molecules", "fraction", "conformers"),
+    "data size": ("train_frames", "train_conformers", "frames", "molecules", "fraction", "conformers"),
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S"
 # Training conformers that the baseline is fitted to.
 _FITTED = 256
 # Settings of the data section that say how conformers are used.
-_USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
+_USE = ("workers", "train_conformers", "track_conformers", "final_conformers", "probe_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class VoxelSettings(TaskSettings):
         data: the conformers; grid: the grid they are drawn on.
         sigma: standard deviation of the voxel noise.
         workers: processes that make the conformers, None for all cores.
+        train_conformers: train on only so many, spread over the molecules, None for all; the held-out ones stay the same.
         track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
             molecules.
         probe_batch: their batch size.
@@ -52,6 +53,7 @@ class VoxelSettings(TaskSettings):
     grid: Grid = field(default_factory=Grid)
     sigma: float = 0.3
     workers: int | None = None
+    train_conformers: int | None = None
     track_conformers: int = 16
     final_conformers: int = 48
     probe_batch: int = 8
@@ -112,7 +114,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         path = generate(self.settings.data, workers=self.settings.workers, progress=progress)
         self._data = load(path, self.settings.grid)
         train = self._data.indices("train")
-        self._order = Shuffled(train, self.settings.seed)
+        self._order = Shuffled(spread(train, self.settings.train_conformers), self.settings.seed)
         # The loss is divided by this, so that 1 is the zero predictor's whatever the grid.
         grids = self._voxelise(self._data.batch(train[:: max(1, len(train) // 64)]))
         self._scale = float(grids.double().square().mean())
@@ -212,6 +214,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
             "channels": list(s.data.elements),
             "mean square of a grid": float(turned.mean()),
             **conformers.describe(),
+            **({"used": {"train": len(self._order.items)}} if s.train_conformers is not None else {}),
             "orientation": orientation(shown["pos"], shown["mask"]).to_dict(),
             "augment": s.augment,
             "path": str(s.data.resolved_path()),
