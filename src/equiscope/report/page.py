@@ -23,7 +23,7 @@ from equiscope.report.chart import Chart
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
 from equiscope.report.curves import Curve, RunHistory, history
 from equiscope.report.views import Record
-from equiscope.words import flatten, r2, without_secrets
+from equiscope.words import flatten, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -176,7 +176,7 @@ def _tiles(found: Crossings) -> list[dict[str, Any]]:
         {
             "title": title,
             "step": f"{crossing.step:,}" if crossing is not None else "–",
-            "r2": r2(crossing.r2) if crossing is not None else "",
+            "r2": crossing.ability.removeprefix("R² ") if crossing is not None else "",
             "meaning": meaning,
             "main": main,
             "void": crossing is not None and title in ("First crossing", "Sustained") and crossing.unskilled,

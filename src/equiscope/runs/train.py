@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +23,7 @@ from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RunError, first_line
 from equiscope.records import FORMAT, Record, Records, plain
 from equiscope.runs import loggers, progress
+from equiscope.runs.baseline import record_baseline
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
 from equiscope.runs.folder import RunFolder
@@ -34,6 +36,7 @@ from equiscope.runs.tracker import (
     affordable_points,
     check_designs,
     kept_steps,
+    measure_probe,
     record_probes,
 )
 from equiscope.tasks.task import Task
@@ -145,6 +148,7 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
     if records is not None:
         _open_records(records, config, task, module, trainer, tracker.steps)
         checkpoint_io.run = records.entries[0]["sha"]
+        record_baseline(records, task, probes, "track", partial(measure_probe, settings=settings))
     _fit(trainer, module, folder)
     if records is not None:
         _finish(records, config, task, module, trainer, clock, show)
@@ -268,7 +272,9 @@ def _finish(
     """The final figure on its independent set, and the end record."""
     step = trainer.global_step
     net = module.measured.to(trainer.strategy.root_device)
-    record_probes(records, net, task.probes("final"), "final", step, _settings(config["final"]), progress=show)
+    probes, settings = task.probes("final"), _settings(config["final"])
+    record_baseline(records, task, probes, "final", partial(measure_probe, settings=settings))
+    record_probes(records, net, probes, "final", step, settings, progress=show)
     pictures = getattr(task, "pictures", None)
     if pictures is not None and records.find("pictures") is None:
         records.append("pictures", step=step, pictures=plain(pictures(net)))

@@ -6,6 +6,7 @@ A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,10 @@ from equiscope.words import aligned, correlation
 
 #: What reading records raises that are not as a run writes them.
 UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+#: Two figures are taken as equal where the whole interval of their ratio is this close to one.
+EQUIVALENCE = 0.05
+#: A ratio this close to one differs from it by rounding at most.
+ROUNDING = 1e-6
 #: The two parts of the loss that are compared, and their words.
 PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
 
@@ -69,8 +74,9 @@ class Kind:
         place: among the sections of the page. values: the dataclass of its records' values.
         words: (step -> values, pair -> relation) -> (the result in a sentence, tables).
         chart: step -> values -> figure, None where there is nothing to draw; caption: under it.
-        evidence: values -> (our number, its interval, "lower", "higher" or "" of the equivariance error) for the
-            paper's claim that its landscape is easier, None for a record without; None if the analysis never has any.
+        evidence: values -> (our number, its interval, "lower", "higher", "equal" or "" of the equivariance error, as
+            :func:`lower` has it) for the paper's claim that its landscape is easier, None for a record without; None if
+            the analysis never has any.
     """
 
     place: int
@@ -150,5 +156,13 @@ def relation_table(related: Related, words: Sequence[str]) -> list[Table]:
 
 
 def lower(ratio: Figure) -> str:
-    """Whether a ratio is surely below one ("lower"), above ("higher"), or neither ("")."""
-    return "lower" if ratio.interval[1] < 1 else "higher" if ratio.interval[0] > 1 else ""
+    """Whether a ratio is surely below one ("lower"), above ("higher"), "equal" to it, or none of these ("").
+
+    Equal: the whole interval within :data:`EQUIVALENCE` of one, or a value without interval at one but for rounding.
+    """
+    low, high = ratio.interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "equal" if abs(ratio.value - 1) <= ROUNDING else ""
+    if low >= 1 / (1 + EQUIVALENCE) and high <= 1 + EQUIVALENCE:
+        return "equal"
+    return "lower" if high < 1 - ROUNDING else "higher" if low > 1 + ROUNDING else ""
