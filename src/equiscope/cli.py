@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import warnings
@@ -112,7 +113,7 @@ def _add_demo(commands: Any) -> None:
     summary = "the main job: real data, a force field, its symmetry, the report"
     examples = ("equiscope demo", "equiscope demo --threads 1 data.frames=1000 trainer.max_steps=600 run=short")
     made = add_command(commands, "demo", _demo, summary, examples)
-    made.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or all cores, by default")
+    made.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or as many as help, by default")
     _add_settings(made)
 
 
@@ -153,12 +154,16 @@ def _demo(options: argparse.Namespace) -> int:
     import torch
 
     from equiscope.runs.config import configuration
+    from equiscope.runs.doctor import threads_worth_having
 
-    config = configuration(["task=forcefield", "run=demo", *options.settings])
+    # `make demo` does not install TensorBoard; the report shows the curves.
+    quiet = [] if importlib.util.find_spec("tensorboard") else ["logger=none"]
+    config = configuration(["task=forcefield", "run=demo", *quiet, *options.settings])
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
-    if options.threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    if options.threads or (config["threads"] is None and "OMP_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(options.threads or threads_worth_having())
+    print(f"{torch.get_num_threads()} CPU thread(s); make demo THREADS=1, or --threads 1, for another number")
     show_report(_run(config).parent)
     return 0
 

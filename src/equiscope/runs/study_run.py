@@ -19,6 +19,7 @@ from equiscope.runs.efficiency import profile
 from equiscope.runs.study import Member, members, study_folder
 from equiscope.runs.sweep import answer_path, multirun, training_overrides
 from equiscope.runs.watch import Watch, state, table
+from equiscope.tasks.datasets.processes import available_cores
 
 STUDIES = ("replicates", "model_size", "data_size", "optimizer", "augmentation")
 # Runs of a study share the cores, and threads that compete for one are many times slower than one.
@@ -105,7 +106,7 @@ def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list
     made = [f"hydra.sweep.dir={folder}/jobs", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
     if not any(text.startswith("hydra/launcher=") for text in given):
-        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or os.cpu_count() or 1}"]
+        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or available_cores()}"]
     if any("ray.init.address=" in text for text in given) and not any("object_store_memory" in text for text in given):
         # The launcher sets it otherwise, and ray then refuses to join a cluster that is there already.
         made.append("+hydra.launcher.ray.init.object_store_memory=null")
