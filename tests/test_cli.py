@@ -140,7 +140,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("package", ["plotly", "jinja2", "matplotlib"])
+@pytest.mark.parametrize("package", ["plotly", "jinja2"])
 def test_without_the_packages_of_the_report_everything_else_is_done(capsys, tmp_path, monkeypatch, package):
     """Train, analyse and demo leave the page out; report, whose only work it is, says what it needs."""
     _toy_run(monkeypatch, tmp_path, trainer__keep=[0, 40], data={"dropout": 0.0})
@@ -159,6 +159,19 @@ def test_without_the_packages_of_the_report_everything_else_is_done(capsys, tmp_
     assert "pip install 'equiscope[report]'" in told.err
     assert cli.main(["report", run]) == 2
     assert "pip install 'equiscope[report]'" in capsys.readouterr().err
+
+
+def test_without_matplotlib_the_page_is_made_without_files_of_figures(capsys, tmp_path, monkeypatch):
+    _toy_run(monkeypatch, tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.main(["demo", "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    page = Path(told.out.split("report: ")[1].strip())
+    assert "plotly" in page.read_text().lower()
+    assert not list((page.parent / "figures").glob("*"))
+    assert "pip install matplotlib" in told.err
 
 
 def test_threads_of_the_demo(capsys, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def _quotas(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
     """Cores that the control groups of this process grant, version 2 or 1; none where nothing limits them."""
     folders = [root, root / "cpu"]
     with contextlib.suppress(OSError):
-        for line in own.read_text().splitlines():
+        for line in filter(None, own.read_text().splitlines()):
             _, controllers, path = line.split(":", 2)
             top = root / "cpu" if "cpu" in controllers.split(",") else root
             inside = top / path.lstrip("/")
