@@ -34,6 +34,7 @@ from equiscope.commands_common import (
     writable_folder,
 )
 from equiscope.errors import EquiscopeError, InputError, sentence
+from equiscope.words import aligned
 
 FAILED, UNFORESEEN, INTERRUPTED = 2, 3, 130
 
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-_SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; see the files in equiscope/conf"
+_SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; equiscope train --settings lists all"
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -105,8 +106,12 @@ def _add_train(commands: Any) -> None:
         "equiscope train task=forcefield run=first model=edge_transformer data.frames=4000 trainer.max_steps=2400",
         "equiscope train task=forcefield run=escaip model=escaip loss=escaip seed=1",
         "equiscope train task=proteinflow run=flow trainer.max_steps=1200 logger=none",
+        "equiscope train task=voxels --settings",
     )
-    _add_settings(add_command(commands, "train", _train, summary, examples))
+    made = add_command(commands, "train", _train, summary, examples)
+    _add_settings(made)
+    listed = "list every setting with its default and meaning, of the task, model and data chosen, and train nothing"
+    made.add_argument("--settings", "--cfg", dest="listed", nargs="?", const="job", metavar="job", help=listed)
 
 
 def _add_demo(commands: Any) -> None:
@@ -145,6 +150,14 @@ def _add_data(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from equiscope.runs.config import configuration
+    from equiscope.runs.settings import settings
+
+    if options.listed:
+        # What follows the option may be meant as a setting: --settings task=voxels.
+        chosen = [options.listed] if "=" in options.listed else []
+        rows = [(s.name, s.default, s.meaning) for s in settings([*chosen, *options.settings])]
+        print("\n".join(aligned([("setting", "default", "meaning"), *rows])))
+        return 0
 
     _run(configuration(options.settings))
     return 0
