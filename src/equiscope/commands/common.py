@@ -15,9 +15,10 @@ from equiscope.errors import InputError, sentence
 BOLD, RED, YELLOW = "1", "1;31", "1;33"
 
 #: The shell function that completes ``key=value`` settings, see ``commands.completion``.
-SETTINGS = {"bash": "_equiscope_settings", "zsh": "_equiscope_settings"}
-FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
-FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+SETTINGS = {"bash": "_equiscope_settings", "zsh": "_equiscope_settings", "fish": "(_equiscope_settings)"}
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f",
+         "fish": "(__fish_complete_path (commandline -ct))"}  # fmt: skip
+FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d", "fish": "(__fish_complete_directories)"}
 
 
 def add_command(

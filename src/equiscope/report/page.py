@@ -74,7 +74,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     # Pages of versions before this one had a figure "skill".
     drawings |= {"skill": None, "panels": panels, **analysed}
     drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
-    images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures").items()}
+    images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures", optional=True).items()}
     several = len({section.probe for section in sections.values()}) > 1
     content = {
         **_content(told, folder.name),

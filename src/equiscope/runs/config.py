@@ -51,6 +51,18 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return made
 
 
+def composed(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration that the overrides choose, in which values may still be missing.
+
+    Raises:
+        InputError: in one line, for an unknown key or choice.
+    """
+    try:
+        return _compose(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(_one_line(error, overrides)) from error
+
+
 def known_settings() -> list[str]:
     """The dotted name of every setting of the configuration, of all tasks, sorted; groups by their own name."""
     names = set(GROUPS)

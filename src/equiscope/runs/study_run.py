@@ -19,6 +19,7 @@ from equiscope.runs.efficiency import profile
 from equiscope.runs.study import Member, members, study_folder
 from equiscope.runs.sweep import PARENT, answer_path, multirun, training_overrides
 from equiscope.runs.watch import Watch, state, table
+from equiscope.tasks.datasets.processes import available_cores
 from equiscope.writing import Lock, inner_folder
 
 STUDIES = ("replicates", "model_size", "data_size", "optimizer", "augmentation")
@@ -127,7 +128,7 @@ def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list
     made = [f"hydra.sweep.dir={jobs}", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
     if not any(text.startswith("hydra/launcher=") for text in given):
-        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or os.cpu_count() or 1}"]
+        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or available_cores()}"]
     if any("ray.init.address=" in text for text in given) and not any("object_store_memory" in text for text in given):
         # The launcher sets it otherwise, and ray then refuses to join a cluster that is there already.
         made.append("+hydra.launcher.ray.init.object_store_memory=null")
