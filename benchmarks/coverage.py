@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from equiscope.decomposition import precision, statistics
-from equiscope.decomposition.design import SECOND_COSETS
+from equiscope.decomposition.plan import SECOND_COSETS
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).parent

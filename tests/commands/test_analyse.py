@@ -26,13 +26,17 @@ def test_tables_and_report(run, capsys):
 
 @pytest.mark.parametrize("order", [["heads", "--at", "0", "40"], ["--at", "0", "40", "heads"]])
 def test_kinds_stand_before_or_behind_the_steps(order):
-    assert _sorted(parser().parse_args(["analyse", "run", *order])) == (["heads"], [0, 40], [])
+    assert _sorted(parser().parse_args(["analyse", "run", *order])) == (["heads"], [0, 40], {})
 
 
 def test_patterns_and_kinds_are_told_apart():
     options = parser().parse_args(["analyse", "run", "--layers", "a.*", "b", "layers"])
-    assert _sorted(options) == (["layers"], None, ["a.*", "b"])
-    with pytest.raises(InputError, match="no analysis given: name one or more of gradients"):
+    assert _sorted(options) == (["layers"], None, {"layers": ("a.*", "b")})
+    # A matrix of this name is none of the analyses.
+    matrices = ["hessian", "--matrices", "hessian", "gauss_newton", "--batch", "8"]
+    chosen = {"batch": 8, "matrices": ("hessian", "gauss_newton")}
+    assert _sorted(parser().parse_args(["analyse", "run", *matrices])) == (["hessian"], None, chosen)
+    with pytest.raises(InputError, match="no analysis given: name one or more of conditioning"):
         _sorted(parser().parse_args(["analyse", "run"]))
 
 

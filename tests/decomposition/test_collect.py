@@ -1,5 +1,7 @@
 """Collecting: how the model is called, which figures of a batch are kept, and how an orbit grows."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,8 @@ from equiscope import EquivarianceError, Twirled, measure
 from equiscope.analysis.layers import layers
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.collect import BatchOrbit, Caller, Collected, Collector
-from equiscope.decomposition.design import make_design
-from equiscope.decomposition.losses import LOSSES
 from equiscope.decomposition.noise import Known, keys
+from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Input, Output, declare
 from equiscope.symmetry.rotations import uniform_keyed
@@ -23,8 +24,8 @@ SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
 
 def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", **changes):
     declaration = declare(**(SHORT | {"loss": loss} | changes))
-    design = make_design(rotations, cosets, 3, declaration.group, {"forces": LOSSES[loss]}, shift)
-    return Collector(model, declaration, None, design, highest_degree)
+    plan = make_plan(declaration, None, rotations, cosets, 3, shift=shift)
+    return Collector(model, dataclasses.replace(plan, highest_degree=highest_degree))
 
 
 def values(found, field="equivariance", name="forces"):
@@ -181,7 +182,7 @@ def test_floors_are_measured_on_the_samples_of_smallest_key(asked, checked):
     for seed in range(3):
         found.run(random_batch(2, 2, seed=seed), asked)
     known = ~torch.isnan(torch.cat(found.collected.floors["forces"])[:, 0])
-    own = keys(found.design.seed, range(6))
+    own = keys(found.plan.design.seed, range(6))
     assert bool(known[torch.from_numpy(own.argsort()[:checked].copy())].all())
     assert len(found.collected.known.keys) == checked
     assert found.collected.known.rounding == {}
@@ -287,7 +288,7 @@ def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
     assert len(seen) == 24
     for stream in (0, 1):
         shift = uniform_keyed("SO3", 3, [5, 3], stream)
-        for k, matrix in enumerate(found.design.rotations.matrices):
+        for k, matrix in enumerate(found.plan.design.rotations.matrices):
             assert torch.allclose(seen[12 * stream + k], matrix @ shift, atol=1e-9)
 
 
@@ -296,9 +297,9 @@ def test_unshifted_the_set_itself_is_used():
     found = collector(model, cosets=1, shift=False)
     found.run(batch, 0)
     # As given, repeated, the floor; then the set.
-    model.seen = model.seen[-len(found.design.rotations) :]
+    model.seen = model.seen[-len(found.plan.design.rotations) :]
     seen = turned(model, batch["pos"])
-    assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.design.rotations.matrices, strict=True))
+    assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.plan.design.rotations.matrices, strict=True))
 
 
 # An orbit that grows.
@@ -342,9 +343,8 @@ def test_one_sample_of_one_atom():
 def test_outputs_with_and_without_labels_side_by_side():
     outputs = {"forces": Output("1o", target="y"), "energy": Output("0e", per="sample")}
     declaration = declare(SHORT["inputs"], outputs)
-    losses = {name: LOSSES["mse"] for name in outputs}
     model = lambda b: {"forces": b["pos"] @ MATRIX.T, "energy": b["pos"][:, 0, 0]}  # noqa: E731
-    found, batch = Collector(model, declaration, None, make_design("T", 2, 0, "SO3", losses)), random_batch(3, 2)
+    found, batch = Collector(model, make_plan(declaration)), random_batch(3, 2)
     found.run(batch, 0)
     assert set(found.collected.as_given) == {"forces"}
     assert values(found, "total", "energy").isnan().all()

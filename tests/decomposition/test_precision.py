@@ -8,11 +8,11 @@ import torch
 
 import equiscope as eq
 from equiscope.decomposition.collect import Collected
-from equiscope.decomposition.design import Design
+from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.precision import Goal, Search, half_width
 from equiscope.decomposition.statistics import ratio
 from equiscope.errors import InputError
-from equiscope.symmetry.rotations import rotation_set
+from equiscope.symmetry.declaration import declare
 
 from .models import Linear, Tanh, random_batch
 
@@ -179,7 +179,7 @@ class FromLaw:
     """A collector whose batches are four clusters with known totals."""
 
     def __init__(self, a):
-        self.a, self.design = a, Design(rotation_set("T"), 2, 0)
+        self.a, self.plan = a, make_plan(declare({"pos": "1o"}, {"forces": "1o"}))
         self.collected = Collected()
 
     def run(self, native, noise_samples, positions):

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from equiscope.decomposition.tables import Layout, Table
 
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.design import Design
+from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import summarise
-from equiscope.decomposition.tables import Layout, Table
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Output
-from equiscope.symmetry.rotations import rotation_set
 from tests.decomposition.test_metric import SAMPLES, VARYING, Net, assert_same, batches, dataset, declaration
 
 CPU = torch.device("cpu")
@@ -17,7 +16,7 @@ DESIGN = {"passes": 16, "model_calls": 1, "rotations": "D2", "cosets": 4, "seed"
 
 
 def collected(chosen, data=None, size=6):
-    collector = Collector(Net(), chosen, None, Design(rotation_set("D2"), 4, 0))
+    collector = Collector(Net(), make_plan(chosen, rotations="D2", cosets=4))
     for batch in batches(dataset() if data is None else data, range(SAMPLES), size):
         collector.run(batch, 12)
     return collector
@@ -31,7 +30,7 @@ def permuted(table, order):
 def test_several_batches_there_and_back(loss):
     chosen = declaration(loss=loss)
     collector = collected(chosen)
-    layout = Layout(chosen, collector.losses)
+    layout = Layout(chosen, collector.plan.losses)
     table = layout.pack(collector.collected, CPU)
     assert table.figures.shape == (SAMPLES, layout.width)
     order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(0))
@@ -39,8 +38,8 @@ def test_several_batches_there_and_back(loss):
     assert back.ids == sorted(collector.collected.ids)
     assert back.clusters == [i % 4 for i in back.ids]
     back.noise_samples = collector.collected.noise_samples
-    direct = summarise(collector.collected, chosen, collector.losses, DESIGN, [])
-    assert_same(summarise(back, chosen, collector.losses, DESIGN, []), direct)
+    direct = summarise(collector.collected, chosen, collector.plan.losses, DESIGN, [])
+    assert_same(summarise(back, chosen, collector.plan.losses, DESIGN, []), direct)
     # Floors of some samples alone.
     assert torch.isfinite(back.floors["forces"][0][:, 0]).sum() == torch.isfinite(
         torch.cat(collector.collected.floors["forces"])[:, 0]).sum() < SAMPLES
@@ -49,7 +48,7 @@ def test_several_batches_there_and_back(loss):
 def test_an_empty_table_adds_nothing():
     chosen = declaration(loss="l2_norm")
     collector = collected(chosen)
-    layout = Layout(chosen, collector.losses)
+    layout = Layout(chosen, collector.plan.losses)
     table, none = layout.pack(collector.collected, CPU), layout.empty(CPU)
     assert none.labels["forces"].shape[1] == table.labels["forces"].shape[1]
     joined = Table(
@@ -59,7 +58,7 @@ def test_an_empty_table_adds_nothing():
         {"forces": torch.cat([none.owners["forces"], table.owners["forces"]])},
         {"forces": torch.cat([none.labels["forces"], table.labels["forces"]])},
     )
-    a, b = (summarise(layout.unpack(t), chosen, collector.losses, DESIGN, []) for t in (joined, table))
+    a, b = (summarise(layout.unpack(t), chosen, collector.plan.losses, DESIGN, []) for t in (joined, table))
     assert_same(a, b, skip=VARYING)
 
 
@@ -68,10 +67,10 @@ def test_labels_other_than_integers_have_one_code_in_every_process():
     names = ["aspirin", "benzene", "water", "water"]
     outputs = {"forces": Output("1o", target="forces")}
     chosen = Declaration({"pos": "1o"}, outputs, clusters="name", ids="id", mask="mask", fixed=["energy"])
-    collector = Collector(Net(), chosen, None, Design(rotation_set("D2"), 2, 0))
+    collector = Collector(Net(), make_plan(chosen, rotations="D2"))
     for batch in batches(data, range(4), 4):
         collector.run({**batch, "name": names}, 4)
-    codes = Layout(chosen, collector.losses).pack(collector.collected, CPU).clusters.tolist()
+    codes = Layout(chosen, collector.plan.losses).pack(collector.collected, CPU).clusters.tolist()
     # blake2b does not depend on the process, as Python's own hash of a string does.
     assert codes[0] == 8093577793630727531
     assert codes[2] == codes[3]
@@ -82,7 +81,7 @@ def test_samples_that_differ_in_labels_alone_are_told_apart():
     chosen = declaration()
     data = dataset()
     collector = collected(chosen, data)
-    layout = Layout(chosen, collector.losses)
+    layout = Layout(chosen, collector.plan.losses)
     table = layout.pack(collector.collected, CPU)
     other = {**data, "forces": data["forces"] * 1.001}
     again = layout.pack(collected(chosen, other).collected, CPU)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from torch import Tensor
 from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
-from equiscope.decomposition.collect import Collected, Collector
-from equiscope.decomposition.design import make_design
-from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.noise import Known
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError, ModelError, RandomModelError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
@@ -137,10 +137,10 @@ def _rows(values: Any, shape: tuple[int, ...], name: str) -> Tensor:
 
 @dataclass
 class _Kind:
-    """Structures of one kind: their outputs and what was collected of each."""
+    """Structures of one kind: their outputs and the figures of each."""
 
     outputs: tuple[str, ...]
-    collected: list[Collected] = field(default_factory=list)
+    samples: list[Samples] = field(default_factory=list)
     known: Known = field(default_factory=Known)
 
 
@@ -149,15 +149,19 @@ class AseRun:
 
     def __init__(self, design: AseSettings):
         self._design = design
-        self._losses = {name: find_loss("mse") for name in design.plan.outputs}
-        self._rotations = make_design(design.rotations, design.cosets, design.seed, design.group, self._losses)
+        # Made here, so that a wrong centre, group, weight or design is an error of the call and not of every structure.
+        self._plan = self._plan_of(design.plan.outputs)
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
         self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision)
         self._error: Exception | None = None
         self.rows: list[StructureRow] = []
-        # Made here, so that a wrong centre, group or weight is an error of the call and not of every structure.
-        design.declaration(design.plan.outputs)
+
+    def _plan_of(self, outputs: Sequence[str]) -> Plan:
+        """The plan of structures that have these outputs."""
+        design = self._design
+        declaration = design.declaration(outputs)
+        return make_plan(declaration, design.forward, design.rotations, design.cosets, design.seed)
 
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""
@@ -201,9 +205,9 @@ class AseRun:
         if not outputs:
             return {}
         kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
-        collector = Collector(design.calculator, design.declaration(outputs), design.forward, self._rotations)
+        collector = Collector(design.calculator, self._plan_of(outputs))
         # One collector a structure, so that one which fails half-way leaves nothing behind.
-        collector.collected.known = kind.known
+        collector.known = kind.known
         try:
             bare = st.in_angstrom(atoms, design.plan.units)
             if self._dtype is None:
@@ -217,8 +221,8 @@ class AseRun:
                 raise
         finally:
             self._calls += collector.caller.calls
-        kind.collected.append(collector.collected)
-        return _values(collector.collected, design.plan.labels)
+        kind.samples += collector.parts
+        return _values(collector.parts[-1], design.plan.labels)
 
     def _explain(self, batch: Mapping[str, Any], error: BaseException | None) -> None:
         """Say so if the calculator failed on a turned copy alone; anything else stays the error that it is."""
@@ -237,17 +241,16 @@ class AseRun:
         Raises:
             InputError: if nothing could be measured, with the first reason.
         """
-        kinds = {name: kind for name, kind in self._kinds.items() if kind.collected}
+        kinds = {name: kind for name, kind in self._kinds.items() if kind.samples}
         if not kinds:
             first = next(r for r in self.rows if r.message)
             raise InputError(
                 f"none of the {len(self.rows)} structures could be measured; structure {first}: {first.message}"
             ) from self._error
         shared = [o for o in self._design.plan.outputs if all(o in k.outputs for k in kinds.values())]
-        results = {name: self._pool(kind.collected, kind.outputs) for name, kind in kinds.items()}
+        results = {name: self._pool([kind], kind.outputs) for name, kind in kinds.items()}
         if len(kinds) > 1 and shared:
-            everything = [c for kind in kinds.values() for c in kind.collected]
-            results = {"all": self._pool(everything, shared), **results}
+            results = {"all": self._pool(list(kinds.values()), shared), **results}
         plan = self._design.plan
         fixed = st.not_rotated(structures, plan.fields, plan.labels.values())
         return AseResult(
@@ -263,10 +266,13 @@ class AseRun:
             notes=tuple(self._notes(structures, results, fixed)),
         )
 
-    def _pool(self, collected: Sequence[Collected], outputs: Sequence[str]) -> Result:
-        settings = self._rotations.described(self._calls)
-        losses = {name: self._losses[name] for name in outputs}
-        return summarise(merge(collected, outputs), self._design.declaration(outputs), losses, settings, [])
+    def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:
+        """All structures of some kinds, in the order of their ids."""
+        plan, settings = self._plan_of(outputs), self._plan.design.described(self._calls)
+        parts = sorted((part for kind in kinds for part in kind.samples), key=lambda part: part.ids)
+        last = max(kinds, key=lambda kind: kind.samples[-1].ids).known
+        known = replace(last, stored=max(kind.known.stored for kind in kinds))
+        return summarise(Samples.cat(parts, outputs), plan, known, settings, [])
 
     def _notes(self, structures: Sequence[Atoms], results: Mapping[str, Result], fixed: Sequence[str]) -> list[str]:
         notes = []
@@ -293,24 +299,6 @@ class AseRun:
         return [*notes, *_shared_notes(results, bool(self._design.plan.labels))]
 
 
-def merge(parts: Sequence[Collected], outputs: Sequence[str]) -> Collected:
-    """The figures of several structures as one, in the order of their ids; floors are NaN where none was measured."""
-    merged = Collected()
-    for part in sorted(parts, key=lambda part: part.ids):
-        merged.ids += part.ids
-        merged.clusters += part.clusters
-        merged.axes += part.axes
-        merged.noise_samples, merged.known = part.noise_samples, part.known
-        merged.stored = max(merged.stored, part.stored)
-        for name in outputs:
-            merged.values.setdefault(name, []).extend(part.values[name])
-            merged.floors.setdefault(name, []).extend(part.floors[name])
-            merged.deviations.setdefault(name, []).extend(part.deviations[name])
-            if name in part.as_given:
-                merged.as_given.setdefault(name, []).extend(part.as_given[name])
-    return merged
-
-
 def _shared_notes(results: Mapping[str, Result], labelled: bool) -> list[str]:
     """The notes of the Results, each once, naming the kinds it holds for where it does not hold for all."""
     kinds: dict[str, list[str]] = {}
@@ -323,10 +311,10 @@ def _shared_notes(results: Mapping[str, Result], labelled: bool) -> list[str]:
     return [note if len(names) == len(results) else f"{', '.join(names)}: {note}" for note, names in kinds.items()]
 
 
-def _values(collected: Collected, labels: Mapping[str, str]) -> dict[str, float]:
+def _values(samples: Samples, labels: Mapping[str, str]) -> dict[str, float]:
     """One structure's columns."""
     values: dict[str, float] = {}
-    for name, (own,) in collected.values.items():
+    for name, own in samples.figures.items():
         equivariance, square, total = float(own.equivariance), float(own.square), float(own.total)
         values[f"{name}_rms"] = math.sqrt(max(equivariance, 0.0))
         values[f"{name}_relative"] = equivariance / square if square > 0 else math.nan

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
-from equiscope.decomposition.measure import measure
-from equiscope.decomposition.orbit import Forward, predict
+from equiscope.decomposition.measure import measured
+from equiscope.decomposition.orbit import predict
+from equiscope.decomposition.plan import Plan, as_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -127,14 +128,11 @@ def refuse_other_losses(declaration: Declaration, why: str) -> None:
 def heads(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
     head: str | None = None,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     probes: int = 8,
+    **design: Any,
 ) -> dict[str, Any]:
     """How far a model's linear head is from symmetric, and the equivariance error it causes.
 
@@ -152,7 +150,8 @@ def heads(
 
     Args:
         head: name of the head's layer; None finds it, the last layer on which the answer depends linearly.
-        rotations, cosets, seed: as for :func:`equiscope.measure`.
+        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
+            :func:`equiscope.measure`.
         probes: random heads (signs) whose mean error is tr G (Hutchinson), for heads without the closed form.
 
     Returns:
@@ -165,19 +164,19 @@ def heads(
         InputError: no linear head (the message names the last layers), several outputs, or a loss other than squared
             error.
     """
+    declaration = plan.declaration if isinstance(plan, Plan) else plan
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
-    batches = list(as_batches(batches))
+    batches, plan = list(as_batches(batches)), as_plan(plan, design)
     if not batches:
         raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
-    design: dict[str, Any] = {"forward": forward, "rotations": rotations, "cosets": cosets, "seed": seed}
-    result = measure(model, batches, declaration, **design)
+    result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
     else:
-        layer = find_head(model, batches[0], declaration, forward, head)
-        found = _linear(model, layer, batches, declaration, design, result.equivariance, probes)
+        layer = find_head(model, batches[0], plan, head)
+        found = _linear(model, layer, batches, plan, result.equivariance, probes)
     return {**found, "equivariance": result.equivariance, "equivariance_error": _error(result),
             "percent": result.percent, "samples": result.samples, "clusters": result.clusters}  # fmt: skip
 
@@ -231,9 +230,7 @@ def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tens
     return counts
 
 
-def find_head(
-    model: nn.Module, batch: Any, declaration: Declaration, forward: Forward | None = None, head: str | None = None
-) -> str:
+def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str | None = None) -> str:
     """Name of the last layer on which the declared output depends linearly: twice its weights, twice the answer.
 
     Raises:
@@ -242,6 +239,7 @@ def find_head(
     if head is not None and head not in dict(model.named_modules()):
         owners = [name for name, part in model.named_modules() if part._parameters]
         raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
+    declaration, forward = (plan.declaration, plan.forward) if isinstance(plan, Plan) else (plan, None)
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
 
@@ -286,8 +284,7 @@ def _linear(
     model: nn.Module,
     layer: str,
     batches: Sequence[Any],
-    declaration: Declaration,
-    design: Mapping[str, Any],
+    plan: Plan,
     form: float,
     probes: int,
 ) -> dict[str, Any]:
@@ -296,7 +293,7 @@ def _linear(
         raise InputError(f"probes must be an integer >= 2, got {probes!r}")
     own = list(model.get_submodule(layer).parameters())
     square, count = float(sum(p.detach().double().square().sum() for p in own)), sum(p.numel() for p in own)
-    generator = torch.Generator().manual_seed(int(design["seed"]))
+    generator = torch.Generator().manual_seed(plan.design.seed)
     traces = []
     with untouched(model):
         for _ in range(probes):
@@ -304,7 +301,7 @@ def _linear(
                 for parameter in own:
                     signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
                     parameter.copy_(signs.to(parameter))
-            traces.append(measure(model, batches, declaration, **design).equivariance)
+            traces.append(measured(model, batches, plan).equivariance)
     trace = float(np.mean(traces))
     rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]
     return {

@@ -29,17 +29,16 @@ from equiscope.analysis.activations import Recorder, default_layers, find_layers
 from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
 from equiscope.decomposition.checks import check_batch, one_each
-from equiscope.decomposition.collect import Caller
-from equiscope.decomposition.orbit import answer_of, has_inner_axis, predict, rotated
+from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.spectrum import Spectrum, degrees_available, summarise_spectrum
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.spectrum import Spectrum, summarise_spectrum
+from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import EquiscopeError, InputError, NonFiniteError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import RotationSet, haar_keyed, rotation_set
 
 ROWS = 512
 # Ways of reading fields of which little is said that are tried on the model.
@@ -104,12 +103,10 @@ def layers(
         raise InputError(f"layers of a {type(model).__name__} cannot be recorded: give a torch.nn.Module")
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows must be an integer >= 1, got {rows!r}")
-    chosen = rotation_set(rotations, declaration.group)
-    if cosets < 2:
-        raise InputError(f"cosets={cosets!r} is too few: variances without bias need at least 2")
-    highest = degrees_available(chosen, cosets, True if degrees is None else degrees, declaration.group)
+    asked = True if degrees is None else degrees
+    plan = make_plan(declaration, forward, rotations, cosets, seed, spectrum=asked, judged=False)
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
-    orbit = _Orbit(model, declaration, Caller(forward), chosen, cosets, seed, highest, rows, recorder, names is None)
+    orbit = _Orbit(model, plan, Caller(forward), rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)
@@ -126,7 +123,7 @@ def layers(
         "clusters": len(set(clusters)),
         "rotations": rotations,
         "cosets": cosets,
-        "passes": cosets * len(chosen),
+        "passes": int(plan.design.passes),
         "seed": seed,
     }
 
@@ -225,12 +222,8 @@ class _Orbit:
     """Runs samples over their cosets and keeps each layer's figures."""
 
     model: nn.Module
-    declaration: Declaration
+    plan: Plan
     caller: Caller
-    rotations: RotationSet
-    cosets: int
-    seed: int
-    highest: int
     limit: int
     recorder: Recorder
     lenient: bool
@@ -241,35 +234,30 @@ class _Orbit:
     def run(self, batch: Batch, number: int) -> None:
         """One sample over all its rotations."""
         device = next(iter(batch.fields().values())).device
-        matrices = self.rotations.matrices.to(device)
+        outputs: dict[str, BatchOutput] = {}
         splits: dict[str, OutputSplit] = {}
         spectra: dict[str, Spectrum] = {}
-        for stream in range(self.cosets):
-            shift = haar_keyed(self.seed, [number], stream).to(device)
-            for matrix, weight in zip(matrices, self.rotations.weights.tolist(), strict=True):
-                elements = matrix @ shift
-                for name, values in self._pass(batch, elements).items():
-                    if name not in splits:
-                        own = Rows(torch.zeros(len(values), dtype=torch.int64, device=device), None, 1, 1)
-                        splits[name] = OutputSplit(own, action("0e"), losses.loss("mse"), None, name=name)
-                        spectra[name] = Spectrum(own, self.rotations, self.highest)
-                    if len(values) != len(splits[name].rows.sample):
-                        raise InputError(
-                            f"layer {name!r} has {len(splits[name].rows.sample)} rows for one rotation of sample "
-                            f"{number} and {len(values)} for another (a neighbour at the cutoff?): leave the sample "
-                            "or the layer out"
-                        )
-                    splits[name].add(values, weight)
-                    spectra[name].add(values, elements)
-            for split in splits.values():
-                split.close_coset()
+        for one in self.plan.walk([number], device):
+            found = self._pass(batch, one.turns)
+            for name, values in found.items():
+                if name not in outputs:
+                    own = Rows(torch.zeros(len(values), dtype=torch.int64, device=device), None, 1, 1)
+                    outputs[name] = BatchOutput(name, own, action("0e"), losses.loss("mse"))
+                    spectra[name] = Spectrum(own, self.plan.design.rotations, self.plan.highest_degree)
+                if len(values) != len(outputs[name].rows.sample):
+                    raise InputError(
+                        f"layer {name!r} has {len(outputs[name].rows.sample)} rows for one rotation of sample {number} "
+                        f"and {len(values)} for another (a neighbour at the cutoff?): leave the sample or the layer out"
+                    )
+                spectra[name].add(values, one.turns)
+            add_pass(splits, outputs, found, one.weight, one.last_of_coset)
         for name, split in splits.items():
             self._keep(name, split, spectra[name])
 
     def _pass(self, batch: Batch, elements: Tensor) -> dict[str, Tensor]:
         """Rows (n, 1, features) of every layer for one rotation."""
         self.recorder.clear()
-        answer_of(self.model, rotated(batch, elements, self.declaration), self.caller, batch)
+        answer_of(self.model, rotated(batch, elements, self.plan.declaration), self.caller, batch)
         kept = {}
         for name, value in self.recorder.calls.items():
             if name in self.skipped:
@@ -304,11 +292,11 @@ class _Orbit:
         layer.variance.append(float(values.equivariance[0]))
         layer.square.append(float(values.square[0]))
         layer.mean.append(split.twirled_prediction().mean(dim=(0, 1)).cpu())
-        layer.rows.append(len(split.rows.sample))
+        layer.rows.append(len(split.of.rows.sample))
         value = self.recorder.calls[name]
         # All rows of the sample, not only those that were kept.
         rows = torch.tensor(float(value.numel() // value.shape[-1] if value.ndim > 1 else len(value)))
-        layer.weight.append(float(relative_weights(rows, self.declaration.weighting)))
+        layer.weight.append(float(relative_weights(rows, self.plan.declaration.weighting)))
 
     def summary(self, clusters: list[Any]) -> list[dict[str, Any]]:
         """Shares of every layer, in order of execution."""

@@ -29,10 +29,12 @@ from equiscope.analysis.differentiable import (
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
-from equiscope.analysis.fixed import Fixed, Pass, fixed_batches
-from equiscope.decomposition.orbit import Forward, predict, twisted
+from equiscope.decomposition.collect import Prepared, prepared_batches
+from equiscope.decomposition.orbit import predict, twisted
+from equiscope.decomposition.plan import Pass, Plan, as_plan
 from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
+from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
@@ -51,6 +53,8 @@ class Parts:
     sample (``rotations="haar", cosets=1``) is the plain supervised loss of the turned batch: ``"total"`` and no other.
 
     Args:
+        plan: what is measured (:func:`equiscope.decomposition.plan.make_plan`, ``alone=True`` for one coset), or a
+            declaration, with ``forward, rotations, cosets, seed`` as for :func:`equiscope.measure`.
         parameters: names of parameters or modules to differentiate by; all by default.
         memory: ``"pass"`` holds the graph of one pass at a time, so memory does not grow with the number of passes;
             ``"batch"`` that of all passes of a batch, for products at 7 instead of 10 forward costs; ``"all"`` keeps
@@ -58,7 +62,7 @@ class Parts:
             graphs, measured on the first pass, stay under 1 GiB.
 
     Attributes:
-        parameters: what is differentiated by, by name. size: their number of entries.
+        plan: as given. parameters: what is differentiated by, by name. size: their number of entries.
         values: mean loss of each part at the model's own parameters.
         samples: number of samples of each batch.
         shares: weight of each batch in the means, sum 1: by its samples, or by its components with
@@ -76,31 +80,36 @@ class Parts:
         self,
         model: nn.Module,
         batches: Iterable[Any],
-        declaration: Declaration,
+        plan: Plan | Declaration,
         *,
-        forward: Forward | None = None,
-        rotations: str = "T",
-        cosets: int = 2,
-        seed: int = 0,
         parameters: Sequence[str] | None = None,
         memory: str = "auto",
+        **design: Any,
     ):
-        self.model, self.declaration, self._forward = model, declaration, forward
+        self.plan = plan = as_plan(plan, design, alone=True)
+        self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
         self.parameters = chosen_parameters(model, parameters)
         self.size = sum(p.numel() for p in self.parameters.values())
         self.graphs = Graphs(list(self.parameters.values()), memory)
         self._twice = self._at_once = self._steady = False
-        self._fixed = fixed_batches(model, batches, declaration, forward, rotations, cosets, seed)
+        self._fixed = prepared_batches(batches, plan)
         self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
-        self.labelled = any(s.target is not None for s in self._fixed[0].splits.values())
+        self.labelled = any(o.labels is not None for o in self._fixed[0].outputs.values())
         if self.plain:
             self.check_parts(("total",))
-        self._share = counted_outputs(declaration)
+        self._share = counted_outputs(plan.declaration)
         if not sum(self._share.values()) > 0:
             raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
         self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What an analysis says of its losses, samples and rotations, in plain types."""
+        design = self.plan.design
+        return {"losses": dict(self.values), "samples": sum(self.samples), "rotations": design.rotations.name,
+                "cosets": design.cosets, "seed": design.seed}  # fmt: skip
 
     def _survey(self) -> None:
         """Values at the model's own parameters, the normalisation, and what the answer does not depend on."""
@@ -188,7 +197,7 @@ class Parts:
             run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
             return self.flat(self.graphs.product((index, part), kind, v, run, loss))
 
-    def _check_twice(self, fixed: Fixed) -> None:
+    def _check_twice(self, fixed: Prepared) -> None:
         """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
         own = list(self.parameters.values())
         with same_randomness(), saved_bytes(own) as saved:
@@ -200,7 +209,7 @@ class Parts:
         self._at_once = self.graphs.memory != "pass" and self._alike(fixed, rows)
         self._twice = True
 
-    def _alike(self, fixed: Fixed, rows: dict[str, Tensor]) -> bool:
+    def _alike(self, fixed: Prepared, rows: dict[str, Tensor]) -> bool:
         """Whether one call on copies of the batch gives the last pass its own ``rows``: no sample knows of another."""
         if len(fixed.passes) == 1:
             return False
@@ -216,7 +225,7 @@ class Parts:
         """Drop the graphs kept between products (``memory="all"``)."""
         self.graphs.release()
 
-    def _swept_product(self, fixed: Fixed, part: str, v: list[Tensor], kind: str) -> Tensor:
+    def _swept_product(self, fixed: Prepared, part: str, v: list[Tensor], kind: str) -> Tensor:
         own = list(self.parameters.values())
         predictions = self._predictions(fixed)
         slopes = self._coefficients(fixed, predictions, (part,))[part]
@@ -237,35 +246,32 @@ class Parts:
             total += self.flat(pulled(tensors([self._run(fixed, one)]), own, tensors([bent[place]])))
         return total
 
-    def _run(self, fixed: Fixed, one: Pass) -> dict[str, Tensor]:
+    def _run(self, fixed: Prepared, one: Pass) -> dict[str, Tensor]:
         """Twisted predictions of a pass in the loss's coordinates, with their graph."""
         passes = twisted(self.model, fixed.batch, one.turns, self.declaration, self._forward)
-        return {name: fixed.splits[name].coordinates(passes[name]) for name in self._share}
+        return {name: fixed.outputs[name].coordinates(passes[name]) for name in self._share}
 
-    def _run_copies(self, fixed: Fixed) -> Predictions:
+    def _run_copies(self, fixed: Prepared) -> Predictions:
         """The same of every pass, by one call on a batch of copies."""
         turns = torch.cat([one.turns for one in fixed.passes])
         rows = twisted(self.model, fixed.copies, turns, self.declaration, self._forward)
-        parts = {name: fixed.splits[name].coordinates(rows[name]).chunk(len(fixed.passes)) for name in self._share}
+        parts = {name: fixed.outputs[name].coordinates(rows[name]).chunk(len(fixed.passes)) for name in self._share}
         return [{name: chunks[place] for name, chunks in parts.items()} for place in range(len(fixed.passes))]
 
-    def _runs(self, fixed: Fixed) -> Predictions:
+    def _runs(self, fixed: Prepared) -> Predictions:
         return self._run_copies(fixed) if self._at_once else [self._run(fixed, one) for one in fixed.passes]
 
-    def _predictions(self, fixed: Fixed) -> Predictions:
+    def _predictions(self, fixed: Prepared) -> Predictions:
         return [{n: r.detach() for n, r in self._run(fixed, one).items()} for one in fixed.passes]
 
-    def _figures(self, fixed: Fixed, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def _figures(self, fixed: Prepared, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Total, equivariance error and weight of every sample, (samples,) each, by output."""
-        splits = fixed.fresh()
+        splits: dict[str, OutputSplit] = {}
         for one, rows in zip(fixed.passes, predictions, strict=True):
-            for name in self._share:
-                splits[name].add(rows[name], one.weight)
-                if one.last:
-                    splits[name].close_coset()
+            add_pass(splits, fixed.outputs, {name: rows[name] for name in self._share}, one.weight, one.last_of_coset)
         found = {}
         for name in self._share:
-            values = splits[name].values(fixed.lone)
+            values = splits[name].values(fixed.plan.design.lone)
             weight = relative_weights(values.components, self.declaration.weighting)
             found[name] = (values.total, values.equivariance, weight)
         return found
@@ -299,10 +305,10 @@ class Parts:
             return {"total": total}
         return {"twirled": total - equivariance, "equivariance": equivariance, "total": total}
 
-    def _part_of(self, fixed: Fixed, predictions: Predictions, part: str) -> Tensor:
+    def _part_of(self, fixed: Prepared, predictions: Predictions, part: str) -> Tensor:
         return self._weigh(self._figures(fixed, predictions))[part]
 
-    def _coefficients(self, fixed: Fixed, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
+    def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
         """F'_m of each part: the derivative of the loss by every pass's predictions."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
         values, flat = self._weigh(self._figures(fixed, leaves)), tensors(leaves)
@@ -312,7 +318,7 @@ class Parts:
             found[part] = [{n: next(slopes) for n in rows} for rows in leaves]
         return found
 
-    def _bend(self, fixed: Fixed, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
+    def _bend(self, fixed: Prepared, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
         """c_m = sum_n F''_mn q_n for the directions q of every pass."""
         leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
         flat = tensors(leaves)

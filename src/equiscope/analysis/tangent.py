@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.fixed import fixed_batches
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.decomposition.batches import as_batches
-from equiscope.decomposition.measure import measure
+from equiscope.decomposition.collect import prepared_batches
+from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import pooled_equivariance
 from equiscope.decomposition.preserve import untouched
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import SampleValues
+from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -67,15 +69,15 @@ def tangent_form(
     names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
     if not names:
         raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, design = list(as_batches(batches)), {"forward": forward, "rotations": rotations, "cosets": cosets}
-    error = measure(model, batches, declaration, seed=seed, **design).equivariance
+    batches, plan = list(as_batches(batches)), make_plan(declaration, forward, rotations, cosets, seed)
+    error = measured(model, batches, plan).equivariance
     with untouched(model):
         delta = [own[name].detach() - reference[name].to(own[name]) for name in names]
         with torch.no_grad():
             for name in names:
                 own[name].copy_(reference[name])
-        rest = measure(model, batches, declaration, seed=seed, **design).equivariance
-        form = _tangent_variance(model, [own[name] for name in names], delta, batches, declaration, seed=seed, **design)
+        rest = measured(model, batches, plan).equivariance
+        form = _tangent_variance(model, [own[name] for name in names], delta, batches, plan)
     distance = float(sum(part.double().square().sum() for part in delta))
     return {"form": form, "equivariance": error, "at_reference": rest, "distance": distance}
 
@@ -85,30 +87,26 @@ def _tangent_variance(
     parameters: list[nn.Parameter],
     delta: list[Tensor],
     batches: Sequence[Any],
-    declaration: Declaration,
-    forward: Forward | None,
-    rotations: str,
-    cosets: int,
-    seed: int,
+    plan: Plan,
 ) -> float:
+    declaration, forward = plan.declaration, plan.forward
     flags = [p.requires_grad for p in parameters]
     values: dict[str, list[SampleValues]] = {name: [] for name in declaration.outputs}
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for fixed in fixed_batches(model, batches, declaration, forward, rotations, cosets, seed):
+        for fixed in prepared_batches(batches, plan):
+            splits: dict[str, OutputSplit] = {}
             for one in fixed.passes:
                 with torch.enable_grad():
                     native = rotated(fixed.batch, one.turns, declaration)
                     answer = predict(model, native, fixed.batch, declaration, forward, turned=True)
                     moved = _directional(answer, parameters, delta)
                 back = rotated_back(moved, fixed.batch, one.turns, declaration, linear=True)
-                for name, split in fixed.splits.items():
-                    split.add(split.coordinates(back[name].detach()), one.weight)
-                    if one.last:
-                        split.close_coset()
-            for name, split in fixed.splits.items():
-                values[name].append(split.values(fixed.lone))
+                rows = {name: output.coordinates(back[name].detach()) for name, output in fixed.outputs.items()}
+                add_pass(splits, fixed.outputs, rows, one.weight, one.last_of_coset)
+            for name, split in splits.items():
+                values[name].append(split.values(plan.design.lone))
     finally:
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)

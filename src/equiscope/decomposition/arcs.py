@@ -17,7 +17,7 @@ from equiscope.decomposition.batches import Batch, Rows
 from equiscope.decomposition.computing import in_precision
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import JACKKNIFE_COSETS, OutputSplit
+from equiscope.decomposition.split import JACKKNIFE_COSETS, BatchOutput
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import turned_by, uniform_keyed
 
@@ -64,14 +64,14 @@ class Arc:
     turns: Tensor
 
 
-def next_arc(site: Site, splits: Mapping[str, OutputSplit], step: float, stream: int) -> Arc:
+def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream: int) -> Arc:
     """The passes of one arc, ``step`` radians apart about one axis a sample; see the module."""
-    passes: dict[str, list[Tensor]] = {name: [] for name in splits}
+    passes: dict[str, list[Tensor]] = {name: [] for name in outputs}
     for turns, near in _along_arc(site, step, stream):
         answer = answered(site, near)
         for name, rows in rotated_back(answer, site.batch, turns, site.declaration).items():
-            seen = splits[name].coordinates(rows)
-            splits[name].check_shape(seen)
+            seen = outputs[name].coordinates(rows)
+            outputs[name].check_shape(passes[name][0] if passes[name] else seen, seen)
             passes[name].append(seen)
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
 
@@ -106,11 +106,11 @@ def row_mean(rows: Rows, values: Tensor) -> Tensor:
     return rows.sum(values.flatten(1).mean(1)) / rows.counts
 
 
-def contrast(weights: Tensor, split: OutputSplit, passes: Tensor) -> Tensor:
+def contrast(weights: Tensor, output: BatchOutput, passes: Tensor) -> Tensor:
     """Mean square of a contrast of the passes of each sample, (samples,)."""
-    return row_mean(split.rows, torch.tensordot(weights.to(passes.device), passes, dims=1).square())
+    return row_mean(output.rows, torch.tensordot(weights.to(passes.device), passes, dims=1).square())
 
 
-def twisting_of(splits: Mapping[str, OutputSplit], arcs: Sequence[Arc]) -> dict[str, Tensor]:
+def twisting_of(outputs: Mapping[str, BatchOutput], arcs: Sequence[Arc]) -> dict[str, Tensor]:
     """What the arcs twist by, mean square of each sample and output."""
-    return {k: torch.stack([contrast(TWIST, s, a.rows[k]) for a in arcs]).mean(0) for k, s in splits.items()}
+    return {k: torch.stack([contrast(TWIST, s, a.rows[k]) for a in arcs]).mean(0) for k, s in outputs.items()}

@@ -1,395 +1,345 @@
-"""Measure one batch after another: the model's orbit, its split, and the per-sample figures to be pooled."""
+"""Measure one batch after another: the model's orbit, its split, and the table of per-sample figures to be pooled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
-from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.batches import Batch, Rows, as_batches
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
-from equiscope.decomposition.design import Design
-from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.orbit import (
-    Forward,
-    input_rows,
-    output_middle,
-    predict,
-    rows_of,
-    twisted,
-)
+from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of, twisted
+from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
+from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
 from equiscope.decomposition.spectrum import Spectrum
-from equiscope.decomposition.split import OutputSplit, SampleValues
-from equiscope.errors import InputError, NonFiniteError, first_line
-from equiscope.symmetry.declaration import Declaration
+from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_pass
+from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.orientation import longest_axis_outer
-from equiscope.symmetry.rotations import uniform_keyed
 
 
-class Caller:
-    """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch that fits its plan, and the ids of its samples."""
 
-    def __init__(self, forward: Callable[[Any, Any], Any] | None):
-        if forward is not None and not callable(forward):
-            raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
-        self.given = forward
-        self._grad = False
-        self.calls = 0
+    plan: Plan
+    batch: Batch
+    ids: list[int]
 
-    def __call__(self, model: Any, native: Any) -> Any:
-        self.calls += 1
-        return self._attempt(model, native)
+    @functools.cached_property
+    def device(self) -> torch.device:
+        return next(iter(self.batch.fields().values())).device
 
-    def _attempt(self, model: Any, native: Any) -> Any:
-        try:
-            with torch.set_grad_enabled(self._grad):
-                return self._run(model, native)
-        except RuntimeError as error:
-            if not self._grad and "does not require grad" in str(error):
-                self._grad = True
-                return self._attempt(model, native)
-            self._explain(model, native, error)
-            raise
+    @functools.cached_property
+    def outputs(self) -> dict[str, BatchOutput]:
+        """What is predicted, and how it is judged."""
+        return {name: _output_of(name, self.batch, self.plan) for name in self.plan.declaration.outputs}
 
-    def _run(self, model: Any, native: Any) -> Any:
-        if self.given is not None:
-            return self.given(model, native)
-        if not callable(model):
-            raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
-        return model(native)
+    @functools.cached_property
+    def passes(self) -> list[Pass]:
+        """Those of the plan."""
+        return list(self.plan.walk(self.ids, self.device))
 
-    @staticmethod
-    def _explain(model: Any, native: Any, error: RuntimeError) -> None:
-        """Turn torch's message into one with the remedy: no gradient by the positions, another device or dtype."""
-        if "does not require grad" in str(error):
-            raise InputError(
-                f"the model differentiates by something that requires no gradient ({first_line(error)}): mark the "
-                "positions in the model, pos.requires_grad_(), or in the loader"
-            ) from error
-        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        if parameter is None:
-            return
-        stored = native if isinstance(native, Mapping) else getattr(native, "to_dict", dict)()
-        for name, value in stored.items():
-            if not isinstance(value, Tensor):
-                continue
-            if value.device != parameter.device:
-                raise InputError(
-                    f"batch field {name!r} is on {value.device} but the model is on {parameter.device}: "
-                    "move the batch or the model"
-                ) from error
-            if value.is_floating_point() and value.dtype != parameter.dtype:
-                raise InputError(
-                    f"batch field {name!r} is {value.dtype} but the model's parameters are {parameter.dtype}: "
-                    f"convert the batch, or the model with model.to({value.dtype})"
-                ) from error
+    @functools.cached_property
+    def copies(self) -> Batch:
+        """A batch with the samples of every pass, one pass after another."""
+        return batch_of(self.batch.part(list(range(self.batch.size)) * len(self.passes)), self.plan.declaration)
+
+    def part(self, places: list[int]) -> Prepared:
+        """The same for some of the samples."""
+        return prepare(self.batch.part(places), self.plan, ids=[self.ids[i] for i in places])
+
+    def clusters(self) -> list[Any]:
+        """The cluster of each sample; its id if no clusters are declared."""
+        name = self.plan.declaration.clusters
+        return one_each(self.batch.labels(name), name, self.batch.size) if name else list(self.ids)
+
+    def axes(self) -> Tensor | None:
+        """u u^T of each sample's longest axis, if the declaration has points."""
+        points = self.plan.declaration.points
+        if not points:
+            return None
+        rows = input_rows(self.batch, points[0], self.plan.declaration)
+        values = rows.select(self.batch.fields()[points[0]], (3,)).double()
+        sample = rows.sample.repeat_interleave(values.shape[1])
+        return longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)
 
 
-@dataclass
-class Collected:
-    """Per-sample figures of everything measured so far; lists hold one entry per batch.
+def prepare(native: Any, plan: Plan, first: int = 0, ids: list[int] | None = None) -> Prepared:
+    """A user's batch, checked; ids are those given or declared, or places in the data set from ``first`` on.
 
-    ``deviations`` are mean squares of the answer as given less the twirled prediction, ``floors`` the columns of
-    :mod:`equiscope.decomposition.noise`, NaN for samples without a floor; ``noise_samples`` is how many get one.
-    ``notes`` holds what a reader must know of an output, by its name.
+    Raises:
+        DeclarationError, NonFiniteError, InputError: as :func:`equiscope.decomposition.checks.check_batch`.
     """
+    batch, name = batch_of(native, plan.declaration), plan.declaration.ids
+    check_batch(batch, plan.declaration)
+    if ids is None and name is None:
+        ids = list(range(first, first + batch.size))
+    elif ids is None:
+        ids = one_each(batch.labels(str(name)), str(name), batch.size)
+        for value in ids:
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+                raise InputError(f"sample ids must be integers >= 0 and < 2**63, got {value!r}")
+    return Prepared(plan, batch, ids)
 
-    ids: list[Any] = field(default_factory=list)
-    clusters: list[Any] = field(default_factory=list)
-    values: dict[str, list[SampleValues]] = field(default_factory=dict)
-    as_given: dict[str, list[Tensor]] = field(default_factory=dict)
-    targets: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = field(default_factory=dict)
-    constants: dict[str, list[tuple[OutputSplit, torch.Size]]] = field(default_factory=dict)
-    deviations: dict[str, list[Tensor]] = field(default_factory=dict)
-    floors: dict[str, list[Tensor]] = field(default_factory=dict)
-    powers: dict[str, list[Tensor]] = field(default_factory=dict)
-    axes: list[Tensor] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
-    noise_samples: int = 0
-    known: noise.Known = field(default_factory=noise.Known)
-    stored: float = 0.0
 
-    @property
-    def float64_change(self) -> float | None:
-        """The largest change of an output in a float64 copy; None where no copy was made."""
-        return max((self.known.rounding or {}).values(), default=None)
+def prepared_batches(batches: Iterable[Any], plan: Plan) -> list[Prepared]:
+    """All of them, with the rotations that :func:`equiscope.measure` draws.
+
+    Raises:
+        InputError: if there are none; and what :func:`prepare` raises.
+    """
+    made: list[Prepared] = []
+    first = 0
+    for native in as_batches(batches):
+        made.append(prepare(native, plan, first))
+        first += made[-1].batch.size
+    if not made:
+        raise InputError("the iterable of batches is empty: nothing to differentiate (a used-up generator?)")
+    return made
+
+
+def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
+    spec, loss = plan.declaration.outputs[name], plan.losses[name]
+    rows = batch.rows(name, spec.per, spec.mask)
+    output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration))
+    if spec.target is None:
+        return output
+    raw = batch.fields()[spec.target].detach()
+    if not raw.is_floating_point() and (loss.classes or loss.per_sample is not None):
+        return replace(output, labels=Labels(rows.select(raw, (1,)), raw))
+    target = rows_of(raw.double(), name, batch, plan.declaration, f"target {spec.target!r} of output {name!r}")
+    if loss.per_sample is None:
+        target = spec.action.canonical(output.about(target))
+    return replace(output, labels=Labels(target, raw))
 
 
 class Collector:
-    """Runs a model over batches and keeps per-sample figures; :func:`equiscope.measure` pools them."""
+    """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them."""
 
-    def __init__(
-        self,
-        model: Any,
-        declaration: Declaration,
-        forward: Forward | None,
-        design: Design,
-        highest_degree: int = 0,
-    ):
-        self.model, self.declaration, self.design = model, declaration, design
-        self.highest_degree = highest_degree
-        self.caller = Caller(forward)
-        self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-        self.collected = Collected()
-        # Position in the data set of the first sample, for batches that carry no ids.
-        self.first_id = 0
+    def __init__(self, model: Any, plan: Plan):
+        self.model, self.plan = model, plan
+        self.caller = Caller(plan.forward)
+        self.parts: list[Samples] = []
+        self.known = noise.Known()
+        # Position in the data set of the next sample, for batches that carry no ids.
+        self.next_id = 0
 
     def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
         """Measure one batch with the design's cosets and keep its figures.
 
         ``positions`` of its samples in the data set are their ids where none are declared; by default they follow on.
+
+        Raises:
+            NonFiniteError: naming samples whose figures are not finite.
         """
-        orbit = BatchOrbit(self, native, positions if self.declaration.ids is None else None)
-        first = orbit.as_given()
-        orbit.noise_floor(first, noise_samples)
-        if self.design.partial:
-            values = self._partly(orbit)
+        orbit = self.begin(native, noise_samples, positions)
+        if self.plan.design.partial:
+            self.keep(self._partly(orbit))
         else:
-            orbit.add_cosets(int(self.design.cosets))
-            lone = "refuse" if self.design.shift else "whole"
-            values = {name: split.values(lone) for name, split in orbit.splits.items()}
-            for name, deviation in orbit.deviations().items():
-                self.collected.deviations.setdefault(name, []).append(deviation)
-        self.keep(orbit, values)
+            orbit.add_cosets(int(self.plan.design.cosets))
+            self.keep(orbit.samples())
         return orbit
 
-    def _partly(self, orbit: BatchOrbit) -> dict[str, SampleValues]:
-        """Two cosets of some samples and one of the others, each part a smaller batch; in the batch's order."""
-        second = self.design.second(orbit.ids)
-        order: list[int] = []
-        found: dict[str, list[SampleValues]] = {}
-        apart: dict[str, list[Tensor]] = {}
-        for cosets, places in ((2, second.nonzero().flatten().tolist()), (1, (~second).nonzero().flatten().tolist())):
-            if places:
-                part = BatchOrbit(self, orbit.batch.part(places), [orbit.ids[i] for i in places])
-                part.add_cosets(cosets)
-                part.first = {k: rows[_rows_at(orbit.splits[k].rows, places)] for k, rows in orbit.first.items()}
-                for name, deviation in part.deviations().items():
-                    apart.setdefault(name, []).append(deviation)
-                order += places
-                for name, split in part.splits.items():
-                    found.setdefault(name, []).append(split.values("partial"))
-        back = torch.tensor(order, device=orbit.device).argsort()
-        for name, parts in apart.items():
-            self.collected.deviations.setdefault(name, []).append(torch.cat(parts)[back])
-        return {name: SampleValues.cat(parts).take(back) for name, parts in found.items()}
+    def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+        """The orbit of a batch with its answer as given and its floor, and without any coset."""
+        ids = positions if self.plan.declaration.ids is None else None
+        orbit = BatchOrbit(self.model, self.caller, prepare(native, self.plan, self.next_id, ids))
+        first = orbit.as_given()
+        self.known.notes |= orbit.notes
+        orbit.floors = self._floors(orbit, first, noise_samples)
+        return orbit
 
-    def keep(self, orbit: BatchOrbit, figures: Mapping[str, SampleValues]) -> None:
+    def keep(self, samples: Samples) -> None:
         """Keep the figures of a batch, which must be finite.
 
         Raises:
             NonFiniteError: naming the samples.
         """
-        kept = self.collected
-        for name, values in figures.items():
-            _check_figures(name, values, orbit.ids, orbit.splits[name].target is not None)
-            kept.values.setdefault(name, []).append(values)
-            if self.highest_degree:
-                kept.powers.setdefault(name, []).append(orbit.spectra[name].powers())
-        kept.ids += orbit.ids
-        kept.clusters += orbit.labels()
-        kept.axes += orbit.axes()
+        for name, values in samples.figures.items():
+            _check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
+        self.parts.append(samples)
+        self.next_id += len(samples)
 
     def refresh(self, place: int, orbit: BatchOrbit) -> None:
         """Replace the figures of the batch at ``place`` after cosets were added to it."""
-        for name, deviation in orbit.deviations().items():
-            self.collected.deviations[name][place] = deviation
-        for name, split in orbit.splits.items():
-            self.collected.values[name][place] = split.values()
-            if self.highest_degree:
-                self.collected.powers[name][place] = orbit.spectra[name].powers()
+        self.parts[place] = orbit.samples()
 
-
-class BatchOrbit:
-    """One batch and its orbit so far; more cosets can be added at any time."""
-
-    def __init__(self, collector: Collector, native: Any, ids: list[int] | None = None):
-        self._c = collector
-        self.batch: Batch = batch_of(native, collector.declaration)
-        check_batch(self.batch, collector.declaration)
-        self.device = next(iter(self.batch.fields().values())).device
-        self.ids = self._sample_ids() if ids is None else ids
-        self.splits = {name: self._new_split(name) for name in collector.declaration.outputs}
-        self.spectra = {
-            name: Spectrum(split.rows, collector.design.rotations, collector.highest_degree)
-            for name, split in self.splits.items()
-            if collector.highest_degree
-        }
-        self._cosets = 0
-        # The answer as given, in the coordinates of the splits.
-        self.first: dict[str, Tensor] = {}
-
-    def _sample_ids(self) -> list[int]:
-        """The declared ids, or positions in the data set."""
-        name, start = self._c.declaration.ids, self._c.first_id + len(self._c.collected.ids)
-        if name is None:
-            return list(range(start, start + self.batch.size))
-        values = one_each(self.batch.labels(name), name, self.batch.size)
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-                raise InputError(f"sample ids must be integers >= 0 and < 2**63, got {value!r}")
-        return values
-
-    def labels(self) -> list[Any]:
-        """The cluster of each sample; its id if no clusters are declared."""
-        name = self._c.declaration.clusters
-        return one_each(self.batch.labels(name), name, self.batch.size) if name else list(self.ids)
-
-    def _new_split(self, name: str) -> OutputSplit:
-        spec, loss = self._c.declaration.outputs[name], self._c.losses[name]
-        rows = self.batch.rows(name, spec.per, spec.mask)
-        middle = output_middle(self.batch, name, self._c.declaration)
-        split = OutputSplit(rows, spec.action, loss, None, None, name, middle)
-        if spec.target is None:
-            return split
-        raw = split.target_layout = self.batch.fields()[spec.target].detach()
-        if not raw.is_floating_point() and (loss.classes or loss.per_sample is not None):
-            split.target = rows.select(raw, (1,))
-            return split
-        what = f"target {spec.target!r} of output {name!r}"
-        target = rows_of(raw.double(), name, self.batch, self._c.declaration, what)
-        split.target = target if loss.per_sample is not None else spec.action.canonical(split.about(target))
-        return split
-
-    # Without graphs, what the loader marked as requiring a gradient reaches the model as a leaf.
-    @torch.no_grad()
-    def as_given(self) -> dict[str, Tensor]:
-        """The model's answer to the batch as it came, its loss kept.
+    def samples(self) -> Samples:
+        """Everything measured.
 
         Raises:
-            NonFiniteError: if it is NaN or infinite.
+            InputError: if that is nothing.
         """
-        kept = self._c.collected
-        first = self._predict()
-        for name, split in self.splits.items():
-            rows = self.first[name] = split.coordinates(first[name].double())
-            split.check_shape(rows)
-            finite = split.rows.sum((~torch.isfinite(first[name])).flatten(1).any(1).double()) == 0
-            what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
-            _check_finite(finite, what, "the model", self.ids, "")
-            vectors = rows if split.target is None or split.target.shape != rows.shape else split.target
-            if follows_points(vectors, name, self.batch, self._c.declaration):
-                kept.notes[name] = (
-                    f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
-                    "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
-                )
-            if split.target is None:
-                continue
-            kept.as_given.setdefault(name, []).append(split.sample_loss(rows))
-            if split.loss.per_sample is not None:
-                kept.constants.setdefault(name, []).append((self._new_split(name), rows.shape))
-            elif not split.loss.exact:
-                kept.targets.setdefault(name, []).append((split.target, split.rows.sample, split.rows.counts))
-        return first
+        if not self.parts:
+            raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
+        return Samples.cat(self.parts)
 
-    def deviations(self) -> dict[str, Tensor]:
-        """Mean square of the answer as given less the twirled prediction, (samples,) of each output."""
-        return {
-            name: row_mean(split.rows, (self.first[name] - split.twirled_prediction()).square())
-            for name, split in self.splits.items()
-        }
-
-    def _predict(self) -> dict[str, Tensor]:
-        native = self.batch.with_fields({})
-        answer = predict(self._c.model, native, self.batch, self._c.declaration, self._c.caller)
-        return {k: v.detach() for k, v in answer.items()}
+    def _partly(self, orbit: BatchOrbit) -> Samples:
+        """Two cosets of some samples and one of the others, each part a smaller batch; in the batch's order."""
+        second = self.plan.design.second(orbit.of.ids)
+        order: list[int] = []
+        done: list[Samples] = []
+        for cosets, places in ((2, second.nonzero().flatten().tolist()), (1, (~second).nonzero().flatten().tolist())):
+            if places:
+                part = orbit.part(places)
+                part.add_cosets(cosets)
+                done.append(part.samples())
+                order += places
+        return Samples.cat(done).take(torch.tensor(order).argsort())
 
     @torch.no_grad()
-    def noise_floor(self, first: Mapping[str, Tensor], wanted: int) -> None:
-        """The numerical floor of the samples of this batch that are chosen for it; refuses a model that is random.
+    def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:
+        """The numerical floor of the samples of a batch that are chosen for it; refuses a model that is random.
 
         The first batch, and after it the second, fourth, eighth …, is answered twice: a random model gets no figure.
         """
-        c, known = self._c, self._c.collected.known
-        c.collected.noise_samples = wanted
+        known, ids = self.known, orbit.of.ids
+        known.wanted = wanted
         known.batches += 1
         if known.batches & (known.batches - 1) == 0:
-            self._repeat(first, known)
-        new = [int(k) for k in noise.keys(c.design.seed, self.ids)]
+            self._repeat(orbit, first)
+        new = [int(k) for k in noise.keys(self.plan.design.seed, ids)]
         places, known.keys = noise.chosen(known.keys, new, max(wanted, 1))
+        shape = (len(ids), len(FLOOR))
         columns = {
-            name: torch.full((self.batch.size, len(noise.COLUMNS)), torch.nan, dtype=torch.float64, device=self.device)
-            for name in self.splits
+            name: torch.full(shape, torch.nan, dtype=torch.float64, device=orbit.of.device) for name in orbit.of.outputs
         }
         if places:
-            for name, found in self._floor_of(places, noise.arcs_needed(len(known.keys), wanted)).items():
+            for name, found in self._floor_of(orbit.of, places, noise.arcs_needed(len(known.keys), wanted)).items():
                 columns[name][places] = found
-        for name, values in columns.items():
-            c.collected.floors.setdefault(name, []).append(values)
+        return columns
 
-    def _repeat(self, first: Mapping[str, Tensor], known: noise.Known) -> None:
+    def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor]) -> None:
         """Answer the batch again, and watch in which precision the first time."""
+        known, fields = self.known, orbit.of.batch.fields()
         stored = max(torch.finfo(v.dtype).eps for v in first.values())
-        fields = self.batch.fields()
-        inputs = [torch.finfo(fields[name].dtype).eps for name in self._c.declaration.inputs]
-        self._c.collected.stored = max([stored, *inputs])
+        inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
+        known.stored = max([known.stored, stored, *inputs])
         if known.computing is None:
-            second, seen = watched(self._predict)
+            second, seen = watched(orbit.answer)
             known.computing = replace(seen or Computing(), eps=max(stored, seen.eps if seen else 0.0))
         else:
-            second = self._predict()
+            second = orbit.answer()
         known.change = max(known.change, noise.check_repeat(first, second, known.computing))
 
-    def _floor_of(self, places: list[int], arcs: int) -> dict[str, Tensor]:
+    def _floor_of(self, whole: Prepared, places: list[int], arcs: int) -> dict[str, Tensor]:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
-        c = self._c
 
-        def found(part: BatchOrbit) -> dict[str, Tensor]:
-            site = Site(c.model, part.batch, c.declaration, c.caller, (c.design.seed, part.ids))
-            return noise.floor(site, part.splits, c.collected.known, arcs)
+        def found(part: Prepared) -> dict[str, Tensor]:
+            key = (self.plan.design.seed, part.ids)
+            site = Site(self.model, part.batch, self.plan.declaration, self.caller, key)
+            return noise.floor(site, part.outputs, self.known, arcs)
 
-        if len(places) < self.batch.size:
+        if len(places) < whole.batch.size:
             try:
-                return found(BatchOrbit(c, self.batch.part(places), [self.ids[i] for i in places]))
+                return found(whole.part(places))
             except Exception:
                 # A batch made by hand may not say which rows are whose, a model may insist on its batch size. What is
                 # wrong with the model itself is raised again by the whole batch.
                 pass
-        whole = found(BatchOrbit(c, self.batch.with_fields({}), self.ids))
-        return {name: columns[places] for name, columns in whole.items()}
+        columns = found(prepare(whole.batch.with_fields({}), self.plan, ids=whole.ids))
+        return {name: values[places] for name, values in columns.items()}
+
+
+class BatchOrbit:
+    """One batch and its orbit so far; more cosets can be added at any time.
+
+    Attributes:
+        first: the answer as given, in the coordinates of the outputs; floors: their floors, where measured.
+        notes: what a reader must know of an output.
+    """
+
+    def __init__(self, model: Any, caller: Caller, of: Prepared):
+        self.model, self.caller, self.of = model, caller, of
+        self.splits: dict[str, OutputSplit] = {}
+        self.spectra = {
+            name: Spectrum(output.rows, of.plan.design.rotations, of.plan.highest_degree)
+            for name, output in of.outputs.items()
+            if of.plan.highest_degree
+        }
+        self.first: dict[str, Tensor] = {}
+        self.floors: dict[str, Tensor] = {}
+        self.notes: dict[str, str] = {}
+        self._cosets = 0
+
+    def part(self, places: list[int]) -> BatchOrbit:
+        """An orbit of some of the samples, as given alone."""
+        part = BatchOrbit(self.model, self.caller, self.of.part(places))
+        part.first = {k: rows[_rows_at(self.of.outputs[k].rows, places)] for k, rows in self.first.items()}
+        part.floors = {name: columns[places] for name, columns in self.floors.items()}
+        return part
+
+    # Without graphs, what the loader marked as requiring a gradient reaches the model as a leaf.
+    @torch.no_grad()
+    def as_given(self) -> dict[str, Tensor]:
+        """The model's answer to the batch as it came.
+
+        Raises:
+            NonFiniteError: if it is NaN or infinite.
+        """
+        given, declaration = self.answer(), self.of.plan.declaration
+        for name, output in self.of.outputs.items():
+            rows = self.first[name] = output.coordinates(given[name].double())
+            finite = output.rows.sum((~torch.isfinite(given[name])).flatten(1).any(1).double()) == 0
+            what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
+            _check_finite(finite, what, "the model", self.of.ids, "")
+            labels = None if output.labels is None else output.labels.target
+            vectors = rows if labels is None or labels.shape != rows.shape else labels
+            if follows_points(vectors, name, self.of.batch, declaration):
+                self.notes[name] = (
+                    f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
+                    "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
+                )
+        return given
+
+    def answer(self) -> dict[str, Tensor]:
+        """Rows of the model's answer to the batch as it came."""
+        batch, declaration = self.of.batch, self.of.plan.declaration
+        answer = predict(self.model, batch.with_fields({}), batch, declaration, self.caller)
+        return {k: v.detach() for k, v in answer.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
-        c = self._c
-        matrices = c.design.rotations.matrices.to(self.device)
-        weights = c.design.rotations.weights.tolist()
-        for stream in range(self._cosets, self._cosets + count):
-            shift = self._shift(stream)
-            for matrix, weight in zip(matrices, weights, strict=True):
-                elements = matrix @ shift
-                passes = twisted(c.model, self.batch, elements, c.declaration, c.caller)
-                for name, prediction in passes.items():
-                    rows = self.splits[name].coordinates(prediction.detach())
-                    self.splits[name].add(rows, weight)
-                    if self.spectra:
-                        self.spectra[name].add(rows, elements)
-            for split in self.splits.values():
-                split.close_coset()
+        of = self.of
+        for one in of.plan.walk(of.ids, of.device, self._cosets, count):
+            passes = twisted(self.model, of.batch, one.turns, of.plan.declaration, self.caller)
+            rows = {name: of.outputs[name].coordinates(found.detach()) for name, found in passes.items()}
+            for name, prediction in rows.items():
+                of.outputs[name].check_shape(self.first.get(name, prediction), prediction)
+                if self.spectra:
+                    self.spectra[name].add(prediction, one.turns)
+            add_pass(self.splits, of.outputs, rows, one.weight, one.last_of_coset)
         self._cosets += count
 
-    def _shift(self, stream: int) -> Tensor:
-        """The rotation u of each sample's coset, (samples, 3, 3)."""
-        if not self._c.design.shift:
-            return torch.eye(3, dtype=torch.float64, device=self.device).expand(self.batch.size, 3, 3)
-        return uniform_keyed(self._c.declaration.group, self._c.design.seed, self.ids, stream).to(self.device)
-
-    def axes(self) -> list[Tensor]:
-        """u u^T of each sample's longest axis, if the declaration has points."""
-        points = self._c.declaration.points
-        if not points:
-            return []
-        rows = input_rows(self.batch, points[0], self._c.declaration)
-        values = rows.select(self.batch.fields()[points[0]], (3,)).double()
-        sample = rows.sample.repeat_interleave(values.shape[1])
-        return [longest_axis_outer(values.reshape(-1, 3), sample, self.batch.size)]
+    def samples(self, lone: Lone | None = None) -> Samples:
+        """The table of the batch's figures, from all cosets so far; ``lone`` as the design says if it is not given."""
+        of = self.of
+        figures, labels, wholes = {}, {}, {}
+        for name, split in self.splits.items():
+            output, first = of.outputs[name], self.first[name]
+            figures[name] = replace(
+                split.values(lone or of.plan.design.lone),
+                as_given=output.sample_loss(first),
+                deviation=row_mean(output.rows, (first - split.twirled_prediction()).square()),
+                floor=self.floors[name],
+                **({"powers": self.spectra[name].powers()} if self.spectra else {}),
+            )
+            if output.labels is not None and output.loss.per_sample is not None:
+                wholes[name] = [(output, first.shape)]
+            elif output.labels is not None and not output.loss.exact:
+                rows = output.labels.target.flatten(0, 1)
+                sample = output.rows.sample.repeat_interleave(output.labels.target.shape[1])
+                labels[name] = LabelRows(rows if rows.is_floating_point() else rows.long(), sample)
+        return Samples(list(of.ids), of.clusters(), figures, of.axes(), labels, wholes)
 
 
 def _rows_at(rows: Rows, places: list[int]) -> Tensor:

@@ -21,27 +21,28 @@ from scipy import optimize
 from torch import Tensor
 
 from equiscope.decomposition.losses import Loss
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.samples import LabelRows
+from equiscope.decomposition.split import BatchOutput
 from equiscope.symmetry.actions import Action
 
 Array = NDArray[np.float64]
-Rowed = Sequence[tuple[Tensor, Tensor, Tensor]]
-Whole = Sequence[tuple[OutputSplit, torch.Size]]
+Whole = Sequence[tuple[BatchOutput, torch.Size]]
 
 
-def constant_loss(loss: Loss, targets: Rowed | Whole, action: Action, group: str, weights: Array) -> float:
+def constant_loss(loss: Loss, targets: LabelRows | Whole, action: Action, group: str, weights: Array) -> float:
     """Loss of the best constant equivariant prediction; NaN without labels.
 
     Args:
-        targets: a batch each: (label rows, sample of each row, rows of each sample); or for a user's loss, which acts
-            on whole tensors, (a fresh split that holds the labels, shape of the prediction's rows).
+        targets: the rows of all labels; or for a user's loss, which acts on whole tensors, a batch each: the output
+            that holds the labels, and the shape of its prediction's rows.
         weights: of the samples, (samples,) with mean 1.
     """
-    if not targets:
-        return math.nan
-    if loss.per_sample is not None:
-        return _of_whole(targets, action, group, weights)  # type: ignore[arg-type]
-    rows, share = _joined(targets, weights)  # type: ignore[arg-type]
+    if not isinstance(targets, LabelRows):
+        return _of_whole(targets, action, group, weights) if targets else math.nan
+    rows = targets.rows[:, None]
+    counts = torch.bincount(targets.sample, minlength=len(weights))
+    share = (torch.as_tensor(weights, device=rows.device) / counts)[targets.sample]
+    share = share / share.sum()
     if not rows.is_floating_point():
         return _of_classes(loss, rows, share, int(action.shape[0]))
     basis = action.invariants(group).to(rows.device)
@@ -51,7 +52,7 @@ def constant_loss(loss: Loss, targets: Rowed | Whole, action: Action, group: str
         constant = basis @ torch.as_tensor(theta, device=rows.device)
         return float((share * loss.per_row(constant.expand_as(rows), rows).mean(dim=1)).sum())
 
-    return least(mean_loss, _start(seen, share.repeat_interleave(rows.shape[1]) / rows.shape[1]), _spread(seen))
+    return least(mean_loss, _start(seen, share), _spread(seen))
 
 
 def least(function: Callable[[Array], float], start: Array, scale: Array) -> float:
@@ -70,16 +71,6 @@ def least(function: Callable[[Array], float], start: Array, scale: Array) -> flo
     return min(best, float(found.fun))
 
 
-def _joined(targets: Rowed, weights: Array) -> tuple[Tensor, Tensor]:
-    """All label rows, and the weight of each in the mean over samples of their mean over rows."""
-    rows = torch.cat([t for t, _, _ in targets])
-    offsets = np.cumsum([0, *[len(c) for _, _, c in targets]])
-    sample = torch.cat([s + int(o) for (_, s, _), o in zip(targets, offsets[:-1], strict=True)])
-    counts = torch.cat([c for _, _, c in targets])
-    share = (torch.as_tensor(weights, device=rows.device) / counts)[sample]
-    return rows, share / share.sum()
-
-
 def _of_classes(loss: Loss, rows: Tensor, share: Tensor, count: int) -> float:
     """Cross-entropy of the class frequencies."""
     classes = torch.zeros(count, dtype=torch.float64, device=rows.device)
@@ -91,19 +82,18 @@ def _of_classes(loss: Loss, rows: Tensor, share: Tensor, count: int) -> float:
 
 def _of_whole(targets: Whole, action: Action, group: str, weights: Array) -> float:
     basis = _raw(action, action.invariants(group))
-    floating = all(split.target.is_floating_point() for split, _ in targets)
-    if floating:
-        seen = torch.cat([(action.canonical(split.target) @ action.invariants(group).to(split.target)).flatten(0, 1)
-                          for split, _ in targets])  # fmt: skip
+    labels = [output.labels.target for output, _ in targets if output.labels is not None]
+    if all(target.is_floating_point() for target in labels):
+        seen = torch.cat([(action.canonical(y) @ action.invariants(group).to(y)).flatten(0, 1) for y in labels])
     else:
         seen = torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, basis.shape[1])
     shares = torch.as_tensor(weights / weights.sum())
 
     def mean_loss(theta: Array) -> float:
         constant, values = basis @ torch.as_tensor(theta), []
-        for split, shape in targets:
-            rows = constant.reshape(action.shape).to(split.rows.sample.device).expand(shape).clone()
-            values.append(split.sample_loss(rows).detach().cpu())
+        for output, shape in targets:
+            rows = constant.reshape(action.shape).to(output.rows.sample.device).expand(shape).clone()
+            values.append(output.sample_loss(rows).detach().cpu())
         return float(shares @ torch.cat(values))
 
     return least(mean_loss, _start(seen, torch.full((len(seen),), 1 / len(seen), dtype=torch.float64)), _spread(seen))

@@ -31,18 +31,18 @@ from torch import Tensor, nn
 from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.design import check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.orbit import Forward, twisted
+from equiscope.decomposition.plan import check_count, make_plan
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import Samples
+from equiscope.decomposition.split import add_pass
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import uniform_keyed
 
 PARTS = ("rotation", "rotation x noise", "noise")
 
@@ -102,66 +102,61 @@ def measure_crossed(
         raise InputError(f"the crossed design needs at least 2 rotations a sample, got {count}")
     if redraw.field not in declaration.fixed:
         raise InputError(f"the noise field {redraw.field!r} must be declared fixed, declared are {declaration.fixed}")
-    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-    if not all(loss.exact for loss in losses.values()):
+    if not all(find_loss(spec.loss).exact for spec in declaration.outputs.values()):
         raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
-    design = make_design(rotations, count, seed, declaration.group, losses)
-    collector = Collector(model, declaration, forward, design)
-    elements = len(design.rotations) if whole else count
-    found: dict[str, list[Tensor]] = {name: [] for name in declaration.outputs}
+    plan = make_plan(declaration, forward, rotations, count, seed)
+    collector = Collector(model, plan)
+    elements = int(plan.design.passes)
     with untouched(model):
         for native in as_batches(batches):
-            orbit = BatchOrbit(collector, native)
-            first = orbit.as_given()
-            orbit.noise_floor(first, noise_samples)
-            for name, parts in _cross(collector, orbit, redraw, elements).items():
-                found[name].append(parts)
-    if not collector.collected.ids:
-        raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-    described = {**design.described(collector.caller.calls), "passes": elements * redraw.draws}
-    hardware = hardware_notes(device_of(model), collector.collected.known.computing)
+            collector.keep(_cross(collector.begin(native, noise_samples), redraw))
+    samples = collector.samples()
+    described = {**plan.design.described(collector.caller.calls), "passes": elements * redraw.draws}
+    hardware = hardware_notes(device_of(model), collector.known.computing)
     notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes "
              "is taken out of the equivariance error"]  # fmt: skip
-    result = summarise(collector.collected, declaration, losses, described, notes)
-    return dataclasses.replace(result, variance_parts=_pooled(collector, declaration, found))
+    result = summarise(samples, plan, collector.known, described, notes)
+    return dataclasses.replace(result, variance_parts=_pooled(samples, declaration))
 
 
 @torch.no_grad()
-def _cross(collector: Collector, orbit: BatchOrbit, redraw: Redraw, elements: int) -> dict[str, Tensor]:
-    """Measure all pairs on one batch, keep its figures, and return each output's variances (samples, 3)."""
-    fields = orbit.batch.fields()
+def _cross(orbit: BatchOrbit, redraw: Redraw) -> Samples:
+    """All pairs on one batch."""
+    of, plan, fields = orbit.of, orbit.of.plan, orbit.of.batch.fields()
     if redraw.field not in fields:
         raise InputError(f"the batch has no tensor {redraw.field!r}; it has {names(fields)}")
-    noisy = [orbit.batch.with_fields({redraw.field: _drawn(redraw, fields, j)}) for j in range(redraw.draws)]
-    wrapped = [batch_of(native, collector.declaration) for native in noisy]
+    noisy = [of.batch.with_fields({redraw.field: _drawn(redraw, fields, j)}) for j in range(redraw.draws)]
+    wrapped = [batch_of(native, plan.declaration) for native in noisy]
     columns: dict[str, list[Tensor]] = {}
     reference: dict[str, Tensor] = {}
-    for r in range(elements):
-        turns = _turns(collector, orbit, r)
+    elements = int(plan.design.passes)
+    for one in plan.walk(of.ids, of.device):
         for j, batch in enumerate(wrapped):
-            passes = twisted(collector.model, batch, turns, collector.declaration, collector.caller)
-            for name, prediction in passes.items():
-                split = orbit.splits[name]
-                rows = split.coordinates(prediction.detach())
-                split.add(rows, 1 / redraw.draws)
+            passes = twisted(orbit.model, batch, one.turns, plan.declaration, orbit.caller)
+            rows = {name: of.outputs[name].coordinates(found.detach()) for name, found in passes.items()}
+            for name, prediction in rows.items():
                 # Centred on the first prediction, so that a small variance keeps its digits.
-                reference.setdefault(name, rows)
-                sums = columns.setdefault(name, [torch.zeros_like(rows) for _ in wrapped])
-                sums[j] += rows - reference[name]
-        for split in orbit.splits.values():
-            split.close_coset()
-    kept, found = {}, {}
+                reference.setdefault(name, prediction)
+                sums = columns.setdefault(name, [torch.zeros_like(prediction) for _ in wrapped])
+                sums[j] += prediction - reference[name]
+            add_pass(orbit.splits, of.outputs, rows, 1 / redraw.draws, batch is wrapped[-1])
+    samples = orbit.samples("refuse")
+    figures = {}
     for name, split in orbit.splits.items():
-        values, whole = split.values(), not collector.design.shift
+        values, whole = samples.figures[name], not plan.design.shift
         within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
         means = torch.stack(columns[name]) / elements
-        spread = [split.rows.sum(d.square().flatten(1).mean(1)) / split.rows.counts for d in means - means.mean(0)]
-        found[name] = _components(within, values.between, sum(spread), elements, redraw.draws, whole)
-        kept[name] = dataclasses.replace(
-            values, equivariance=found[name][:, 0], between=torch.zeros_like(values.between)
+        spread = torch.stack([split.of.mean_square(d) for d in means - means.mean(0)]).sum(0)
+        parts = _components(within, values.between, spread, elements, redraw.draws, whole)
+        # The answer as given has another noise than the mean over noises.
+        figures[name] = dataclasses.replace(
+            values,
+            equivariance=parts[:, 0],
+            between=torch.zeros_like(values.between),
+            deviation=torch.full_like(values.deviation, torch.nan),
+            parts=parts,
         )
-    collector.keep(orbit, kept)
-    return found
+    return dataclasses.replace(samples, figures=figures)
 
 
 def _drawn(redraw: Redraw, fields: Mapping[str, Tensor], number: int) -> Tensor:
@@ -190,16 +185,10 @@ def _components(within: Tensor, between: Tensor, spread: Tensor, r: int, k: int,
     return torch.stack([(s_a - s_c / (k - 1)) / (k * d), both, noise], dim=-1)
 
 
-def _turns(collector: Collector, orbit: BatchOrbit, r: int) -> Tensor:
-    if not collector.design.shift:
-        return collector.design.rotations.matrices[r].to(orbit.device).expand(orbit.batch.size, 3, 3)
-    return uniform_keyed(collector.declaration.group, collector.design.seed, orbit.ids, r).to(orbit.device)
-
-
-def _pooled(collector: Collector, declaration: Declaration, found: Mapping[str, list[Tensor]]) -> dict[str, float]:
+def _pooled(samples: Samples, declaration: Declaration) -> dict[str, float]:
     """Means over samples, outputs added up with their weights."""
     sums = np.zeros(len(PARTS))
     for name, weight in counted_outputs(declaration).items():
-        weights = sample_weights(SampleValues.cat(collector.collected.values[name]), declaration.weighting)
-        sums += weight * (weights[:, None] * host(torch.cat(found[name]))).mean(axis=0)
+        values = samples.figures[name]
+        sums += weight * (sample_weights(values, declaration.weighting)[:, None] * host(values.parts)).mean(axis=0)
     return dict(zip(PARTS, sums.tolist(), strict=True))

@@ -27,7 +27,7 @@ from equiscope.decomposition.arcs import (
 from equiscope.decomposition.computing import watched
 from equiscope.decomposition.orbit import input_rows, rotated_back
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.split import BatchOutput
 
 # Arcs of a sample where a yes or no rests on them.
 ARCS = 3
@@ -43,7 +43,7 @@ ROUGH = 0.1
 SIZES, ALREADY = (1 / 64, 4), 0.4
 
 
-def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[Arc], eps: float) -> float:
+def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence[Arc], eps: float) -> float:
     """The precision that larger steps show inside a model that torch does not see through; ``eps`` if none is coarser.
 
     At the step sqrt(eps') of a coarser precision eps', rounding in it twists as noise does, by about eps' of an output
@@ -53,16 +53,16 @@ def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[
     """
     if site.declaration.group == "O":
         return eps
-    before, step = twisting_of(splits, seen), eps**0.5
+    before, step = twisting_of(outputs, seen), eps**0.5
     for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
         if coarser <= eps:
             continue
         first = NOISE_STREAM + (1 << 20) * (place + 1)
-        arcs = [next_arc(site, splits, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
-        twisting, rounded = twisting_of(splits, arcs), []
-        for name, split in splits.items():
-            bend = torch.stack([contrast(BEND, split, a.rows[name]) for a in arcs]).mean()
-            twist, square = twisting[name].mean(), row_mean(split.rows, arcs[0].rows[name].square().mean(0)).mean()
+        arcs = [next_arc(site, outputs, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
+        twisting, rounded = twisting_of(outputs, arcs), []
+        for name, output in outputs.items():
+            bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean()
+            twist, square = twisting[name].mean(), row_mean(output.rows, arcs[0].rows[name].square().mean(0)).mean()
             if bool((twist > ROUGH * bend) & (twist >= (SIZES[0] * coarser) ** 2 * square)):
                 there = before[name].mean() >= ALREADY * step / coarser * twist
                 rounded.append(bool(there & (twist <= (SIZES[1] * coarser) ** 2 * square)))
@@ -74,7 +74,7 @@ def coarse_inside(site: Site, splits: Mapping[str, OutputSplit], seen: Sequence[
 
 def jumps(
     site: Site,
-    splits: Mapping[str, OutputSplit],
+    outputs: Mapping[str, BatchOutput],
     seen: Sequence[Arc],
     eps: float,
     change: float = 0.0,
@@ -89,17 +89,17 @@ def jumps(
     than half of the digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by
     sqrt(eps) of their size does.
     """
-    twisting = twisting_of(splits, seen)
-    squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in splits.items()}
+    twisting = twisting_of(outputs, seen)
+    squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
     least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
     if not places or site.declaration.group == "O":
         return found
-    sure = None if opaque else _jumps_of_twin(site, splits, twisting, eps)
+    sure = None if opaque else _jumps_of_twin(site, outputs, twisting, eps)
     if sure is None:
-        moved = _displaced(site, splits, seen[0], eps)
+        moved = _displaced(site, outputs, seen[0], eps)
         sure = {
             k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) for k, v in twisting.items()
         }
@@ -107,7 +107,7 @@ def jumps(
 
 
 def _jumps_of_twin(
-    site: Site, splits: Mapping[str, OutputSplit], twisting: Mapping[str, Tensor], eps: float
+    site: Site, outputs: Mapping[str, BatchOutput], twisting: Mapping[str, Tensor], eps: float
 ) -> dict[str, Tensor] | None:
     """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
     dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
@@ -118,22 +118,22 @@ def _jumps_of_twin(
         twin = site.in_precision(dtype)
         if twin is None:
             return None
-        arcs, computing = watched(lambda: [next_arc(twin, splits, step, stream) for stream in streams])
+        arcs, computing = watched(lambda: [next_arc(twin, outputs, step, stream) for stream in streams])
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
         return None
     if computing is None or computing.opaque or computing.eps != other:
         return None
     sure = {}
-    for name, own in twisting_of(splits, arcs).items():
+    for name, own in twisting_of(outputs, arcs).items():
         # Few numbers may be rounded alike in all passes.
-        own = torch.maximum(own, other**2 / 6 * row_mean(splits[name].rows, arcs[0].rows[name].square().mean(0)))
+        own = torch.maximum(own, other**2 / 6 * row_mean(outputs[name].rows, arcs[0].rows[name].square().mean(0)))
         limit = other / eps * twisting[name]
         sure[name] = own > limit if other < eps else own < limit
     return sure
 
 
-def _displaced(site: Site, splits: Mapping[str, OutputSplit], arc: Arc, eps: float) -> dict[str, Tensor]:
+def _displaced(site: Site, outputs: Mapping[str, BatchOutput], arc: Arc, eps: float) -> dict[str, Tensor]:
     """Mean square by which each output moves when the inputs are displaced by sqrt(eps) of their size, (samples,)."""
     near = batch_of(arc.near, site.declaration)
     generator = torch.Generator().manual_seed(0)
@@ -147,5 +147,5 @@ def _displaced(site: Site, splits: Mapping[str, OutputSplit], arc: Arc, eps: flo
     answer = answered(site, near.with_fields(changed))
     back = rotated_back(answer, site.batch, arc.turns, site.declaration)
     return {
-        k: row_mean(s.rows, (s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in splits.items()
+        k: row_mean(s.rows, (s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in outputs.items()
     }

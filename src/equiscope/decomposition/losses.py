@@ -38,7 +38,7 @@ class Loss:
     """
 
     name: str
-    per_row: Callable[[Tensor, Tensor], Tensor] | None
+    per_row: Callable[[Tensor, Tensor], Tensor]
     exact: bool = False
     invariant: bool = True
     prepare: Callable[[Tensor], Tensor] = _identity
@@ -105,7 +105,7 @@ def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     if isinstance(spec, Loss):
         return spec
     if callable(spec):
-        return Loss(getattr(spec, "__name__", type(spec).__name__), None, invariant=True, per_sample=spec)
+        return Loss(getattr(spec, "__name__", type(spec).__name__), squared_error, per_sample=spec)
     if spec == "cross_entropy":
         raise InputError(
             "say what the twirled prediction averages: loss='cross_entropy_logits' or 'cross_entropy_probabilities'"

@@ -11,16 +11,13 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.design import Design, check_count, make_design
 from equiscope.decomposition.draw import draw
-from equiscope.decomposition.losses import Loss
-from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.plan import Design, Plan, check_count, make_plan, refuse_biased
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
-from equiscope.decomposition.spectrum import degrees_available
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, declare
 
@@ -74,7 +71,7 @@ def measure(
         cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
             and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
             with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
-            (:mod:`equiscope.decomposition.design`); it needs at least 8 / (cosets - 1) samples.
+            (:mod:`equiscope.decomposition.plan`); it needs at least 8 / (cosets - 1) samples.
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
             twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.
@@ -103,54 +100,55 @@ def measure(
     """
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     check_count("noise_samples", noise_samples)
-    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-    design = make_design(rotations, cosets, seed, declaration.group, losses, shift)
-    _check_goal(design, rtol, max_passes, spectrum)
-    highest = degrees_available(design.rotations, design.cosets, spectrum, declaration.group)
-    if highest:
-        _check_spectrum(losses)
-    collector = Collector(model, declaration, forward, design, highest)
+    plan = make_plan(declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum)
+    _check_goal(plan.design, rtol, max_passes)
+    goal = None if rtol is None else Goal(rtol, max_passes)
+    return measured(model, batches, plan, goal, noise_samples, progress)
+
+
+def measured(
+    model: Any,
+    batches: Iterable[Any],
+    plan: Plan,
+    goal: Goal | None = None,
+    noise_samples: int = NOISE_SAMPLES,
+    progress: bool = False,
+) -> Result:
+    """The Result of a plan; see :func:`measure`."""
+    refuse_biased(plan.design, plan.losses)
+    collector = Collector(model, plan)
     notes: list[str] = []
     drawn = ""
 
-    def pooled(used: Design) -> Result:
-        if not collector.collected.ids:
-            raise InputError("the iterable of batches is empty: there is nothing to measure (a used-up generator?)")
-        described = used.described(collector.caller.calls) | {"drawn": drawn}
-        hardware = hardware_notes(device_of(model), collector.collected.known.computing)
-        return summarise(collector.collected, declaration, losses, described, [*hardware, *notes])
+    def pooled(used: Plan) -> Result:
+        described = used.design.described(collector.caller.calls) | {"drawn": drawn}
+        hardware = hardware_notes(device_of(model), collector.known.computing)
+        return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])
 
     with untouched(model):
-        if rtol is None:
+        if goal is None:
             for native in _bar(as_batches(batches), progress):
                 collector.run(native, noise_samples)
         else:
-            goal = Goal(rtol, max_passes)
-            drawing = draw(as_batches(batches), seed, lambda native: batch_of(native, declaration))
+            drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
             search = Search(collector, goal, noise_samples, pooled)
-            design, why = search.run(_bar(drawing.rounds, progress))
+            plan, why = search.run(_bar(drawing.rounds, progress))
             drawn = drawing.said(search.samples, search.exhausted)
             notes.append(why)
             if drawn and drawing.size is None:
                 notes.append(FIRST_OF_A_STREAM)
-    return pooled(design)
+    return pooled(plan)
 
 
-def _check_goal(design: Design, rtol: float | None, max_passes: int | None, spectrum: bool | int) -> None:
-    """What only a design of independent cosets of every sample can give: refinement, and a spectrum."""
-    if (not design.shift or design.partial) and (rtol is not None or spectrum is not False):
+def _check_goal(design: Design, rtol: float | None, max_passes: int | None) -> None:
+    """What only a design of independent cosets of every sample can give: refinement."""
+    if (not design.shift or design.partial) and rtol is not None:
         raise InputError(
             "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
             f"number, got cosets={design.cosets}"
         )
     if max_passes is not None and rtol is None:
         raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
-
-
-def _check_spectrum(losses: Mapping[str, Loss]) -> None:
-    others = sorted({spec.name for spec in losses.values() if not spec.exact})
-    if others:
-        raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
 
 
 def resolve_declaration(

@@ -15,16 +15,16 @@ try:
 except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
-from equiscope.decomposition.collect import Caller, Collector
+from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import Computing, hardware_notes
-from equiscope.decomposition.design import check_count, make_design
-from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
+from equiscope.decomposition.orbit import Caller
+from equiscope.decomposition.plan import check_count, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
-from equiscope.decomposition.tables import Layout, Table
+from equiscope.decomposition.samples import Samples, no_samples
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -60,6 +60,12 @@ class EquivarianceError(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
+    ids: list[Tensor]
+    figures: list[Tensor]
+    model_calls: Tensor
+    float64_change: Tensor
+    precision: Tensor
+
     def __init__(
         self,
         declaration: Declaration | None = None,
@@ -79,19 +85,13 @@ class EquivarianceError(Metric):
         super().__init__(**(metric_arguments or {}))
         self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
         check_count("noise_samples", noise_samples)
-        self.losses = {name: find_loss(spec.loss) for name, spec in self.declaration.outputs.items()}
-        self.design = make_design(rotations, cosets, seed, self.declaration.group, self.losses)
+        self.plan = make_plan(self.declaration, forward, rotations, cosets, seed)
         self.noise_samples = noise_samples
-        self._layout = Layout(self.declaration, self.losses)
         self._caller = Caller(forward)
-        self._notes: dict[str, str] = {}
         self._known = Known()
         self._result: Result | None = None
-        for name in ("ids", "clusters", "figures"):
+        for name in self._none().packed(self.device):
             self.add_state(name, [], dist_reduce_fx="cat")
-        for name in self._layout.with_labels:
-            self.add_state(_owners(name), [], dist_reduce_fx="cat")
-            self.add_state(_labels(name), [], dist_reduce_fx="cat")
         self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
         self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64), dist_reduce_fx="max")
@@ -123,16 +123,16 @@ class EquivarianceError(Metric):
     def forward(self, model: Any, batch: Any, first_id: int | None = None) -> Tensor:
         """Measure one batch, add it to the state, and return this batch's own percent (this process alone)."""
         # torchmetrics' forward would run the orbit twice or lose count of the samples.
-        table = self._measured(model, batch, first_id)
-        self._append(table)
+        samples = self._measured(model, batch, first_id)
+        self._append(samples)
         self._computed = None
         self._update_count += 1
-        self._forward_cache = self._percent(self._summary(table))
-        return self._forward_cache
+        self._forward_cache = percent = self._percent(self._summary(samples))
+        return percent
 
     def compute(self) -> Tensor:
         """The percent of everything measured, a float64 scalar; NaN without labels."""
-        self._result = self._summary(self._table())
+        self._result = self._summary(self._gathered())
         return self._percent(self._result)
 
     def result(self) -> Result:
@@ -144,32 +144,29 @@ class EquivarianceError(Metric):
     def reset(self) -> None:
         """Forget everything measured."""
         super().reset()
-        self._known, self._result, self._notes = Known(), None, {}
+        self._known, self._result = Known(), None
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
         if not self.figures:
-            self._append(self._layout.empty(self.device))
+            self._append(self._none())
         super().sync(*args, **kwargs)
 
-    def _measured(self, model: Any, batch: Any, first_id: int | None) -> Table:
-        collector = Collector(model, self.declaration, None, self.design)
+    def _measured(self, model: Any, batch: Any, first_id: int | None) -> Samples:
+        collector = Collector(model, self.plan)
         collector.caller = self._caller
-        collector.first_id = self._first_id(first_id)
-        collected = collector.collected
-        collected.known = self._known
+        collector.next_id = self._first_id(first_id)
+        collector.known = known = self._known
         before = self._caller.calls
         with untouched(model):
             collector.run(batch, self.noise_samples)
-        self._notes |= collected.notes
         self.model_calls = self.model_calls + (self._caller.calls - before)
-        assert self._known.computing is not None
-        seen = torch.tensor([self._known.computing.eps, collected.stored, self._known.change]).to(self.precision)
+        assert known.computing is not None
+        seen = torch.tensor([known.computing.eps, known.stored, known.change]).to(self.precision)
         self.precision = torch.maximum(self.precision, seen)
-        change = collected.float64_change
-        if change is not None:
-            self.float64_change = torch.full_like(self.float64_change, change)
-        return self._layout.pack(collected, self.device)
+        if known.float64_change is not None:
+            self.float64_change = torch.full_like(self.float64_change, known.float64_change)
+        return collector.samples()
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
@@ -182,49 +179,33 @@ class EquivarianceError(Metric):
             )
         return sum(len(part) for part in self.ids)
 
-    def _append(self, table: Table) -> None:
-        self.ids.append(table.ids)
-        self.clusters.append(table.clusters)
-        self.figures.append(table.figures)
-        for name in self._layout.with_labels:
-            getattr(self, _owners(name)).append(table.owners[name])
-            getattr(self, _labels(name)).append(table.labels[name])
+    def _none(self) -> Samples:
+        return no_samples(self.plan, self.device)
 
-    def _table(self) -> Table:
+    def _append(self, samples: Samples) -> None:
+        for name, table in samples.packed(self.device).items():
+            getattr(self, name).append(table)
+
+    def _gathered(self) -> Samples:
+        none = self._none()
         if len(self.figures) == 0 or len(dim_zero_cat(self.ids)) == 0:
             raise InputError("nothing was measured: call update(model, batch) before compute()")
-        names = self._layout.with_labels
-        return Table(
-            dim_zero_cat(self.ids),
-            dim_zero_cat(self.clusters),
-            dim_zero_cat(self.figures),
-            {name: dim_zero_cat(getattr(self, _owners(name))) for name in names},
-            {name: dim_zero_cat(getattr(self, _labels(name))) for name in names},
-        )
+        return none.unpacked({name: dim_zero_cat(getattr(self, name)) for name in none.packed(self.device)})
 
-    def _summary(self, table: Table) -> Result:
-        collected = self._layout.unpack(table)
-        collected.notes = self._notes
+    def _summary(self, samples: Samples) -> Result:
         change = float(self.float64_change)
-        collected.noise_samples = self.noise_samples
-        eps, collected.stored, varied = self.precision.tolist()
+        eps, stored, varied = self.precision.tolist()
         computing = self._known.computing or Computing()
-        collected.known = Known(
-            computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied
-        )
-        described = self.design.described(int(self.model_calls))
-        return summarise(collected, self.declaration, self.losses, described, hardware_notes(self.device, computing))
+        known = Known(
+            computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied,
+            wanted=self.noise_samples, stored=stored, notes=self._known.notes,
+        )  # fmt: skip
+        described = self.plan.design.described(int(self.model_calls))
+        notes = hardware_notes(self.device, computing)
+        return summarise(samples.once(self.declaration), self.plan, known, described, notes)
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)
-
-
-def _owners(name: str) -> str:
-    return f"owners_{name}"
-
-
-def _labels(name: str) -> str:
-    return f"labels_{name}"
 
 
 def _distributed() -> bool:

@@ -43,7 +43,8 @@ from equiscope.decomposition.computing import NAMES, Computing
 from equiscope.decomposition.jumps import coarse_inside, jumps
 from equiscope.decomposition.orbit import output_middle, turned
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.samples import FLOOR
+from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import InputError, RandomModelError
 
 Array = NDArray[np.float64]
@@ -58,7 +59,6 @@ RARE = 1e-3
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
 # 9 + 25 + 49 of its mean square in any one orientation.
 APART = 83
-COLUMNS = ("loss", "rounding", "square", "freedom", "jump")
 # Samples that have a floor, at least where there are so many.
 LEAST = 12
 
@@ -73,6 +73,9 @@ class Known:
         computing: the precision the model computes in, from the first batch.
         rounding: each output's relative change in a float64 copy; None before the copy was tried.
         change: the largest relative change between identical calls.
+        wanted: samples that get a floor, at most.
+        stored: eps of the coarsest of the inputs and outputs.
+        notes: what a reader must know of an output, by its name.
     """
 
     keys: list[int] = field(default_factory=list)
@@ -80,6 +83,14 @@ class Known:
     computing: Computing | None = None
     rounding: dict[str, float] | None = None
     change: float = 0.0
+    wanted: int = 0
+    stored: float = 0.0
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def float64_change(self) -> float | None:
+        """The largest change of an output in a float64 copy; None where no copy was made."""
+        return max((self.rounding or {}).values(), default=None)
 
 
 def keys(seed: int, ids: Sequence[int]) -> NDArray[np.uint64]:
@@ -142,36 +153,34 @@ def check_repeat(
 
 
 def floor(
-    site: Site, splits: Mapping[str, OutputSplit], known: Known, arcs: int = 1
+    site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: int = 1
 ) -> dict[str, Tensor]:
-    """Per-sample figures of each output's floor, (samples, len(COLUMNS)) float64.
+    """Per-sample figures of each output's floor, (samples, len(FLOOR)) float64.
 
     ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output
     from rounding; ``square`` is mean |f|^2, ``freedom`` the degrees of freedom of the rounding, and ``jump`` the mean
-    square by which a discontinuous sample jumps, 0 for others. ``splits`` are fresh splits of the site's batch.
+    square by which a discontinuous sample jumps, 0 for others. ``outputs`` are those of the site's batch.
     ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
     """
     eps = _coarsest(site, known)
-    seen = [next_arc(site, splits, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
+    seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
     opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
         known.rounding = float64_change(site, seen[-1])
         if not known.rounding and opaque:
-            coarser = coarse_inside(site, splits, seen, eps)
+            coarser = coarse_inside(site, outputs, seen, eps)
             if coarser > eps:
                 known.computing = replace(known.computing or Computing(), eps=coarser)
-                return floor(site, splits, known, arcs)
-    jumped = jumps(site, splits, seen, eps, known.change, opaque)
+                return floor(site, outputs, known, arcs)
+    jumped = jumps(site, outputs, seen, eps, known.change, opaque)
     if any(bool((j > 0).any()) for j in jumped.values()):
         known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
-    return {name: _figures(name, site, split, seen, eps, known, jumped[name]) for name, split in splits.items()}
+    return {name: _figures(site, output, seen, eps, known, jumped[name]) for name, output in outputs.items()}
 
 
-def _figures(
-    name: str, site: Site, split: OutputSplit, seen: Sequence[Arc], eps: float, known: Known, jump: Tensor
-) -> Tensor:
+def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, known: Known, jump: Tensor) -> Tensor:
     """One output's columns."""
-    rows = split.rows
+    rows, name = output.rows, output.name
     passes = [arc.rows[name] for arc in seen]
     left = [off_line(p) for p in passes]
     centre, count = passes[0].mean(0), ARC * len(seen)
@@ -182,22 +191,23 @@ def _figures(
     sums, squares = rows.sum(flat.sum(1)), rows.sum(flat.square().sum(1))
     carriers = torch.where(squares > 0, sums.square() / squares / 2, torch.ones_like(sums)).clamp_min(1)
     degrees = 2 * len(seen) * carriers
-    output = seen[-1].answer[name]
-    rounding = seen_rounding + _output_rounding(output, seen[-1].turns, split, site, name)
+    answer = seen[-1].answer[name]
+    rounding = seen_rounding + _output_rounding(answer, seen[-1].turns, output, site)
     square = row_mean(rows, torch.stack(passes).square().mean((0, 1)))
     # Few numbers may be rounded alike in all passes; the dtype and a float64 copy say what is possible.
-    least = max(torch.finfo(output.dtype).eps ** 2 / 6, (known.rounding or {}).get(name, 0.0) ** 2) * square
+    least = max(torch.finfo(answer.dtype).eps ** 2 / 6, (known.rounding or {}).get(name, 0.0) ** 2) * square
     rounding = torch.where(jump > 0, least, torch.maximum(rounding, least))
-    if split.loss.exact:
+    if output.loss.exact:
         loss = rounding
     else:
         # R passes about one centre have R - 1 degrees of freedom, these have fewer; and the whole rounding is meant.
         grown = torch.where(seen_rounding > 0, rounding / seen_rounding, torch.zeros_like(rounding)).sqrt()
         scale = (math.sqrt((count - 1) / (2 * len(seen))) * grown)[rows.sample]
+        wide = scale.reshape(-1, *[1] * (centre.ndim - 1))
+        splits: dict[str, OutputSplit] = {}
         for part in (part for arc in left for part in arc):
-            split.add(centre + scale.reshape(-1, *[1] * (part.ndim - 1)) * part, 1.0)
-            split.close_coset()
-        loss = split.values().equivariance
+            add_pass(splits, {name: output}, {name: centre + wide * part}, 1.0, True)
+        loss = splits[name].values().equivariance
     return torch.stack([loss, rounding, square, degrees, jump], dim=-1)
 
 
@@ -213,16 +223,16 @@ def arcs_needed(samples: int, wanted: int) -> int:
     return max(1, math.ceil(FIRST_ARCS / max(1, min(samples, wanted))))
 
 
-def _output_rounding(output: Tensor, turns: Tensor, split: OutputSplit, site: Site, name: str) -> Tensor:
-    """Mean square change of an output that is turned, stored in its dtype and turned back, (samples,)."""
-    spec, rows = site.declaration.outputs[name], split.rows
-    if getattr(spec.action, "resampling", None) is not None:
+def _output_rounding(answer: Tensor, turns: Tensor, output: BatchOutput, site: Site) -> Tensor:
+    """Mean square change of an answer that is turned, stored in its dtype and turned back, (samples,)."""
+    action, rows = output.action, output.rows
+    if getattr(action, "resampling", None) is not None:
         # Interpolation is no rounding: it has a floor of its own, measured with the exact answer as the model.
-        return torch.zeros(rows.samples, dtype=torch.float64, device=output.device)
-    middle = output_middle(site.batch, name, site.declaration)
-    there = turned(spec.action, turns[rows.sample], output.double(), middle).to(output.dtype)
-    back = turned(spec.action, turns.mT[rows.sample], there.double(), middle)
-    return row_mean(rows, (back - output.double()).square())
+        return torch.zeros(rows.samples, dtype=torch.float64, device=answer.device)
+    middle = output_middle(site.batch, output.name, site.declaration)
+    there = turned(action, turns[rows.sample], answer.double(), middle).to(answer.dtype)
+    back = turned(action, turns.mT[rows.sample], there.double(), middle)
+    return row_mean(rows, (back - answer.double()).square())
 
 
 def float64_change(site: Site, arc: Arc) -> dict[str, float]:
@@ -267,8 +277,8 @@ class Pooled:
 
 
 def pooled(floors: Array, weights: Array, sample_keys: NDArray[np.uint64], wanted: int) -> Pooled:
-    """Pool the columns (samples, len(COLUMNS)), NaN for samples without a floor, of those with the smallest keys."""
-    has = np.flatnonzero(~np.isnan(floors[:, COLUMNS.index("rounding")]))
+    """Pool the columns (samples, len(FLOOR)), NaN for samples without a floor, of those with the smallest keys."""
+    has = np.flatnonzero(~np.isnan(floors[:, FLOOR.index("rounding")]))
     counting = np.array(smallest(sample_keys[has].tolist(), wanted), dtype=np.uint64)
     checked = has[np.isin(sample_keys[has], counting)]
     loss, rounding, square, degrees, jump = floors[checked].T
@@ -318,9 +328,9 @@ def stands_apart(deviation: Array, spread: Array, rounding: Array, passes: float
     return deviation > max(APART, limit) * np.maximum(spread, rounding)
 
 
-def computing_notes(known: Known, declared: float) -> list[str]:
-    """What must be said of the precision a model computes in; ``declared`` is the eps of its inputs and outputs."""
-    notes = []
+def computing_notes(known: Known) -> list[str]:
+    """What must be said of the precision a model computes in."""
+    notes, declared = [], known.stored
     eps = known.computing.eps if known.computing else 0.0
     if eps > declared > 0:
         name = NAMES.get(eps, f"a precision of {eps:.1g}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
@@ -20,6 +20,74 @@ from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 
 Forward = Callable[[Any, Any], Any]
+
+
+def check_forward(forward: Any) -> None:
+    """How a model is called is None or a function.
+
+    Raises:
+        InputError: with what was given.
+    """
+    if forward is not None and not callable(forward):
+        raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
+
+
+class Caller:
+    """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
+
+    def __init__(self, forward: Forward | None):
+        check_forward(forward)
+        self.given = forward
+        self._grad = False
+        self.calls = 0
+
+    def __call__(self, model: Any, native: Any) -> Any:
+        self.calls += 1
+        return self._attempt(model, native)
+
+    def _attempt(self, model: Any, native: Any) -> Any:
+        try:
+            with torch.set_grad_enabled(self._grad):
+                return self._run(model, native)
+        except RuntimeError as error:
+            if not self._grad and "does not require grad" in str(error):
+                self._grad = True
+                return self._attempt(model, native)
+            self._explain(model, native, error)
+            raise
+
+    def _run(self, model: Any, native: Any) -> Any:
+        if self.given is not None:
+            return self.given(model, native)
+        if not callable(model):
+            raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
+        return model(native)
+
+    @staticmethod
+    def _explain(model: Any, native: Any, error: RuntimeError) -> None:
+        """Turn torch's message into one with the remedy: no gradient by the positions, another device or dtype."""
+        if "does not require grad" in str(error):
+            raise InputError(
+                f"the model differentiates by something that requires no gradient ({first_line(error)}): mark the "
+                "positions in the model, pos.requires_grad_(), or in the loader"
+            ) from error
+        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        if parameter is None:
+            return
+        stored = native if isinstance(native, Mapping) else getattr(native, "to_dict", dict)()
+        for name, value in stored.items():
+            if not isinstance(value, Tensor):
+                continue
+            if value.device != parameter.device:
+                raise InputError(
+                    f"batch field {name!r} is on {value.device} but the model is on {parameter.device}: "
+                    "move the batch or the model"
+                ) from error
+            if value.is_floating_point() and value.dtype != parameter.dtype:
+                raise InputError(
+                    f"batch field {name!r} is {value.dtype} but the model's parameters are {parameter.dtype}: "
+                    f"convert the batch, or the model with model.to({value.dtype})"
+                ) from error
 
 
 def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:

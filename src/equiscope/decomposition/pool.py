@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,12 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
-from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.constants import constant_loss
-from equiscope.decomposition.design import second_cosets_need
 from equiscope.decomposition.losses import Loss, invariant_under
+from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
+from equiscope.decomposition.samples import Samples, SampleValues
 from equiscope.decomposition.spectrum import summarise_spectrum
-from equiscope.decomposition.split import SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
@@ -69,23 +67,17 @@ def pooled_equivariance(
 
 
 def summarise(
-    collected: Collected,
-    declaration: Declaration,
-    losses: Mapping[str, Loss],
-    settings: Mapping[str, Any],
-    notes: list[str],
+    samples: Samples, plan: Plan, known: noise.Known, settings: Mapping[str, Any], notes: list[str]
 ) -> Result:
-    """The Result of everything collected; ``settings`` are its fields that describe the design."""
-    values = {name: SampleValues.cat(parts) for name, parts in collected.values.items()}
-    weights = {name: sample_weights(v, declaration.weighting) for name, v in values.items()}
-    pool = _Pool(collected, declaration, settings)
-    parts = {name: _OutputPool(name, values[name], weights[name], pool, losses[name]) for name in values}
+    """The Result of all samples; ``settings`` are its fields that describe the design."""
+    values, declaration, losses = samples.figures, plan.declaration, plan.losses
+    parts = {name: _OutputPool(name, samples, plan, settings["passes"], known.wanted) for name in values}
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
-    a = pooled_equivariance(values, declaration, settings["cosets"])
+    a = pooled_equivariance(values, declaration, plan.design.cosets)
     b = sum(share[p.name] * p.total for p in counted)
-    codes, count = statistics.encode(collected.clusters)
+    codes, count = statistics.encode(samples.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
     floor = sum(share[p.name] * p.floor for p in counted)
@@ -96,8 +88,8 @@ def summarise(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
     spectrum = None
-    if collected.powers:
-        powers = sum(share[p.name] * p.weights[:, None] * host(torch.cat(collected.powers[p.name])) for p in counted)
+    if plan.highest_degree:
+        powers = sum(share[p.name] * p.weights[:, None] * host(values[p.name].powers) for p in counted)
         spectrum = summarise_spectrum(powers, a, codes, count)
     outputs = {
         p.name: OutputResult(
@@ -119,14 +111,13 @@ def summarise(
         )
         for p in parts.values()
     }
-    axes = torch.cat(collected.axes).mean(0) if collected.axes else None
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *collected.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
-                    *_data_notes(collected.ids, count, total)]
+    result_notes = [*notes, *known.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
+                    *_data_notes(samples.ids, count, total)]
     result_notes += _notes(parts, labelled, losses, r2, headline, declaration.group)
-    result_notes += noise.computing_notes(collected.known, collected.stored)
+    result_notes += noise.computing_notes(known)
     for part in parts.values():
-        result_notes += fault_notes(part.name, collected.ids, part.pooled, part.apart)
+        result_notes += fault_notes(part.name, samples.ids, part.pooled, part.apart)
     faulty = any(len(p.apart) or len(p.pooled.jumped) for p in parts.values())
     if not (distinguishable := faulty or float(spread.mean()) > allowed * rounding):
         few = "" if allowed == noise.FLOORS else ", which for so few samples are uncertain"
@@ -150,7 +141,7 @@ def summarise(
         noise_floor_percent=100 * _divide(floor, total),
         distinguishable=distinguishable,
         loss_as_given=sum(share[p.name] * p.as_given for p in counted),
-        samples=len(collected.ids),
+        samples=len(samples),
         clusters=count,
         loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
         center=declaration.center,
@@ -158,29 +149,20 @@ def summarise(
         weighting=declaration.weighting,
         rotated={k: _describe(k, declaration) for k in declaration.inputs},
         held_fixed=tuple(declaration.fixed),
-        orientation=eigenvalues(axes) if axes is not None else None,
+        orientation=None if samples.axes is None else eigenvalues(samples.axes.mean(0)),
         outputs=outputs,
         notes=tuple(dict.fromkeys(result_notes)),
         spectrum=spectrum,
-        float64_change=collected.float64_change,
+        float64_change=known.float64_change,
         per_sample=PerSample(
-            collected.ids,
-            collected.clusters,
+            samples.ids,
+            samples.clusters,
             torch.from_numpy(b),
             torch.from_numpy(a),
             torch.from_numpy(sum(share[p.name] * p.weights for p in counted)),
         ),
         **settings,
     )
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """What all outputs are pooled with: everything collected, the declaration, and the design's settings."""
-
-    collected: Collected
-    declaration: Declaration
-    settings: Mapping[str, Any]
 
 
 class _OutputPool:
@@ -190,30 +172,28 @@ class _OutputPool:
     for other losses, which rounding moves in other ways; ``rounding`` is its floor.
     """
 
-    def __init__(self, name: str, values: SampleValues, weights: statistics.Array, pool: _Pool, loss: Loss):
-        collected, declaration = pool.collected, pool.declaration
+    def __init__(self, name: str, samples: Samples, plan: Plan, passes: float, wanted: int):
+        values, declaration, loss = samples.figures[name], plan.declaration, plan.losses[name]
+        weights = sample_weights(values, declaration.weighting)
         self.name, self.loss, self.weights = name, loss, weights
         self.labelled = declaration.outputs[name].target is not None
         self.action = declaration.outputs[name].action
         self.total = weights * host(values.total)
-        self.equivariance = _equivariance(values, weights, pool.settings["cosets"])
+        self.equivariance = _equivariance(values, weights, plan.design.cosets)
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
-        as_given = collected.as_given.get(name)
-        self.as_given = float((weights * host(torch.cat(as_given))).mean()) if as_given else math.nan
+        self.as_given = float((weights * host(values.as_given)).mean())
         variance = host(values.variance)
         self.spread = self.equivariance if loss.exact else weights * variance
-        self.pooled = pooled_floor(collected, name, weights, pool.settings["seed"])
+        self.pooled = pooled_floor(samples, name, weights, plan.design.seed, wanted)
         self.rounding = self.pooled.rounding * self.square
-        self.floor = self.rounding if loss.exact else self._loss_floor(pool.settings["passes"])
-        self.mean_deviation, self.apart = math.nan, np.empty(0, dtype=np.int64)
-        if collected.deviations.get(name):
-            deviation = host(torch.cat(collected.deviations[name]))
-            self.mean_deviation = float((weights * deviation).mean())
-            own = self.pooled.rounding * np.maximum(host(values.square), self.square)
-            self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, pool.settings["passes"]))
+        self.floor = self.rounding if loss.exact else self._loss_floor(passes)
+        deviation = host(values.deviation)
+        self.mean_deviation = float((weights * deviation).mean())
+        own = self.pooled.rounding * np.maximum(host(values.square), self.square)
+        self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
-        self.baseline = self._baseline(values, weights, collected, declaration)
+        self.baseline = self._baseline(samples, declaration)
         target = float((weights * host(values.target_square)).mean())
         # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
         self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
@@ -231,13 +211,11 @@ class _OutputPool:
             len(self.apart) or len(self.pooled.jumped) or float(self.spread.mean()) > allowed * self.rounding
         )
 
-    def _baseline(
-        self, values: SampleValues, weights: statistics.Array, collected: Collected, declaration: Declaration
-    ) -> float:
+    def _baseline(self, samples: Samples, declaration: Declaration) -> float:
         """Loss of the best constant equivariant predictor; for squared error the mean of the invariant part."""
         if not self.labelled:
             return math.nan
-        action = declaration.outputs[self.name].action
+        action, weights, values = self.action, self.weights, samples.figures[self.name]
         if self.loss.exact:
             square = weights * host(values.target_square)
             # Kept in the basis of SO(3)'s invariants; O(3) has fewer, wherever among them they stand.
@@ -245,14 +223,13 @@ class _OutputPool:
             centre = host(action.invariants(declaration.group).mT @ action.invariants("SO3")) @ invariant
             dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
-        targets = collected.targets.get(self.name, []) or collected.constants.get(self.name, [])
+        targets = samples.labels.get(self.name) or samples.wholes.get(self.name, [])
         return constant_loss(self.loss, targets, action, declaration.group, weights)
 
 
-def pooled_floor(collected: Collected, name: str, weights: statistics.Array, seed: int) -> noise.Pooled:
-    """The floor of an output over the samples that have one."""
-    keys, floors = noise.keys(seed, collected.ids), host(torch.cat(collected.floors[name]))
-    return noise.pooled(floors, weights, keys, collected.noise_samples)
+def pooled_floor(samples: Samples, name: str, weights: statistics.Array, seed: int, wanted: int) -> noise.Pooled:
+    """The floor of an output over the samples that have one, at most the number wanted."""
+    return noise.pooled(host(samples.figures[name].floor), weights, noise.keys(seed, samples.ids), wanted)
 
 
 def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float) -> statistics.Array:
@@ -292,6 +269,14 @@ def _notes(
     missing = sorted(set(parts) - {p.name for p in labelled})
     if missing:
         notes.append(f"no target for {missing}: percent needs labels, the relative equivariance error does not")
+    silent = [p.name for p in parts.values() if p.square == 0]
+    if silent:
+        notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
+    if labelled and math.isnan(r2):
+        alike = all(p.baseline == 0 for p in labelled)
+        why = "the labels do not vary, so that a constant answer is perfect" if alike else (
+            "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
+        notes.append(f"skill unknown: {why}")
     if labelled and r2 < POOR_SKILL:
         notes.append(
             f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "

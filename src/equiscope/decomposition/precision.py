@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.design import Design
 from equiscope.decomposition.draw import Round
+from equiscope.decomposition.plan import Design, Plan
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
@@ -59,68 +59,69 @@ class Search:
     """Measures batch by batch towards a goal; :meth:`run` returns the design used and why it stopped."""
 
     def __init__(
-        self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[Design], Result]
+        self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[Plan], Result]
     ):
         self.collector, self.goal = collector, goal
         self.noise_samples, self.summarise = noise_samples, summarise
         self.orbits: list[BatchOrbit] = []
         self.exhausted = False
+        self.samples = 0
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as it now stands; later batches are measured with it."""
+        return self.collector.plan
 
     @property
     def design(self) -> Design:
-        """The design as it now stands; later batches are measured with it."""
-        return self.collector.design
+        return self.collector.plan.design
 
     @property
     def cosets(self) -> int:
         return int(self.design.cosets)
 
-    @property
-    def samples(self) -> int:
-        return len(self.collector.collected.ids)
-
-    def run(self, rounds: Iterable[Round]) -> tuple[Design, str]:
+    def run(self, rounds: Iterable[Round]) -> tuple[Plan, str]:
         planned = False
         clusters = samples = 0.0
         seen: set[Any] = set()
         for batches in rounds:
             for positions, native in batches:
-                before = self.samples
                 self.orbits.append(self.collector.run(native, self.noise_samples, positions))
-                seen.update(self.collector.collected.clusters[before:])
+                self.samples += len(self.collector.parts[-1])
+                seen.update(self.collector.parts[-1].clusters)
             more = len(seen) >= GROWTH * clusters or self.samples >= SAMPLE_GROWTH * samples
             look = len(seen) >= PILOT_CLUSTERS and more
             if look or self._spent():
                 clusters, samples = len(seen), self.samples
-                result = self.summarise(self.design)
+                result = self.summarise(self.plan)
                 if look and half_width(result) <= self.goal.rtol:
-                    return self.design, self._said("reached", result)
+                    return self.plan, self._said("reached", result)
                 if self._spent():
-                    return self.design, self._said("max_passes", result)
+                    return self.plan, self._said("max_passes", result)
                 if not planned:
                     planned = True
                     self._raise_to(max(self.cosets, self._best_cosets(result)))
         self.exhausted = True
         return self._more_cosets()
 
-    def _more_cosets(self) -> tuple[Design, str]:
+    def _more_cosets(self) -> tuple[Plan, str]:
         """All samples are in use: turn each more often, as long as that can narrow the interval."""
-        result = self.summarise(self.design)
+        result = self.summarise(self.plan)
         while half_width(result) > self.goal.rtol:
             if self._noise_share(result) < WORTHWHILE:
-                return self.design, self._said("samples", result)
+                return self.plan, self._said("samples", result)
             if self._spent():
-                return self.design, self._said("max_passes", result)
+                return self.plan, self._said("max_passes", result)
             self._raise_to(self.cosets + max(1, self.cosets // 2))
-            result = self.summarise(self.design)
-        return self.design, self._said("reached", result)
+            result = self.summarise(self.plan)
+        return self.plan, self._said("reached", result)
 
     def _raise_to(self, cosets: int) -> None:
         for place, orbit in enumerate(self.orbits):
             if cosets > self.cosets:
                 orbit.add_cosets(cosets - self.cosets)
                 self.collector.refresh(place, orbit)
-        self.collector.design = self.design.with_cosets(cosets)
+        self.collector.plan = self.plan.with_cosets(cosets)
 
     def _spent(self) -> bool:
         used = self.samples * (self.cosets * len(self.design.rotations) + 1)
@@ -138,9 +139,9 @@ class Search:
         """e of each coset alone, (cosets, samples), summed over the labelled outputs."""
         total = 0.0
         for name, split in orbit.splits.items():
-            weight = self.collector.declaration.outputs[name].weight
-            if split.target is not None:
-                rows = [host(w if split.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
+            weight = self.plan.declaration.outputs[name].weight
+            if split.of.labels is not None:
+                rows = [host(w if split.of.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
                 total = total + weight * np.stack(rows)
         return np.asarray(total)
 

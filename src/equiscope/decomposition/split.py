@@ -15,7 +15,8 @@ R l(mean P) - (R-1)/R sum_r l(mean of the others) removes the 1/R term, and equa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -23,205 +24,40 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.samples import HALVINGS, SampleValues
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 
 JACKKNIFE_COSETS = 4
+# What one coset alone is, see :meth:`OutputSplit.values`.
+Lone = Literal["refuse", "whole", "partial"]
 
 
-@dataclass
-class SampleValues:
-    """Per-sample figures of one output, each (samples,) float64; concatenated over batches.
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one output over a batch: its real rows in the loss's coordinates, and the whole field as it came."""
+
+    target: Tensor
+    layout: Tensor
+
+
+@dataclass(frozen=True)
+class BatchOutput:
+    """One output over one batch, and how it is judged.
+
+    Predictions are rows in float64, rotated back and in :meth:`coordinates`.
 
     Attributes:
-        total, equivariance: the loss and its part from imperfect symmetry; NaN total without a target.
-        between: what the variance between cosets contributes to ``equivariance``; NaN where a sample has one coset of a
-            design in which others have two, and is still to be added.
-        variance: variance of p over rotations, mean over components; for squared error the same as ``equivariance``.
-        square: mean of |p|^2 over components and passes.
-        components: number of real components.
-        target_square: mean of |y|^2 over components.
-        target_invariant: (samples, k) mean over rows of the invariant part of y.
-        halvings: (samples, 3) plug-in twirled loss from all, half and a quarter of the cosets (jackknifed losses).
+        middle: the centre of each row, (n, 1, 3), where the output holds positions: sizes, and the coordinates of all
+            losses but the user's own, are taken about it.
     """
 
-    total: Tensor
-    equivariance: Tensor
-    between: Tensor
-    variance: Tensor
-    square: Tensor
-    components: Tensor
-    target_square: Tensor
-    target_invariant: Tensor
-    halvings: Tensor
-
-    @staticmethod
-    def cat(parts: list[SampleValues]) -> SampleValues:
-        names = SampleValues.__dataclass_fields__
-        return SampleValues(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})
-
-    def take(self, places: Tensor) -> SampleValues:
-        """The figures of some samples, or of all in another order."""
-        return SampleValues(**{n: getattr(self, n)[places] for n in self.__dataclass_fields__})
-
-
-@dataclass
-class OutputSplit:
-    """Running split of one output over one batch.
-
-    Call :meth:`add` for every pass of a coset, :meth:`close_coset` after its last, and :meth:`values` at the end.
-    Predictions are rows in float64, rotated back and in :meth:`coordinates`; sums are centred on the first of them, so
-    that a small variance on top of a large mean keeps its digits.
-
-    ``middle`` is the centre of each row, (n, 1, 3), where the output holds positions: sizes, and the coordinates of all
-    losses but the user's own, are taken about it.
-
-    ``coset_figures`` holds each coset's own (within-coset variance, mean loss), (samples,) each: their spread says what
-    more cosets would gain.
-    """
-
+    name: str
     rows: Rows
     action: Action
     loss: Loss
-    target: Tensor | None
-    target_layout: Tensor | None = None
-    name: str = "output"
+    labels: Labels | None = None
     middle: Tensor | None = None
-    _shape: torch.Size | None = None
-    _reference: Tensor | None = None
-    _within: Tensor | None = None
-    _shift: Tensor | None = None
-    _weight: float = 0.0
-    _total: Tensor | None = None
-    _square: Tensor | None = None
-    _within_sum: Tensor | None = None
-    _mean: Tensor | None = None
-    _between: Tensor | None = None
-    _cosets: int = 0
-    _means: list[Tensor] = field(default_factory=list)
-    coset_figures: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def add(self, prediction: Tensor, weight: float) -> None:
-        """One pass of the coset, in :meth:`coordinates`, with its weight in the set K."""
-        self.check_shape(prediction)
-        if self._reference is None:
-            self._reference = prediction
-            zero = torch.zeros(self.rows.samples, dtype=torch.float64, device=prediction.device)
-            self._total, self._square, self._within_sum = zero, zero.clone(), zero.clone()
-        delta = prediction - self._reference
-        if self._shift is None:
-            self._shift = torch.zeros_like(delta)
-            self._within = torch.zeros_like(self._total)
-        self._shift.add_(delta, alpha=weight)
-        self._within.add_(self._mean_square(delta), alpha=weight)
-        size = prediction if self.loss.per_sample is None else self.about(prediction)
-        self._square.add_(self._mean_square(size), alpha=weight)
-        if self.target is not None:
-            self._total.add_(self.sample_loss(prediction), alpha=weight)
-        self._weight += weight
-
-    def check_shape(self, prediction: Tensor) -> None:
-        """Every prediction has the shape of the first one seen here, or it would broadcast.
-
-        Raises:
-            InputError: if a later one differs.
-        """
-        self._shape = self._shape or prediction.shape
-        if prediction.shape != self._shape:
-            raise InputError(
-                f"{self.name!r} changes shape between rotations: rows of {tuple(self._shape[1:])} first, "
-                f"{tuple(prediction.shape[1:])} now"
-            )
-
-    def close_coset(self) -> None:
-        """Fold the passes since the last call into the between-coset moments."""
-        if self._shift is None or abs(self._weight - 1) > 1e-9:
-            raise InputError(f"a coset was closed with weights summing to {self._weight:.6g} instead of 1")
-        within = self._within - self._mean_square(self._shift)
-        done = sum((t for _, t in self.coset_figures), torch.zeros_like(self._total))
-        self.coset_figures.append((within, self._total - done))
-        self._within_sum.add_(within)
-        self._cosets += 1
-        if self._mean is None:
-            self._mean, self._between = self._shift, torch.zeros_like(self._total)
-        else:
-            step = self._shift - self._mean
-            self._mean = self._mean + step / self._cosets
-            # Welford: the new deviation from the old mean times that from the new one.
-            self._between.add_(self._mean_square(step), alpha=1 - 1 / self._cosets)
-        if not self.loss.exact:
-            self._means.append(self._shift)
-        self._shift, self._weight = None, 0.0
-
-    @property
-    def cosets(self) -> int:
-        return self._cosets
-
-    def twirled_prediction(self) -> Tensor:
-        """The mean prediction over all passes, rows in the loss's coordinates."""
-        return self._reference + self._mean
-
-    def values(self, lone: Literal["refuse", "whole", "partial"] = "refuse") -> SampleValues:
-        """The per-sample figures from all closed cosets.
-
-        ``lone`` says what one coset alone is: refused; the whole set as it is, unshifted, whose plug-in variance is the
-        figure; or the part of a design in which other samples have a second, so that ``between`` is NaN.
-
-        Raises:
-            InputError: with fewer than two cosets (four for losses that need the jackknife).
-        """
-        needed = (2 if self.loss.exact else JACKKNIFE_COSETS) if lone == "refuse" else 1
-        if self._cosets < needed:
-            raise InputError(f"{self.loss.name} needs at least {needed} independent cosets, got {self._cosets}")
-        total = self._total / self._cosets
-        between = self._between / max(self._cosets - 1, 1)
-        variance = self._within_sum / self._cosets + between
-        if lone == "partial" and self._cosets == 1:
-            between = torch.full_like(between, torch.nan)
-        halvings = torch.full((len(total), 3), torch.nan, dtype=torch.float64, device=total.device)
-        if self.target is None:
-            if not self.loss.exact:
-                raise InputError(f"loss {self.loss.name!r} needs a target; without one only 'mse' can be measured")
-            total, equivariance = torch.full_like(total, torch.nan), variance
-        elif self.loss.exact:
-            equivariance = variance
-        elif lone == "whole":
-            equivariance = total - self.sample_loss(self.twirled_prediction())
-        else:
-            equivariance = total - self._jackknife()
-            halvings = self._halvings()
-        components = self.rows.counts * self._reference[0].numel()
-        square, invariant = self._target_moments()
-        mean_square = self._square / self._cosets
-        return SampleValues(
-            total, equivariance, between, variance, mean_square, components, square, invariant, halvings
-        )
-
-    def sample_loss(self, prediction: Tensor) -> Tensor:
-        """The loss of each sample, (samples,), for rows in the loss's coordinates."""
-        if prediction.shape[:2] != self.target.shape[:2]:
-            raise InputError(
-                f"the target of {self.name!r} has rows of {tuple(self.target.shape[1:])}, the prediction of "
-                f"{tuple(prediction.shape[1:])}: they must agree, one value for each"
-            )
-        if self.loss.per_sample is not None:
-            # Copies: a loss that works in place would spoil the prediction and the user's own labels.
-            target = self.rows.scatter(self.target, self.target_layout).clone()
-            whole = self.rows.scatter(prediction, self._layout_of(prediction)).clone()
-            try:
-                values = self.loss.per_sample(whole, target)
-            except Exception as error:
-                shapes = f"{tuple(whole.shape)} and {tuple(target.shape)}"
-                text = f"loss {self.loss.name!r} fails on a prediction and target of {shapes}: {first_line(error)}"
-                raise around(ModelError, text, error) from error
-            if not isinstance(values, Tensor) or values.shape != (self.rows.samples,):
-                seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise InputError(
-                    f"loss {self.loss.name!r} must return one value a sample ({self.rows.samples},), "
-                    f"got {seen}: average over atoms and components, not over samples"
-                )
-            return values.double()
-        return self._sample_mean(self.loss.per_row(prediction, self.target))
 
     def coordinates(self, values: Tensor) -> Tensor:
         """Prediction rows in the coordinates in which they are averaged and compared."""
@@ -233,46 +69,213 @@ class OutputSplit:
         """Rows relative to their centre, where they are positions."""
         return values if self.middle is None else values - self.middle
 
-    def _layout_of(self, prediction: Tensor) -> Tensor:
+    def check_shape(self, first: Tensor, now: Tensor) -> None:
+        """Every prediction has the shape of the first one, or it would broadcast.
+
+        Raises:
+            InputError: if a later one differs.
+        """
+        if now.shape != first.shape:
+            raise InputError(
+                f"{self.name!r} changes shape between rotations: rows of {tuple(first.shape[1:])} first, "
+                f"{tuple(now.shape[1:])} now"
+            )
+
+    def size(self, prediction: Tensor) -> Tensor:
+        """Mean square of each sample's prediction, (samples,)."""
+        return self.mean_square(prediction if self.loss.per_sample is None else self.about(prediction))
+
+    def sample_loss(self, prediction: Tensor) -> Tensor:
+        """The loss of each sample, (samples,), for rows in the loss's coordinates; NaN without labels."""
+        if self.labels is None:
+            return torch.full((self.rows.samples,), torch.nan, dtype=torch.float64, device=prediction.device)
+        if prediction.shape[:2] != self.labels.target.shape[:2]:
+            raise InputError(
+                f"the target of {self.name!r} has rows of {tuple(self.labels.target.shape[1:])}, the prediction of "
+                f"{tuple(prediction.shape[1:])}: they must agree, one value for each"
+            )
+        if self.loss.per_sample is not None:
+            return self._own_loss(self.loss.per_sample, prediction, self.labels)
+        return self._sample_mean(self.loss.per_row(prediction, self.labels.target))
+
+    def _own_loss(self, loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, labels: Labels) -> Tensor:
+        """A user's loss, on whole tensors."""
+        # Copies: a loss that works in place would spoil the prediction and the user's own labels.
+        target = self.rows.scatter(labels.target, labels.layout).clone()
+        whole = self.rows.scatter(prediction, self._layout_of(prediction, labels.layout)).clone()
+        try:
+            values = loss(whole, target)
+        except Exception as error:
+            shapes = f"{tuple(whole.shape)} and {tuple(target.shape)}"
+            text = f"loss {self.loss.name!r} fails on a prediction and target of {shapes}: {first_line(error)}"
+            raise around(ModelError, text, error) from error
+        if not isinstance(values, Tensor) or values.shape != (self.rows.samples,):
+            seen = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(
+                f"loss {self.loss.name!r} must return one value a sample ({self.rows.samples},), "
+                f"got {seen}: average over atoms and components, not over samples"
+            )
+        return values.double()
+
+    def _layout_of(self, prediction: Tensor, layout: Tensor) -> Tensor:
         """A tensor with the shape of the whole prediction: the target's, unless the target is a class index."""
-        if self.target_layout.is_floating_point():
-            return self.target_layout
+        if layout.is_floating_point():
+            return layout
         width = prediction.shape[2:] if prediction.shape[1] == 1 else prediction.shape[1:]
-        return prediction.new_zeros(*self.target_layout.shape[: self.rows.leading], *width)
+        return prediction.new_zeros(*layout.shape[: self.rows.leading], *width)
 
     def _sample_mean(self, per_row: Tensor) -> Tensor:
         return self.rows.sum(per_row.mean(dim=1)) / self.rows.counts
 
-    def _mean_square(self, rows: Tensor) -> Tensor:
+    def mean_square(self, rows: Tensor) -> Tensor:
+        """Mean over rows and components of each sample, (samples,)."""
         return self._sample_mean(rows.square().flatten(2).mean(dim=-1))
 
+    def target_moments(self) -> dict[str, Tensor]:
+        """The figures of the labels alone, for squared error."""
+        if self.labels is None or not self.loss.exact:
+            return {}
+        square = self.mean_square(self.labels.target)
+        basis = self.action.invariants("SO3").to(self.labels.target.device)
+        parts = self.labels.target @ basis
+        means = [self._sample_mean(parts[..., k]) for k in range(parts.shape[-1])]
+        none = torch.zeros(len(square), 0, dtype=torch.float64, device=square.device)
+        return {"target_square": square, "target_invariant": torch.stack(means, dim=-1) if means else none}
+
+
+class OutputSplit:
+    """Running split of one output over one batch, from its first prediction on.
+
+    Call :meth:`add` for every pass of a coset (the first one too), :meth:`close_coset` after its last, and
+    :meth:`values` at the end. Sums are centred on the first prediction, so that a small variance on top of a large mean
+    keeps its digits.
+
+    Attributes:
+        coset_figures: each coset's own (within-coset variance, mean loss), (samples,) each: their spread says what more
+            cosets would gain.
+    """
+
+    def __init__(self, of: BatchOutput, first: Tensor):
+        self.of = of
+        self._reference = first
+        zero = torch.zeros(of.rows.samples, dtype=torch.float64, device=first.device)
+        self._total, self._square, self._within_sum, self._between = (zero.clone() for _ in range(4))
+        self._mean = torch.zeros_like(first)
+        self._means: list[Tensor] = []
+        self.coset_figures: list[tuple[Tensor, Tensor]] = []
+        self._open()
+
+    def _open(self) -> None:
+        """Sums of a coset's own."""
+        self._shift, self._within, self._weight = torch.zeros_like(self._mean), torch.zeros_like(self._total), 0.0
+
+    def add(self, prediction: Tensor, weight: float) -> None:
+        """One pass of the coset, in the output's coordinates, with its weight in the set K."""
+        self.of.check_shape(self._reference, prediction)
+        delta = prediction - self._reference
+        self._shift.add_(delta, alpha=weight)
+        self._within.add_(self.of.mean_square(delta), alpha=weight)
+        self._square.add_(self.of.size(prediction), alpha=weight)
+        if self.of.labels is not None:
+            self._total.add_(self.of.sample_loss(prediction), alpha=weight)
+        self._weight += weight
+
+    def close_coset(self) -> None:
+        """Fold the passes since the last call into the between-coset moments."""
+        if abs(self._weight - 1) > 1e-9:
+            raise InputError(f"a coset was closed with weights summing to {self._weight:.6g} instead of 1")
+        within = self._within - self.of.mean_square(self._shift)
+        done = sum((t for _, t in self.coset_figures), torch.zeros_like(self._total))
+        self.coset_figures.append((within, self._total - done))
+        self._within_sum.add_(within)
+        step = self._shift - self._mean
+        self._mean = self._mean + step / self.cosets
+        # Welford: the new deviation from the old mean times that from the new one.
+        self._between.add_(self.of.mean_square(step), alpha=1 - 1 / self.cosets)
+        if not self.of.loss.exact:
+            self._means.append(self._shift)
+        self._open()
+
+    @property
+    def cosets(self) -> int:
+        """Closed cosets."""
+        return len(self.coset_figures)
+
+    def twirled_prediction(self) -> Tensor:
+        """The mean prediction over all passes, rows in the loss's coordinates."""
+        return self._reference + self._mean
+
+    def values(self, lone: Lone = "refuse") -> SampleValues:
+        """The per-sample figures from all closed cosets; those of the answer as given and of the floor are unknown.
+
+        ``lone`` says what one coset alone is: refused; the whole set as it is, unshifted, whose plug-in variance is the
+        figure; or the part of a design in which other samples have a second, so that ``between`` is NaN.
+
+        Raises:
+            InputError: with fewer than two cosets (four for losses that need the jackknife).
+        """
+        loss, cosets = self.of.loss, self.cosets
+        needed = (2 if loss.exact else JACKKNIFE_COSETS) if lone == "refuse" else 1
+        if cosets < needed:
+            raise InputError(f"{loss.name} needs at least {needed} independent cosets, got {cosets}")
+        if self.of.labels is None and not loss.exact:
+            raise InputError(f"loss {loss.name!r} needs a target; without one only 'mse' can be measured")
+        between = self._between / max(cosets - 1, 1)
+        variance = self._within_sum / cosets + between
+        columns = self.of.target_moments()
+        total = torch.full_like(variance, torch.nan) if self.of.labels is None else self._total / cosets
+        equivariance = variance
+        if not loss.exact and lone == "whole":
+            equivariance = total - self.of.sample_loss(self.twirled_prediction())
+        elif not loss.exact:
+            equivariance = total - self._jackknife()
+            columns["halvings"] = self._halvings()
+        if lone == "partial" and cosets == 1:
+            between = torch.full_like(between, torch.nan)
+        return SampleValues.unknown(
+            len(total),
+            total.device,
+            total=total,
+            equivariance=equivariance,
+            between=between,
+            variance=variance,
+            square=self._square / cosets,
+            components=self.of.rows.counts * self._reference[0].numel(),
+            **columns,
+        )
+
     def _jackknife(self) -> Tensor:
-        count = self._cosets
-        full = self.sample_loss(self.twirled_prediction())
+        count = self.cosets
+        full = self.of.sample_loss(self.twirled_prediction())
         rest = torch.zeros_like(full)
         for mean in self._means:
             others = (self._mean * count - mean) / (count - 1)
-            rest += self.sample_loss(self._reference + others)
+            rest += self.of.sample_loss(self._reference + others)
         return count * full - (count - 1) / count * rest
 
     def _halvings(self) -> Tensor:
         """Plug-in twirled loss from all, each half and each quarter of the cosets: its decrease shows the bias."""
-        count = self._cosets // 4 * 4
+        count = self.cosets // 4 * 4
         columns = []
-        for parts in (1, 2, 4):
+        for parts in (2**i for i in range(HALVINGS)):
             size = count // parts
             groups = [self._means[i * size : (i + 1) * size] for i in range(parts)]
-            losses = [self.sample_loss(self._reference + torch.stack(g).mean(0)) for g in groups]
+            losses = [self.of.sample_loss(self._reference + torch.stack(g).mean(0)) for g in groups]
             columns.append(torch.stack(losses).mean(0))
         return torch.stack(columns, dim=-1)
 
-    def _target_moments(self) -> tuple[Tensor, Tensor]:
-        if self.target is None or not self.loss.exact:
-            empty = torch.full_like(self._total, torch.nan)
-            return empty, empty[:, None]
-        square = self._mean_square(self.target)
-        basis = self.action.invariants("SO3").to(self.target.device)
-        parts = self.target @ basis
-        if parts.shape[-1] == 0:
-            return square, torch.zeros(len(square), 0, dtype=torch.float64, device=square.device)
-        return square, torch.stack([self._sample_mean(parts[..., k]) for k in range(parts.shape[-1])], dim=-1)
+
+def add_pass(
+    splits: dict[str, OutputSplit],
+    outputs: Mapping[str, BatchOutput],
+    rows: Mapping[str, Tensor],
+    weight: float,
+    last_of_coset: bool,
+) -> None:
+    """One pass into the splits of all outputs, in their coordinates; the first makes them."""
+    for name, prediction in rows.items():
+        if name not in splits:
+            splits[name] = OutputSplit(outputs[name], prediction)
+        splits[name].add(prediction, weight)
+        if last_of_coset:
+            splits[name].close_coset()

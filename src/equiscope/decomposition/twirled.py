@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.checks import check_finite, check_inputs
-from equiscope.decomposition.design import check_cosets, check_count
 from equiscope.decomposition.measure import resolve_declaration
 from equiscope.decomposition.orbit import answer_of, outputs_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.ragged import batch_of
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import NonFiniteError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.symmetry.rotations import rotation_set, uniform_keyed
 
 
 class Twirled(nn.Module):
@@ -57,20 +56,13 @@ class Twirled(nn.Module):
     ):
         super().__init__()
         declaration = resolve_declaration(declaration, inputs, outputs, None, "mse", settings)
-        check_cosets(cosets, fractional=False)
-        check_count("seed", seed)
-        if not shift and cosets != 1:
-            raise InputError(f"Twirled needs cosets to be exactly 1 with shift=False; got {cosets}")
-        chosen = rotation_set(rotations, declaration.group)
-        uniform = uniform_keyed(declaration.group, seed, range(cosets))
-        shifts = uniform if shift else torch.eye(3, dtype=torch.float64)[None]
-        self.model = model
-        self.declaration = declaration
-        self._forward = forward
-        elements = torch.cat([chosen.matrices @ u for u in shifts])
-        # Plain attributes rather than buffers: .half() or .float() must not round the rotations.
-        self._elements = elements
-        self._weights = (chosen.weights.repeat(cosets) / cosets).tolist()
+        plan = make_plan(declaration, forward, rotations, cosets, seed, shift=shift, alone=True, judged=False)
+        self.model, self.declaration, self._forward = model, declaration, forward
+        count = int(plan.design.cosets)
+        # Shifts of cosets, not of samples. No buffers: .half() or .float() must not round the rotations.
+        passes = list(plan.walk(range(count), torch.device("cpu"), cosets=1))
+        self._elements = torch.stack([one.turns for one in passes], dim=1).flatten(0, 1)
+        self._weights = [one.weight / count for _ in range(count) for one in passes]
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         """The averaged outputs of a batch."""

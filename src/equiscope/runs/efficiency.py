@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from equiscope import tasks
-from equiscope.decomposition.collect import Caller
+from equiscope.decomposition.orbit import Caller
 from equiscope.errors import RunError
 from equiscope.runs.module import build_optimizer
 

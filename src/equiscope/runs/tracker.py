@@ -18,15 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.crossed import measure_crossed
-from equiscope.decomposition.design import check_cosets, check_count, make_design
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of, measure
+from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
+from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
-from equiscope.runs.curvature import GRADIENTS, gradient_identity, probe_gradients, thinned
+from equiscope.runs.deal import thinned
 from equiscope.runs.folder import RunFolder
+from equiscope.runs.kinds.gradients import GRADIENTS, gradient_identity, probe_gradients
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
 from equiscope.tasks.task import Probe
@@ -165,8 +167,9 @@ def record_probes(
             begun = time.perf_counter()
             result = measure_probe(net, probe, settings, progress)
             seconds = time.perf_counter() - begun
+            told = skill(records, part, probe.name, result.total)
             record = records.append(
-                "measure", **identity, headline=probe.headline, seconds=seconds, result=result.to_dict()
+                "measure", **identity, headline=probe.headline, seconds=seconds, **told, result=result.to_dict()
             )
         else:
             spent_before += record["seconds"]

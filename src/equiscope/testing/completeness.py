@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.collect import Collected
+from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.pool import host, pooled_floor
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import Samples
 from equiscope.symmetry.declaration import Declaration, Input
 from equiscope.testing.equivariance import label_free, listed, orbits
 
@@ -90,18 +90,17 @@ def assert_declared_symmetry_complete(
     labels = {o.target for o in declaration.outputs.values()}
     base = label_free(declaration, given[0])
 
-    def errors(chosen: Declaration) -> dict[str, Tensor]:
-        collected, _ = orbits(model, given, chosen, forward, rotations, cosets, seed)
-        return {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
+    def errors(chosen: Declaration) -> tuple[dict[str, Tensor], Samples]:
+        samples, _ = orbits(model, given, chosen, forward, rotations, cosets, seed)
+        return {k: v.equivariance for k, v in samples.figures.items()}, samples
 
-    collected, _ = orbits(model, given, base, forward, rotations, cosets, seed)
-    before = {k: SampleValues.cat(v).equivariance for k, v in collected.values.items()}
-    allowed = {k: _allowed(k, collected, seed) for k in before}
+    before, samples = errors(base)
+    allowed = {k: _allowed(k, samples, seed) for k in before}
     fields = batch_of(given[0], declaration).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:
-        return _trial(added, before, errors(_rotating(base, added)), allowed)
+        return _trial(added, before, errors(_rotating(base, added))[0], allowed)
 
     trials = [attempt({f: spec}) for f, specs in ways.items() for spec in specs]
     together = {f: specs[0] for f, specs in ways.items() if specs}
@@ -157,10 +156,10 @@ def _trial(
     )
 
 
-def _allowed(name: str, collected: Collected, seed: int) -> float:
+def _allowed(name: str, samples: Samples, seed: int) -> float:
     """The largest mean equivariance error that rounding explains."""
-    values = SampleValues.cat(collected.values[name])
-    pooled = pooled_floor(collected, name, np.ones(len(collected.ids)), seed)
+    values = samples.figures[name]
+    pooled = pooled_floor(samples, name, np.ones(len(samples)), seed, NOISE_SAMPLES)
     allowed = noise.floors_allowed(host(values.equivariance), pooled.freedom)
     return allowed * pooled.rounding * float(values.square.mean())
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.batches import as_batches
-from equiscope.decomposition.collect import Collected, Collector
-from equiscope.decomposition.design import check_cosets, make_design
-from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.measure import NOISE_SAMPLES
+from equiscope.decomposition.plan import check_cosets, make_plan
 from equiscope.decomposition.pool import fault_notes, host, pooled_floor
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.testing import readings
@@ -149,9 +147,9 @@ def assert_equivariant(
     declaration = label_free(declaration, given[0])
 
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
-        collected, passes = orbits(model, given, chosen, called, rotations, cosets, seed)
-        outputs = tuple(_output(name, collected, chosen, tolerance, passes, seed) for name in chosen.outputs)
-        return EquivarianceReport(outputs, chosen, passes, len(collected.ids), tolerance)
+        samples, passes = orbits(model, given, chosen, called, rotations, cosets, seed)
+        outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed) for name in chosen.outputs)
+        return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance)
 
     found = report(declaration)
     if not found.passed:
@@ -200,15 +198,14 @@ def orbits(
     rotations: str,
     cosets: int,
     seed: int,
-) -> tuple[Collected, int]:
+) -> tuple[Samples, int]:
     """Per-sample figures of every output over random cosets, and the number of rotations of each sample."""
     check_cosets(cosets, fractional=False)
-    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-    collector = Collector(model, declaration, forward, make_design(rotations, cosets, seed, declaration.group, losses))
+    collector = Collector(model, make_plan(declaration, forward, rotations, cosets, seed))
     with untouched(model):
         for native in given:
             collector.run(native, NOISE_SAMPLES)
-    return collector.collected, int(collector.design.passes)
+    return collector.samples(), int(collector.plan.design.passes)
 
 
 def _is_tolerance(value: Any) -> bool:
@@ -216,11 +213,11 @@ def _is_tolerance(value: Any) -> bool:
 
 
 def _output(
-    name: str, collected: Collected, declaration: Declaration, tolerance: float | str, passes: int, seed: int
+    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: int, seed: int
 ) -> OutputReport:
-    values, deviation = SampleValues.cat(collected.values[name]), host(torch.cat(collected.deviations[name]))
-    variance, squares = host(values.equivariance), host(values.square)
-    pooled = pooled_floor(collected, name, np.ones(len(squares)), seed)
+    values = samples.figures[name]
+    variance, squares, deviation = (host(v) for v in (values.equivariance, values.square, values.deviation))
+    pooled = pooled_floor(samples, name, np.ones(len(squares)), seed, NOISE_SAMPLES)
     size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
     floor = math.sqrt(pooled.rounding) * size
     apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
@@ -240,11 +237,11 @@ def _output(
         deviation=rms,
         floor=floor,
         allowed=allowed,
-        worst_id=collected.ids[worst],
+        worst_id=samples.ids[worst],
         worst_deviation=math.sqrt(max(float(variance[worst]), 0.0)),
         as_given=math.sqrt(float(deviation.mean())),
         as_given_allowed=given,
-        faults=tuple(fault_notes(name, collected.ids, pooled, np.flatnonzero(apart))),
+        faults=tuple(fault_notes(name, samples.ids, pooled, np.flatnonzero(apart))),
     )
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import DenseBatch
 from equiscope.decomposition.checks import check_batch
-from equiscope.decomposition.collect import Caller
-from equiscope.decomposition.orbit import predict
+from equiscope.decomposition.orbit import Caller, predict
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration

@@ -3,7 +3,7 @@
 from tests.planted.engine import bug
 
 ORBIT, BATCHES, TWIRLED = "decomposition/orbit.py", "decomposition/batches.py", "decomposition/twirled.py"
-PRESERVE, DESIGN = "decomposition/preserve.py", "decomposition/design.py"
+PRESERVE, DESIGN = "decomposition/preserve.py", "decomposition/plan.py"
 
 BUGS = (
     bug("rotated back by g instead of its inverse", ORBIT, "rotated_back",
@@ -35,7 +35,7 @@ BUGS = (
     bug("averaged model turned the wrong way back", TWIRLED, "Twirled.forward",
         r"rotated_back\((\w+, \w+, \w+),", r"rotated_back(\1.mT,", "decomposition/test_twirled"),
     bug("averaged model summed, not averaged", TWIRLED, "Twirled.__init__",
-        r"(\w+\.weights\.repeat\((\w+)\)) / \2", r"\1", "decomposition/test_twirled"),
+        r"(\w+\.weight) / \w+", r"\1", "decomposition/test_twirled"),
     # Side effects.
     bug("random state not restored", PRESERVE, "same_randomness",
         r"finally: (\w+)\(.*\)", r"finally:\n        pass", "decomposition/test_preserve"),

@@ -7,7 +7,7 @@ SPECTRUM, COMPARE = "decomposition/spectrum.py", "decomposition/compare.py"
 
 BUGS = (
     bug("what second cosets add not carried over to the other samples", STATISTICS, "two_phase",
-        r"return (\w+) \+ (\w+) \+ np", r"return \1 + np", "decomposition/test_design"),
+        r"return (\w+) \+ (\w+) \+ np", r"return \1 + np", "decomposition/test_plan"),
     bug("mean of ratios", STATISTICS, "ratio",
         r"value = float\((\w+)\.sum\(\)\) / \w+ if", r"value = float((\1 / b).mean()) if",
         "decomposition/test_statistics"),

@@ -43,7 +43,7 @@ BUGS = (
     bug("labels in tensors told apart by identity", CHECKS, "one_each",
         r"\[\w+\((\w+)\) for \1 in (\w+)\]", r"\2", "decomposition/test_checks"),
     bug("the samples of a partial design left out of order", COLLECT, "Collector._partly",
-        r"\.take\((\w+)\)", r".take(\1.argsort())", "decomposition/test_design"),
+        r"\.take\((\w+)\)", r".take(\1.argsort())", "decomposition/test_plan"),
     bug("duplicates of a distributed sampler counted twice", TABLES, "Layout._once",
         r"(\w+)\[1:\] = (\w+)\[1:\] != \2\[:-1\]", r"\1[1:] = True", "decomposition/test_metric"),
     bug("crossed: noise within a rotation counted as the network's error", CROSSED, "_components",

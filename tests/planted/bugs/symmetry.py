@@ -3,7 +3,7 @@
 from tests.planted.engine import bug
 
 ROTATIONS, ACTIONS, GRIDS = "symmetry/rotations.py", "symmetry/actions.py", "symmetry/grids.py"
-COLLECT = "decomposition/collect.py"
+PLAN = "decomposition/plan.py"
 
 BUGS = (
     # Rotations.
@@ -11,18 +11,18 @@ BUGS = (
         r"Generator\((\w+)\)\.standard_normal\(4\)", r"Generator(\1).random(4) - 0.5", "symmetry/test_rotations"),
     bug("Haar sampler of one quarter of the quaternions", ROTATIONS, "haar",
         r"torch\.randn\(", "torch.rand(", "symmetry/test_rotations"),
-    bug("rotations of one sample shared across samples", COLLECT, "BatchOrbit._shift",
+    bug("rotations of one sample shared across samples", PLAN, "Plan.walk",
         r"([\w.]+\.seed), ([\w.]+), (\w+)\)", r"\1, [0] * len(\2), \3)", "decomposition/test_measure"),
     bug("the key of a rotation ignores the sample", ROTATIONS, "haar_keyed",
         r"key=\[(\w+), .*?\]", r"key=[\1, 0]", "symmetry/test_rotations"),
-    bug("the same shift for every coset", COLLECT, "BatchOrbit._shift",
+    bug("the same shift for every coset", PLAN, "Plan.walk",
         r"([\w.]+\.seed), ([\w.]+), (\w+)\)", r"\1, \2, 0)", "decomposition/test_measure"),
     bug("the key of a rotation ignores the coset", ROTATIONS, "haar_keyed",
         r"counter=\[0, 0, 0, \w+\]", "counter=[0, 0, 0, 0]", "symmetry/test_rotations"),
     bug("wrong half of the octahedral group taken for T", ROTATIONS, "_group_matrices",
         r"\{\(0, 1, 2\), \(1, 2, 0\), \(2, 0, 1\)\}", "{(0, 1, 2), (1, 0, 2)}", "symmetry/test_rotations"),
-    bug("the weights of a quadrature ignored", COLLECT, "BatchOrbit.add_cosets",
-        r"(\w+) = ([\w.]+)\.weights\.tolist\(\)", r"\1 = [1 / len(\2.matrices)] * len(\2.matrices)",
+    bug("the weights of a quadrature ignored", PLAN, "Design.coset",
+        r"([\w.]+)\.weights\.tolist\(\)", r"[1 / len(\1)] * len(\1)",
         "decomposition/test_measure"),
     bug("parity ignored under O(3): no improper half", ROTATIONS, "rotation_set",
         r'if (\w+) != "O3":', r"if \1:", "decomposition/test_measure"),

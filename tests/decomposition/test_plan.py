@@ -6,12 +6,13 @@ import torch
 
 import equiscope as eq
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.design import Design, make_design, second_cosets_need
 from equiscope.decomposition.losses import LOSSES
+from equiscope.decomposition.measure import measured
+from equiscope.decomposition.plan import Design, make_design, make_plan, second_cosets_need
 from equiscope.decomposition.statistics import two_phase
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import declare
-from equiscope.symmetry.rotations import rotation_set
+from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
 from .models import Linear, Tanh, brute_split, random_batch
 
@@ -103,7 +104,7 @@ def _mean(x, rotations, seed):
 def _between(batch, ids, rotations):
     """What the variance between cosets contributes on average, from two cosets of every sample."""
     declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y", ids="id")
-    collector = Collector(ROUGH, declaration, None, Design(rotation_set(rotations), 2, 0))
+    collector = Collector(ROUGH, make_plan(declaration, rotations=rotations))
     collector.run({**batch, "id": ids}, 0)
     return float(collector.collected.values["forces"][0].between.mean())
 
@@ -183,3 +184,29 @@ def test_typed_error(settings, words):
 def test_the_whole_group_is_measured_once_whatever_was_asked():
     design = make_design("O", 2, 0, "O", MSE)
     assert (design.cosets, design.shift, design.passes) == (1, False, 24)
+
+
+# The walk.
+
+
+def test_a_walk_goes_through_every_coset_of_every_sample():
+    plan = make_plan(declare({"pos": "1o"}, {"forces": "1o"}), rotations="T", cosets=3, seed=5)
+    passes = list(plan.walk([7, 2], torch.device("cpu")))
+    assert [one.last_of_coset for one in passes] == ([False] * 11 + [True]) * 3
+    assert [one.weight for one in passes] == [pytest.approx(1 / 12)] * 36
+    for place, one in enumerate(passes):
+        shift = haar_keyed(5, [7, 2], place // 12)
+        assert torch.allclose(one.turns, plan.design.rotations.matrices[place % 12] @ shift)
+    later = list(plan.walk([2], torch.device("cpu"), first=2, cosets=1))
+    assert torch.equal(torch.stack([one.turns[0] for one in later]), torch.stack([p.turns[1] for p in passes[24:]]))
+
+
+def test_one_coset_alone_is_for_functions_and_not_measured():
+    declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y")
+    plan = make_plan(declaration, cosets=1, alone=True)
+    assert plan.design.lone == "whole"
+    with pytest.raises(InputError, match="cosets=1 is too few: mse"):
+        measured(ROUGH, [one_atom(3)], plan)
+    with pytest.raises(InputError, match="cosets=1 is too few: l1"):
+        make_plan(declare({"pos": "1o"}, {"forces": "1o"}, "y", "l1"), cosets=1, alone=True)
+    assert len(list(make_plan(declaration, None, "haar", 1, alone=True).walk([0], torch.device("cpu")))) == 1

@@ -1,44 +1,20 @@
-"""Gradients, curvature and landscapes of a run's two losses: which samples, and how they are dealt into batches."""
+"""The samples of an analysis: how many of a probe's, and how they are dealt into independent batches."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from equiscope.analysis.gradients import gradients
 from equiscope.decomposition.batches import as_batch
 from equiscope.decomposition.checks import one_each
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-from equiscope.tasks.task import Probe
 
 Batch = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BatchDesign:
-    """Rotations, held-out samples used, and samples in each of the independent batches."""
-
-    rotations: str = "T"
-    cosets: int = 2
-    seed: int = 0
-    samples: int | None = 48
-    batch: int = 4
-
-
-#: Of gradients tracked along training, and the default of those analysed afterwards.
-GRADIENTS = BatchDesign()
-
-
-def gradient_identity(probe: str, step: int) -> dict[str, Any]:
-    """What tells a record of tracked gradients from others: that of an analysis with the default settings."""
-    return {"analysis": "gradients", "step": step, "probe": probe, "settings": asdict(GRADIENTS)}
 
 
 def dealt(batches: Sequence[Mapping[str, Tensor]], declaration: Declaration, size: int, seed: int = 0) -> list[Batch]:
@@ -87,51 +63,6 @@ def joined(samples: Sequence[Mapping[str, Tensor]]) -> Batch:
 def _padded(part: Tensor, widest: Sequence[int]) -> Tensor:
     missing = [wide - own for own, wide in zip(part.shape[1:], widest, strict=True)]
     return F.pad(part, [n for gap in reversed(missing) for n in (0, gap)]) if any(missing) else part
-
-
-def doubled(
-    model: nn.Module, batches: Sequence[Batch], forward: Callable[[nn.Module, Batch], Any] | None
-) -> tuple[nn.Module, list[Batch]]:
-    """A copy of the model and the batches in float64.
-
-    Raises:
-        InputError: if the model does not run in float64.
-    """
-    exact = copy.deepcopy(model).double()
-    made = [{k: v.double() if v.is_floating_point() else v for k, v in batch.items()} for batch in batches]
-    try:
-        with torch.no_grad():
-            exact(made[0]) if forward is None else forward(exact, made[0])
-    except RuntimeError as error:
-        raise InputError(
-            f"{type(model).__name__} does not run in float64, without which no smallest eigenvalue is known "
-            f"({str(error).splitlines()[0]}): make its own tensors in the dtype of its inputs, or look at 'hessian'"
-        ) from error
-    return exact, made
-
-
-def adam_state(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The optimiser's state if it holds Adam's second moments, else None (SGD, or before the first step)."""
-    return state if any("exp_avg_sq" in own for own in state.get("state", {}).values()) else None
-
-
-def probe_gradients(
-    net: nn.Module, probe: Probe, design: BatchDesign, optimizer_state: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Gradients of both losses on a probe; the weights of an average, which are frozen, are let go for it."""
-    batches = dealt(probe.batches, probe.declaration, design.batch, design.seed)
-    parameters = list(net.parameters())
-    frozen = not any(p.requires_grad for p in parameters)
-    try:
-        if frozen:
-            net.requires_grad_(True)
-        return gradients(
-            net, batches, probe.declaration, forward=probe.forward, optimizer_state=adam_state(optimizer_state),
-            rotations=design.rotations, cosets=design.cosets, seed=design.seed,
-        )  # fmt: skip
-    finally:
-        if frozen:
-            net.requires_grad_(False)
 
 
 def thinned(

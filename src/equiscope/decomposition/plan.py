@@ -1,0 +1,309 @@
+"""What is measured, and the walk over it: the declaration, its losses, the rotations of each sample, and the call.
+
+The rotations of a sample are random cosets K u of a set K, u first and then k, drawn by a seed.
+
+A whole number of cosets gives every sample as many. A number between one and two, say 1.25, gives every sample one and
+a random quarter of the samples a second: two-phase sampling (Cochran, Sampling Techniques, ch. 12). Per sample, one
+coset shows W, the variance within it; two show B = |P_1 - P_2|^2 / 2 too, and E[W + B] is the equivariance error. The
+estimate is mean(W) + mean over the quarter of B; where K removes most of the error from P, B is small and hardly needs
+more samples than that.
+
+Which samples are in the share s = cosets - 1 depends on (seed, id) alone, never on batches or processes, and still
+their number is exact. Ids are cut into blocks of L = ceil(8 / s) in a row. From block j, by its own random permutation,
+
+    k_j = floor((j + 1) L s + u) - floor(j L s + u)  >= 8
+
+are taken, u uniform in [0, 1) from the seed. So q whole blocks hold floor(q L s + u) second cosets: any L samples
+numbered from 0 on hold 8 or more with every seed, and N of them exactly N s where both are whole.
+
+Unbiased: u is uniform, so E k_j = L s, and the permutation is uniform, so every id is taken with probability s whatever
+its data. Over whole blocks with N s whole the number k taken is fixed, and E[sum over the taken of B / k] =
+sum s B / k = mean(B). Otherwise k varies by what falls into the one block that is cut short (by less than one with
+whole blocks); the mean over the taken then weighs that block and the others alike up to the relative variance of k,
+under 1/60 and falling as 1 / k^2. Scattered ids, each in a block of its own, are taken independently of each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.orbit import Forward, check_forward
+from equiscope.decomposition.spectrum import degrees_available
+from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keyed
+
+# Far above any coset's stream and those of the noise floor.
+SELECTION_STREAM = 1 << 41
+# Fewer second cosets than this say too little of their own spread.
+SECOND_COSETS = 8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a batch.
+
+    Attributes:
+        turns: the rotation of each sample, (samples, 3, 3) float64.
+        weight: of the rotation in the set K.
+        last_of_coset: whether a coset is complete with it.
+    """
+
+    turns: Tensor
+    weight: float
+    last_of_coset: bool
+
+
+@dataclass(frozen=True)
+class Design:
+    """The rotations of every sample.
+
+    Attributes:
+        rotations: the set K: its matrices, weights and exact degree.
+        cosets: independent cosets K u of a sample, whole, or between one and two.
+        seed: rotations are a pure function of (seed, sample id, coset).
+        shift: False for the set K itself, unshifted.
+    """
+
+    rotations: RotationSet
+    cosets: float
+    seed: int
+    shift: bool = True
+
+    @property
+    def passes(self) -> float:
+        """Rotations of a sample, on average."""
+        passes = self.cosets * len(self.rotations)
+        return int(passes) if float(passes).is_integer() else passes
+
+    @property
+    def partial(self) -> bool:
+        """Whether only a part of the samples gets a second coset."""
+        return not float(self.cosets).is_integer()
+
+    @property
+    def lone(self) -> Lone:
+        """What one coset alone is to :meth:`equiscope.decomposition.split.OutputSplit.values`."""
+        if self.partial:
+            return "partial"
+        return "whole" if self.cosets == 1 else "refuse"
+
+    def coset(self, shift: Tensor) -> Iterator[Pass]:
+        """The passes K u of the coset of each sample's own u, (samples, 3, 3)."""
+        matrices, last = self.rotations.matrices.to(shift.device), len(self.rotations) - 1
+        for place, (matrix, weight) in enumerate(zip(matrices, self.rotations.weights.tolist(), strict=True)):
+            yield Pass(matrix @ shift, weight, place == last)
+
+    def described(self, model_calls: int) -> dict[str, Any]:
+        """The fields of a Result that describe the design."""
+        return {
+            "passes": self.passes,
+            "model_calls": model_calls,
+            "rotations": self.rotations.name,
+            "cosets": self.cosets,
+            "seed": self.seed,
+        }
+
+    def second(self, ids: Sequence[int]) -> Tensor:
+        """Which samples of a partial design get their second coset, (samples,) boolean: a function of (seed, id)."""
+        numbers = np.asarray(ids, dtype=np.int64)
+        length = second_cosets_need(self.cosets)
+        blocks = {int(j): self._taken(int(j), length) for j in np.unique(numbers // length)}
+        return torch.tensor([bool(blocks[i // length][i % length]) for i in numbers.tolist()])
+
+    def _taken(self, block: int, length: int) -> np.ndarray[Any, Any]:
+        """Which ids of a block of ``length`` get a second coset, (length,) boolean."""
+        # Exact arithmetic: ids reach 2^63, where block x length x share keeps no fraction in floating point.
+        share, start = _share(self.cosets), Fraction(self._stream(-1).random())
+        low, high = (int(j * length * share + start) for j in (block, block + 1))
+        taken = np.zeros(length, dtype=bool)
+        taken[self._stream(block).permutation(length)[: high - low]] = True
+        return taken
+
+    def _stream(self, block: int) -> np.random.Generator:
+        key, counter = [self.seed, max(block, 0)], [0, 0, int(block < 0), SELECTION_STREAM]
+        return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def second_cosets_need(cosets: float) -> int:
+    """Fewest samples of a partial design, ceil(8 / (cosets - 1)): so many hold 8 second cosets or more."""
+    return math.ceil(SECOND_COSETS / _share(cosets))
+
+
+def _share(cosets: float) -> Fraction:
+    """cosets - 1 as the simple fraction that was meant: 2/5 for 1.4, which in binary lies beside it."""
+    return Fraction(cosets).limit_denominator(10**6) - 1 or Fraction(cosets) - 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, valid as :func:`make_plan` makes it.
+
+    Attributes:
+        declaration: what rotates, and how outputs are judged.
+        losses: of every output; none where nothing is judged.
+        design: the rotations of every sample.
+        forward: ``forward(model, batch)`` calls the model; None for ``model(batch)``.
+        highest_degree: of the spectrum, 0 without one.
+    """
+
+    declaration: Declaration
+    losses: Mapping[str, Loss]
+    design: Design
+    forward: Forward | None = None
+    highest_degree: int = 0
+
+    def walk(
+        self, ids: Sequence[int], device: torch.device, first: int = 0, cosets: int | None = None
+    ) -> Iterator[Pass]:
+        """The passes of samples with these ids: all cosets of the design, or ``cosets`` of them from the ``first``."""
+        group, design = self.declaration.group, self.design
+        for stream in range(first, first + (int(design.cosets) if cosets is None else cosets)):
+            shift = torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
+            if design.shift:
+                shift = uniform_keyed(group, design.seed, ids, stream)
+            yield from design.coset(shift.to(device))
+
+    def with_cosets(self, cosets: int) -> Plan:
+        """The same with another number of cosets."""
+        return replace(self, design=replace(self.design, cosets=cosets))
+
+
+def make_plan(
+    declaration: Declaration,
+    forward: Forward | None = None,
+    rotations: str = "T",
+    cosets: float = 2,
+    seed: int = 0,
+    *,
+    shift: bool = True,
+    spectrum: bool | int = False,
+    alone: bool = False,
+    judged: bool = True,
+) -> Plan:
+    """The plan of these arguments, which are those of :func:`equiscope.measure`.
+
+    Args:
+        alone: one coset may stand alone, for the average over it or its own variance, as may one rotation for the loss
+            of the turned batch.
+        judged: False where no loss is taken: for averages of predictions, or of features.
+
+    Raises:
+        InputError: for an unknown set, a number of cosets that leaves the split biased, a spectrum that the design or
+            a loss cannot give, or a ``forward`` that is no function.
+    """
+    check_forward(forward)
+    losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
+    design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
+    if (not design.shift or design.partial) and spectrum is not False:
+        raise InputError(
+            f"rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
+            f"number, got cosets={design.cosets}"
+        )
+    highest = degrees_available(design.rotations, design.cosets, spectrum, declaration.group)
+    others = sorted({spec.name for spec in losses.values() if not spec.exact})
+    if highest and others:
+        raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
+    return Plan(declaration, losses, design, forward, highest)
+
+
+def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -> Plan:
+    """A plan as it is; of a declaration, the plan of these arguments of :func:`make_plan`.
+
+    Raises:
+        InputError: for anything else, or both a plan and a design, and what :func:`make_plan` refuses.
+    """
+    if isinstance(given, Declaration):
+        return make_plan(given, **{**more, **design})
+    if not isinstance(given, Plan):
+        raise InputError(f"say what rotates by an equiscope.Declaration or a plan of it, got {type(given).__name__}")
+    if design:
+        raise InputError(f"a plan says all of the design: leave out {', '.join(design)}, or give the declaration")
+    return given
+
+
+def make_design(
+    rotations: str,
+    cosets: float,
+    seed: int,
+    group: str,
+    losses: Mapping[str, Loss],
+    shift: bool = True,
+    alone: bool = False,
+) -> Design:
+    """The design named, checked against the claimed group and the losses.
+
+    Raises:
+        InputError: for an unknown set, or a number of cosets that leaves the split biased.
+    """
+    check_cosets(cosets, fractional=not alone)
+    check_count("seed", seed)
+    chosen = rotation_set(rotations, group)
+    if group == rotations:
+        # The set is the whole group: its mean is the group's, and a second coset would be the same set again.
+        return Design(chosen, 1, seed, shift=False)
+    design = Design(chosen, cosets, seed, shift)
+    if not shift:
+        if cosets != 1 or (len(chosen) < 2 and not alone):
+            raise InputError(
+                "cosets must be exactly 1 with shift=False, which takes one set of rotations as it is: give cosets=1 "
+                f"and a set, got {cosets}, {chosen.name!r}"
+            )
+        return design
+    if design.partial and len(chosen) < 2:
+        raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")
+    exact = all(spec.exact for spec in losses.values())
+    if not (alone and cosets == 1 and (exact or len(chosen) == 1)):
+        refuse_biased(design, losses)
+    return design
+
+
+def refuse_biased(design: Design, losses: Mapping[str, Loss]) -> None:
+    """A split by independent cosets has as many as its losses need, or by some of the samples for squared error.
+
+    Raises:
+        InputError: otherwise.
+    """
+    exact = all(spec.exact for spec in losses.values())
+    needed = 2 if exact else JACKKNIFE_COSETS
+    if design.shift and design.cosets < needed and not (design.partial and exact):
+        names = ", ".join(sorted({spec.name for spec in losses.values()})) or "a variance"
+        raise InputError(
+            f"cosets={design.cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased "
+            "split (for the set of rotations as it is, without their random turn, give shift=False)"
+        )
+
+
+def check_cosets(cosets: float, fractional: bool = True) -> None:
+    """A whole number of cosets, or one between one and two where only a part of the samples gets a second.
+
+    Raises:
+        InputError: with the value seen.
+    """
+    if isinstance(cosets, int) and not isinstance(cosets, bool) and 1 <= cosets < 2**63:
+        return
+    if fractional and isinstance(cosets, float) and 1 < cosets < 2:
+        return
+    also = ", or a number between 1 and 2 (a second coset on a part of the samples)" if fractional else ""
+    raise InputError(f"cosets must be an integer >= 1 and < 2**63{also}, got {cosets!r}")
+
+
+def check_count(name: str, value: int, low: int = 0) -> None:
+    """An integer in range.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
+        raise InputError(f"{name} must be an integer >= {low} and < 2**63, got {value!r}")
