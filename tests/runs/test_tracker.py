@@ -29,7 +29,7 @@ def test_measured_steps_are_log_spaced():
 
 
 def test_affordable_points_follow_the_budget():
-    probes, settings = Toy(0, 8).probes("track"), tracker.TrackSettings(share=0.2)
+    probes, settings = Toy(0, 8).probes("track"), tracker.Tracking(share=0.2)
     cost = (24 + 2) * 16
     budget = 0.25 * 2 * 8 * 1000
     assert tracker.affordable_points(probes, settings, 8, 1000) == int(budget // cost)
@@ -40,7 +40,7 @@ def test_affordable_points_follow_the_budget():
 @pytest.mark.parametrize("change", [{"points": 1}, {"share": 0.0}, {"share": 1.0}, {"first": 0}])
 def test_settings_refuse(change):
     with pytest.raises(InputError, match="track"):
-        tracker.TrackSettings(**change)
+        tracker.Tracking(**change)
 
 
 def test_clock_separates_training_from_tracking(monkeypatch):
@@ -73,7 +73,7 @@ def test_tracking_time_survives_a_restart_once(tmp_path):
 
         def started(state):
             clock = Clock()
-            made = tracker.Tracker(records, task.probes("track"), tracker.TrackSettings(points=3), clock, 40, 10)
+            made = tracker.Tracker(records, task.probes("track"), tracker.Tracking(points=3), clock, 40, 10)
             if state:
                 made.load_state_dict(state)
             made.on_train_start(trainer, module)

@@ -127,7 +127,8 @@ class EquivarianceError(Metric):
         self._append(samples)
         self._computed = None
         self._update_count += 1
-        self._forward_cache = percent = self._percent(self._summary(samples))
+        percent = self._percent(self._summary(samples))
+        self._forward_cache: Any = percent
         return percent
 
     def compute(self) -> Tensor:

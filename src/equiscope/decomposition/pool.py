@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +24,17 @@ from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
+Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
 SLOW, VISIBLE = 0.85, 0.05
+
+
+def added(terms: Iterable[Term]) -> Term:
+    """The sum of arrays or tensors, from left to right; ``sum`` would make it a number where there is none."""
+    return functools.reduce(operator.add, terms)
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -60,7 +68,7 @@ def pooled_equivariance(
 
     ``cosets``: of each sample, as drawn; between one and two where only a part of the samples has a second.
     """
-    return sum(
+    return added(
         weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting), cosets)
         for name, weight in counted_outputs(declaration).items()
     )
@@ -76,7 +84,7 @@ def summarise(
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
     a = pooled_equivariance(values, declaration, plan.design.cosets)
-    b = sum(share[p.name] * p.total for p in counted)
+    b = added(share[p.name] * p.total for p in counted)
     codes, count = statistics.encode(samples.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
@@ -89,7 +97,7 @@ def summarise(
         ratios = a / b
     spectrum = None
     if plan.highest_degree:
-        powers = sum(share[p.name] * p.weights[:, None] * host(values[p.name].powers) for p in counted)
+        powers = added(share[p.name] * p.weights[:, None] * host(values[p.name].powers) for p in counted)
         spectrum = summarise_spectrum(powers, a, codes, count)
     outputs = {
         p.name: OutputResult(

@@ -41,7 +41,7 @@ SPACING = 12
 
 
 @dataclass(frozen=True)
-class TrackSettings:
+class Tracking:
     """How probes are measured.
 
     Attributes:
@@ -81,7 +81,7 @@ def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
     return sorted({0, max_steps, *(round(first * ratio**i) for i in range(points - 1))})
 
 
-def affordable_points(probes: Sequence[Probe], settings: TrackSettings, batch_size: int, max_steps: int) -> int:
+def affordable_points(probes: Sequence[Probe], settings: Tracking, batch_size: int, max_steps: int) -> int:
     """How many steps can be measured within the share q of the run's time, from counts alone.
 
     One measurement costs C = samples x (rotations + 2) forward passes of a sample (five times the rotations with
@@ -97,7 +97,7 @@ def affordable_points(probes: Sequence[Probe], settings: TrackSettings, batch_si
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
 
 
-def _passes(probe: Probe, settings: TrackSettings) -> int:
+def _passes(probe: Probe, settings: Tracking) -> int:
     """Rotated passes of a sample that a probe takes."""
     design, group = probe.design, probe.declaration.group
     rotations = design.rotations or settings.rotations
@@ -105,7 +105,7 @@ def _passes(probe: Probe, settings: TrackSettings) -> int:
     return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
 
 
-def check_designs(probes: Sequence[Probe], settings: TrackSettings) -> None:
+def check_designs(probes: Sequence[Probe], settings: Tracking) -> None:
     """Every probe can be measured with these settings.
 
     Raises:
@@ -119,7 +119,7 @@ def check_designs(probes: Sequence[Probe], settings: TrackSettings) -> None:
             make_design(rotations, cosets, settings.seed, declaration.group, losses)
 
 
-def measure_probe(net: nn.Module, probe: Probe, settings: TrackSettings, progress: bool = False) -> Result:
+def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bool = False) -> Result:
     """One probe's result, its batches moved to the model's device."""
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
@@ -155,7 +155,7 @@ def record_probes(
     probes: Sequence[Probe],
     part: str,
     step: int,
-    settings: TrackSettings,
+    settings: Tracking,
     progress: bool = False,
 ) -> tuple[list[Record], float]:
     """Measure what is not yet recorded; the records of this step and the seconds an earlier process spent."""
@@ -214,7 +214,7 @@ class Tracker(pl.Callback):
         self,
         records: Records | None,
         probes: Sequence[Probe],
-        settings: TrackSettings,
+        settings: Tracking,
         clock: Clock,
         max_steps: int,
         log_every: int,
