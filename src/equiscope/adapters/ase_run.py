@@ -166,7 +166,7 @@ class Run:
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""
         start = time.perf_counter()
-        about = {
+        about: dict[str, Any] = {
             "id": index,
             "name": str(atoms.info.get("name", "")),
             "formula": st.formula(atoms),

@@ -59,7 +59,8 @@ def lanczos(
     count = min(steps, len(start))
     basis = torch.zeros(count, len(start), dtype=start.dtype, device=start.device)
     basis[0] = start / start.norm()
-    alphas, betas = [], []
+    alphas: list[float] = []
+    betas: list[float] = []
     first = (0.0, 0.0)
     for k in range(count):
         image = product(basis[k]).to(basis)

@@ -119,9 +119,9 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
     for output in declaration.outputs.values():
         if output.target is not None and labels:
             _require_tensor(batch, output.target)
-    for name in {declaration.ids, declaration.clusters} - set(fields) - {None}:
+    for name in [n for n in (declaration.ids, declaration.clusters) if n is not None and n not in fields]:
         try:
-            batch.labels(str(name))
+            batch.labels(name)
         except KeyError:
             raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}

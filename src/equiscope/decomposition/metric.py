@@ -60,6 +60,7 @@ class EquivarianceError(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
+    _forward_cache: Any
     ids: list[Tensor]
     figures: list[Tensor]
     model_calls: Tensor
@@ -127,8 +128,8 @@ class EquivarianceError(Metric):
         self._append(samples)
         self._computed = None
         self._update_count += 1
-        self._forward_cache = percent = self._percent(self._summary(samples))
-        return percent
+        self._forward_cache = self._percent(self._summary(samples))
+        return self._forward_cache
 
     def compute(self) -> Tensor:
         """The percent of everything measured, a float64 scalar; NaN without labels."""

@@ -228,6 +228,7 @@ class RaggedBatch(Ragged):
         return order[starts[asked][copies] + within], copies
 
     def _picked_edges(self, pairs: Tensor, nodes: Tensor, places: list[int]) -> Tensor:
+        assert self.edges is not None
         edges, copies = self._picked(self.edges, places)
         asked = torch.tensor(places, device=nodes.device)
         place = torch.empty_like(self.nodes)
