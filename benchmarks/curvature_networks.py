@@ -19,7 +19,7 @@ import equiscope as eq
 from equiscope.analysis.hessian import CurvatureOperator
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.orbit import rotated
-from equiscope.runs.curvature import dealt
+from equiscope.runs.deal import dealt
 from equiscope.runs.trained import open_run
 
 VECTORS = eq.Declaration({"pos": "1o"}, {"forces": eq.Output("1o", target="y")})

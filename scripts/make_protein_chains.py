@@ -19,7 +19,7 @@ import numpy as np
 from equiscope.errors import DataError
 from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, write_npz
-from equiscope.tasks.datasets.sequence_split import cluster_chains
+from equiscope.tasks.datasets.splits import cluster_chains
 
 
 def one_per_cluster(chains: ProteinChains, number: int, seed: int) -> ProteinChains:

@@ -10,21 +10,25 @@ import equiscope
 # The package's own front page (`import equiscope as eq`) shows the measure, so it stands on the measure's floor.
 FLOORS = (
     ("errors", "words"),
-    ("symmetry", "units", "labels", "files"),
+    ("symmetry", "units", "labels", "files", "writing"),
     ("decomposition", "records", "testing", "equiscope"),
     ("adapters", "analysis", "tasks"),
     ("runs", "conf"),
-    ("report", "cli"),
+    ("report", "commands", "cli"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Doors within a floor, from the first room into the second.
-DOORS = {("testing", "decomposition"), ("equiscope", "decomposition"), ("runs", "conf"), ("cli", "report")}
+DOORS = {
+    ("testing", "decomposition"),
+    ("equiscope", "decomposition"),
+    ("runs", "conf"),
+    ("commands", "report"),
+    ("cli", "commands"),
+}
 
 
 def room_of(parts):
     """The room of a module named by its parts below the package; a name from its front page is the front page's."""
-    if parts and parts[0].startswith("commands_"):
-        return "cli"
     return parts[0] if parts and parts[0] in FLOOR_OF else "equiscope"
 
 
@@ -90,7 +94,7 @@ def test_every_room_of_the_package_has_a_floor():
         ("adapters/a.py", "import torch, equiscope.tasks", "adapters imports tasks"),
         ("analysis/a.py", "from equiscope.runs.folder import x", "analysis imports runs"),
         ("report/a.py", "from equiscope.cli import main", "report imports cli"),
-        ("runs/a.py", "from equiscope import commands_measure", "runs imports cli"),
+        ("runs/a.py", "from equiscope.commands import measure", "runs imports commands"),
         ("errors.py", "import equiscope.symmetry.actions", "errors imports symmetry"),
         ("__init__.py", "from equiscope.adapters import lightning", "equiscope imports adapters"),
         ("attic/a.py", "", "'attic' has no floor"),
@@ -114,8 +118,9 @@ def test_a_planted_violation_is_found(tmp_path, path, source, message):
         ("tasks/forcefield/a.py", "import equiscope as eq\nfrom equiscope import Declaration\nfrom ..task import Task"),
         ("tasks/a.py", "import equiscope_extras.runs\nfrom somewhere.equiscope import runs"),
         ("runs/a.py", "from equiscope.tasks.task import Task\nfrom equiscope.analysis import heads"),
-        ("cli.py", "from equiscope.report import page\nfrom equiscope import commands_measure"),
-        ("commands_measure.py", "from equiscope.adapters.ase import measure_calculator"),
+        ("cli.py", "from equiscope.commands import measure"),
+        ("commands/a.py", "from equiscope.report import page"),
+        ("commands/measure.py", "from equiscope.adapters.ase import measure_calculator"),
         ("__init__.py", "from equiscope import errors\nfrom equiscope.decomposition.measure import measure"),
     ],
 )

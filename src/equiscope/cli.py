@@ -6,35 +6,17 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, cast
 
-from equiscope import (
-    commands_analyse,
-    commands_completion,
-    commands_data,
-    commands_doctor,
-    commands_measure,
-    commands_report,
-    commands_sample,
-    commands_study,
-)
-from equiscope.commands_common import (
-    BOLD,
-    FILES,
-    RED,
-    SETTINGS,
-    YELLOW,
-    add_command,
-    completed_by,
-    paint,
-    show_report,
-    writable_folder,
-)
-from equiscope.errors import EquiscopeError, InputError, sentence
+from equiscope.commands import analyse, completion, data, doctor, measure, report, sample, study, train
+from equiscope.commands.common import RED, YELLOW, paint
+from equiscope.errors import EquiscopeError, sentence
+from equiscope.words import harmless
 
 FAILED, UNFORESEEN, INTERRUPTED = 2, 3, 130
+GOES_ON = "the same command goes on from here"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,12 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nobody foresaw; 130 after Ctrl-C. With ``--traceback`` errors come as they are.
     """
     options = parser().parse_args(arguments)
-    with warnings.catch_warnings():
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal or file that cannot show a character is no reason to lose the rest.
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings(), _harmless():
         warnings.showwarning = _show_warning
         try:
             return int(options.run(options) or 0)
         except KeyboardInterrupt:
-            print("\nequiscope: stopped; the same command goes on from here", file=sys.stderr)
+            print(f"\nequiscope: stopped; {getattr(options, 'stopped', GOES_ON)}", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
             # Whoever read the output has seen enough; without this Python would complain at its own end.
@@ -65,6 +51,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return FAILED if foreseen else UNFORESEEN
 
 
+class _Harmless:
+    """A text stream without control characters, which names in files of others could hold."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(harmless(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    out, error = cast(Any, _Harmless(sys.stdout)), cast(Any, _Harmless(sys.stderr))
+    with redirect_stdout(out), redirect_stderr(error):
+        yield
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -75,116 +82,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"equiscope {_version()}")
     top.add_argument("--traceback", action="store_true", help="show errors as Python does, to report them")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (
-        _add_demo,
-        _add_train,
-        _add_data,
-        commands_study.add_parser,
-        commands_report.add_parser,
-        commands_analyse.add_parser,
-        commands_measure.add_parser,
-        commands_sample.add_parser,
-        commands_doctor.add_parser,
-    ):
-        add(commands)
-    commands_completion.add_parser(commands, parser)
+    train.add_parser(commands)
+    for command in (data, study, report, analyse, measure, sample, doctor):
+        command.add_parser(commands)
+    completion.add_parser(commands, parser)
     return top
-
-
-_SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; see the files in equiscope/conf"
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    completed_by(command.add_argument("settings", nargs="*", metavar="key=value", help=_SETTINGS), SETTINGS)
-
-
-def _add_train(commands: Any) -> None:
-    summary = "train a task, measuring along the way; go on if it was stopped"
-    examples = (
-        "equiscope train task=forcefield run=first model=edge_transformer data.frames=4000 trainer.max_steps=2400",
-        "equiscope train task=forcefield run=escaip model=escaip loss=escaip seed=1",
-        "equiscope train task=proteinflow run=flow trainer.max_steps=1200 logger=none",
-    )
-    _add_settings(add_command(commands, "train", _train, summary, examples))
-
-
-def _add_demo(commands: Any) -> None:
-    summary = "the main job: real data, a force field, its symmetry, the report"
-    examples = ("equiscope demo", "equiscope demo --threads 1 data.frames=1000 trainer.max_steps=600 run=short")
-    made = add_command(commands, "demo", _demo, summary, examples)
-    made.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or all cores, by default")
-    _add_settings(made)
-
-
-def _add_data(commands: Any) -> None:
-    examples = (
-        "equiscope data forcefield --frames 4000",
-        "equiscope data describe SPICE-2.0.1.hdf5 --format spice --frames 10000",
-    )
-    made = add_command(commands, "data", None, "make a data set, or say what is in one", examples)
-    kinds = made.add_subparsers(title="data sets", required=True, metavar="KIND")
-    commands_data.add_describe(kinds)
-    examples = (
-        "equiscope data forcefield --frames 4000 --seed 0",
-        "equiscope data forcefield --sampler langevin --smiles my.smi --out data/mine.npz",
-    )
-    force = add_command(kinds, "forcefield", _data_forcefield, "molecules with GFN2-xTB energies and forces", examples)
-    force.add_argument("--frames", type=int, default=4000, help="labelled geometries (default 4000)")
-    force.add_argument("--seed", type=int, default=0, help="of everything random (default 0)")
-    force.add_argument("--sampler", default="jitter", help="jitter (default) or langevin")
-    force.add_argument("--min-atoms", type=int, default=10, help="of a molecule, with hydrogens")
-    force.add_argument("--max-atoms", type=int, default=20, help="of a molecule, with hydrogens")
-    force.add_argument("--frames-per-molecule", type=int, help="most frames of one molecule")
-    force.add_argument("--orientation", default="haar", help="haar (default) or embedded")
-    smiles = "a SMILES file of your own instead of RDKit's NCI list"
-    completed_by(force.add_argument("--smiles", help=smiles), FILES)
-    force.add_argument("--out", dest="path", help="the file; data/forcefield-….npz by default")
-    force.add_argument("--workers", type=int, help="processes; all cores by default")
-
-
-def _train(options: argparse.Namespace) -> int:
-    from equiscope.runs.config import configuration
-
-    _run(configuration(options.settings))
-    return 0
-
-
-def _demo(options: argparse.Namespace) -> int:
-    import torch
-
-    from equiscope.runs.config import configuration
-
-    config = configuration(["task=forcefield", "run=demo", *options.settings])
-    if options.threads is not None and options.threads < 1:
-        raise InputError(f"--threads must be at least 1, got {options.threads}")
-    if options.threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(options.threads or os.cpu_count() or 1)
-    show_report(_run(config).parent)
-    return 0
-
-
-def _run(config: dict[str, Any]) -> Path:
-    """Train and print the headline; the path of the records."""
-    from equiscope import records
-    from equiscope.runs.train import headline, train
-
-    folder = train(config)
-    # Processes that Lightning starts for other devices run this command too; one of them speaks.
-    if not any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")):
-        book = records.read(folder.records)
-        print(paint(headline(book), BOLD, sys.stdout))
-        print(f"records: {folder.records}")
-    return folder.records
-
-
-def _data_forcefield(options: argparse.Namespace) -> int:
-    from equiscope.tasks.forcefield.data import ForceFieldData, generate, load
-
-    writable_folder("--out", options.path and str(Path(options.path).parent))
-    names = ForceFieldData.__dataclass_fields__
-    config = ForceFieldData(**{name: getattr(options, name) for name in names if hasattr(options, name)})
-    load(generate(config, workers=options.workers, progress=sys.stderr.isatty()))
-    return 0
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

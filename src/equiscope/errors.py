@@ -11,8 +11,9 @@ EXTRAS = {
     **dict.fromkeys(("ase", "tqdm"), "ase"),
     **dict.fromkeys(("rdkit", "tblite", "h5py", "gemmi", "ijson", "lmdb", "msgpack"), "data"),
     **dict.fromkeys(("hydra", "omegaconf", "yaml", "tensorboard", "psutil"), "train"),
-    **dict.fromkeys(("plotly", "jinja2", "markupsafe", "matplotlib", "great_tables", "pandas"), "report"),
-    **{"torch_geometric": "pyg", "hydra_plugins": "studies", "nequip": "peers", "shtab": "completion"},
+    **dict.fromkeys(("plotly", "jinja2", "markupsafe", "matplotlib"), "report"),
+    **{"torch_geometric": "pyg", "hydra_plugins": "studies", "nequip": "peers", "shtab": "completion",
+       "pandas": "plot"},
 }
 
 

@@ -183,7 +183,8 @@ def opened(path: str | Path, what: str, as_named: bool = True) -> Iterator[io.Bu
         if as_named and unpack is None and path.suffix in PACKED:
             raise FileError(f"{path} is no {what}, or is damaged: it is not compressed as its name says")
         stream = unpack(raw) if unpack else raw
-        with io.BufferedReader(_Bounded(stream, path.stat().st_size, path, what), 1 << 16) as file:
+        bounded: Any = _Bounded(stream, path.stat().st_size, path, what)
+        with io.BufferedReader(bounded, 1 << 16) as file:
             yield file
 
 

@@ -583,7 +583,7 @@ def test_a_key_that_only_sounds_like_a_label_needs_the_users_word() -> None:
     [
         (True, "no structure has any for"),
         ({"forces": "REF_forces"}, r"3 of 3 structures have no label 'REF_forces'"),
-        ({"dipole": "mu"}, r"labels names \['dipole'\]"),
+        ({"dipole": "mu"}, r"labels .*names \['dipole'\]; labels are for energy, forces, stress"),
         ({"stress": "virial"}, "not measured"),
         ("REF_forces", "labels must be"),
     ],

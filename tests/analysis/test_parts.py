@@ -219,7 +219,7 @@ def test_the_fastest_memory_that_fits_is_chosen(monkeypatch):
     v = torch.ones(sum(p.numel() for p in net.parameters()), dtype=torch.float64)
     found = []
     for held in (2**30, 60_000, 0):
-        monkeypatch.setattr("equiscope.analysis.graphs.HELD", held)
+        monkeypatch.setattr("equiscope.analysis.autograd.HELD", held)
         parts = Parts(net, data, DECLARED)
         parts.product("total", v)
         found.append(parts.graphs.memory)

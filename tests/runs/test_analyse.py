@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from equiscope import records
 from equiscope.errors import InputError, RunError
 from equiscope.runs import analyse as module
 from equiscope.runs.analyse import analyse
-from equiscope.runs.curvature import thinned
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.train import train
 
@@ -48,7 +46,8 @@ def test_each_kind_at_each_step_is_recorded_once(run):
 
 
 def test_one_that_was_stopped_goes_on_where_it_was(run, monkeypatch):
-    kind, made = module.KINDS["spectrum"], []
+    known, made = module.analyses(), []
+    kind = known["spectrum"]
 
     def dies(trained, *rest):
         if trained.step == 12:
@@ -58,11 +57,11 @@ def test_one_that_was_stopped_goes_on_where_it_was(run, monkeypatch):
 
     changes = {"rotations": "T", "degrees": 1, "seed": 5}
     with monkeypatch.context() as patch:
-        patch.setitem(module.KINDS, "spectrum", module.Kind(kind.settings, dies, kind.own))
+        patch.setattr(module, "analyses", lambda: {**known, "spectrum": replace(kind, make=dies)})
         with pytest.raises(KeyboardInterrupt):
             analyse(run.path, ["spectrum"], changes=changes)
-        patch.setitem(module.KINDS, "spectrum", module.Kind(kind.settings, lambda t, *rest: made.append(-t.step) or
-                                                            kind.make(t, *rest), kind.own))  # fmt: skip
+        noting = replace(kind, make=lambda t, *rest: made.append(-t.step) or kind.make(t, *rest))
+        patch.setattr(module, "analyses", lambda: {**known, "spectrum": noting})
         analyse(run.path, ["spectrum"], changes=changes)
     assert made == [0, 3, 6, -12, -20, -30, -40]
     assert len([r for r in analyses(run) if r["settings"]["seed"] == 5 and r["analysis"] == "spectrum"]) == len(KEEP)
@@ -78,41 +77,19 @@ def test_relations_of_the_head_along_training(run):
     assert analyse(run.path, ["heads"], changes={"samples": 12})[-1]["n"] == made[-1]["n"]
 
 
-def test_condition_numbers_of_the_head(run):
-    made = analyse(run.path, ["conditioning"], at=[40])[0]
-    found = made["values"]
-    assert made["settings"]["batch"] == 4
-    assert (found["layer"], found["parameters"], found["samples"]) == ("3", 99, 16)
-    for part in found["parts"].values():
-        assert "matrix" not in part
-        assert part["eigenvalues"] == sorted(part["eigenvalues"])
-        assert part["condition"] == pytest.approx(part["eigenvalues"][-1] / part["eigenvalues"][-part["rank"]])
-    low, high = found["ratio"]["interval"]
-    assert low < found["ratio"]["value"] < high
-    # More than single precision could tell.
-    assert found["parts"]["equivariance"]["condition"] > 1e5
-    assert analyse(run.path, ["conditioning"], at=[40])[0]["n"] == made["n"]
-
-
-def test_samples_are_spread_evenly():
-    batches = [{"x": torch.arange(4.0), "id": torch.arange(4)}, {"x": torch.arange(4.0, 10), "id": torch.arange(4, 10)}]
-    chosen = thinned(batches, 5)
-    assert torch.cat([b["id"] for b in chosen]).tolist() == [0, 2, 4, 6, 8]
-    assert [len(b["x"]) for b in thinned(batches, None)] == [4, 6]
-    assert len(thinned(batches, 99)) == 2
-
-
 @pytest.mark.parametrize(
     ("kinds", "settings", "words"),
     [
         (["colours"], {}, "unknown analysis 'colours'"),
-        ([], {}, "unknown analysis"),
+        ([], {}, "no analysis given"),
         (["layers"], {"probes": ["energy"]}, "no probe 'energy'; it has y"),
         (["layers"], {"changes": {"samples": 1}}, "samples must be"),
         (["layers"], {"changes": {"layers": ("9",)}}, "no layer of Sequential is named '9'"),
         (["spectrum"], {"changes": {"head": "3"}}, "head='3' means nothing to spectrum"),
         (["heads"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
-        (["heads"], {"changes": {"colour": 1}}, "unknown setting"),
+        (["heads"], {"changes": {"colour": 1}}, "unknown setting 'colour'.*heads take rotations, cosets"),
+        (["heads"], {"changes": {"recorded": 1}}, "unknown setting 'recorded'"),
+        (["layers"], {"changes": {"samples": "many"}}, "samples must be an integer >= 2, got 'many'"),
         (["heads"], {"changes": {"part": "train"}}, "part must be one of track, final, got 'train'"),
         (["conditioning"], {"changes": {"head": "0"}}, "none of its layers \\(0\\)"),
     ],
@@ -140,7 +117,7 @@ def test_a_model_of_the_octahedral_group_has_no_degrees(run, monkeypatch, kind):
                 for pair in found(trained, names)]  # fmt: skip
 
     monkeypatch.setattr(module, "_probes", octahedral)
-    with pytest.raises(InputError, match=f"{kind}: .*'y' declares the octahedral group.*; gradients, hessian"):
+    with pytest.raises(InputError, match=f"{kind}: .*'y' declares the octahedral group.*; conditioning, gradients"):
         analyse(run.path, [kind], at=[40])
 
 
@@ -154,18 +131,3 @@ def test_missing_steps_and_busy_runs(run):
             analyse(run.path, ["layers"], at=[40])
     finally:
         busy.release()
-
-
-def test_curvature_of_the_matrices_and_vectors_asked_for(run):
-    changes = {"matrices": ("gauss_newton",), "vectors": 3, "samples": 8}
-    (made, *_) = analyse(run.path, ["hessian"], at=[40], changes=changes)
-    assert made["settings"]["matrices"] == ["gauss_newton"]
-    assert made["settings"]["vectors"] == made["values"]["probes"] == 3
-    found = made["values"]["parts"]["equivariance"]
-    assert set(found) == {"gauss_newton"}
-    # Positive semidefinite, so a trace is above every eigenvalue.
-    assert found["gauss_newton"]["trace"]["value"] > 0
-    with pytest.raises(InputError, match="probes"):
-        analyse(run.path, ["hessian"], at=[40], changes={"vectors": 1})
-    with pytest.raises(InputError, match="vectors=3 means nothing to layers"):
-        analyse(run.path, ["layers"], at=[40], changes={"vectors": 3})

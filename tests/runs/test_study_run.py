@@ -1,4 +1,4 @@
-"""Launching a study: Hydra's own settings, launchers that break, answers of jobs; whole studies in test_cli_study."""
+"""Launching a study: Hydra's own settings, launchers that break, answers; whole studies in commands/test_study."""
 
 import os
 from pathlib import Path

@@ -25,7 +25,7 @@ def test_measured_steps_are_log_spaced():
 
 
 def test_affordable_points_follow_the_budget():
-    probes, settings = Toy(0, 8).probes("track"), tracker.Settings(share=0.2)
+    probes, settings = Toy(0, 8).probes("track"), tracker.TrackSettings(share=0.2)
     cost = (24 + 2) * 16
     budget = 0.25 * 2 * 8 * 1000
     assert tracker.affordable_points(probes, settings, 8, 1000) == int(budget // cost)
@@ -36,7 +36,7 @@ def test_affordable_points_follow_the_budget():
 @pytest.mark.parametrize("change", [{"points": 1}, {"share": 0.0}, {"share": 1.0}, {"first": 0}])
 def test_settings_refuse(change):
     with pytest.raises(InputError, match="track"):
-        tracker.Settings(**change)
+        tracker.TrackSettings(**change)
 
 
 def test_clock_separates_training_from_tracking(monkeypatch):

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
-from equiscope.adapters.ase_run import Design, Run
+from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
@@ -111,11 +111,11 @@ def measure(
     chosen = _outputs(calculator, outputs)
     found = st.find_labels(listed, chosen, labels)
     fields = st.find_fields(listed, rotate or {})
-    plan = st.Plan(chosen, found, fields, units, energy_per_atom)
+    plan = st.AsePlan(chosen, found, fields, units, energy_per_atom)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
-    design = Design(calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision)
+    design = AseSettings(calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision)
     named = _clusters(listed, clusters)
-    run = Run(design)
+    run = AseRun(design)
     with untouched(calculator), RowWriter(csv, columns(chosen, found)) as writer:
         for index, atoms in enumerate(tqdm(listed, desc="measuring", unit="structure", disable=not progress)):
             writer.write(run.structure(index, atoms, named[index], on_error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any, cast
 
 import ase.io
 from ase import Atoms
@@ -53,5 +54,5 @@ def _picked(structures: list[Atoms], index: str) -> list[Atoms]:
     if not any(len(atoms) for atoms in structures):
         reasons = [atoms.info.get(UNREADABLE, "it has no atoms") for atoms in structures] or ["there is none"]
         raise DataError(f"none of its {len(structures)} frames can be read; the first: {reasons[0]}")
-    picked = structures[string2index(index)]
+    picked: Any = structures[cast(slice, string2index(index))]
     return picked if isinstance(picked, list) else [picked]

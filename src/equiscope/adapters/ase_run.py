@@ -33,11 +33,11 @@ PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, tor
 
 
 @dataclass(frozen=True)
-class Design:
+class AseSettings:
     """Everything that is the same for all structures: calculator, plan, rotations, weights."""
 
     calculator: Any
-    plan: st.Plan
+    plan: st.AsePlan
     rotations: str
     cosets: int
     seed: int
@@ -144,10 +144,10 @@ class _Kind:
     known: Known = field(default_factory=Known)
 
 
-class Run:
+class AseRun:
     """Measures one structure after another and pools them at the end."""
 
-    def __init__(self, design: Design):
+    def __init__(self, design: AseSettings):
         self._design = design
         # Made here, so that a wrong centre, group, weight or design is an error of the call and not of every structure.
         self._plan = self._plan_of(design.plan.outputs)

@@ -325,7 +325,7 @@ def label(atoms: Atoms, output: str, source: str, units: Units) -> NDArray[np.fl
 
 
 @dataclass(frozen=True)
-class Plan:
+class AsePlan:
     """What is measured of every structure, the same for all of them.
 
     Attributes:
@@ -355,7 +355,7 @@ def in_angstrom(atoms: Atoms, units: Units) -> Atoms:
 
 
 def batch_of(
-    index: int, atoms: Atoms, bare: Atoms, plan: Plan, cluster: Any, dtype: torch.dtype = torch.float64
+    index: int, atoms: Atoms, bare: Atoms, plan: AsePlan, cluster: Any, dtype: torch.dtype = torch.float64
 ) -> dict[str, Any]:
     """The batch of one structure; ``bare`` is its copy in Å, handed on for what is not a tensor (pbc, info).
 

@@ -19,8 +19,11 @@ try:
     from pytorch_lightning.utilities import move_data_to_device
 except ImportError:
     try:
-        from lightning.pytorch import Callback, LightningModule, Trainer
-        from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+        from lightning.pytorch import Callback, LightningModule, Trainer  # type: ignore[assignment]
+        from lightning.pytorch.callbacks import (  # type: ignore[assignment]
+            StochasticWeightAveraging,
+            WeightAveraging,
+        )
         from lightning.pytorch.utilities import move_data_to_device
     except ImportError as error:
         message = "EquivarianceTracker needs pytorch-lightning: pip install equiscope[lightning]"
@@ -116,7 +119,9 @@ class EquivarianceTracker(Callback):
         self.forward, self.budget, self.name, self.sharded = forward, budget, name, sharded
         self.when = when
         self._schedule = Schedule(when, per_decade)
-        self._design = {"rotations": rotations, "cosets": cosets, "seed": seed, "noise_samples": noise_samples}
+        self._design: dict[str, Any] = {
+            "rotations": rotations, "cosets": cosets, "seed": seed, "noise_samples": noise_samples
+        }  # fmt: skip
         # Made once here so that bad arguments stop before training does.
         EquivarianceError(self.declaration, **self._design)
         self.history: list[Tracked] = []
@@ -154,7 +159,7 @@ class EquivarianceTracker(Callback):
         self._checked, self._pending = state_dict["checked"], state_dict["pending"]
         self._earlier, self._started = state_dict["elapsed"], time.monotonic()
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         trainer.callbacks = _in_order(trainer.callbacks, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -278,7 +283,7 @@ class EquivarianceTracker(Callback):
 
 
 @contextlib.contextmanager
-def _averaged(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+def _averaged(trainer: Any, module: LightningModule) -> Iterator[None]:
     """The averaged weights are in place inside, where a callback keeps any, as in its validation."""
     averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]
     for callback in averaging:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.pairs import Array, cosine, fieller, figure, mean_value, norm, norm_ratio, pair_product
 from equiscope.analysis.parts import Parts
-from equiscope.decomposition.orbit import Forward
+from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -23,16 +23,13 @@ MIN_GROUPS = 3
 def gradients(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     optimizer_state: Mapping[str, Any] | None = None,
     parameters: Sequence[str] | None = None,
     groups: int = 16,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
+    **design: Any,
 ) -> dict[str, Any]:
     """Gradients of the twirled loss and of the equivariance error, compared without sampling bias.
 
@@ -65,10 +62,7 @@ def gradients(
 
     Source: relations between gradients and percent in Shen et al., TMLR 2025; Fieller, J. R. Stat. Soc. B 16 (1954).
     """
-    parts = Parts(
-        model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed,
-        parameters=parameters,
-    )
+    parts = Parts(model, batches, plan, parameters=parameters, **design)
     parts.check_parts(HALVES)
     if len(parts) < MIN_GROUPS or groups < MIN_GROUPS:
         raise InputError(
@@ -91,12 +85,8 @@ def gradients(
     summarise = functools.partial(_block, weights=weights, losses=losses)
     layers = {name: stacked[:, places] for name, places in _layers(parts).items()}
     return {
-        "losses": dict(parts.values),
-        "samples": sum(parts.samples),
+        **parts.described,
         "groups": count,
-        "rotations": rotations,
-        "cosets": cosets,
-        "seed": seed,
         "parameters": parts.size,
         "unused": list(parts.unused),
         "whole": summarise(_gram(stacked)),

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.orbit import Forward, predict
-from equiscope.decomposition.plan import Plan, make_plan
+from equiscope.decomposition.orbit import predict
+from equiscope.decomposition.plan import Plan, as_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -128,14 +128,11 @@ def refuse_other_losses(declaration: Declaration, why: str) -> None:
 def heads(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
     head: str | None = None,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     probes: int = 8,
+    **design: Any,
 ) -> dict[str, Any]:
     """How far a model's linear head is from symmetric, and the equivariance error it causes.
 
@@ -153,7 +150,8 @@ def heads(
 
     Args:
         head: name of the head's layer; None finds it, the last layer on which the answer depends linearly.
-        rotations, cosets, seed: as for :func:`equiscope.measure`.
+        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
+            :func:`equiscope.measure`.
         probes: random heads (signs) whose mean error is tr G (Hutchinson), for heads without the closed form.
 
     Returns:
@@ -166,18 +164,18 @@ def heads(
         InputError: no linear head (the message names the last layers), several outputs, or a loss other than squared
             error.
     """
+    declaration = plan.declaration if isinstance(plan, Plan) else plan
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
-    batches = list(as_batches(batches))
+    batches, plan = list(as_batches(batches)), as_plan(plan, design)
     if not batches:
         raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
-    plan = make_plan(declaration, forward, rotations, cosets, seed)
     result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
     else:
-        layer = find_head(model, batches[0], declaration, forward, head)
+        layer = find_head(model, batches[0], plan, head)
         found = _linear(model, layer, batches, plan, result.equivariance, probes)
     return {**found, "equivariance": result.equivariance, "equivariance_error": _error(result),
             "percent": result.percent, "samples": result.samples, "clusters": result.clusters}  # fmt: skip
@@ -232,9 +230,7 @@ def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tens
     return counts
 
 
-def find_head(
-    model: nn.Module, batch: Any, declaration: Declaration, forward: Forward | None = None, head: str | None = None
-) -> str:
+def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str | None = None) -> str:
     """Name of the last layer on which the declared output depends linearly: twice its weights, twice the answer.
 
     Raises:
@@ -243,6 +239,7 @@ def find_head(
     if head is not None and head not in dict(model.named_modules()):
         owners = [name for name, part in model.named_modules() if part._parameters]
         raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
+    declaration, forward = (plan.declaration, plan.forward) if isinstance(plan, Plan) else (plan, None)
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
 

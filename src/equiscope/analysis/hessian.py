@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.lanczos import Array, Lanczos, lanczos, quantile, smoothed
 from equiscope.analysis.parts import KINDS, PARTS, Parts
-from equiscope.decomposition.orbit import Forward
+from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -66,12 +66,8 @@ class CurvatureOperator(LinearOperator):
 def hessian(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     parameters: Sequence[str] | None = None,
     which: Sequence[str] = PARTS,
     kinds: Sequence[str] = KINDS,
@@ -82,6 +78,7 @@ def hessian(
     bias: bool = True,
     memory: str = "auto",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    **design: Any,
 ) -> dict[str, Any]:
     """Spectral figures of the Hessian and the Gauss-Newton matrix of each part of the loss.
 
@@ -124,10 +121,8 @@ def hessian(
             raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
-    parts = Parts(
-        model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed,
-        parameters=parameters, memory=memory,
-    )
+    parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
+    seed = parts.plan.design.seed
     for part in which:
         parts.check_parts((part,))
     slopes = parts.gradient(tuple({*which, *(["total"] if parts.labelled else [])}))
@@ -146,12 +141,8 @@ def hessian(
         found[part][kind] = {**figures, "products": operator.products}
         parts.release()
     return {
-        "losses": dict(parts.values),
-        "samples": sum(parts.samples),
+        **parts.described,
         "batches": len(parts),
-        "rotations": rotations,
-        "cosets": cosets,
-        "seed": seed,
         "parameters": parts.size,
         "unused": list(parts.unused),
         "tolerance": tolerance,

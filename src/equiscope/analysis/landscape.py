@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.hessian import CurvatureOperator, largest_eigenvalue
 from equiscope.analysis.parts import PARTS, Parts
-from equiscope.decomposition.orbit import Forward
+from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -29,22 +29,19 @@ JITTERS = 3
 def landscape(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
     directions: Sequence[str | Mapping[str, Tensor]] = ("eigenvector:twirled", "eigenvector:equivariance"),
     plane: bool = True,
     points: int = 21,
     plane_points: int = 15,
     span: float = 0.05,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     parameters: Sequence[str] | None = None,
     tolerance: float = 0.05,
     steps: int = 30,
     memory: str = "auto",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    **design: Any,
 ) -> dict[str, Any]:
     """Both losses at theta + t d for every direction d, and on the plane of the first two.
 
@@ -75,10 +72,8 @@ def landscape(
             raise InputError(f"{name} must be an odd integer >= {low}, got {value!r}")
     if not 0 < span < math.inf:
         raise InputError(f"span must be positive, got {span!r}")
-    parts = Parts(
-        model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed,
-        parameters=parameters, memory=memory,
-    )
+    parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
+    seed = parts.plan.design.seed
     named = [(_label(d, i), _direction(parts, d, seed, tolerance, steps)) for i, d in enumerate(directions)]
     parts.release()
     t = np.linspace(-span, span, points)
@@ -93,19 +88,15 @@ def landscape(
     for place, (label, _) in enumerate(named):
         table = found[place * points : (place + 1) * points]
         lines[label] = {part: _summary(np.stack([row[part] for row in table]), weights) for part in kept}
-    grid = None
+    grid: dict[str, Any] | None = None
     if second is not None:
         table = found[len(named) * points :]
         shape = (plane_points, plane_points)
         grid = {part: _summary(np.stack([r[part] for r in table]).reshape(*shape, -1), weights) for part in kept}
         grid = {"x": s.tolist(), "y": s.tolist(), "axes": [named[0][0], named[1][0]], "parts": grid}
     return {
-        "losses": dict(parts.values),
-        "samples": sum(parts.samples),
+        **parts.described,
         "batches": len(parts),
-        "rotations": rotations,
-        "cosets": cosets,
-        "seed": seed,
         "norm": float(_own(parts).norm()),
         "t": t.tolist(),
         "lines": lines,

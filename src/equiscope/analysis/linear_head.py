@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.analysis.pairs import Array, interval
 from equiscope.analysis.parts import Parts
-from equiscope.decomposition.orbit import Forward
+from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -33,14 +33,11 @@ MOST = 2048
 def linear_head(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     head: str,
     *,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
     rank_tolerance: float | None = None,
+    **design: Any,
 ) -> dict[str, Any]:
     """The Hessians of the three parts by the parameters of layer ``head``, dense, with eigenvalues.
 
@@ -53,6 +50,8 @@ def linear_head(
     condition number give one coset of a large set.
 
     Args:
+        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
+            :func:`equiscope.measure`.
         batches: independent ones, whose spread gives the intervals: jackknife of the logarithm, rank held fixed.
 
     Returns:
@@ -66,10 +65,8 @@ def linear_head(
 
     Source: heads and condition numbers in Shen et al., TMLR 2025.
     """
-    parts = Parts(
-        model, batches, declaration, forward=forward, rotations=rotations, cosets=cosets, seed=seed, parameters=[head]
-    )
-    refuse_other_losses(declaration, "a linear head has constant Hessians")
+    parts = Parts(model, batches, plan, parameters=[head], **design)
+    refuse_other_losses(parts.declaration, "a linear head has constant Hessians")
     if parts.size > MOST:
         raise InputError(
             f"layer {head!r} has {parts.size:,} parameters, too many for a dense matrix of at most {MOST:,} rows: use "

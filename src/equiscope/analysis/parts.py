@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -29,10 +30,9 @@ from equiscope.analysis.differentiable import (
     refuse_hidden_dependence,
     refuse_once_differentiable,
 )
-from equiscope.analysis.graphs import Graphs, Predictions, pulled, saved_bytes, tensors
 from equiscope.decomposition.collect import Prepared, prepared_batches
-from equiscope.decomposition.orbit import Forward, predict, twisted
-from equiscope.decomposition.plan import Pass, make_plan
+from equiscope.decomposition.orbit import predict, twisted
+from equiscope.decomposition.plan import Pass, Plan, as_plan
 from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.decomposition.split import OutputSplit, add_pass
@@ -54,6 +54,8 @@ class Parts:
     sample (``rotations="haar", cosets=1``) is the plain supervised loss of the turned batch: ``"total"`` and no other.
 
     Args:
+        plan: what is measured (:func:`equiscope.decomposition.plan.make_plan`, ``alone=True`` for one coset), or a
+            declaration, with ``forward, rotations, cosets, seed`` as for :func:`equiscope.measure`.
         parameters: names of parameters or modules to differentiate by; all by default.
         memory: ``"pass"`` holds the graph of one pass at a time, so memory does not grow with the number of passes;
             ``"batch"`` that of all passes of a batch, for products at 7 instead of 10 forward costs; ``"all"`` keeps
@@ -61,7 +63,7 @@ class Parts:
             graphs, measured on the first pass, stay under 1 GiB.
 
     Attributes:
-        parameters: what is differentiated by, by name. size: their number of entries.
+        plan: as given. parameters: what is differentiated by, by name. size: their number of entries.
         values: mean loss of each part at the model's own parameters.
         samples: number of samples of each batch.
         shares: weight of each batch in the means, sum 1: by its samples, or by its components with
@@ -79,17 +81,14 @@ class Parts:
         self,
         model: nn.Module,
         batches: Iterable[Any],
-        declaration: Declaration,
+        plan: Plan | Declaration,
         *,
-        forward: Forward | None = None,
-        rotations: str = "T",
-        cosets: int = 2,
-        seed: int = 0,
         parameters: Sequence[str] | None = None,
         memory: str = "auto",
+        **design: Any,
     ):
-        plan = make_plan(declaration, forward, rotations, cosets, seed, alone=True)
-        self.model, self.declaration, self._forward = model, declaration, forward
+        self.plan = plan = as_plan(plan, design, alone=True)
+        self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
         self.parameters = chosen_parameters(model, parameters)
         self.size = sum(p.numel() for p in self.parameters.values())
         self.graphs = Graphs(list(self.parameters.values()), memory)
@@ -100,11 +99,18 @@ class Parts:
         self.labelled = any(o.labels is not None for o in self._fixed[0].outputs.values())
         if self.plain:
             self.check_parts(("total",))
-        self._share = counted_outputs(declaration)
+        self._share = counted_outputs(plan.declaration)
         if not sum(self._share.values()) > 0:
             raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
         self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What an analysis says of its losses, samples and rotations, in plain types."""
+        design = self.plan.design
+        return {"losses": dict(self.values), "samples": sum(self.samples), "rotations": design.rotations.name,
+                "cosets": design.cosets, "seed": design.seed}  # fmt: skip
 
     def _survey(self) -> None:
         """Values at the model's own parameters, the normalisation, and what the answer does not depend on."""

@@ -218,6 +218,21 @@ def make_plan(
     return Plan(declaration, losses, design, forward, highest)
 
 
+def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -> Plan:
+    """A plan as it is; of a declaration, the plan of these arguments of :func:`make_plan`.
+
+    Raises:
+        InputError: for anything else, or both a plan and a design, and what :func:`make_plan` refuses.
+    """
+    if isinstance(given, Declaration):
+        return make_plan(given, **{**more, **design})
+    if not isinstance(given, Plan):
+        raise InputError(f"say what rotates by an equiscope.Declaration or a plan of it, got {type(given).__name__}")
+    if design:
+        raise InputError(f"a plan says all of the design: leave out {', '.join(design)}, or give the declaration")
+    return given
+
+
 def make_design(
     rotations: str,
     cosets: float,

@@ -23,7 +23,7 @@ MOST = len(style.COLOURS) - 1
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PaperFigure:
     """A drawn figure: its file's stem, the claim it belongs to, what it shows in words."""
 
     name: str
@@ -33,7 +33,7 @@ class Drawn:
     pdf: Path
 
 
-def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Drawn]:
+def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[PaperFigure]:
     """Draw every panel for which there are runs into ``folder``."""
     drawings: dict[str, Chart | None] = {}
     told: dict[str, tuple[str, str]] = {}
@@ -54,7 +54,7 @@ def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Drawn]:
             drawings[f"{name}-{task}"] = Chart([[draw(runs)]], size, legend=1) if runs else None
             told[f"{name}-{task}"] = claim, f"{title[0].upper()}{title[1:]}: {caption}"
     paths = chart.save(drawings, folder, dpi, style.PRINT, ("png", "pdf"))
-    return [Drawn(name, *told[name], path, path.with_suffix(".pdf")) for name, path in paths.items()]
+    return [PaperFigure(name, *told[name], path, path.with_suffix(".pdf")) for name, path in paths.items()]
 
 
 def shown(runs: Sequence[Run]) -> list[Run]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ CONF = "equiscope.conf"
 
 
 GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
+_PATHS = ("root", "path", "smiles", "store", "dir")
+_SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep")
 
@@ -28,7 +31,8 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The whole configuration as plain dicts, every reference resolved.
 
     Args:
-        overrides: ``task=forcefield``, ``trainer.max_steps=100``, ``+key=value`` for new keys, and so on.
+        overrides: ``task=forcefield``, ``trainer.max_steps=100``, ``+key=value`` for new keys, and so on. A task of
+            your own is ``task=module:Class``, its settings ``+data.key=value`` and ``+model.key=value``.
 
     Raises:
         InputError: in one line, for an unknown key or choice, a value that cannot be read or is of the wrong
@@ -45,6 +49,18 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     _check_types(made, _defaults(overrides))
     made["run"] = str(made["run"])
     return made
+
+
+def composed(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration that the overrides choose, in which values may still be missing.
+
+    Raises:
+        InputError: in one line, for an unknown key or choice.
+    """
+    try:
+        return _compose(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(_one_line(error, overrides)) from error
 
 
 def known_settings() -> list[str]:
@@ -70,13 +86,33 @@ def study_definition(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]
     return study
 
 
+def spelled(override: str) -> str:
+    """An override as given, but the path of a file or folder in quotes where Hydra would read more into it."""
+    key, equals, value = override.partition("=")
+    special = _SPECIAL.search(value) and not value.startswith(("'", '"')) and "${" not in value
+    path = key.lstrip("+").rpartition(".")[2] in _PATHS
+    return f"{key}={quoted(value)}" if equals and path and special else override
+
+
+def quoted(text: str) -> str:
+    """A text that Hydra takes as it is."""
+    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{inside}'"
+
+
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
+    overrides = [spelled(override) for override in overrides]
+    own = [override for override in overrides if override.startswith("task=") and ":" in override]
+    given = [override for override in overrides if override not in own]
+    # A user's own task, task=module:Class, is no file of the group; the models and losses of others mean nothing to it.
+    without = [name for name in ("task", "model", "loss") if own and not any(o.startswith(f"{name}=") for o in given)]
     GlobalHydra.instance().clear()
     with initialize_config_module(config_module=CONF, version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+        config = compose("config", overrides=[*(f"~{name}" for name in without), *given])
     made = OmegaConf.to_container(config, resolve=complete, throw_on_missing=complete)
     assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items()}
+    named = {"task": own[-1].partition("=")[2]} if own else {}
+    return {str(key): value for key, value in made.items()} | named
 
 
 def _defaults(overrides: Sequence[str]) -> dict[str, Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from equiscope.errors import InputError, RunError
 from equiscope.records import plain
-from equiscope.runs.batches import Batch, Steps, loader
+from equiscope.runs.checkpoint import check_fit
 from equiscope.tasks.task import Task
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -37,6 +37,8 @@ class TaskModule(pl.LightningModule):
         ema: decay of the average of the weights that is measured; 0 measures the weights themselves.
         seed: of the random state each step starts from (dropout).
     """
+
+    _bad_step: Tensor
 
     def __init__(
         self,
@@ -79,11 +81,14 @@ class TaskModule(pl.LightningModule):
         """The model whose figures count: the average of the weights where one is kept."""
         return self.net if self.averaged is None else self.averaged
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.net.parameters(), self._optimizer)
         factor = schedule_factor(self._max_steps, **self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fit(self.state_dict(), checkpoint["state_dict"], "this run")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer
@@ -161,7 +166,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, A
     check_optimizer(settings)
     name, lr = str(settings.get("name")).lower(), float(settings["lr"])
     decay = float(settings.get("weight_decay", 0.0))
-    betas = tuple(float(b) for b in settings.get("betas", (0.9, 0.999)))
+    first, second = settings.get("betas", (0.9, 0.999))
+    betas = (float(first), float(second))
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay)
     if name == "adam":
@@ -223,3 +229,55 @@ def schedule_factor(
         return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
 
     return factor
+
+
+Batch = dict[str, Tensor]
+
+
+class Steps(Dataset[Batch]):
+    """Item s is the batch of step s, or this process's share of it: every ``processes``-th sample.
+
+    Equal shares make the mean of the processes' gradients the gradient of the whole batch.
+
+    Raises:
+        InputError: on access, if the batch does not divide evenly among the processes.
+    """
+
+    def __init__(self, task: Task, max_steps: int, process: int = 0, processes: int = 1) -> None:
+        self._task, self._max_steps = task, max_steps
+        self._process, self._processes = process, processes
+
+    def __len__(self) -> int:
+        return self._max_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        batch = self._task.training_batch(step)
+        if self._processes == 1:
+            return batch
+        for name, tensor in batch.items():
+            if len(tensor) % self._processes:
+                raise InputError(
+                    f"batch field {name!r} has {len(tensor)} samples, which {self._processes} processes cannot "
+                    "share evenly: choose a batch_size that is a multiple of the number of processes"
+                )
+        return {name: tensor[self._process :: self._processes] for name, tensor in batch.items()}
+
+
+class Remaining(Sampler[int]):
+    """The steps from ``start`` on; its length is that of the whole run, as Lightning counts the steps done."""
+
+    def __init__(self, start: int, max_steps: int) -> None:
+        self._start, self._max_steps = start, max_steps
+
+    def __len__(self) -> int:
+        return self._max_steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._start, self._max_steps))
+
+
+def loader(steps: Steps, start: int, workers: int = 0) -> DataLoader[Batch]:
+    """The loader of a run that has ``start`` steps behind it."""
+    return DataLoader(
+        steps, batch_size=None, sampler=Remaining(start, len(steps)), num_workers=workers, pin_memory=False
+    )

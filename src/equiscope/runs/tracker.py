@@ -19,9 +19,11 @@ from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
+from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
-from equiscope.runs.curvature import GRADIENTS, gradient_identity, probe_gradients, thinned
+from equiscope.runs.deal import thinned
 from equiscope.runs.folder import RunFolder
+from equiscope.runs.kinds.gradients import GRADIENTS, gradient_identity, probe_gradients
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
 from equiscope.tasks.task import Probe
@@ -34,7 +36,7 @@ SPACING = 12
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrackSettings:
     """How probes are measured.
 
     Attributes:
@@ -74,7 +76,7 @@ def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
     return sorted({0, max_steps, *(round(first * ratio**i) for i in range(points - 1))})
 
 
-def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: int, max_steps: int) -> int:
+def affordable_points(probes: Sequence[Probe], settings: TrackSettings, batch_size: int, max_steps: int) -> int:
     """How many steps can be measured within the share q of the run's time, from counts alone.
 
     One measurement costs C = samples x (rotations + 2) forward passes of a sample (five times the rotations with
@@ -90,7 +92,7 @@ def affordable_points(probes: Sequence[Probe], settings: Settings, batch_size: i
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
 
 
-def _passes(probe: Probe, settings: Settings) -> int:
+def _passes(probe: Probe, settings: TrackSettings) -> int:
     """Rotated passes of a sample that a probe takes."""
     design, group = probe.design, probe.declaration.group
     rotations = design.rotations or settings.rotations
@@ -98,7 +100,7 @@ def _passes(probe: Probe, settings: Settings) -> int:
     return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
 
 
-def check_designs(probes: Sequence[Probe], settings: Settings) -> None:
+def check_designs(probes: Sequence[Probe], settings: TrackSettings) -> None:
     """Every probe can be measured with these settings.
 
     Raises:
@@ -112,7 +114,7 @@ def check_designs(probes: Sequence[Probe], settings: Settings) -> None:
             make_design(rotations, cosets, settings.seed, declaration.group, losses)
 
 
-def measure_probe(net: nn.Module, probe: Probe, settings: Settings, progress: bool = False) -> Result:
+def measure_probe(net: nn.Module, probe: Probe, settings: TrackSettings, progress: bool = False) -> Result:
     """One probe's result, its batches moved to the model's device."""
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
@@ -148,7 +150,7 @@ def record_probes(
     probes: Sequence[Probe],
     part: str,
     step: int,
-    settings: Settings,
+    settings: TrackSettings,
     progress: bool = False,
 ) -> tuple[list[Record], float]:
     """Measure what is not yet recorded; the records of this step and the seconds an earlier process spent."""
@@ -160,8 +162,9 @@ def record_probes(
             begun = time.perf_counter()
             result = measure_probe(net, probe, settings, progress)
             seconds = time.perf_counter() - begun
+            told = skill(records, part, probe.name, result.total)
             record = records.append(
-                "measure", **identity, headline=probe.headline, seconds=seconds, result=result.to_dict()
+                "measure", **identity, headline=probe.headline, seconds=seconds, **told, result=result.to_dict()
             )
         else:
             spent_before += record["seconds"]
@@ -197,13 +200,16 @@ class Tracker(pl.Callback):
         probes: what is measured along the way.
         settings: with ``points`` set.
         log_every: a train record every so many steps, with the means over those steps.
+
+    Attributes:
+        steps: those that are measured, in order. latest: the newest record of the headline probe.
     """
 
     def __init__(
         self,
         records: Records | None,
         probes: Sequence[Probe],
-        settings: Settings,
+        settings: TrackSettings,
         clock: Clock,
         max_steps: int,
         log_every: int,
@@ -212,7 +218,7 @@ class Tracker(pl.Callback):
             raise InputError("the tracker needs settings.points, see affordable_points")
         self._records, self._probes, self._settings = records, probes, settings
         self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
-        self._steps = frozenset(measured_steps(max_steps, settings.points, settings.first))
+        self.steps = measured_steps(max_steps, settings.points, settings.first)
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self.latest: Record | None = None
@@ -276,7 +282,7 @@ class Tracker(pl.Callback):
             )
 
     def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.global_step not in self._steps:
+        if trainer.global_step not in self.steps:
             return
         assert isinstance(module, TaskModule)
         module.check_finite()
@@ -307,7 +313,7 @@ def kept_steps(keep: int | Sequence[int] | None, max_steps: int, first: int = 10
     if whole and isinstance(keep, int) and keep >= 2:
         return measured_steps(max_steps, keep, first)
     if whole and isinstance(keep, Sequence):
-        wrong = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
+        wrong: list[Any] = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
         if not wrong:
             wrong = [step for step in keep if not 0 <= step <= max_steps]
         if not wrong:

@@ -17,13 +17,16 @@ from equiscope.errors import InputError
 class Action(Protocol):
     """A unitary representation of O(3) on tensors whose last axes have the shape ``shape``.
 
-    Attributes:
-        label: how it is named in results.
-        shape: the trailing shape of one element, for example ``(3,)``.
+    ``label`` and ``shape`` may be attributes of any kind, those of a frozen dataclass too.
     """
 
-    label: str
-    shape: tuple[int, ...]
+    @property
+    def label(self) -> str:
+        """How it is named in results."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The trailing shape of one element, for example ``(3,)``."""
 
     def act(self, rotations: Tensor, values: Tensor) -> Tensor:
         """D(g_i) x_i: rotations (n, 3, 3) float64, values (n, c, *shape) -> the same shape in float64."""

@@ -161,7 +161,8 @@ class Declaration:
         )
         object.__setattr__(self, "inputs", as_input)
         object.__setattr__(self, "fixed", tuple(self.fixed))
-        for spec in (*as_input.values(), *as_output.values()):
+        specs: list[Input | Output] = [*as_input.values(), *as_output.values()]
+        for spec in specs:
             _ = spec.action
         object.__setattr__(self, "_points", self._find_points())
 

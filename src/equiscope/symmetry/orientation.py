@@ -1,9 +1,15 @@
-"""How a sample lies in space: the axis along which its points spread most, and the mean of u u^T over samples."""
+"""How samples lie in space: the axis along which points spread most, and the orientation tensor, the mean of u u^T."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from equiscope.errors import InputError
 
 # The longest axis must stand out from the second, and from the rounding of points that coincide.
 SMALLEST_GAP = 1e-6
@@ -57,3 +63,110 @@ def eigenvalues(mean_outer: Tensor) -> tuple[float, float, float]:
     """Eigenvalues of the orientation tensor, ascending; (1/3, 1/3, 1/3) for evenly oriented samples."""
     low, middle, high = torch.linalg.eigvalsh(mean_outer).tolist()
     return low, middle, high
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Mean of u uᵀ over samples, u the longest inertia axis.
+
+    Attributes:
+        eigenvalues: three, ascending, sum 1; all 1/3 for isotropic data.
+        standard_error: of a diagonal entry of the tensor if the axes were uniform, √(4/(45 n)).
+        p_value: of Bingham's uniformity test; small where the data have a preferred direction. Samples that
+            share a frame are not independent, and make it smaller still.
+        samples: how many axes entered.
+        skipped: samples left out because no axis is the longest (one atom, spherical or flat disc shapes).
+    """
+
+    eigenvalues: tuple[float, float, float]
+    standard_error: float
+    p_value: float
+    samples: int
+    skipped: int
+
+    def __str__(self) -> str:
+        low, mid, high = self.eigenvalues
+        verdict = "isotropic" if self.p_value > 1e-3 else "NOT isotropic"
+        return (
+            f"orientation tensor {low:.3f} {mid:.3f} {high:.3f}: {verdict} "
+            f"(uniform: 0.333 ± {self.standard_error:.3f}, p = {self.p_value:.2g}, {self.samples} samples)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for a record."""
+        return {
+            "eigenvalues": list(self.eigenvalues),
+            "standard_error": self.standard_error,
+            "p_value": self.p_value,
+            "samples": self.samples,
+            "skipped": self.skipped,
+        }
+
+
+def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> Orientation:
+    """The orientation tensor T = mean u uᵀ of padded positions.
+
+    u is the longest inertia axis of a sample: the axis of the smallest moment of inertia, which is the
+    direction of the largest variance of its atoms about their mean. The sign of u drops out. Uniformity is
+    tested with Bingham's statistic S = 15 n/2 · (tr T² − 1/3), χ² with 5 degrees of freedom (Mardia & Jupp,
+    Directional Statistics, §10.7.1).
+
+    Args:
+        positions: (B, N, 3); whatever stands in the padding is ignored.
+        mask: (B, N) true for real atoms; all if None.
+        weights: (B, N) masses; equal if None.
+
+    Raises:
+        InputError: shapes that do not fit, or no sample with a longest axis.
+    """
+    if positions.ndim != 3 or positions.shape[-1] != 3:
+        raise InputError(f"positions must be (samples, atoms, 3), got {tuple(positions.shape)}")
+    if mask is None:
+        mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
+    if mask.shape != positions.shape[:2]:
+        raise InputError(f"mask must be {tuple(positions.shape[:2])}, got {tuple(mask.shape)}")
+    u, skipped = _longest_axes(positions, mask, weights)
+    return _from_sum(u.T @ u, len(u), skipped)
+
+
+class OrientationSum:
+    """The orientation tensor of a stream of samples: its memory is a 3 x 3 matrix."""
+
+    def __init__(self) -> None:
+        self._outer = torch.zeros(3, 3, dtype=torch.float64)
+        self._samples = self._skipped = 0
+
+    def add(self, positions: Tensor) -> None:
+        """Take in positions (samples, atoms, 3) of samples of equal size."""
+        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool), None)
+        self._outer += u.T @ u
+        self._samples += len(u)
+        self._skipped += skipped
+
+    def result(self) -> Orientation | None:
+        """Of all samples so far; None if none of them has a longest axis."""
+        return _from_sum(self._outer, self._samples, self._skipped) if self._samples else None
+
+
+def _longest_axes(positions: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, int]:
+    """Longest axes u (n, 3) of the samples that have one, and the number of those that have none."""
+    sample = mask.nonzero()[:, 0]
+    masses = None if weights is None else weights[mask].double()
+    axes, found = longest_axes(positions[mask].double(), sample, len(positions), masses)
+    u = axes[found]
+    return u, len(positions) - len(u)
+
+
+def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
+    if n == 0:
+        raise InputError(f"none of the {skipped} samples has a longest axis; give at least one molecule")
+    tensor = outer / n
+    eigenvalues = torch.linalg.eigvalsh(tensor)
+    statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
+    return Orientation(
+        eigenvalues=tuple(float(e) for e in eigenvalues),  # type: ignore[arg-type]
+        standard_error=math.sqrt(4 / (45 * n)),
+        p_value=float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2)),
+        samples=n,
+        skipped=skipped,
+    )

@@ -1,8 +1,9 @@
-"""What the three tasks share: their common settings, the model of a seed, shuffled passes, held-out samples."""
+"""What the three tasks share: seeds of their own for every purpose, random rotations, settings, shuffled passes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -10,8 +11,38 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.errors import InputError
-from equiscope.tasks.augment import key
+from equiscope.symmetry.rotations import haar
 from equiscope.tasks.guards import at_least, share
+
+
+def rotate(batch: Mapping[str, Tensor], fields: Sequence[str], share: float, seed: int) -> dict[str, Tensor]:
+    """Turn the vectors of a share of the samples, each by its own Haar rotation R: x -> R x.
+
+    Args:
+        batch: samples first.
+        fields: names of its vectors about the origin, (B, N, 3) each.
+        share: probability that a sample is turned, in [0, 1].
+        seed: of the rotations and of the choice.
+    """
+    out = dict(batch)
+    if share <= 0:
+        return out
+    generator = torch.Generator().manual_seed(seed)
+    count = len(out[fields[0]])
+    rotations = haar(count, generator)
+    turned = torch.rand(count, generator=generator, dtype=torch.float64) < share
+    rotations[~turned] = torch.eye(3, dtype=torch.float64)
+    rotations = rotations.to(out[fields[0]].device)
+    for name in fields:
+        out[name] = (out[name].double() @ rotations.mT).to(out[name].dtype)
+    return out
+
+
+def key(seed: int, *what: str | int) -> int:
+    """A 63-bit seed of its own for every purpose and step."""
+    text = "/".join(map(str, (seed, *what)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
 
 Configuration = Mapping[str, Any]
 Models = Mapping[str, tuple[type[nn.Module], Mapping[str, Any], Mapping[str, Any]]]
@@ -146,6 +177,10 @@ class SeededTask(Generic[Told, Data]):
         if self._data is None:
             raise InputError("the task has no data yet: call prepare() first")
         return self._data
+
+    def checksum(self) -> str:
+        """SHA-256 of the data, which tells whether a run goes on with those it began with."""
+        return str(self.data.checksum())  # type: ignore[attr-defined]
 
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""

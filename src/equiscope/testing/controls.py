@@ -30,6 +30,8 @@ class LinearMap(nn.Module):
         6.0
     """
 
+    matrix: Tensor
+
     def __init__(self, matrix: Tensor, field: str = "pos", output: str = "vectors"):
         super().__init__()
         self.field, self.output = field, output
@@ -63,6 +65,8 @@ class ConstantVector(nn.Module):
         field: batch field (…, 3) that gives the output its shape.
         output: name of the output.
     """
+
+    vector: Tensor
 
     def __init__(self, vector: Tensor, field: str = "pos", output: str = "vectors"):
         super().__init__()

@@ -89,7 +89,7 @@ class EquivarianceReport:
         turning = ", ".join(
             f"{k} as {v.action.label}" + (f" about {d.center}" if k in d.points else "") for k, v in d.inputs.items()
         )
-        rows = [TITLES]
+        rows: list[tuple[str, ...]] = [TITLES]
         for o in self.outputs:
             figures = [f"{v:.3g}" for v in (o.size, o.deviation, o.as_given, o.relative, o.allowed, o.floor)]
             end = "zero output" if o.size == 0 else "ok" if o.passed else "BROKEN"
@@ -178,7 +178,7 @@ def label_free(declaration: Declaration, native: Any) -> Declaration:
     """The declaration without labels and losses; label fields that the batch has are held fixed."""
     fields = batch_of(native, declaration).fields()
     present = native if isinstance(native, Mapping) else fields
-    targets = {o.target for o in declaration.outputs.values() if o.target in fields}
+    targets = {o.target for o in declaration.outputs.values() if o.target is not None and o.target in fields}
     outputs = {k: replace(o, target=None, loss="mse", weight=1.0) for k, o in declaration.outputs.items()}
     return replace(
         declaration,

@@ -205,10 +205,10 @@ def _atom_fields(
             raise InputError(f"the batch has no tensor {name!r}; it has {sorted(fields)}")
     said = {name: declaration.rows_of_field(name) for name in fields}
     certain = {name for name, per in said.items() if per == "atom" and fields[name].ndim >= 2}
-    others = {*others, *(name for name, per in said.items() if per == "sample")}
+    apart = {*others, *(name for name, per in said.items() if per == "sample")}
     if named is not None:
         return sorted({*named, *certain})
-    found = {k for k, v in fields.items() if tuple(v.shape[:2]) == atoms} - set(others)
+    found = {k for k, v in fields.items() if tuple(v.shape[:2]) == atoms} - apart
     unsure = sorted(k for k in found - certain if tuple(fields[k].shape[1:]) in AMBIGUOUS)
     if unsure:
         raise InputError(

@@ -80,7 +80,7 @@ class Reread:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Convention:
     """A convention: its name, what the numbers are in it, what to do about it, and how they turn."""
 
     name: str
@@ -89,11 +89,11 @@ class Reading:
     action: Action
 
 
-def readings(spec: Action, group: str = "SO3") -> Iterator[Reading]:
+def readings(spec: Action, group: str = "SO3") -> Iterator[Convention]:
     """Every other reading of what is declared to turn as ``spec``; parities only where ``group`` is O3."""
     if isinstance(spec, VoigtAction):
         yield from _six_numbers(spec)
-        yield Reading("0e+2e", "irreps 0e+2e", "declare '0e+2e'", IrrepsAction("0e+2e"))
+        yield Convention("0e+2e", "irreps 0e+2e", "declare '0e+2e'", IrrepsAction("0e+2e"))
     elif isinstance(spec, MatrixAction):
         yield _columns(action("1o"), spec.label)
         yield _rows()
@@ -102,7 +102,7 @@ def readings(spec: Action, group: str = "SO3") -> Iterator[Reading]:
             yield _columns(spec, spec.label)
         yield from _conventions(spec)
         if spec.shape == (6,):
-            yield Reading("voigt", f"a symmetric tensor in the order {_ASE}", "declare 'voigt'", VoigtAction())
+            yield Convention("voigt", f"a symmetric tensor in the order {_ASE}", "declare 'voigt'", VoigtAction())
             yield from _six_numbers(VoigtAction())
         if spec.shape == (9,):
             yield _flat_matrix()
@@ -125,15 +125,15 @@ def reread(irreps: str | Action, name: str) -> Action:
     return known[name]
 
 
-def _six_numbers(spec: VoigtAction) -> Iterator[Reading]:
+def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
     for name, order in VOIGT_ORDERS.items():
         place, back = (_places(order, _ASE), _places(_ASE, order))
         made = Reread(f"{spec.label} ({name})", spec, partial(_take, place), partial(_take, back), (6,))
-        yield Reading(name, f"in the order {order} ({name})", f"reorder it to ASE's, values[..., {place}]", made)
+        yield Convention(name, f"in the order {order} ({name})", f"reorder it to ASE's, values[..., {place}]", made)
     for name, factor in SHEARS.items():
         scale = torch.tensor([1, 1, 1, factor, factor, factor], dtype=torch.float64)
         made = Reread(f"{spec.label} ({name})", spec, partial(_scale, 1 / scale), partial(_scale, scale), (6,))
-        yield Reading(name, f"{name} shears, off-diagonals times {factor:.3g}", "divide them by it", made)
+        yield Convention(name, f"{name} shears, off-diagonals times {factor:.3g}", "divide them by it", made)
 
 
 def _places(order: str, wanted: str) -> list[int]:
@@ -149,11 +149,11 @@ def _scale(factors: Tensor, values: Tensor) -> Tensor:
     return values * factors.to(values)
 
 
-def _columns(spec: Action, label: str) -> Reading:
+def _columns(spec: Action, label: str) -> Convention:
     """Matrices (…, 3, 3) whose columns are the vectors."""
     made = Reread(f"{spec.label} in columns", spec, _from_columns, _to_columns, (3, 3))
     remedy = "give its transpose, values.mT" if label == spec.label else f"give values.mT, declared {spec.label!r}"
-    return Reading("columns", "three vectors, one in each column", remedy, made)
+    return Convention("columns", "three vectors, one in each column", remedy, made)
 
 
 def _from_columns(values: Tensor) -> Tensor:
@@ -164,26 +164,26 @@ def _to_columns(values: Tensor) -> Tensor:
     return values.unflatten(1, (-1, 3)).mT
 
 
-def _rows() -> Reading:
+def _rows() -> Convention:
     made = Reread("1o in rows", action("1o"), partial(torch.flatten, start_dim=1, end_dim=2), _to_rows, (3, 3))
-    return Reading("rows", "three vectors, one in each row", "declare '1o'", made)
+    return Convention("rows", "three vectors, one in each row", "declare '1o'", made)
 
 
 def _to_rows(values: Tensor) -> Tensor:
     return values.unflatten(1, (-1, 3))
 
 
-def _flat_matrix() -> Reading:
+def _flat_matrix() -> Convention:
     made = Reread("cartesian, flat", MatrixAction(), _to_matrix, partial(torch.flatten, start_dim=-2), (9,))
     remedy = "give values.unflatten(-1, (3, 3)), declared 'cartesian'"
-    return Reading("cartesian", "a 3 x 3 matrix, row after row", remedy, made)
+    return Convention("cartesian", "a 3 x 3 matrix, row after row", remedy, made)
 
 
 def _to_matrix(values: Tensor) -> Tensor:
     return values.unflatten(-1, (3, 3))
 
 
-def _conventions(spec: IrrepsAction) -> Iterator[Reading]:
+def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
     """Layouts and harmonics, each once and none that changes nothing."""
     degrees = sorted({irrep.l for _, irrep in spec.irreps})
     eyes = tuple(torch.eye(2 * degree + 1, dtype=torch.float64) for degree in degrees)
@@ -198,7 +198,7 @@ def _conventions(spec: IrrepsAction) -> Iterator[Reading]:
         made = _reblocked(spec, f"{spec.label} ({own})", swapped, dict(zip(degrees, maps, strict=True)))
         what = ["features with the multiplicity last (ir_mul)"] if swapped else []
         what += [f"real harmonics with {name}"] if name else []
-        yield Reading(own, ", ".join(what), f"declare testing.reread({spec.label!r}, {own!r})", made)
+        yield Convention(own, ", ".join(what), f"declare testing.reread({spec.label!r}, {own!r})", made)
 
 
 def _harmonics(degrees: Sequence[int]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
@@ -248,7 +248,7 @@ def _blocks(spec: IrrepsAction, values: Tensor) -> Iterator[tuple[Tensor, Any]]:
     return zip(values.split([n * irrep.dim for n, irrep in spec.irreps], dim=-1), spec.irreps, strict=True)
 
 
-def _parities(spec: IrrepsAction) -> Iterator[Reading]:
+def _parities(spec: IrrepsAction) -> Iterator[Convention]:
     """All parities the other way, then those of one irrep."""
     blocks = list(spec.irreps)
     every = [range(len(blocks)), *([place] for place in range(len(blocks)) if len(blocks) > 1)]
@@ -256,7 +256,7 @@ def _parities(spec: IrrepsAction) -> Iterator[Reading]:
         signs = [o3.Irrep(irrep.l, -irrep.p if i in flipped else irrep.p) for i, (_, irrep) in enumerate(blocks)]
         counts = [f"{count}x" if count > 1 else "" for count, _ in blocks]
         label = "+".join(f"{count}{irrep}" for count, irrep in zip(counts, signs, strict=True))
-        yield Reading(label, f"of the other parity, {label}", f"declare {label!r}", IrrepsAction(label))
+        yield Convention(label, f"of the other parity, {label}", f"declare {label!r}", IrrepsAction(label))
 
 
 def hints(declaration: Declaration, broken: Sequence[str], passes: Callable[[Declaration], bool]) -> tuple[str, ...]:

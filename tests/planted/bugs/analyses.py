@@ -2,7 +2,7 @@
 
 from tests.planted.engine import bug
 
-PARTS, GRAPHS, LANCZOS = "analysis/parts.py", "analysis/graphs.py", "analysis/lanczos.py"
+PARTS, GRAPHS, LANCZOS = "analysis/parts.py", "analysis/autograd.py", "analysis/lanczos.py"
 HESSIAN, PAIRS, GRADIENTS = "analysis/hessian.py", "analysis/pairs.py", "analysis/gradients.py"
 LANDSCAPE, HEADS, LINEAR = "analysis/landscape.py", "analysis/heads.py", "analysis/linear_head.py"
 LAYERS, RELATIONS = "analysis/layers.py", "analysis/relations.py"
@@ -15,9 +15,9 @@ BUGS = (
     bug("curvature: all passes in one call though samples know of each other", PARTS, "Parts._alike",
         r"<= ([\w.]*ROUNDING)", r">= 0 * \1", "analysis/test_parts"),
     bug("curvature: a graph of weights that have changed since", GRAPHS, "Graphs.holds",
-        r"return self\._kept\.get\(\((\w+), (\w+)\), .*", r"return (\1, \2) in self._kept", "analysis/test_graphs"),
+        r"return self\._kept\.get\(\((\w+), (\w+)\), .*", r"return (\1, \2) in self._kept", "analysis/test_autograd"),
     bug("curvature: Gauss-Newton without the loss's second derivative", GRAPHS, "Graphs.product",
-        r"pulled\((\w+)\.slopes, \1\.leaves, (\w+), \w+\)", r"\2", "analysis/test_graphs"),
+        r"pulled\((\w+)\.slopes, \1\.leaves, (\w+), \w+\)", r"\2", "analysis/test_autograd"),
     bug("Lanczos: the smallest Ritz value for the largest", LANCZOS, "Lanczos.largest",
         r"\[-1\]", "[0]", "analysis/test_lanczos"),
     bug("Lanczos: weights from the last entries of the eigenvectors", LANCZOS, "lanczos",

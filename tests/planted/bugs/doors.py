@@ -9,10 +9,10 @@ BUGS = (
         r"return (.*\.repeat_interleave\(\w+\))", r"return torch.zeros_like(\1)", "adapters/test_pyg"),
     bug("graphs of a batch counted as one sample", PYG, "GraphBatch._graph_of_nodes",
         r"return (\w+)\.long\(\)", r"return 0 * \1.long()", "adapters/test_pyg"),
-    bug("ASE: the cell not turned", ASE, "Design.forward",
+    bug("ASE: the cell not turned", ASE, "AseSettings.forward",
         r"(\w+)\.set_cell\(.*\)", "pass", "adapters/test_ase"),
-    bug("ASE: answers of the calculator's cache taken for new ones", ASE, "Design.forward",
+    bug("ASE: answers of the calculator's cache taken for new ones", ASE, "AseSettings.forward",
         r"_forget\((\w+)\)", "pass", "adapters/test_ase"),
-    bug("ASE: energy of the whole structure against energy per atom", ASE, "Design.forward",
+    bug("ASE: energy of the whole structure against energy per atom", ASE, "AseSettings.forward",
         r"(\w+) / len\(\w+\) if [\w.]+ else \1", r"\1", "adapters/test_ase"),
 )  # fmt: skip

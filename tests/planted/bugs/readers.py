@@ -51,8 +51,8 @@ BUGS = (
     bug("a file's name ends at its first dot", f"{SETS}/structures.py", "_stem",
         r"path\.name\[: -len\(ending\)\]", r"path.name.split('.')[0]", f"{T}structures"),
     bug("frames that cannot be read vanish from the ASE door", "adapters/ase_files.py", "_picked",
-        r"structures\[string2index\(index\)\]", r"[a for a in structures if len(a)][string2index(index)]",
+        r"structures\[(cast\(.*?\)\))\]", r"[a for a in structures if len(a)][\1]",
         "adapters/test_ase_files"),
-    bug("a failure on a turned copy reads as one as given", "adapters/ase_run.py", "Run._explain",
+    bug("a failure on a turned copy reads as one as given", "adapters/ase_run.py", "AseRun._explain",
         r"self\._design\.forward\(self\._design\.calculator, batch\)", r"return", "adapters/test_ase_files"),
 )  # fmt: skip

@@ -165,7 +165,7 @@ BUGS = (
     ),
     bug(
         "without the packages of the report the command fails after the work",
-        "commands_common.py",
+        "commands/common.py",
         "show_report",
         r"except ModuleNotFoundError",
         r"except KeyError",
@@ -173,11 +173,11 @@ BUGS = (
     ),
     bug(
         "a place that cannot be written is found out at the end",
-        "commands_common.py",
+        "commands/common.py",
         "_try",
         r"tempfile\.TemporaryFile\(dir=folder\)\.close\(\)",
         r"pass",
-        "test_commands_common",
+        "commands/test_common",
     ),
     bug(
         "a re-reading is named without a look whether the model passes under it",

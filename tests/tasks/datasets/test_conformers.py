@@ -8,8 +8,8 @@ import pytest
 
 from equiscope.errors import InputError
 from equiscope.tasks.datasets import conformers
+from equiscope.tasks.datasets.chemistry import Rejected
 from equiscope.tasks.datasets.conformers import BOLTZMANN, MMFF, Conformers, embed, jittered, langevin, near_pairs
-from equiscope.tasks.datasets.molecules import Rejected
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.datasets import stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import describe
-from equiscope.tasks.datasets.orientation import orientation
 from equiscope.tasks.datasets.spice import Spice
 from tests.tasks.datasets import layouts
 

@@ -2,11 +2,14 @@
 
 import bz2
 import gzip
+import hashlib
+from pathlib import Path
 
 import pytest
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.smiles import describe, lines
+from equiscope.tasks.datasets.chemistry import MoleculeFilter, select
+from equiscope.tasks.datasets.smiles import describe, lines, read_smiles
 from equiscope.tasks.datasets.stream import Sample
 
 MOSES = "SMILES,SPLIT\nCCO,train\nc1ccccc1,test\nC[N+](C)(C)C,train\nnonsense,train\n"
@@ -56,3 +59,20 @@ def test_what_spreadsheets_write(tmp_path):
     shown = str(describe(tmp_path / "b.csv.bz2", Sample()))
     assert "left out: nothing" in shown
     assert "read with a remark: 1 line with bytes that are no UTF-8" in shown
+
+
+def test_read_smiles(tmp_path: Path) -> None:
+    file = tmp_path / "list.smi"
+    file.write_text("CCO\tethanol\n\nC methane\n")
+    assert read_smiles(file)[0] == ["CCO", "", "C"]
+    with pytest.raises(DataError, match="no SMILES file"):
+        read_smiles(tmp_path / "absent.smi")
+
+
+def test_moses_csv_gzipped(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv.gz"
+    path.write_bytes(gzip.compress(b"SMILES,SPLIT\nCCO,train\nCC=O,test\n"))
+    smiles, digest = read_smiles(path)
+    assert smiles == ["", "CCO", "CC=O"]
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [m.index for m in select(smiles, MoleculeFilter(2, 20))[0]] == [1, 2]

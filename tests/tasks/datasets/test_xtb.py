@@ -8,8 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from equiscope.errors import InputError
 from equiscope.tasks.datasets import xtb
+from equiscope.tasks.datasets.chemistry import Rejected
 from equiscope.tasks.datasets.conformers import Conformers, covalent_radii, embed
-from equiscope.tasks.datasets.molecules import Rejected
 from equiscope.tasks.datasets.xtb import check_geometry, label
 
 

@@ -8,8 +8,9 @@ import torch
 
 from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.molecules import Molecule
-from equiscope.tasks.forcefield.data import PARTS, FrameSet, composition, load, reference_energies
+from equiscope.tasks.datasets.chemistry import Molecule
+from equiscope.tasks.datasets.splits import PARTS
+from equiscope.tasks.forcefield.data import FrameSet, composition, load, reference_energies
 from equiscope.tasks.forcefield.frames import sample_molecule
 from equiscope.tasks.forcefield.generate import ForceFieldData
 from equiscope.tasks.molecules.recipe import join

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from equiscope.tasks.datasets import xtb
-from equiscope.tasks.datasets.molecules import Molecule
+from equiscope.tasks.datasets.chemistry import Molecule
 from equiscope.tasks.forcefield.frames import MoleculeFrames, sample_molecule
 
 ETHANOL = Molecule(17, "CCO")

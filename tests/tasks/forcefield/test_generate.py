@@ -11,7 +11,7 @@ import pytest
 
 from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import processes, store
-from equiscope.tasks.datasets.molecules import Molecule
+from equiscope.tasks.datasets.chemistry import Molecule
 from equiscope.tasks.forcefield.generate import ForceFieldData, Job, generate, make_shard
 
 SMILES = ["CCO", "CBr", "CC=O", "CCN", "CC(=O)[O-]", "CCF", "F[C@]12CC[C@@](F)(C1)C2", "CCS", "COC", "CCCl", "C[CH2]"]

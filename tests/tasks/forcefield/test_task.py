@@ -7,7 +7,7 @@ import equiscope as eq
 from equiscope.errors import InputError
 from equiscope.tasks import build
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.molecules import Molecule
+from equiscope.tasks.datasets.chemistry import Molecule
 from equiscope.tasks.forcefield.frames import sample_molecule
 from equiscope.tasks.forcefield.generate import ForceFieldData
 from equiscope.tasks.molecules.recipe import join

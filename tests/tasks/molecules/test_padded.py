@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from equiscope.errors import DataError, InputError
+from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.orientation import orientation
 from equiscope.tasks.molecules.padded import PaddedSet, check_batch, describe_split, read
 from equiscope.tasks.molecules.recipe import Recipe, join
 

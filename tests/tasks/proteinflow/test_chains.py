@@ -6,7 +6,7 @@ import torch
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.protein_chains import ProteinChains, shipped_chains, write_npz
-from equiscope.tasks.datasets.sequence_split import Clusters
+from equiscope.tasks.datasets.splits import Clusters
 from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, load_chains
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,21 +35,23 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Spectrum(Shares):
+class DegreeShares(Shares):
     """Values of a record; percent: the equivariance error's of the loss."""
 
     percent: float
 
 
-def words(steps: Mapping[int, Spectrum], related: Related) -> tuple[str, list[Table]]:
+def words(steps: Mapping[int, DegreeShares], related: Related) -> tuple[str, list[Table]]:
     """The shares at each step, and the degree of most of the error at the last."""
     rows = [[f"{step:,}", digits(values.percent), *values.cells] for step, values in steps.items()]
     last = steps[max(steps)]
     most = max(last.all)
     degree = last.names[last.all.index(most)]
     lead = f"At step {max(steps):,} most of the equivariance error, {share(most)} %, is of Wigner degree {degree}."
+    if not math.isfinite(most):
+        lead = f"At step {max(steps):,} there is no equivariance error that could have a Wigner degree."
     head = ["step", "percent of the loss", *last.names]
     return lead, [Table(head, rows, "Percent of the equivariance error at each Wigner degree, ± standard error.")]
 
 
-KIND = Kind(7, "The equivariance error by Wigner degree", Spectrum, words)
+KIND = Kind(7, "The equivariance error by Wigner degree", DegreeShares, words)

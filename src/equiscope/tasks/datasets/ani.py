@@ -53,6 +53,8 @@ class Ani1x:
                 raise Rejected(f"group without {self.method} labels")
             numbers = elements(np.asarray(hdf5.member(group, "atomic_numbers")))
             for found in hdf5.read(formula(numbers), numbers, hdf5.columns(group, names), energy_unit=HARTREE):
+                assert found.energy is not None
+                assert found.forces is not None
                 whole = np.isfinite(found.energy) & np.isfinite(found.forces).all((1, 2))
                 if lost := int((~whole).sum()):
                     rejected[f"no {self.method} label (NaN)"] += lost

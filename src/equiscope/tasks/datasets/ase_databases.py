@@ -135,7 +135,9 @@ def _block(fetch: Callable[[], Any], cluster: str | None) -> Block:
         str(info[cluster]) if cluster in info else formula(elements(row["numbers"])),
         row["numbers"],
         row["positions"],
-        **{name: row.get(name) for name in ("energy", "forces", "stress")},
+        energy=row.get("energy"),
+        forces=row.get("forces"),
+        stress=row.get("stress"),
         cell=row.get("cell") if np.asarray(row.get("pbc", False)).any() else None,
         charge=total_charge(info),
     )

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import InputError
-from equiscope.tasks.datasets.chemistry import rdkit
-from equiscope.tasks.datasets.molecules import Rejected
+from equiscope.tasks.datasets.chemistry import Rejected, rdkit
 
 JITTER = (0.03, 0.07)
 TEMPERATURES = (300.0, 500.0)

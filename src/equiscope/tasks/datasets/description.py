@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from equiscope.files import REMARK
+from equiscope.symmetry.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.blocks import SYMBOLS, Block
-from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.reading import told
 
 

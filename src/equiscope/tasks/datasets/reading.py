@@ -14,7 +14,8 @@ from equiscope.errors import DataError, InputError
 from equiscope.files import LARGEST_FRAME, REMARK, Refused, readable, said
 from equiscope.tasks.datasets.blocks import FRAMES_AT_ONCE, SYMBOLS, Block
 
-T, Made = TypeVar("T"), TypeVar("Made")
+T = TypeVar("T")
+Made = TypeVar("Made")
 PERIODIC = frozenset({"cell", "cells", "lattice", "lattices", "pbc", "box", "unit_cell", "lattice_vectors"})
 """Names of arrays that say a set is periodic."""
 _ATOMS_AT_ONCE = 1 << 22

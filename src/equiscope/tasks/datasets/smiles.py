@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,19 @@ def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tu
                 yield number, row[column].strip()
             elif any(row):
                 counts["line without a SMILES"] += 1
+
+
+def read_smiles(path: str | Path) -> tuple[list[str], str]:
+    """The SMILES of a file as :func:`lines` reads it, and its SHA-256.
+
+    A line without one is kept as "", so that an index is a line.
+
+    Raises:
+        DataError: there is no such file, or a CSV has no column of SMILES.
+    """
+    found = dict(lines(path))
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return [found.get(number, "") for number in range(max(found, default=-1) + 1)], digest
 
 
 def _column(header: list[str], path: str | Path) -> int:

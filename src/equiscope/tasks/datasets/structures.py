@@ -14,7 +14,7 @@ import torch
 
 from equiscope.errors import DataError, InputError
 from equiscope.files import LARGEST_UNPACKED, PACKED, needed, text_lines
-from equiscope.tasks.datasets.orientation import Orientation, OrientationSum
+from equiscope.symmetry.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.protein_chains import (
     LONGEST_STEP,
     SHORTEST_STEP,
@@ -217,7 +217,9 @@ def _number_cif(block: Any) -> None:
 
 def _numbered_pdb(lines: list[str]) -> list[str]:
     """The lines of a PDB file, its residues numbered by their places where their own numbers do not tell them apart."""
-    atoms, keys, model = [], [], 0
+    atoms: list[int] = []
+    keys: list[tuple[str, ...]] = []
+    model = 0
     for row, line in enumerate(lines):
         model += line.startswith("MODEL ")
         if line.startswith("ATOM  "):

@@ -8,8 +8,8 @@ import numpy as np
 
 from equiscope.errors import InputError
 from equiscope.files import needed
+from equiscope.tasks.datasets.chemistry import Rejected
 from equiscope.tasks.datasets.conformers import covalent_radii
-from equiscope.tasks.datasets.molecules import Rejected
 from equiscope.units import BOHR, HARTREE
 
 MIN_DISTANCE = 0.6

@@ -9,21 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from equiscope.tasks.datasets.molecule_split import PARTS, split_molecules
+from equiscope.tasks.datasets.splits import split_molecules
 from equiscope.tasks.forcefield.generate import ForceFieldData, generate
-from equiscope.tasks.molecules.padded import PaddedSet, check_batch, describe_split, read
+from equiscope.tasks.molecules.padded import PaddedSet, describe_split, read
 
-__all__ = [
-    "PARTS",
-    "ForceFieldData",
-    "FrameSet",
-    "check_batch",
-    "composition",
-    "generate",
-    "load",
-    "reference_energies",
-    "split_molecules",
-]
+__all__ = ["ForceFieldData", "FrameSet", "composition", "generate", "load", "reference_energies"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,7 @@ class TokenLayer(nn.Module):
         x = fresh if x is None else x + fresh
         x = x + self.attention(self.norm_attention(x), tokens.table, tokens.slot, tokens.bias)
         x = x + self.mlp(self.norm_mlp(x))
-        if self.exchange is None:
+        if self.exchange is None or self.norm_exchange is None:
             return x
         edges, centres = x.split([len(tokens.reverse), len(tokens.centres)])
         both = self.norm_exchange(edges)
@@ -137,6 +137,7 @@ class EdgeTransformer(nn.Module):
         """Edges and central tokens of the atoms of a batch."""
         index = self.species(atoms.species)
         found = neighbours.find(atoms, self.config.cutoff)
+        assert found.reverse is not None
         edges, count = len(found.centre), len(index)
         length, unit, log_envelope = geometry(atoms, found, self.config.cutoff)
         own = torch.arange(count, device=index.device)

@@ -44,6 +44,8 @@ class RadialBasis(nn.Module):
     and r₀ = 1 Å: about three times finer at 1 Å than at 5 Å. (E,) → (E, count).
     """
 
+    centres: Tensor
+
     def __init__(self, count: int, cutoff: float) -> None:
         super().__init__()
         self.scale = (count - 1) / math.log1p(cutoff)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -189,7 +190,7 @@ class Escaip(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # Magnitudes start at one: from zero, magnitude and direction would keep each other's gradient small.
-        nn.init.ones_(self.magnitude[-1].bias)
+        nn.init.ones_(cast(nn.Linear, self.magnitude[-1]).bias)
         self.force_head = ForceHead(width, config.tied)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

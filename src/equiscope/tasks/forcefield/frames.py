@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from equiscope.tasks.datasets import conformers, xtb
-from equiscope.tasks.datasets.molecules import Molecule, Rejected
+from equiscope.tasks.datasets.chemistry import Molecule, Rejected
 
 SAMPLERS = {"jitter": conformers.jittered, "langevin": conformers.langevin}
 ORIENTATIONS = ("haar", "embedded")

@@ -79,6 +79,7 @@ class NequipField(nn.Module):
         dtype = batch["pos"].dtype
         if self.config.forces == "gradient":
             return {"energy": out["total_energy"][:, 0].to(dtype), "forces": atoms.pad(out["forces"].to(dtype))}
+        assert self.read is not None
         # The network's own dtype inside, the batch's outside.
         energy, forces = self.read(out["node_features"]).split([1, 3], dim=1)
         # e3nn's vectors are in the order x, y, z since its version 0.2.

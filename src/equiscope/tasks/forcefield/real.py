@@ -16,18 +16,14 @@ from torch import Tensor
 
 from equiscope.errors import DataError, InputError
 from equiscope.files import existing
+from equiscope.symmetry.orientation import Orientation
 from equiscope.tasks.datasets import catalogue, mapped, processes, stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
-from equiscope.tasks.datasets.orientation import Orientation
-from equiscope.tasks.forcefield.data import (
-    PARTS,
-    check_batch,
-    describe_frames,
-    reference_energies,
-    split_molecules,
-)
+from equiscope.tasks.datasets.splits import split_molecules
+from equiscope.tasks.forcefield.data import describe_frames, reference_energies
 from equiscope.tasks.forcefield.species import ORGANIC
+from equiscope.tasks.molecules.padded import Parted, check_batch
 
 RULES = ("elements", "max_atoms", "max_force", "neutral")
 # Frames whose atoms are looked at together: bounds the memory of what is computed over the whole set.
@@ -134,11 +130,7 @@ def convert(data: RealData, progress: bool = True) -> Path:
         DataError: no such file; it is periodic or has no forces; nothing is left of it; the folder holds other frames.
     """
     path, content = data.resolved_store(), data.content()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with processes.exclusive(path):
-            if not path.exists():
-                _convert(data, path, content, progress)
+    processes.made_once(path, lambda: _convert(data, path, content, progress))
     found = mapped.metadata(path).get("config")
     if found != content:
         raise DataError(f"{path} was converted with other settings ({found}); give another data.store, or delete it")
@@ -167,7 +159,7 @@ def _convert(data: RealData, path: Path, content: dict[str, Any], progress: bool
 
 
 @dataclass(frozen=True)
-class MappedFrames:
+class MappedFrames(Parted):
     """Labelled frames on disk with what a model needs of the whole set; offers what :class:`FrameSet` offers.
 
     Attributes:
@@ -186,12 +178,6 @@ class MappedFrames:
 
     def __len__(self) -> int:
         return len(self.energy)
-
-    def indices(self, part: str) -> Tensor:
-        """Frames (n,) of a part, see :meth:`FrameSet.indices`."""
-        if part not in PARTS:
-            raise InputError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
 
     def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
         """The frames at ``indices`` as a dense batch, see :meth:`FrameSet.batch`; only their pages are read."""
@@ -226,6 +212,10 @@ class MappedFrames:
     def orientation(self) -> Orientation | None:
         """The orientation tensor found at conversion."""
         return _orientation(self.store.metadata)
+
+    def checksum(self) -> str:
+        """SHA-256 of the arrays on disk."""
+        return self.store.checksum()
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, orientation, label statistics, what was left out."""

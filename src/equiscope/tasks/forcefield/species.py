@@ -18,6 +18,8 @@ class SpeciesIndex(nn.Module):
         InputError: an element is not among those the model was built for.
     """
 
+    index: Tensor
+
     def __init__(self, elements: tuple[int, ...]) -> None:
         super().__init__()
         self.elements = tuple(elements)

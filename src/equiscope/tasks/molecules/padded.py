@@ -11,15 +11,30 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
+from equiscope.symmetry.orientation import Orientation, orientation
 from equiscope.tasks.datasets import store
-from equiscope.tasks.datasets.molecule_split import PARTS
-from equiscope.tasks.datasets.orientation import Orientation, orientation
+from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.guards import one_of
 from equiscope.tasks.molecules.recipe import Recipe
 
 
+class Parted:
+    """A set of molecules' geometries, however stored, whose ``part`` (F,) says where each belongs, as in ``PARTS``."""
+
+    part: Tensor
+
+    def indices(self, part: str) -> Tensor:
+        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
+
+        Raises:
+            InputError: another name.
+        """
+        one_of(PARTS, part=part)
+        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
+
+
 @dataclass(frozen=True, kw_only=True)
-class PaddedSet:
+class PaddedSet(Parted):
     """Geometries of molecules, padded to the largest; F geometries, N atoms.
 
     Attributes:
@@ -48,15 +63,6 @@ class PaddedSet:
     def __len__(self) -> int:
         return len(self.pos)
 
-    def indices(self, part: str) -> Tensor:
-        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
-
-        Raises:
-            InputError: another name.
-        """
-        one_of(PARTS, part=part)
-        return torch.nonzero(self.part == PARTS.index(part))[:, 0]
-
     def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
         """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms.
 
@@ -83,6 +89,10 @@ class PaddedSet:
     def orientation(self) -> Orientation:
         """The orientation tensor of all geometries."""
         return orientation(self.pos, self.mask)
+
+    def checksum(self) -> str:
+        """SHA-256 of the arrays of the data file."""
+        return str(self.metadata["sha256"])
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, and what the data file says of itself."""
@@ -150,6 +160,7 @@ def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str
             f"{path} holds {metadata.get('format')!r} version {metadata.get('format_version')}, "
             f"not {recipe.FORMAT!r} version {recipe.FORMAT_VERSION}; make it again with this version"
         )
+    metadata = {**metadata, "sha256": store.digest(arrays)}
     each = arrays.pop("atoms").astype(np.int64)
     molecule = np.repeat(np.arange(len(each)), arrays.pop(counted))
     atoms, starts = each[molecule], np.cumsum(each) - each

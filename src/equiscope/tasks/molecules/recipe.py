@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets import molecules, processes, store
+from equiscope.tasks.datasets import chemistry, processes, store
+from equiscope.tasks.datasets.smiles import read_smiles
 from equiscope.tasks.guards import at_least
 
 
@@ -61,8 +62,8 @@ class Recipe:
 
     def read_smiles(self) -> tuple[Path, list[str], str]:
         """The SMILES file, its lines, and its SHA-256."""
-        source = Path(self.smiles) if self.smiles else molecules.nci_smiles_path()
-        return source, *molecules.read_smiles(source)
+        source = Path(self.smiles) if self.smiles else chemistry.nci_smiles_path()
+        return source, *read_smiles(source)
 
     def metadata(self, source: Path, digest: str, method: str, packages: Sequence[str]) -> dict[str, Any]:
         """What every data file says of itself."""
@@ -104,12 +105,8 @@ def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | 
     """
     at_least(1, workers=workers)
     path = recipe.resolved_path()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with processes.exclusive(path):
-            if not path.exists():
-                make(path, workers or processes.available_cores())
-                return path
+    if processes.made_once(path, lambda: make(path, workers or processes.available_cores())):
+        return path
     metadata = store.read(path)[1]
     found = metadata.get("config", {})
     differs = [f"{k}={found.get(k)!r} (asked: {v!r})" for k, v in recipe.content().items() if found.get(k) != v]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import DataError, InputError
-from equiscope.tasks.datasets.molecule_split import PARTS, split_molecules
+from equiscope.tasks.datasets.splits import PARTS, split_molecules
 from equiscope.tasks.molecules.padded import PaddedSet, read
 from equiscope.tasks.voxels.generate import ConformerData
 from equiscope.tasks.voxels.voxelise import Grid

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets import molecules, processes, store
+from equiscope.tasks.datasets import chemistry, processes, store
+from equiscope.tasks.datasets.chemistry import ELEMENTS, Molecule, MoleculeFilter, Rejected
 from equiscope.tasks.datasets.conformers import embed
-from equiscope.tasks.datasets.molecules import ELEMENTS, Molecule, MoleculeFilter, Rejected
 from equiscope.tasks.guards import at_least
 from equiscope.tasks.molecules.recipe import Recipe, join, make_once
 
@@ -76,7 +76,7 @@ def _accepted(config: ConformerData, source: Path, smiles: list[str]) -> tuple[l
     wanted = len(smiles) if config.molecules is None else config.molecules
     # Reading 1.5 million SMILES takes many minutes: no more of a long list than four times what is wanted.
     chosen = set(order[: max(4 * wanted, 2000)].tolist())
-    accepted, rejected = molecules.select(
+    accepted, rejected = chemistry.select(
         (text if i in chosen else "" for i, text in enumerate(smiles)),
         MoleculeFilter(config.min_atoms, config.max_atoms, config.elements),
     )

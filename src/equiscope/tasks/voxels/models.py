@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -47,4 +47,7 @@ def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = Fa
         InputError: an unknown name, size or field, or a field that the name already settles.
     """
     network, config = configured("voxel", MODELS, name, size, {**overrides, "channels": channels})
-    return UNet(config, recompute).to(memory_format=torch.channels_last_3d) if network is UNet else network(config)
+    if network is not UNet:
+        return network(config)
+    # Module.to is annotated without the memory format it takes.
+    return cast(Any, UNet(config, recompute)).to(memory_format=torch.channels_last_3d)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from equiscope.decomposition.crossed import Redraw
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.grids import GridAction
-from equiscope.tasks.augment import key
+from equiscope.tasks.seeded import key
 from equiscope.tasks.task import Probe, ProbeDesign
 from equiscope.tasks.voxels.data import noise_grids
 from equiscope.tasks.voxels.voxelise import Grid, voxelise

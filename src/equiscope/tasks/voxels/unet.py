@@ -72,6 +72,8 @@ def _kernel_classes() -> Tensor:
 class TiedConv3d(nn.Module):
     """A 3^3 convolution, padding 1, whose kernel takes four values, one for each orbit of its voxels."""
 
+    classes: Tensor
+
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
         # The variance of nn.Conv3d's kernel: uniform, 1 / (3 x fan in).
@@ -85,7 +87,7 @@ class TiedConv3d(nn.Module):
         return functional.conv3d(x, kernel, self.bias, padding=1)
 
 
-def _convolution(inner: int, outer: int, config: UNetConfig) -> nn.Module:
+def _convolution(inner: int, outer: int, config: UNetConfig) -> TiedConv3d | nn.Conv3d:
     return TiedConv3d(inner, outer) if config.tied else nn.Conv3d(inner, outer, 3, padding=1)
 
 
@@ -185,6 +187,7 @@ class UNet(nn.Module):
         with torch.no_grad():
             # Grids are nearly empty: a full-size answer would start a hundred times above the zero predictor's loss.
             self.head.weight.mul_(0.1)
+            assert self.head.bias is not None
             self.head.bias.zero_()
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,85 @@
+"""The command ``equiscope analyse``: why symmetry was learned, from the checkpoints a run has kept."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field
+from pathlib import Path
+from typing import Any
+
+from equiscope.commands.common import FOLDERS, add_command, completed_by, device, show_report
+from equiscope.errors import InputError
+from equiscope.runs.kinds import analyses, check, settable
+
+_EXAMPLES = (
+    "equiscope analyse forcefield/demo heads layers spectrum",
+    "equiscope analyse forcefield/demo gradients --part final --samples 256",
+    "equiscope analyse forcefield/demo hessian --samples 32 --vectors 8 --matrices gauss_newton",
+    "equiscope analyse forcefield/demo conditioning --rotations I",
+    "equiscope analyse forcefield/demo layers --at 0 60 2400 --layers 'layers.*.attention'",
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    summary = "analyse the kept checkpoints of a run, record it there and put it into the report"
+    made = add_command(subparsers, "analyse", run, summary, _EXAMPLES)
+    folder = "the run's folder, or task/name under runs/"
+    completed_by(made.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
+    made.add_argument("kinds", nargs="*", metavar="ANALYSIS", help=f"one or more of {', '.join(analyses())}")
+    made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
+    made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
+    for name, (setting, kinds) in settable().items():
+        more = {**setting.metadata, "type": _type(setting)}
+        if "tuple" in str(setting.type):
+            more["nargs"] = "+"
+        text = more.pop("help") + (f"; for {', '.join(kinds)}" if kinds else "")
+        made.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
+    trust = "import the task that the run's configuration names, code that is not equiscope's"
+    made.add_argument("--trust", action="store_true", help=trust)
+    made.add_argument("--device", help="cpu, cuda, …; a GPU if there is one")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """Analyse, record, print, and make the report again."""
+    from equiscope.runs.analyse import analyse
+    from equiscope.runs.folder import find_run
+
+    kinds, steps, changes = _sorted(options)
+    folder = find_run(options.folder)
+    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
+    try:
+        from equiscope.report.kinds import summary
+
+        print(summary(made))
+    except ModuleNotFoundError:
+        print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
+    show_report(Path(folder))
+    return 0
+
+
+def _sorted(options: argparse.Namespace) -> tuple[list[str], list[int] | None, dict[str, Any]]:
+    """Kinds, steps and settings; a kind that stands behind the values of ``--at`` or ``--layers`` is still a kind."""
+    known, kinds, steps, changes = analyses(), list(options.kinds), [], {}
+    for value in options.at or []:
+        if value.isascii() and value.removeprefix("-").isdigit():
+            steps.append(int(value))
+        elif value in known:
+            kinds.append(value)
+        else:
+            raise InputError(f"--at takes training steps, got {value!r}")
+    for name, (setting, _) in settable().items():
+        given = getattr(options, name)
+        if isinstance(given, list) and "choices" not in setting.metadata:
+            kinds += [value for value in given if value in known]
+            given = [value for value in given if value not in known]
+        if given not in (None, []):
+            changes[name] = tuple(given) if isinstance(given, list) else given
+    check(kinds)
+    return kinds, (steps if options.at else None), changes
+
+
+def _type(setting: Field[Any]) -> type:
+    """Of one value of a setting."""
+    return next((kind for kind in (int, float) if kind.__name__ in str(setting.type)), str)

@@ -1,0 +1,40 @@
+"""The command ``equiscope doctor``: what slows or spoils a measurement on this machine, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from equiscope.commands.common import add_command, paint
+
+_EXAMPLES = ("equiscope doctor", "equiscope doctor --quiet")
+SOMETHING_WRONG = 1
+_MARKS = {"good": ("ok   ", "32"), "slow": ("slow ", "1;33"), "wrong": ("wrong", "1;31")}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    summary = "versions, threads, precision, GPU: what slows or spoils a measurement here"
+    made = add_command(subparsers, "doctor", run, summary, _EXAMPLES)
+    made.add_argument("--quiet", action="store_true", help="only what is slow or wrong")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; 1 if something makes figures wrong."""
+    from equiscope.runs import doctor
+
+    facts = doctor.gather()
+    found = doctor.findings(facts)
+    if not options.quiet:
+        print(f"Python {facts.python}, {facts.system}")
+    shown = [finding for finding in found if not options.quiet or finding.level != doctor.GOOD]
+    for finding in shown:
+        mark, colour = _MARKS[finding.level]
+        print(f"{paint(mark, colour, sys.stdout)}  {finding.what}")
+        if finding.remedy:
+            print(f"       {finding.remedy}")
+    if not shown:
+        print("nothing slows or spoils a measurement here")
+    return SOMETHING_WRONG if any(finding.level == doctor.WRONG for finding in found) else 0

@@ -1,0 +1,206 @@
+"""The command ``equiscope measure``: the equivariance error of an ASE calculator over a file of structures.
+
+It ends with status 0, or with 1 if some structures could not be measured (the rest is reported all the same).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from equiscope.commands.common import FILES, add_command, completed_by, writable
+from equiscope.errors import InputError
+from equiscope.words import aligned
+
+SOME_FAILED = 1
+_EXAMPLES = (
+    "equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz --csv structures.csv",
+    "equiscope measure --calculator mace.calculators:mace_mp --set model=small --set device=cpu structures.extxyz",
+    "equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz",
+)
+_UNSAID = "unless said; the file cannot say"
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    summary = "how far an ASE calculator is from rotation symmetry, on a file of structures"
+    made = add_command(subparsers, "measure", run, summary, _EXAMPLES)
+    completed_by(made.add_argument("structures", help="a file ASE can read, such as extended XYZ"), FILES)
+    made.add_argument("--index", default=":", help="which structures, as ASE writes it (default ':', all)")
+    made.add_argument(
+        "--calculator", required=True, metavar="PACKAGE:FACTORY", help="for example ase.calculators.emt:EMT"
+    )
+    made.add_argument(
+        "--set", dest="keywords", action="append", default=[], metavar="KEY=VALUE", help="argument for the factory"
+    )
+    made.add_argument("--outputs", metavar="NAMES", help="of energy,forces,stress; all the calculator has by default")
+    made.add_argument("--with-labels", action="store_true", help="compare with the file's labels: percent of the loss")
+    made.add_argument(
+        "--label", action="append", default=[], metavar="OUTPUT=KEY", help="the key of a label: forces=REF_forces"
+    )
+    made.add_argument(
+        "--rotate", action="append", default=[], metavar="FIELD=IRREPS", help="another field that turns: e_field=1o"
+    )
+    made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
+    made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
+    made.add_argument("--cosets", type=int, default=2, help="independent cosets a structure (default 2)")
+    made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
+    made.add_argument("--group", default="SO3", help="claimed symmetry: SO3 (default), or O3 with reflections")
+    made.add_argument("--center", default="origin", help="structures turn about the origin (default) or their mean")
+    made.add_argument("--energy-weight", type=float, default=1.0, help="in the combined loss (default 1)")
+    made.add_argument("--force-weight", type=float, default=1.0, help="in the combined loss (default 1)")
+    made.add_argument("--stress-weight", type=float, default=1.0, help="in the combined loss (default 1)")
+    made.add_argument("--total-energy", action="store_true", help="energies of structures instead of per atom")
+    made.add_argument("--energy-unit", help=f"of the labels: eV {_UNSAID}")
+    made.add_argument("--length-unit", help=f"of positions and cells, and of force labels: Å {_UNSAID}")
+    made.add_argument("--label-length-unit", help="of force labels, where it is not --length-unit")
+    made.add_argument("--stress-unit", help="of stress labels, such as GPa")
+    made.add_argument("--precision", default="auto", help="of the calculator: auto (default), float32 or float64")
+    made.add_argument("--csv", metavar="FILE", help="table of structures, written as they are measured")
+    made.add_argument("--json", metavar="FILE", help="everything, written at the end")
+    made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
+    made.add_argument("--quiet", action="store_true", help="no progress bar")
+    made.set_defaults(stopped="rows measured so far are in the --csv file; the same command begins anew, keeping it")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; 1 if some structures could not be measured.
+
+    Raises:
+        InputError: for anything wrong with the options, the calculator or the file.
+    """
+    labels = _pairs("--label", options.label, "forces=REF_forces")
+    try:
+        from equiscope.adapters import ase as door
+        from equiscope.adapters.ase_structures import read
+    except ImportError as error:
+        raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
+    writable("--csv", options.csv, options.structures, options.json)
+    writable("--json", options.json, options.structures)
+    structures = read(options.structures, options.index)
+    result = door.measure(
+        load_calculator(options.calculator, _keywords(options.keywords)),
+        structures,
+        outputs=options.outputs.split(",") if options.outputs else None,
+        labels=labels or options.with_labels,
+        rotations=options.rotations,
+        cosets=options.cosets,
+        seed=options.seed,
+        progress=not options.quiet,
+        energy_weight=options.energy_weight,
+        force_weight=options.force_weight,
+        stress_weight=options.stress_weight,
+        energy_per_atom=not options.total_energy,
+        clusters=options.clusters,
+        rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
+        center=options.center,
+        group=options.group,
+        energy_unit=options.energy_unit,
+        length_unit=options.length_unit,
+        label_length_unit=options.label_length_unit,
+        stress_unit=options.stress_unit,
+        precision=options.precision,
+        csv=options.csv,
+    )
+    try:
+        # Before anything is printed, which may fail too.
+        if options.json:
+            result.to_json(options.json)
+    finally:
+        print(result)
+        print("\n".join(_table(result, options.worst)))
+    failed = [r for r in result.unmeasured if r.status == "failed"]
+    return SOME_FAILED if failed else 0
+
+
+def _table(result: Any, count: int) -> list[str]:
+    """The worst structures as aligned text."""
+    rows = result.worst(count)
+    if count < 1 or not rows:
+        return []
+    names = ["structure", "atoms", "pbc", *dict.fromkeys(name for r in rows for name in r.values)]
+    body = [
+        [str(r), str(r.atoms), r.pbc, *(f"{r.values[n]:.3g}" if n in r.values else "" for n in names[3:])] for r in rows
+    ]
+    return aligned([names, *body])
+
+
+def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"{option} needs NAME=VALUE, such as {option} {example}, got {item!r}")
+        if name in pairs:
+            raise InputError(f"{option} names {name!r} twice: {pairs[name]!r} and {value!r}")
+        pairs[name] = value
+    return pairs
+
+
+def _keywords(given: Sequence[str]) -> dict[str, Any]:
+    return {name: _literal(value) for name, value in _pairs("--set", given, "device=cpu").items()}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def load_calculator(spec: str, keywords: Mapping[str, Any]) -> Any:
+    """The calculator that PACKAGE:FACTORY names: what the factory returns, or the object itself if it is one.
+
+    The working directory is searched for modules too, as ``python -m`` does.
+
+    Raises:
+        InputError: for a malformed name, a module or name that does not exist, a factory that fails, or one that
+            returns something else than a calculator.
+    """
+    package, colon, path = spec.partition(":")
+    if not (package and colon and path):
+        raise InputError(f"--calculator must be PACKAGE:FACTORY, for example ase.calculators.emt:EMT, got {spec!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name and (package == error.name or package.startswith(f"{error.name}.")):
+            raise InputError(f"--calculator {spec!r}: there is no module {error.name!r}; is it installed?") from error
+        raise InputError(f"--calculator {spec!r}: importing {package} failed: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"--calculator {spec!r}: importing {package} failed: {type(error).__name__}: {error}"
+        ) from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            close = difflib.get_close_matches(name, dir(found), 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"--calculator {spec!r}: {package} has no {name!r}{hint}")
+        found = getattr(found, name)
+    if is_calculator(found) and not inspect.isclass(found):
+        if keywords:
+            raise InputError(f"--set gives {sorted(keywords)}, but {spec} is a calculator already, not a factory")
+        return found
+    if not callable(found):
+        raise InputError(f"--calculator {spec!r} is {type(found).__name__}, neither a calculator nor a factory of one")
+    try:
+        made = found(**keywords)
+    except Exception as error:
+        raise InputError(f"--calculator {spec!r}: the factory failed: {type(error).__name__}: {error}") from error
+    if not is_calculator(made):
+        raise InputError(f"--calculator {spec!r}: the factory returned {type(made).__name__}, not an ASE calculator")
+    return made
+
+
+def is_calculator(thing: Any) -> bool:
+    """Whether ASE could ask it for energies."""
+    return hasattr(thing, "get_property") or hasattr(thing, "get_potential_energy")

@@ -1,0 +1,66 @@
+"""The command ``equiscope report``: figures and a page of runs, from their records alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from equiscope.commands.common import FOLDERS, add_command, completed_by, writable_folder
+from equiscope.errors import InputError
+
+_EXAMPLES = (
+    "equiscope report forcefield/demo",
+    "equiscope report forcefield/first --beside forcefield/escaip forcefield/tied",
+    "equiscope report --paper",
+    "equiscope report --paper forcefield/demo proteinflow/flow voxels/grid --out runs/paper",
+)
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    summary = "make figures and a page of runs from their records; with --paper, of the paper's claims"
+    made = add_command(commands, "report", run, summary, _EXAMPLES)
+    runs = "the run's folder, or task/name under runs/; with --paper several, all under runs/ by default"
+    completed_by(made.add_argument("folders", nargs="*", metavar="RUN", help=runs), FOLDERS)
+    paper = "one page through the claims of the paper, our numbers beside its numbers"
+    made.add_argument("--paper", action="store_true", help=paper)
+    out = "folder of the paper's page, figures and tables (default runs/paper)"
+    completed_by(made.add_argument("--out", default="runs/paper", help=out), FOLDERS)
+    others = "draw these runs on the same axes into figures/beside.png of the first"
+    made.add_argument("--beside", nargs="+", default=[], metavar="RUN", help=others)
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page and print where it is.
+
+    Raises:
+        InputError: for no run, or one that does not exist.
+    """
+    from equiscope.report import beside, build, build_paper
+    from equiscope.runs.folder import find_run
+
+    folders = [find_run(folder) for folder in options.folders]
+    if options.paper:
+        writable_folder("--out", options.out)
+        found = folders or sorted(path.parent for path in Path("runs").glob("*/*/records.jsonl") if _is_run(path))
+        if not found:
+            raise InputError("there is no run under runs/: train one first, or name the folders of runs")
+        print(f"the paper's claims: {build_paper(found, options.out)}")
+        return 0
+    if not folders:
+        raise InputError("name a run: equiscope report TASK/NAME")
+    for folder in folders:
+        print(f"report: {build(folder)}")
+    folder = folders[0]
+    if options.beside:
+        others = [find_run(other) for other in options.beside]
+        print(f"beside each other: {beside([folder, *others], folder / 'figures' / 'beside.png')}")
+    return 0
+
+
+def _is_run(path: Path) -> bool:
+    """Whether these are the records of a training run; studies keep records of their own."""
+    with open(path, "rb") as file:
+        return b'"kind":"run"' in file.readline()

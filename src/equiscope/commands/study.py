@@ -1,0 +1,54 @@
+"""The command ``equiscope study``: many training runs along one axis, here or on a cluster, and the report on them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from equiscope.commands.common import SETTINGS, add_command, completed_by
+from equiscope.errors import InputError, sentence
+
+_EXAMPLES = (
+    "equiscope study model_size task=forcefield",
+    "equiscope study optimizer task=forcefield study.seeds=[0,1] trainer.max_steps=2400",
+    "equiscope study efficiency task=forcefield --parallel 2",
+    "equiscope study all task=forcefield hydra/launcher=submitit_slurm +hydra.launcher.partition=gpu",
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    summary = "train the runs of a study and report on them; go on if it was stopped"
+    made = add_command(subparsers, "study", run, summary, _EXAMPLES)
+    names = "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; or efficiency"
+    made.add_argument("name", help=names)
+    settings = made.add_argument(
+        "settings", nargs="*", metavar="key=value", help="for every run, for the study (study.…), or for Hydra (hydra…)"
+    )
+    completed_by(settings, SETTINGS)
+    made.add_argument("--parallel", type=int, metavar="N", help="runs at a time on this machine (default: one a core)")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one study or all; 1 if a run failed."""
+    from equiscope.runs.study_run import STUDIES, run_study, summary
+
+    if options.parallel is not None and options.parallel < 1:
+        raise InputError(f"--parallel must be at least 1, got {options.parallel}")
+    names = STUDIES if options.name == "all" else (options.name,)
+    failed, folders = 0, []
+    for name in names:
+        print(f"study {name}", file=sys.stderr)
+        outcome = run_study(name, options.settings, options.parallel)
+        print(f"{name}:\n{summary(outcome)}")
+        failed += len(outcome.failed)
+        folders.append(outcome.folder)
+    try:
+        from equiscope.report.study import build, with_siblings
+    except ModuleNotFoundError as error:
+        print(f"no page was made, the records are whole: {sentence(error)}", file=sys.stderr)
+    else:
+        print(f"report: {build(with_siblings(folders, (*STUDIES, 'efficiency')))}")
+    return 1 if failed else 0

@@ -1,0 +1,86 @@
+"""The samples of an analysis: how many of a probe's, and how they are dealt into independent batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from equiscope.decomposition.batches import as_batch
+from equiscope.decomposition.checks import one_each
+from equiscope.errors import InputError
+from equiscope.symmetry.declaration import Declaration
+
+Batch = dict[str, Any]
+
+
+def dealt(batches: Sequence[Mapping[str, Tensor]], declaration: Declaration, size: int, seed: int = 0) -> list[Batch]:
+    """The samples in batches of about ``size``, in random order, no cluster in two of them: independent batches.
+
+    Clusters (molecules, chains) are drawn in random order, each to the batch with the fewest samples so far. Padding is
+    made equal with zeros (False in masks).
+
+    Raises:
+        InputError: if ``size`` is no integer >= 1.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"batch must be an integer >= 1, got {size!r}")
+    singles: list[Mapping[str, Tensor]] = []
+    labels: list[Any] = []
+    for batch in batches:
+        wrapped, name = as_batch(batch), declaration.clusters
+        own = (
+            one_each(wrapped.labels(name), name, wrapped.size)
+            if name
+            else [(len(singles), i) for i in range(wrapped.size)]
+        )
+        labels += own
+        singles += [{key: value[i : i + 1] for key, value in batch.items()} for i in range(wrapped.size)]
+    members: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        members.setdefault(label, []).append(place)
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(seed)).tolist()
+    groups: list[list[int]] = [[] for _ in range(min(len(members), -(-len(singles) // size)))]
+    keys = list(members)
+    for place in order:
+        min(groups, key=len).extend(members[keys[place]])
+    return [joined([singles[place] for place in group]) for group in groups]
+
+
+def joined(samples: Sequence[Mapping[str, Tensor]]) -> Batch:
+    """Samples of one row each as a batch; axes of different length are padded with zeros at their end."""
+    made = {}
+    for name in samples[0]:
+        parts = [sample[name] for sample in samples]
+        widest = [max(lengths) for lengths in zip(*(part.shape[1:] for part in parts), strict=True)]
+        made[name] = torch.cat([_padded(part, widest) for part in parts])
+    return made
+
+
+def _padded(part: Tensor, widest: Sequence[int]) -> Tensor:
+    missing = [wide - own for own, wide in zip(part.shape[1:], widest, strict=True)]
+    return F.pad(part, [n for gap in reversed(missing) for n in (0, gap)]) if any(missing) else part
+
+
+def thinned(
+    batches: Sequence[Mapping[str, Tensor]], samples: int | None, device: str | torch.device = "cpu"
+) -> list[Batch]:
+    """So many samples, evenly spread over the batches as they come; all of them if there are fewer."""
+    sizes = [len(next(iter(batch.values()))) for batch in batches]
+    count = sum(sizes)
+    places = range(count) if samples is None or samples >= count else [i * count // samples for i in range(samples)]
+    return [{k: v.to(device) for k, v in batch.items()} for batch in _chosen(batches, sizes, places)]
+
+
+def _chosen(
+    batches: Sequence[Mapping[str, Tensor]], sizes: Sequence[int], places: Sequence[int]
+) -> Iterator[Mapping[str, Tensor]]:
+    start = 0
+    for batch, size in zip(batches, sizes, strict=True):
+        rows = torch.tensor([place - start for place in places if start <= place < start + size], dtype=torch.int64)
+        start += size
+        if len(rows):
+            yield {name: value[rows] for name, value in batch.items()}

@@ -1,0 +1,30 @@
+"""The parts of the loss by brute force, beside what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from equiscope.runs.kinds import Analysis, AnalysisSettings, Values, option
+
+if TYPE_CHECKING:
+    from equiscope.runs.trained import Trained
+    from equiscope.tasks.task import Probe
+
+
+@dataclass(frozen=True)
+class BruteSettings(AnalysisSettings):
+    """count: independent rotations of each sample."""
+
+    samples: int | None = 2
+    count: int = option(100_000, "independent rotations of each sample")
+
+
+def make(trained: Trained, probe: Probe, other: Probe, settings: BruteSettings) -> Values:
+    """See :func:`equiscope.analysis.brute.brute_force`."""
+    from equiscope.analysis.brute import brute_force
+
+    return brute_force(trained.model, probe.batches, probe.declaration, settings.count, **settings.design(probe))
+
+
+ANALYSIS = Analysis(BruteSettings, make)

@@ -1,0 +1,135 @@
+"""What is trained on, followed along training and kept for the final figure: splits by molecule, and by sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from equiscope.errors import DataError, InputError
+from equiscope.tasks.datasets.protein_chains import ProteinChains
+
+PARTS = ("train", "track", "final")
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
+    """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
+
+    Raises:
+        DataError: fewer than three molecules, so that a part would be empty.
+        InputError: fractions that are not positive or do not sum to 1.
+    """
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
+    if molecules < 3:
+        raise DataError(
+            f"{molecules} molecules cannot be split into {', '.join(PARTS)}; ask for more frames, "
+            "or fewer frames_per_molecule"
+        )
+    held = [max(1, round(f * molecules)) for f in fractions[1:]]
+    order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(molecules))
+    part = torch.zeros(molecules, dtype=torch.int64)
+    part[order[: held[0]]] = 1
+    part[order[held[0] : held[0] + held[1]]] = 2
+    return part
+
+
+WORD = 6
+_COMMON = 200  # a 6-mer in more chains than this (poly-alanine, tags) says nothing about kinship
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Groups of similar chains.
+
+    Attributes:
+        labels: cluster of each chain, int64 (chains,), numbered from 0.
+        by: how chains were grouped, for records.
+    """
+
+    labels: np.ndarray
+    by: str
+
+    @property
+    def number(self) -> int:
+        return int(self.labels.max()) + 1 if len(self.labels) else 0
+
+
+def cluster_chains(chains: ProteinChains, shared: float = 0.2) -> Clusters:
+    """Group chains that share more than ``shared`` of the 6-mers of the shorter one (single linkage).
+
+    The share of a and b is |A ∩ B| / min(|A|, |B|) with A, B their sets of distinct 6-mers. Without
+    sequences that cannot be computed; chains of the same entry (the part of the id before the first
+    underscore) are then kept together, and ``by`` says so.
+    """
+    if chains.sequences is None:
+        entries = [name.split("_")[0].upper() for name in chains.ids]
+        labels = np.unique(entries, return_inverse=True)[1].astype(np.int64)
+        return Clusters(labels, "entry (no sequences in the data: similar chains of other entries are not excluded)")
+    return Clusters(
+        similarity_labels(chains.sequences, shared), f"more than {shared:.0%} of {WORD}-mers shared, single linkage"
+    )
+
+
+def similarity_labels(sequences: Sequence[str], shared: float = 0.2) -> np.ndarray:
+    """Cluster label of each sequence, int64; see :func:`cluster_chains`."""
+    number = len(sequences)
+    words = [np.unique(_words(sequence)) for sequence in sequences]
+    sizes = np.array([len(w) for w in words])
+    owner = np.repeat(np.arange(number), sizes)
+    _, word = np.unique(np.concatenate(words), return_inverse=True) if number else (None, np.empty(0, int))
+    frequency = np.bincount(word)
+    useful = frequency[word] <= _COMMON if len(word) else np.empty(0, bool)
+    incidence = coo_array(
+        (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])),
+        shape=(number, len(frequency)),
+    ).tocsr()
+    common = (incidence @ incidence.T).tocoo()
+    enough = common.data > shared * np.minimum(sizes[common.row], sizes[common.col])
+    links = coo_array((np.ones(enough.sum()), (common.row[enough], common.col[enough])), shape=(number, number))
+    return connected_components(links, directed=False)[1].astype(np.int64)
+
+
+def split_clusters(clusters: Clusters, parts: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
+    """Deal whole clusters to parts: ``parts`` gives the least number of chains wanted of each held-out part.
+
+    Clusters are taken in a random order fixed by ``seed``; the rest is ``"train"``. Returned are sorted
+    chain indices. No cluster is in two parts.
+
+    Raises:
+        DataError: fewer clusters than the parts need, so that nothing would be left to train on.
+    """
+    order = np.random.default_rng([seed, 6]).permutation(clusters.number)
+    members: dict[int, list[int]] = {}
+    for chain, label in enumerate(clusters.labels.tolist()):
+        members.setdefault(label, []).append(chain)
+    # Smallest clusters first: a large family in a small held-out part would be most of that part.
+    queue = sorted(order.tolist(), key=lambda label: len(members[label]))
+    split: dict[str, np.ndarray] = {}
+    for part, wanted in parts.items():
+        chosen: list[int] = []
+        while len(chosen) < wanted and queue:
+            chosen.extend(members[queue.pop(0)])
+        split[part] = np.array(sorted(chosen), dtype=np.int64)
+    split["train"] = np.array(sorted(chain for label in queue for chain in members[label]), dtype=np.int64)
+    if not len(split["train"]):
+        raise DataError(
+            f"{len(clusters.labels)} chains in {clusters.number} clusters are too few to hold out "
+            f"{dict(parts)}: give more chains or smaller parts"
+        )
+    return split
+
+
+def _words(sequence: str) -> np.ndarray:
+    """6-mers as integers; a sequence shorter than one word is a word of its own."""
+    codes = np.frombuffer(sequence.upper().encode("ascii"), dtype=np.uint8).astype(np.int64) & 31
+    if len(codes) < WORD:
+        codes = np.concatenate([codes, np.zeros(WORD - len(codes), dtype=np.int64)])
+    windows = np.lib.stride_tricks.sliding_window_view(codes, WORD)
+    return windows @ (32 ** np.arange(WORD))
