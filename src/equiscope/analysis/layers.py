@@ -109,7 +109,8 @@ def layers(
         raise InputError(f"cosets={cosets!r} is too few: variances without bias need at least 2")
     highest = degrees_available(chosen, cosets, True if degrees is None else degrees, declaration.group)
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
-    orbit = _Orbit(model, declaration, Caller(forward), chosen, cosets, seed, highest, rows, recorder, names is None)
+    caller = Caller(forward, declaration)
+    orbit = _Orbit(model, declaration, caller, chosen, cosets, seed, highest, rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.calling import Call, check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
 from equiscope.decomposition.design import Design
@@ -36,10 +37,11 @@ from equiscope.symmetry.rotations import uniform_keyed
 class Caller:
     """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
 
-    def __init__(self, forward: Callable[[Any, Any], Any] | None):
+    def __init__(self, forward: Callable[[Any, Any], Any] | None, declaration: Declaration | None = None):
         if forward is not None and not callable(forward):
             raise InputError(f"forward must be a function forward(model, batch), got {forward!r}")
         self.given = forward
+        self._call = Call(declaration)
         self._grad = False
         self.calls = 0
 
@@ -63,7 +65,7 @@ class Caller:
             return self.given(model, native)
         if not callable(model):
             raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
-        return model(native)
+        return self._call(model, native)
 
     @staticmethod
     def _explain(model: Any, native: Any, error: RuntimeError) -> None:
@@ -135,7 +137,8 @@ class Collector:
     ):
         self.model, self.declaration, self.design = model, declaration, design
         self.highest_degree = highest_degree
-        self.caller = Caller(forward)
+        check_model(model)
+        self.caller = Caller(forward, declaration)
         self.losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
         self.collected = Collected()
         # Position in the data set of the first sample, for batches that carry no ids.

@@ -40,6 +40,8 @@ from equiscope.symmetry.rotations import RotationSet, rotation_set
 
 # Far above any coset's stream and those of the noise floor.
 SELECTION_STREAM = 1 << 41
+# Independent rotations of a sample, the published way, where nobody says how many.
+DEFAULT_HAAR = 10
 # Fewer second cosets than this say too little of their own spread.
 SECOND_COSETS = 8
 
@@ -117,13 +119,16 @@ def _share(cosets: float) -> Fraction:
 
 
 def make_design(
-    rotations: str, cosets: float, seed: int, group: str, losses: Mapping[str, Loss], shift: bool = True
+    rotations: str, cosets: float | None, seed: int, group: str, losses: Mapping[str, Loss], shift: bool = True
 ) -> Design:
     """The design named, checked against the claimed group and the losses.
 
     Raises:
         InputError: for an unknown set, or a number of cosets that leaves the split biased.
     """
+    exact = all(spec.exact for spec in losses.values())
+    if cosets is None:
+        cosets = DEFAULT_HAAR if rotations == "haar" else 2 if exact else JACKKNIFE_COSETS
     check_cosets(cosets)
     check_count("seed", seed)
     chosen = rotation_set(rotations, group)
@@ -137,7 +142,6 @@ def make_design(
                 f"shift=False measures one set of rotations: give cosets=1 and a set, got {cosets}, {chosen.name!r}"
             )
         return design
-    exact = all(spec.exact for spec in losses.values())
     if design.partial and exact:
         if len(chosen) < 2:
             raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")

@@ -70,7 +70,7 @@ class EquivarianceError(Metric):
         loss: Any = "mse",
         forward: Callable[[Any, Any], Any] | None = None,
         rotations: str = "T",
-        cosets: float = 2,
+        cosets: float | None = None,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         metric_arguments: Mapping[str, Any] | None = None,
@@ -83,7 +83,7 @@ class EquivarianceError(Metric):
         self.design = make_design(rotations, cosets, seed, self.declaration.group, self.losses)
         self.noise_samples = noise_samples
         self._layout = Layout(self.declaration, self.losses)
-        self._caller = Caller(forward)
+        self._caller = Caller(forward, self.declaration)
         self._notes: dict[str, str] = {}
         self._known = Known()
         self._result: Result | None = None

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.design import check_cosets, check_count
 from equiscope.decomposition.measure import resolve_declaration
-from equiscope.decomposition.orbit import answer_of, outputs_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import answer_of, rotated, rotated_back, rows_of
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
@@ -66,7 +67,7 @@ class Twirled(nn.Module):
         shifts = uniform if shift else torch.eye(3, dtype=torch.float64)[None]
         self.model = model
         self.declaration = declaration
-        self._forward = forward
+        self._forward = forward if forward is not None else Call(declaration)
         elements = torch.cat([chosen.matrices @ u for u in shifts])
         # Plain attributes rather than buffers: .half() or .float() must not round the rotations.
         self._elements = elements
@@ -82,7 +83,7 @@ class Twirled(nn.Module):
         for element, weight in zip(self._elements.to(device), self._weights, strict=True):
             turns = element.expand(wrapped.size, 3, 3)
             native = rotated(wrapped, turns, self.declaration)
-            found = outputs_of(answer_of(self.model, native, self._forward, wrapped), self.declaration)
+            found = found_outputs(answer_of(self.model, native, self._forward, wrapped), self.declaration)
             rows = {name: rows_of(found[name], name, wrapped, self.declaration) for name in found}
             for name, back in rotated_back(rows, wrapped, turns, self.declaration).items():
                 sums[name] = sums[name] + weight * back if name in sums else weight * back
