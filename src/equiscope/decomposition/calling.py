@@ -33,6 +33,8 @@ def named(native: Any, fields: Sequence[str]) -> Any:
     if not isinstance(native, Tensor | np.ndarray | tuple | list):
         return native
     parts = native if isinstance(native, tuple | list) else [native]
+    if not any(isinstance(part, Tensor | np.ndarray) for part in parts):
+        return native
     shapes = ", ".join(str(tuple(p.shape)) if hasattr(p, "shape") else type(p).__name__ for p in parts)
     seen = f"a batch is a {type(native).__name__} of {len(parts)} ({shapes})" if len(parts) < 9 else "a batch is a list"
     if not fields:
@@ -55,7 +57,8 @@ def check_model(model: Any) -> None:
         InputError: with what to give instead.
     """
     if isinstance(model, str | Path):
-        raise InputError(f"the model is {str(model)!r}, a path: load it first, model = torch.load(path) or the like")
+        seen = f"the model is a {type(model).__name__}, {str(model)!r}"
+        raise InputError(f"{seen}: load it first, model = torch.load(path) or the like")
     if isinstance(model, Mapping) and not isinstance(model, nn.Module):
         raise InputError("the model is a dict, a state_dict? Make the module and model.load_state_dict(…) first")
     if inspect.isclass(model):
