@@ -106,7 +106,7 @@ def layers(
     asked = True if degrees is None else degrees
     plan = make_plan(declaration, forward, rotations, cosets, seed, spectrum=asked, judged=False)
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
-    orbit = _Orbit(model, plan, Caller(forward), rows, recorder, names is None)
+    orbit = _Orbit(model, plan, Caller(forward, declaration), rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)

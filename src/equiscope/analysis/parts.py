@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,7 @@ class Parts:
         with self._ready(0):
             fixed = self._fixed[0]
             rows = self._run(fixed, fixed.passes[0])
-            scalar = added((r * r.detach().cos()).sum() for r in rows.values())
+            scalar = torch.stack([(r * r.detach().cos()).sum() for r in rows.values()]).sum()
             slopes = torch.autograd.grad(scalar, list(self.parameters.values()), allow_unused=True)
             self.unused = [n for n, g in zip(self.parameters, slopes, strict=True) if g is None or not bool(g.any())]
 
@@ -174,11 +175,12 @@ class Parts:
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
         """The flat gradient of each part."""
         found = [self.batch_gradient(index, parts) for index in range(len(self))]
-        return {part: added(f[part] for f in found) for part in parts}
+        return {part: functools.reduce(operator.add, (f[part] for f in found)) for part in parts}
 
     def product(self, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """H v, or the Gauss-Newton matrix times v, of the mean loss of ``part``: flat, float64."""
-        return added(self.batch_product(index, part, vector, kind) for index in range(len(self)))
+        products = (self.batch_product(index, part, vector, kind) for index in range(len(self)))
+        return functools.reduce(operator.add, products)
 
     def batch_product(self, index: int, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """Contribution of a batch to :meth:`product`."""
@@ -202,7 +204,7 @@ class Parts:
         own = list(self.parameters.values())
         with same_randomness(), saved_bytes(own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
-            scalar = added(r.square().sum() for r in rows.values())
+            scalar = torch.stack([r.square().sum() for r in rows.values()]).sum()
             refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
         passes = sum(saved.values()) * len(fixed.passes) / fixed.batch.size
         self.graphs.choose(passes * max(self.samples), passes * sum(self.samples))

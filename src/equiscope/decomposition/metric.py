@@ -60,6 +60,7 @@ class EquivarianceError(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
+    _forward_cache: Any
     ids: list[Tensor]
     figures: list[Tensor]
     model_calls: Tensor
@@ -76,7 +77,7 @@ class EquivarianceError(Metric):
         loss: Any = "mse",
         forward: Callable[[Any, Any], Any] | None = None,
         rotations: str = "T",
-        cosets: float = 2,
+        cosets: float | None = None,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         metric_arguments: Mapping[str, Any] | None = None,
@@ -87,7 +88,7 @@ class EquivarianceError(Metric):
         check_count("noise_samples", noise_samples)
         self.plan = make_plan(self.declaration, forward, rotations, cosets, seed)
         self.noise_samples = noise_samples
-        self._caller = Caller(forward)
+        self._caller = Caller(forward, self.declaration)
         self._known = Known()
         self._result: Result | None = None
         for name in self._none().packed(self.device):
@@ -127,9 +128,8 @@ class EquivarianceError(Metric):
         self._append(samples)
         self._computed = None
         self._update_count += 1
-        percent = self._percent(self._summary(samples))
-        self._forward_cache: Any = percent
-        return percent
+        self._forward_cache = self._percent(self._summary(samples))
+        return self._forward_cache
 
     def compute(self) -> Tensor:
         """The percent of everything measured, a float64 scalar; NaN without labels."""

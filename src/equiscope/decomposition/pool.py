@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,10 +68,11 @@ def pooled_equivariance(
 
     ``cosets``: of each sample, as drawn; between one and two where only a part of the samples has a second.
     """
-    return added(
+    parts = (
         weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting), cosets)
         for name, weight in counted_outputs(declaration).items()
     )
+    return functools.reduce(operator.add, parts)
 
 
 def summarise(
@@ -83,22 +84,22 @@ def summarise(
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
+
+    def added(figure: str) -> Any:
+        """A figure of the counted outputs, by their weights."""
+        return functools.reduce(operator.add, (share[p.name] * getattr(p, figure) for p in counted))
+
     a = pooled_equivariance(values, declaration, plan.design.cosets)
-    b = added(share[p.name] * p.total for p in counted)
+    b = added("total")
     codes, count = statistics.encode(samples.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
-    floor = sum(share[p.name] * p.floor for p in counted)
-    spread, rounding = (sum(share[p.name] * getattr(p, which) for p in counted) for which in ("spread", "rounding"))
+    floor, spread, rounding = added("floor"), added("spread"), added("rounding")
     allowed = noise.floors_allowed(spread, min(p.pooled.freedom for p in counted))
-    baseline = sum(share[p.name] * p.baseline for p in counted)
-    square = sum(share[p.name] * p.square for p in counted)
+    baseline, square = added("baseline"), added("square")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
-    spectrum = None
-    if plan.highest_degree:
-        powers = added(share[p.name] * p.weights[:, None] * host(values[p.name].powers) for p in counted)
-        spectrum = summarise_spectrum(powers, a, codes, count)
+    spectrum = summarise_spectrum(added("powers"), a, codes, count) if plan.highest_degree else None
     outputs = {
         p.name: OutputResult(
             percent=100 * _divide(p.mean_equivariance, p.mean_total),
@@ -148,7 +149,7 @@ def summarise(
         noise_floor=floor,
         noise_floor_percent=100 * _divide(floor, total),
         distinguishable=distinguishable,
-        loss_as_given=sum(share[p.name] * p.as_given for p in counted),
+        loss_as_given=added("as_given"),
         samples=len(samples),
         clusters=count,
         loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
@@ -167,7 +168,7 @@ def summarise(
             samples.clusters,
             torch.from_numpy(b),
             torch.from_numpy(a),
-            torch.from_numpy(sum(share[p.name] * p.weights for p in counted)),
+            torch.from_numpy(added("weights")),
         ),
         **settings,
     )
@@ -200,6 +201,7 @@ class _OutputPool:
         self.mean_deviation = float((weights * deviation).mean())
         own = self.pooled.rounding * np.maximum(host(values.square), self.square)
         self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
+        self.powers = weights[:, None] * host(values.powers)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(samples, declaration)
         target = float((weights * host(values.target_square)).mean())

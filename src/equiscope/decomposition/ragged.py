@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, as_batch, boolean, fresh, names, tensors_of
+from equiscope.decomposition.calling import named
 from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -258,6 +259,7 @@ def batch_of(native: Any, declaration: Declaration) -> Batch:
     Raises:
         InputError: for a type nobody registered, or one that does not fit its kind.
     """
+    native = named(native, declaration.fields)
     if declaration.batch is not None and isinstance(native, Mapping):
         return RaggedBatch(native, declaration)
     if declaration.batch not in (None, "batch"):
