@@ -33,7 +33,7 @@ from equiscope.analysis.differentiable import (
 from equiscope.decomposition.collect import Prepared, prepared_batches
 from equiscope.decomposition.orbit import predict, twisted
 from equiscope.decomposition.plan import Pass, Plan, as_plan
-from equiscope.decomposition.pool import added, counted_outputs, relative_weights
+from equiscope.decomposition.pool import counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError

@@ -125,7 +125,7 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
         try:
             batch.labels(name)
         except KeyError:
-            raise DeclarationError(f"the batch has no field {labels_field!r}; it has {names(fields)}") from None
+            raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
     unknown = sorted(floating - declaration.known_fields)
     if unknown:

@@ -24,17 +24,11 @@ from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
-Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
 SLOW, VISIBLE = 0.85, 0.05
-
-
-def added(terms: Iterable[Term]) -> Term:
-    """The sum of arrays or tensors, from left to right; ``sum`` would make it a number where there is none."""
-    return functools.reduce(operator.add, terms)
 
 
 def host(values: Tensor) -> statistics.Array:
