@@ -9,8 +9,9 @@ from torch import nn
 from equiscope import EquivarianceError, Twirled, measure
 from equiscope.analysis.layers import layers
 from equiscope.analysis.parts import Parts
-from equiscope.decomposition.collect import BatchOrbit, Caller, Collected, Collector
+from equiscope.decomposition.collect import BatchOrbit, Collector, prepare
 from equiscope.decomposition.noise import Known, keys
+from equiscope.decomposition.orbit import Caller
 from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Input, Output, declare
@@ -29,7 +30,7 @@ def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss
 
 
 def values(found, field="equivariance", name="forces"):
-    return torch.cat([getattr(part, field) for part in found.collected.values[name]])
+    return getattr(found.samples().figures[name], field)
 
 
 # How the model is called.
@@ -115,10 +116,10 @@ def test_figures_of_every_sample_in_the_order_given():
     assert values(found).tolist() == pytest.approx(exact.tolist(), rel=1e-10)
     assert values(found, "components").tolist() == [6, 6, 6, 15]
     given = torch.cat([(p["pos"] @ MATRIX.T - p["y"]).square().mean((1, 2)) for p in parts])
-    assert torch.cat(found.collected.as_given["forces"]).tolist() == pytest.approx(given.tolist(), rel=1e-12)
-    assert not any(v.requires_grad for v in found.collected.as_given["forces"] + [values(found)])
-    assert found.collected.ids == found.collected.clusters == [0, 1, 2, 3]
-    assert torch.cat(found.collected.axes).shape == (4, 3, 3)
+    assert values(found, "as_given").tolist() == pytest.approx(given.tolist(), rel=1e-12)
+    assert not any(v.requires_grad for v in (values(found, "as_given"), values(found)))
+    assert found.samples().ids == found.samples().clusters == [0, 1, 2, 3]
+    assert found.samples().axes.shape == (4, 3, 3)
     # Given, repeated, 24 turns, and the same for the second batch; three arcs of four for the one sample with a floor.
     assert found.caller.calls in (1 + 1 + 24 + 1 + 1 + 24 + 12, 1 + 1 + 24 + 1 + 1 + 24 + 12 + 12)
 
@@ -137,10 +138,9 @@ def test_figures_hold_no_graph():
     found, batch = collector(Forces(), highest_degree=2), random_batch(2, 2)
     orbit = found.run(batch, 0)
     assert not orbit.as_given()["forces"].requires_grad
-    kept = found.collected
-    figures = [values(found, name) for name in ("total", "equivariance", "square")]
-    assert not any(v.requires_grad for v in [*figures, *kept.as_given["forces"], *kept.powers["forces"]])
-    assert not kept.floors["forces"][0].requires_grad
+    kept = found.samples().figures["forces"]
+    assert kept.powers.shape == (2, 2)
+    assert not any(getattr(kept, field.name).requires_grad for field in dataclasses.fields(kept))
 
 
 def test_masked_atoms_count_for_nothing():
@@ -155,25 +155,25 @@ def test_masked_atoms_count_for_nothing():
     assert values(found, "components").tolist() == [12, 6, 3]
     alone = collector(Linear(MATRIX))
     alone.run({"pos": real[1][None], "y": batch["y"][1:2, :2]}, 0)
-    assert torch.allclose(found.collected.axes[0][1], alone.collected.axes[0][0], atol=1e-12)
+    assert torch.allclose(found.samples().axes[1], alone.samples().axes[0], atol=1e-12)
 
 
 def test_without_positions_there_are_no_axes():
     found = collector(Linear(MATRIX), inputs={"pos": Input("1o", points=False)})
     found.run(random_batch(), 0)
-    assert found.collected.axes == []
+    assert found.samples().axes is None
 
 
 def test_labels_of_losses_that_are_not_split_exactly_are_kept():
     found, batch = collector(Tanh(), loss="l1", cosets=4), random_batch(2, 3)
     found.run(batch, 0)
-    ((rows, sample, counts),) = found.collected.targets["forces"]
-    assert torch.equal(rows, batch["y"])
-    assert sample.tolist() == [0, 1]
-    assert counts.tolist() == [1, 1]
+    found.run(batch, 0)
+    labels = found.samples().labels["forces"]
+    assert torch.equal(labels.rows, batch["y"].flatten(0, 1).repeat(2, 1))
+    assert labels.sample.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     exact = collector(Tanh())
     exact.run(batch, 0)
-    assert exact.collected.targets == {}
+    assert exact.samples().labels == {}
 
 
 @pytest.mark.parametrize(("asked", "checked"), [(0, 1), (2, 2), (3, 3), (99, 6)])
@@ -181,11 +181,11 @@ def test_floors_are_measured_on_the_samples_of_smallest_key(asked, checked):
     found = collector(Tanh())
     for seed in range(3):
         found.run(random_batch(2, 2, seed=seed), asked)
-    known = ~torch.isnan(torch.cat(found.collected.floors["forces"])[:, 0])
+    known = ~torch.isnan(values(found, "floor")[:, 0])
     own = keys(found.plan.design.seed, range(6))
     assert bool(known[torch.from_numpy(own.argsort()[:checked].copy())].all())
-    assert len(found.collected.known.keys) == checked
-    assert found.collected.known.rounding == {}
+    assert len(found.known.keys) == checked
+    assert found.known.rounding == {}
 
 
 def test_a_batch_that_cannot_be_taken_apart_is_measured_whole():
@@ -199,7 +199,7 @@ def test_a_batch_that_cannot_be_taken_apart_is_measured_whole():
 
     found = collector(Fixed(MATRIX))
     found.run(random_batch(5, 2), 1)
-    assert int((~torch.isnan(found.collected.floors["forces"][0][:, 0])).sum()) == 1
+    assert int((~torch.isnan(values(found, "floor")[:, 0])).sum()) == 1
 
 
 @pytest.mark.parametrize("cosets", [2, 1.5])
@@ -209,7 +209,7 @@ def test_deviations_as_given_are_from_the_mean_over_the_orbit(cosets):
     found.run(batch, 0)
     traceless = MATRIX - MATRIX.trace() / 3 * torch.eye(3, dtype=torch.float64)
     expected = (batch["pos"] @ traceless.T).square().mean((1, 2))
-    assert torch.allclose(found.collected.deviations["forces"][0], expected, rtol=1e-10)
+    assert torch.allclose(values(found, "deviation"), expected, rtol=1e-10)
 
 
 def test_the_float64_copy_is_made_once():
@@ -222,12 +222,12 @@ def test_the_float64_copy_is_made_once():
         calls.append(found.caller.calls - before)
     # Given, repeated, 24 turns; two arcs of four, then one for the next two samples; the copy, in the first batch.
     assert calls == [1 + 1 + 24 + 8 + 1, 1 + 1 + 24 + 4]
-    assert 0 < found.collected.float64_change < 1e-5
+    assert 0 < found.known.float64_change < 1e-5
 
 
 @pytest.mark.parametrize(("rounding", "largest"), [(None, None), ({}, None), ({"a": 1e-7, "b": 3e-7}, 3e-7)])
 def test_the_largest_rounding(rounding, largest):
-    assert Collected(known=Known(rounding=rounding)).float64_change == largest
+    assert Known(rounding=rounding).float64_change == largest
 
 
 @pytest.mark.parametrize("at", ["prediction", "loss"])
@@ -243,7 +243,7 @@ def test_a_sample_without_a_finite_figure_stops_with_its_id(at):
     found = collector(model, ids="id")
     with pytest.raises(NonFiniteError, match=what):
         found.run(batch, 0)
-    assert (found.collected.ids, found.collected.values) == ([], {})
+    assert found.parts == []
 
 
 # Ids, and the rotations that follow from them.
@@ -251,12 +251,12 @@ def test_a_sample_without_a_finite_figure_stops_with_its_id(at):
 
 def test_ids_are_positions_in_the_data_set_or_what_was_declared():
     found = collector(Tanh())
-    found.first_id = 10
+    found.next_id = 10
     orbits = [found.run(random_batch(2, 2), 0) for _ in range(2)]
-    assert [o.ids for o in orbits] == [[10, 11], [12, 13]]
+    assert [o.of.ids for o in orbits] == [[10, 11], [12, 13]]
     named = collector(Tanh(), ids="id", clusters="m")
     orbit = named.run(random_batch(2, 2) | {"id": torch.tensor([5, 3]), "m": ["b", "a"]}, 0)
-    assert (orbit.ids, orbit.labels()) == ([5, 3], ["b", "a"])
+    assert (orbit.of.ids, orbit.of.clusters()) == ([5, 3], ["b", "a"])
 
 
 @pytest.mark.parametrize("ids", [[1, 2.0], [True, False], [-1, 2], [2**63, 1], ["a", "b"], [1, None]])
@@ -281,7 +281,7 @@ def turned(model, x):
 def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
     model, batch = Watched(MATRIX), random_batch(2, 3) | {"id": torch.tensor([5, 3])}
     found = collector(model, ids="id")
-    orbit = BatchOrbit(found, batch)
+    orbit = BatchOrbit(model, found.caller, prepare(batch, found.plan))
     orbit.add_cosets(1)
     orbit.add_cosets(1)
     seen = turned(model, batch["pos"])
@@ -323,21 +323,21 @@ def test_cosets_added_later_are_those_of_a_larger_design(loss, cosets):
 def test_refreshing_one_batch_leaves_the_others():
     found = collector(Tanh(), highest_degree=2)
     orbits = [found.run(random_batch(2, 2, seed=seed), 0) for seed in range(2)]
-    before = [values(found).clone(), torch.cat(found.collected.powers["forces"]).clone()]
+    before = [values(found).clone(), values(found, "powers").clone()]
     orbits[1].add_cosets(1)
     found.refresh(1, orbits[1])
-    after = [values(found), torch.cat(found.collected.powers["forces"])]
+    after = [values(found), values(found, "powers")]
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a[:2], b[:2])
         assert not torch.isclose(a[2:], b[2:], rtol=1e-9).any()
-    assert len(found.collected.ids) == 4
+    assert len(found.samples()) == 4
 
 
 def test_one_sample_of_one_atom():
     found, batch = collector(Linear(MATRIX)), random_batch(1, 1)
     found.run(batch, 0)
     assert values(found).tolist() == pytest.approx(linear_error(MATRIX, batch["pos"]).flatten().tolist(), rel=1e-10)
-    assert torch.allclose(found.collected.axes[0][0], torch.eye(3).double() / 3)
+    assert torch.allclose(found.samples().axes[0], torch.eye(3).double() / 3)
 
 
 def test_outputs_with_and_without_labels_side_by_side():
@@ -346,7 +346,8 @@ def test_outputs_with_and_without_labels_side_by_side():
     model = lambda b: {"forces": b["pos"] @ MATRIX.T, "energy": b["pos"][:, 0, 0]}  # noqa: E731
     found, batch = Collector(model, make_plan(declaration)), random_batch(3, 2)
     found.run(batch, 0)
-    assert set(found.collected.as_given) == {"forces"}
+    assert not values(found, "as_given").isnan().any()
+    assert values(found, "as_given", "energy").isnan().all()
     assert values(found, "total", "energy").isnan().all()
     # x_1 turned every way has the variance |x|^2 / 3.
     exact = batch["pos"][:, 0].square().sum(-1) / 3

@@ -9,31 +9,28 @@ import torch
 import equiscope as eq
 from equiscope.decomposition.constants import constant_loss, least
 from equiscope.decomposition.losses import LOSSES, loss
+from equiscope.decomposition.samples import LabelRows
 from equiscope.symmetry.actions import action
 
 
-def rows(*batches):
-    """Label rows of batches given as lists of samples, each a list of rows."""
-    parts = []
-    for batch in batches:
-        sample = torch.tensor([i for i, own in enumerate(batch) for _ in own])
-        values = torch.tensor([row for own in batch for row in own])[:, None, :]
-        values = values.double() if values.is_floating_point() else values
-        parts.append((values, sample, torch.tensor([float(len(own)) for own in batch]).double()))
-    return parts
+def rows(*samples):
+    """Label rows of samples given as lists of rows."""
+    sample = torch.tensor([i for i, own in enumerate(samples) for _ in own])
+    values = torch.tensor([row for own in samples for row in own])
+    return LabelRows(values.double() if values.is_floating_point() else values, sample)
 
 
 def test_a_constant_weighs_samples_not_rows():
     # Scalars: three rows of 1 weigh as much as one of 5, so that any constant between costs 2; 2.5 to 1 it is 1.
-    targets = rows([[[1.0], [1.0], [1.0]]], [[[5.0]]])
+    targets = rows([[1.0], [1.0], [1.0]], [[5.0]])
     assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", np.ones(2)) == pytest.approx(2)
     weights = np.array([1.5, 0.5])
     assert constant_loss(LOSSES["l1"], targets, action("0e"), "SO3", weights) == pytest.approx(4 * 0.25)
     # A vector has no invariant part: the constant is zero.
-    vector = rows([[[3.0, 0.0, 4.0]], [[0.0, 1.0, 0.0]]])
+    vector = rows([[3.0, 0.0, 4.0]], [[0.0, 1.0, 0.0]])
     assert constant_loss(LOSSES["l2_norm"], vector, action("1o"), "SO3", np.ones(2)) == pytest.approx(3)
     # A pseudoscalar is invariant under rotations, and not under inversion.
-    targets = rows([[[2.0]], [[2.0]]])
+    targets = rows([[2.0]], [[2.0]])
     assert constant_loss(LOSSES["l1"], targets, action("0o"), "SO3", np.ones(2)) == pytest.approx(0, abs=1e-8)
     assert constant_loss(LOSSES["l1"], targets, action("0o"), "O3", np.ones(2)) == pytest.approx(2)
 
@@ -46,12 +43,12 @@ def test_the_constant_of_skewed_scalars_is_their_weighted_median(seed):
     order = y.argsort()
     median = y[order][np.searchsorted(weights[order].cumsum(), weights.sum() / 2)]
     expected = np.average(np.abs(y - median), weights=weights)
-    found = constant_loss(LOSSES["l1"], rows([[[v]] for v in y.tolist()]), action("0e"), "SO3", weights)
+    found = constant_loss(LOSSES["l1"], rows(*([[v]] for v in y.tolist())), action("0e"), "SO3", weights)
     assert found == pytest.approx(expected, rel=1e-8)
     grid = np.linspace(0, 20, 40001)[:, None]
     r = np.abs(grid[:, :1] - y[None])
     huber = (np.where(r < 1, r**2 / 2, r - 0.5) * weights).mean(1).min()
-    found = constant_loss(LOSSES["huber"], rows([[[v]] for v in y.tolist()]), action("0e"), "SO3", weights)
+    found = constant_loss(LOSSES["huber"], rows(*([[v]] for v in y.tolist())), action("0e"), "SO3", weights)
     assert found == pytest.approx(huber, rel=1e-6)
 
 
@@ -60,7 +57,7 @@ def test_the_constant_of_a_stress_is_a_pressure():
     stress = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)).double()
     stress[:, :3] += 2
     nine = action("voigt").canonical(stress)
-    targets = [(nine[:, None], torch.arange(50), torch.ones(50).double())]
+    targets = LabelRows(nine, torch.arange(50))
     beside = float(nine.abs().sum() - stress[:, :3].abs().sum()) / 450
     expected = float((stress[:, :3] - stress[:, :3].flatten().sort().values[75]).abs().sum()) / 450 + beside
     found = constant_loss(LOSSES["l1"], targets, action("voigt"), "SO3", np.ones(50))
@@ -69,7 +66,7 @@ def test_the_constant_of_a_stress_is_a_pressure():
 
 def test_several_invariants_at_once():
     y = torch.randn(200, 3, generator=torch.Generator().manual_seed(1)).double().exp()
-    targets = [(y[:, None], torch.arange(200), torch.ones(200).double())]
+    targets = LabelRows(y, torch.arange(200))
     median = y.sort(dim=0).values[100]
     expected = float((y - median).abs().mean())
     found = constant_loss(LOSSES["l1"], targets, action("3x0e"), "SO3", np.ones(200))
@@ -80,7 +77,7 @@ def test_several_invariants_at_once():
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_the_constant_of_classes_is_their_entropy(kind):
-    targets = rows([[[0], [1]], [[2]]])
+    targets = rows([[0], [1]], [[2]])
     expected = -(0.25 * math.log(0.25) * 2 + 0.5 * math.log(0.5))
     found = constant_loss(LOSSES[f"cross_entropy_{kind}"], targets, action("3x0e"), "SO3", np.ones(2))
     assert found == pytest.approx(expected)
@@ -132,3 +129,14 @@ def test_a_users_loss_of_masked_vectors_is_against_zero():
     found = eq.measure(lambda b: b["pos"], [batch], inputs={"pos": "1o"}, outputs=outputs, mask="mask", cosets=4)
     # |x - 2 x| against |0 - 2 x|.
     assert found.r2 == pytest.approx(0.5)
+
+
+def test_the_skill_of_classes_counts_every_atom():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 3, (5, 7), generator=generator)
+    x = torch.randn(5, 7, 3, generator=generator, dtype=torch.float64)
+    model = lambda batch: {"kind": batch["pos"].square().sum(-1, keepdim=True) * torch.arange(3)}  # noqa: E731
+    outputs = {"kind": eq.Output("3x0e", target="kind", loss="cross_entropy_logits")}
+    result = eq.measure(model, [{"pos": x, "kind": classes}], inputs={"pos": "1o"}, outputs=outputs, cosets=4)
+    shares = torch.bincount(classes.flatten()).double() / classes.numel()
+    assert result.r2 == pytest.approx(1 - result.total / float(-(shares * shares.log()).sum()), rel=1e-10)

@@ -14,7 +14,6 @@ from equiscope.decomposition.batches import DenseBatch
 from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.losses import LOSSES
 from equiscope.decomposition.noise import (
-    COLUMNS,
     Known,
     arcs_needed,
     check_repeat,
@@ -26,7 +25,8 @@ from equiscope.decomposition.noise import (
     smallest,
     stands_apart,
 )
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.samples import FLOOR
+from equiscope.decomposition.split import BatchOutput, Labels
 from equiscope.errors import NonFiniteError, RandomModelError
 from equiscope.symmetry.declaration import Declaration
 
@@ -140,19 +140,22 @@ def test_a_small_fault_is_not_swallowed(samples, dtype, size, degree):
 def columns_of(model, batch, outputs, known, arcs=1, loss="mse", group="SO3", **declared):
     """The floor's columns of each output of a batch with ids 0, 1, …"""
     declaration = Declaration({"pos": "1o"}, outputs, group=group, **declared)
-    splits = {}
+    found = {}
     for name, spec in declaration.outputs.items():
         rows = batch.rows(name, spec.per, None)
         target = batch.fields()["y"] if loss != "mse" else None
-        splits[name] = OutputSplit(rows, spec.action, LOSSES[loss], target, target)
+        labels = None if target is None else Labels(target, target)
+        found[name] = BatchOutput(name, rows, spec.action, LOSSES[loss], labels)
     site = Site(model, batch, declaration, None, (0, list(range(batch.size))))
-    found = floor(site, splits, known, arcs)
-    return {name: dict(zip(COLUMNS, values.T, strict=True)) for name, values in found.items()}
+    floors = floor(site, found, known, arcs)
+    return {name: dict(zip(FLOOR, values.T, strict=True)) for name, values in floors.items()}
 
 
 def mean_floor_of_energies(model, samples, eps, arcs=1):
     """Of one energy a sample of one random vector each, in double precision with the step of ``eps``."""
-    batch = DenseBatch({"pos": torch.randn(samples, 1, 3, dtype=torch.float64), "y": torch.zeros(samples, 1)})
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randn(samples, 1, 3, generator=generator, dtype=torch.float64)
+    batch = DenseBatch({"pos": positions, "y": torch.zeros(samples, 1)})
     known = Known(computing=Computing(eps, opaque=False), rounding={})
     return float(columns_of(model, batch, {"energy": "0e"}, known, arcs, fixed=["y"])["energy"]["rounding"].mean())
 

@@ -119,7 +119,7 @@ def _between(batch, ids, rotations):
     declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y", ids="id")
     collector = Collector(ROUGH, make_plan(declaration, rotations=rotations))
     collector.run({**batch, "id": ids}, 0)
-    return float(collector.collected.values["forces"][0].between.mean())
+    return float(collector.samples().figures["forces"].between.mean())
 
 
 def test_batches_and_order_do_not_matter():

@@ -1,17 +1,18 @@
 """Pooling by hand-made figures: weights, clusters, floors, skill, notes, each against its formula."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.losses import LOSSES
-from equiscope.decomposition.noise import COLUMNS
+from equiscope.decomposition.noise import Known
+from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import group_notes, host, loss_notes, sample_weights, summarise
-from equiscope.decomposition.split import SampleValues
+from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Output, declare
@@ -25,38 +26,46 @@ def figures(
 ):
     column = lambda v: torch.tensor(v, dtype=torch.float64)  # noqa: E731
     n = len(total)
-    return SampleValues(
-        column(total), column(equivariance), column(between or [0.0] * n),
-        column(variance or equivariance), column(square or [2.0] * n),
-        column(components or [3.0] * n), column(target_square or [4.0] * n),
-        column(invariant).reshape(n, -1) if invariant else torch.zeros(n, 0, dtype=torch.float64),
-        torch.full((n, 3), torch.nan, dtype=torch.float64),
-    )  # fmt: skip
+    return SampleValues.unknown(
+        n,
+        total=column(total),
+        equivariance=column(equivariance),
+        between=column(between or [0.0] * n),
+        variance=column(variance or equivariance),
+        square=column(square or [2.0] * n),
+        components=column(components or [3.0] * n),
+        target_square=column(target_square or [4.0] * n),
+        target_invariant=column(invariant).reshape(n, -1) if invariant else torch.zeros(n, 0, dtype=torch.float64),
+        as_given=column(total) + 0.5,
+    )
 
 
 def floor_columns(values, floors):
     """The columns of floors that many think certain: loss, rounding, |f|^2, degrees of freedom, jump."""
-    columns = torch.full((len(values.total), len(COLUMNS)), torch.nan, dtype=torch.float64)
+    columns = torch.full((len(values.total), len(FLOOR)), torch.nan, dtype=torch.float64)
     for place, floor in enumerate(floors):
         columns[place] = torch.tensor([floor, floor, float(values.square[place]), 1e9, 0.0])
     return columns
 
 
-def collected(values, floors=None, clusters=None, **more):
-    """Figures of outputs by name, as one batch; the floor is 1e-9 unless given, NaN for samples beyond those given."""
+def collected(values, floors=None, clusters=None, axes=None, labels=None, powers=None):
+    """Figures of outputs by name; the floor is 1e-9 unless given, NaN for samples beyond those given."""
     n = len(next(iter(values.values())).total)
-    given = {name: [v.total + 0.5] for name, v in values.items() if not v.total.isnan().any()}
-    floors = {name: [floor_columns(v, (floors or {}).get(name, [1e-9]))] for name, v in values.items()}
-    lists = {name: [v] for name, v in values.items()}
-    return Collected(list(range(n)), clusters or list(range(n)), lists, given, floors=floors, noise_samples=99, **more)
+    made = {
+        name: replace(
+            v, floor=floor_columns(v, (floors or {}).get(name, [1e-9])), **({"powers": powers[name]} if powers else {})
+        )
+        for name, v in values.items()
+    }
+    return Samples(list(range(n)), clusters or list(range(n)), made, axes, labels or {})
 
 
-def pooled(values, outputs=None, design=None, notes=(), losses=None, **settings):
+def pooled(values, outputs=None, cosets=2, notes=(), losses=None, **settings):
     names = {name: Output("1o", target="y") for name in values} if outputs is None else outputs
-    keys = {k: settings.pop(k) for k in ("floors", "clusters", "powers", "axes", "targets") if k in settings}
-    declaration = declare({"pos": "1o"}, names, **settings)
-    losses = losses or {name: LOSSES["mse"] for name in values}
-    return summarise(collected(values, **keys), declaration, losses, design or DESIGN, list(notes))
+    keys = {k: settings.pop(k) for k in ("floors", "clusters", "powers", "axes", "labels") if k in settings}
+    plan = make_plan(declare({"pos": "1o"}, names, **settings), cosets=cosets)
+    plan = replace(plan, losses=losses or plan.losses, highest_degree=2 if "powers" in keys else 0)
+    return summarise(collected(values, **keys), plan, Known(wanted=99), DESIGN | {"cosets": cosets}, list(notes))
 
 
 def test_ratio_of_means_over_samples():
@@ -202,27 +211,27 @@ def partial(known, samples=16):
 
 @pytest.mark.parametrize("known", [2, 7, 8])
 def test_a_partial_second_coset_is_carried_over(known):
-    assert pooled({"f": partial(known)}, design=DESIGN | {"cosets": 1.5}).equivariance == pytest.approx(0.7)
+    assert pooled({"f": partial(known)}, cosets=1.5).equivariance == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(("known", "samples"), [(7, 15), (14, 15), (1, 16)])
 def test_a_partial_design_of_too_few_samples_is_refused(known, samples):
     words = f"{samples} samples, {known} of them with a second coset, .* cosets=1.5 needs 16 samples"
     with pytest.raises(InputError, match=words):
-        pooled({"f": partial(known, samples)}, design=DESIGN | {"cosets": 1.5})
+        pooled({"f": partial(known, samples)}, cosets=1.5)
 
 
 def test_shares_by_degree_are_of_the_weighted_whole():
     values = {"e": figures([1.0, 1.0], [0.2, 0.4]), "f": figures([1.0, 1.0], [0.1, 0.1])}
     outputs = {"e": Output("1o", target="a", weight=2), "f": Output("1o", target="b")}
-    powers = {"e": [torch.tensor([[0.1, 0.1], [0.3, 0.1]], dtype=torch.float64)], "f": [torch.eye(2).double() / 10]}
+    powers = {"e": torch.tensor([[0.1, 0.1], [0.3, 0.1]], dtype=torch.float64), "f": torch.eye(2).double() / 10}
     result = pooled(values, outputs, powers=powers)
     assert result.spectrum["share"] == pytest.approx([(2 * 0.2 + 0.05) / 0.7, (2 * 0.1 + 0.05) / 0.7])
     assert result.spectrum["remainder"] == pytest.approx(0, abs=1e-12)
 
 
 def test_orientation_is_of_all_samples():
-    along = [torch.diag(torch.tensor(d)).double()[None] for d in ([1.0, 0, 0], [0.0, 1, 0])]
+    along = torch.stack([torch.diag(torch.tensor(d)).double() for d in ([1.0, 0, 0], [0.0, 1, 0])])
     result = pooled({"f": figures([1.0, 1.0], [0.1, 0.1])}, axes=along)
     assert result.orientation == pytest.approx((0, 0.5, 0.5))
     assert pooled({"f": figures([1.0], [0.1])}).orientation is None
@@ -251,10 +260,9 @@ def test_nothing_is_clipped():
 
 
 def test_repeated_ids_are_counted_and_said():
-    data = collected({"f": figures([1.0, 3.0, 2.0], [0.1, 0.1, 0.1])})
-    data.ids = [4, 4, 5]
-    declaration = declare({"pos": "1o"}, {"f": "1o"}, "y")
-    result = summarise(data, declaration, {"f": LOSSES["mse"]}, DESIGN, [])
+    data = replace(collected({"f": figures([1.0, 3.0, 2.0], [0.1, 0.1, 0.1])}), ids=[4, 4, 5])
+    plan = make_plan(declare({"pos": "1o"}, {"f": "1o"}, "y"))
+    result = summarise(data, plan, Known(wanted=99), DESIGN, [])
     assert (result.samples, result.total) == (3, 2)
     assert any(n.startswith("1 samples repeat an id") for n in result.notes)
 
@@ -279,8 +287,8 @@ def test_notes_of_other_losses():
     # No order where the plug-in does not fall.
     assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 0.9, 1.3]), *vector) == []
     assert loss_notes(LOSSES["l2_norm"], np.array([1.0, 1.1, 1.05]), *vector) == []
-    label = torch.tensor([[[1.0, 2.0, 3.0]]]).double(), torch.zeros(1).long(), torch.ones(1).double()
-    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, targets={"f": [label]})
+    label = LabelRows(torch.tensor([[1.0, 2.0, 3.0]]).double(), torch.zeros(1).long())
+    result = pooled({"f": figures([1.0], [0.1])}, losses={"f": LOSSES["l1"]}, labels={"f": label})
     assert frame in result.notes
     assert result.r2 == pytest.approx(1 - 1 / 2)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.collect import Collected
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.precision import Goal, Search, half_width
+from equiscope.decomposition.samples import Samples
 from equiscope.decomposition.statistics import ratio
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import declare
@@ -180,15 +180,14 @@ class FromLaw:
 
     def __init__(self, a):
         self.a, self.plan = a, make_plan(declare({"pos": "1o"}, {"forces": "1o"}))
-        self.collected = Collected()
+        self.parts = []
 
     def run(self, native, noise_samples, positions):
         new = range(4 * native, 4 * native + 4)
-        self.collected.ids += new
-        self.collected.clusters += new
+        self.parts.append(Samples(list(new), list(new), {}))
 
     def summarise(self, design):
-        n = len(self.collected.ids)
+        n = sum(len(part) for part in self.parts)
         found = ratio(self.a[:n], np.ones(n))
         return SimpleNamespace(
             percent=100 * found.value, percent_interval=tuple(100 * x for x in found.interval),

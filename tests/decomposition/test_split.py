@@ -5,7 +5,7 @@ import torch
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import LOSSES, Loss, loss
-from equiscope.decomposition.split import OutputSplit
+from equiscope.decomposition.split import BatchOutput, Labels, OutputSplit, add_pass
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import haar_keyed, rotation_set
@@ -25,17 +25,21 @@ def function(x):
 def repeats(name, cosets, chosen_loss=LOSSES["mse"], count=REPEATS, target=Y):
     """``count`` independent estimates for one sample, each with its own rotations."""
     chosen = rotation_set(name)
-    split = OutputSplit(
-        Rows(torch.arange(count), None, 1, count), action("1o"), chosen_loss, target.expand(count, 1, 3)
-    )
+    target = target.expand(count, 1, 3)
+    of = BatchOutput("f", Rows(torch.arange(count), None, 1, count), action("1o"), chosen_loss, Labels(target, target))
+    splits = {}
     for stream in range(cosets):
         shift = haar_keyed(11, range(count), stream)
-        for matrix, weight in zip(chosen.matrices, chosen.weights.tolist(), strict=True):
+        for k, (matrix, weight) in enumerate(zip(chosen.matrices, chosen.weights.tolist(), strict=True)):
             g = matrix @ shift
             p = torch.einsum("nji,nj->ni", g, function(torch.einsum("nij,j->ni", g, X[0])))
-            split.add(p[:, None], weight)
-        split.close_coset()
-    return split
+            add_pass(splits, {"f": of}, {"f": p[:, None]}, weight, k + 1 == len(chosen))
+    return splits["f"]
+
+
+def scalar():
+    """A number without a label, for one sample."""
+    return BatchOutput("f", Rows(torch.arange(1), None, 1, 1), action("0e"), LOSSES["mse"])
 
 
 def z_score(values, truth):
@@ -112,9 +116,11 @@ def test_halvings_show_the_order_of_the_bias():
 def test_padding_and_several_rows_a_sample():
     rows = Rows(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 3]), 2, 2)
     target = torch.zeros(3, 1, 3, dtype=torch.float64)
-    split = OutputSplit(rows, action("1o"), LOSSES["mse"], target)
+    of = BatchOutput("f", rows, action("1o"), LOSSES["mse"], Labels(target, target))
+    one = torch.tensor([[[1.0, 0, 0]], [[2.0, 0, 0]], [[3.0, 0, 0]]], dtype=torch.float64)
+    split = OutputSplit(of, one)
     for sign in (1.0, -1.0):
-        split.add(sign * torch.tensor([[[1.0, 0, 0]], [[2.0, 0, 0]], [[3.0, 0, 0]]], dtype=torch.float64), 1.0)
+        split.add(sign * one, 1.0)
         split.close_coset()
     values = split.values()
     assert values.total.tolist() == pytest.approx([(1 + 4) / 6, 9 / 3])
@@ -123,8 +129,7 @@ def test_padding_and_several_rows_a_sample():
 
 
 def test_a_small_variance_on_a_large_mean_keeps_its_digits():
-    rows = Rows(torch.arange(1), None, 1, 1)
-    split = OutputSplit(rows, action("0e"), LOSSES["mse"], None)
+    split = OutputSplit(scalar(), torch.full((1, 1, 1), 1e8, dtype=torch.float64))
     for value in (1e8, 1e8 + 1e-4):
         split.add(torch.tensor([[[value]]], dtype=torch.float64), 1.0)
         split.close_coset()
@@ -136,14 +141,14 @@ def test_too_few_cosets_and_open_cosets_are_refused():
         repeats("T", 1, count=3).values()
     with pytest.raises(InputError, match="at least 4"):
         repeats("T", 2, loss("huber"), count=3).values()
-    split = OutputSplit(Rows(torch.arange(1), None, 1, 1), action("0e"), LOSSES["mse"], None)
+    split = OutputSplit(scalar(), torch.ones(1, 1, 1, dtype=torch.float64))
     split.add(torch.ones(1, 1, 1, dtype=torch.float64), 0.5)
     with pytest.raises(InputError, match="weights"):
         split.close_coset()
 
 
 def test_a_small_variance_within_a_coset_on_a_large_mean_keeps_its_digits():
-    split = OutputSplit(Rows(torch.arange(1), None, 1, 1), action("0e"), LOSSES["mse"], None)
+    split = OutputSplit(scalar(), torch.full((1, 1, 1), 1e8, dtype=torch.float64))
     for _ in range(2):
         for value in (1e8, 1e8 + 1e-4):
             split.add(torch.tensor([[[value]]], dtype=torch.float64), 0.5)

@@ -46,7 +46,7 @@ BUGS = (
         r"isinstance\(inner, Sequence\)", r"isinstance(inner, str)", "decomposition/test_precision"),
     bug("rtol: loaders read from their beginning", "decomposition/draw.py", "_has_places",
         r"return whole and", r"return False and", "decomposition/test_draw"),
-    bug("rtol: samples of a drawn batch numbered as if they followed on", "decomposition/collect.py", "Collector.run",
+    bug("rtol: samples of a drawn batch numbered as if they followed on", "decomposition/collect.py", "Collector.begin",
         r"positions if self\.plan\.declaration\.ids is None else None", r"None", "decomposition/test_precision"),
     bug("rtol: the samples of a list taken in order", "decomposition/draw.py", "_parts",
         r"order = random\.permutation\(starts\[-1\]\)", r"order = np.arange(starts[-1])", "decomposition/test_draw"),

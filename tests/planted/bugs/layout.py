@@ -25,7 +25,7 @@ BUGS = (
         r"math\.prod\(flat\.shape\[1:\]\) // math\.prod\(shape\)", "-1", "adapters/test_pyg"),
     bug("positions as outputs turn about the origin", ORBIT, "output_middle", r"if spec\.points else", "if False else",
         "decomposition/test_orbit"),
-    bug("size and skill of positions are taken about the origin", SPLIT, "OutputSplit.about",
+    bug("size and skill of positions are taken about the origin", SPLIT, "BatchOutput.about",
         r"values if self\.middle is None else values - self\.middle", "values", "decomposition/test_orbit"),
     bug("directions in which positions move turn about the centre", ORBIT, "rotated_back", r"None if linear else",
         "None if False else", "analysis/test_tangent"),
