@@ -9,6 +9,7 @@ from torch import nn
 from equiscope import Declaration, Output
 from equiscope.analysis.heads import row_deviation
 from equiscope.analysis.tangent import tangent_form
+from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield.escaip_closed_form import closed_form
 from equiscope.tasks.forcefield.task import FORCES
@@ -24,6 +25,7 @@ def test_the_form_by_products_is_exact_for_a_head():
     reference = {"force_head.weight": weight.mean(0).expand(3, -1).clone()}
     before = [p.detach().clone() for p in model.parameters()]
     found = tangent_form(model, reference, [batch], FORCES, seed=3)
+    assert tangent_form(model, reference, [batch], make_plan(FORCES, seed=3)) == found
     truth = float(closed_form(model, batch).per_sample.mean().detach())
     assert found["form"] == pytest.approx(truth, rel=1e-9)
     assert found["equivariance"] == pytest.approx(truth, rel=1e-9)

@@ -8,7 +8,7 @@ import equiscope as eq
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.losses import LOSSES
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.plan import Design, make_design, make_plan, second_cosets_need
+from equiscope.decomposition.plan import Design, as_plan, make_design, make_plan, second_cosets_need
 from equiscope.decomposition.statistics import two_phase
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import declare
@@ -23,6 +23,19 @@ ROUGH = Tanh(scale=1.0).requires_grad_(False)
 
 def one_atom(samples, seed=0):
     return random_batch(samples, 1, seed)
+
+
+def test_a_declaration_with_its_design_is_a_plan_as_well():
+    declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y", "mse")
+    plan = make_plan(declaration, rotations="O", cosets=3, seed=5)
+    made = as_plan(declaration, {"rotations": "O", "seed": 5}, cosets=3)
+    assert made.design.described(0) == plan.design.described(0)
+    assert as_plan(declaration, {"cosets": 4}, cosets=3).design.cosets == 4
+    assert as_plan(plan, {}, cosets=2, alone=True) is plan
+    with pytest.raises(InputError, match="a plan says all of the design: leave out rotations"):
+        as_plan(plan, {"rotations": "T"})
+    with pytest.raises(InputError, match=r"say what rotates .* got dict"):
+        as_plan({"pos": "1o"}, {})
 
 
 def test_the_second_cosets_are_a_function_of_seed_and_id():

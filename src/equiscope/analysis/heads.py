@@ -22,7 +22,7 @@ from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import predict
-from equiscope.decomposition.plan import Plan, as_plan
+from equiscope.decomposition.plan import Plan, as_plan, declared
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -164,7 +164,7 @@ def heads(
         InputError: no linear head (the message names the last layers), several outputs, or a loss other than squared
             error.
     """
-    declaration = plan.declaration if isinstance(plan, Plan) else plan
+    declaration = declared(plan)
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
@@ -239,7 +239,7 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
     if head is not None and head not in dict(model.named_modules()):
         owners = [name for name, part in model.named_modules() if part._parameters]
         raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
-    declaration, forward = (plan.declaration, plan.forward) if isinstance(plan, Plan) else (plan, None)
+    declaration, forward = declared(plan), plan.forward if isinstance(plan, Plan) else None
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
 

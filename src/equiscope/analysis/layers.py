@@ -30,7 +30,7 @@ from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
-from equiscope.decomposition.plan import Plan, make_plan
+from equiscope.decomposition.plan import Plan, as_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -60,16 +60,13 @@ class _Layer:
 def layers(
     model: nn.Module,
     batches: Iterable[Any],
-    declaration: Declaration,
+    plan: Plan | Declaration,
     *,
     names: Sequence[str] | None = None,
-    forward: Callable[[Any, Any], Any] | None = None,
-    rotations: str = "O",
-    cosets: int = 2,
     degrees: int | None = None,
-    seed: int = 0,
     rows: int = ROWS,
     advance: Callable[[], Any] = lambda: None,
+    **design: Any,
 ) -> dict[str, Any]:
     """Share of each layer's variance at each Wigner degree, with standard errors over clusters.
 
@@ -79,11 +76,13 @@ def layers(
     Args:
         model: any module; called as ``model(batch)`` or ``forward(model, batch)`` in eval mode; left as it was.
         batches: as for :func:`equiscope.measure`; labels are not needed.
-        declaration: what rotates; with ``weighting="component"`` a sample counts by the layer's rows in it.
+        plan: what rotates, and how (:func:`equiscope.decomposition.plan.make_plan` with ``spectrum``, and
+            ``judged=False``), or a declaration with ``forward, rotations, cosets, seed`` as for
+            :func:`equiscope.measure`, rotations ``"O"`` by default. Degrees up to the set's own are told apart. With
+            ``weighting="component"`` a sample counts by the layer's rows in it.
         names: shell patterns of submodules (``"layers.*.attention"``), ``"answer"`` for the model's own outputs;
             None for its blocks and the answer.
-        rotations, cosets: the design; degrees up to the set's own are told apart.
-        degrees: highest degree; beyond the set's own it needs three cosets or more.
+        degrees: highest degree, if the plan does not say it; beyond the set's own it needs three cosets or more.
         rows: most rows of one sample that are kept, evenly spread, which bounds the memory.
         advance: called once a sample, for a progress bar.
 
@@ -103,10 +102,11 @@ def layers(
         raise InputError(f"layers of a {type(model).__name__} cannot be recorded: give a torch.nn.Module")
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows must be an integer >= 1, got {rows!r}")
-    asked = True if degrees is None else degrees
-    plan = make_plan(declaration, forward, rotations, cosets, seed, spectrum=asked, judged=False)
+    asked = {} if degrees is None else {"spectrum": degrees}
+    plan = as_plan(plan, {**design, **asked}, rotations="O", spectrum=True, judged=False)
+    declaration = plan.declaration
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
-    orbit = _Orbit(model, plan, Caller(forward, declaration), rows, recorder, names is None)
+    orbit = _Orbit(model, plan, Caller(plan.forward, declaration), rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)
@@ -121,10 +121,10 @@ def layers(
         "skipped": orbit.skipped,
         "samples": len(clusters),
         "clusters": len(set(clusters)),
-        "rotations": rotations,
-        "cosets": cosets,
+        "rotations": plan.design.rotations.name,
+        "cosets": plan.design.cosets,
         "passes": int(plan.design.passes),
-        "seed": seed,
+        "seed": plan.design.seed,
     }
 
 

@@ -21,8 +21,8 @@ from equiscope.analysis.heads import refuse_other_losses
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import prepared_batches
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
-from equiscope.decomposition.plan import Plan, make_plan
+from equiscope.decomposition.orbit import predict, rotated, rotated_back
+from equiscope.decomposition.plan import Plan, as_plan, declared
 from equiscope.decomposition.pool import pooled_equivariance
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.samples import SampleValues
@@ -35,12 +35,8 @@ def tangent_form(
     model: nn.Module,
     reference: Mapping[str, Tensor],
     batches: Iterable[Any],
-    declaration: Declaration,
-    *,
-    forward: Forward | None = None,
-    rotations: str = "T",
-    cosets: int = 2,
-    seed: int = 0,
+    plan: Plan | Declaration,
+    **design: Any,
 ) -> dict[str, float]:
     """delta^T G delta = E Var_g(J_g delta) with delta = theta - theta*, to be compared with L_equiv(theta).
 
@@ -49,6 +45,8 @@ def tangent_form(
     Rotations, weights and means are those of :func:`equiscope.measure` with the same arguments.
 
     Args:
+        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
+            :func:`equiscope.measure`.
         model: with the weights theta. reference: the weights theta* of a symmetric model, by parameter name; those left
             out are the model's own.
 
@@ -60,7 +58,7 @@ def tangent_form(
         InputError: for a name or shape the model does not have, an output that cannot be differentiated twice, or a
             loss other than squared error.
     """
-    refuse_other_losses(declaration, "the error near a symmetric point is a quadratic form")
+    refuse_other_losses(declared(plan), "the error near a symmetric point is a quadratic form")
     own = dict(model.named_parameters())
     for name, value in reference.items():
         if name not in own or own[name].shape != value.shape:
@@ -69,7 +67,7 @@ def tangent_form(
     names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
     if not names:
         raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, plan = list(as_batches(batches)), make_plan(declaration, forward, rotations, cosets, seed)
+    batches, plan = list(as_batches(batches)), as_plan(plan, design)
     error = measured(model, batches, plan).equivariance
     with untouched(model):
         delta = [own[name].detach() - reference[name].to(own[name]) for name in names]

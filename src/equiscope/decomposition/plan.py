@@ -220,6 +220,11 @@ def make_plan(
     return Plan(declaration, losses, design, forward, highest)
 
 
+def declared(given: Plan | Declaration) -> Declaration:
+    """What rotates."""
+    return given.declaration if isinstance(given, Plan) else given
+
+
 def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -> Plan:
     """A plan as it is; of a declaration, the plan of these arguments of :func:`make_plan`.
 

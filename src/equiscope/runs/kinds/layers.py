@@ -24,10 +24,9 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: LayerSettings) 
     """See :func:`equiscope.analysis.layers.layers`."""
     from equiscope.analysis.layers import layers
 
-    return layers(
-        trained.model, probe.batches, probe.declaration, names=settings.layers, degrees=settings.degrees,
-        forward=probe.forward, rotations=settings.rotations, cosets=settings.cosets, seed=settings.seed,
-    )  # fmt: skip
+    asked = True if settings.degrees is None else settings.degrees
+    plan = settings.plan(probe, spectrum=asked, judged=False)
+    return layers(trained.model, probe.batches, plan, names=settings.layers)
 
 
 ANALYSIS = Analysis(LayerSettings, make)
