@@ -208,7 +208,7 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(Run, "structure", structure)
 
 
-@pytest.mark.filterwarnings("ignore:the table that was in")
+@pytest.mark.filterwarnings("always:the table that was in")
 def test_an_interrupted_measurement_keeps_its_rows_and_those_of_before(
     structures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
