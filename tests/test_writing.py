@@ -37,6 +37,15 @@ def test_temporary_files_have_random_names_and_go_when_writing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_was_guessed_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.secrets, "token_hex", lambda count: "0" * 16)
+    guessed = tmp_path / f".file.{'0' * 16}.tmp"
+    guessed.write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "file", b"new")
+    assert guessed.read_bytes() == b"mine"
+
+
 def test_a_new_file_has_the_rights_of_any_new_file(tmp_path):
     before = os.umask(0o027)
     try:
