@@ -164,3 +164,62 @@ def test_atomic_write_replaces_or_leaves(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="broken"):
         records.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_records_that_grow_while_they_are_read_are_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    with records.Records(path) as book:
+        book.append("train", step=0)
+        right = records._content
+
+        def meanwhile(path):
+            content = right(path)
+            book.append("train", step=1)
+            return content
+
+        monkeypatch.setattr(records, "_content", meanwhile)
+        assert len(records.read(path)) == 1
+
+
+def test_nothing_is_written_to_records_that_another_changed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    with records.Records(path) as book:
+        book.append("train", step=0)
+        with open(path, "ab") as file:
+            file.write(b"theirs\n")
+        whole = path.read_bytes()
+        with pytest.raises(RunError, match="another process writes there"):
+            book.append("train", step=1)
+    assert path.read_bytes() == whole
+
+
+def test_records_are_written_by_one_at_a_time_and_a_forked_child_does_not_hold_them(tmp_path):
+    path = tmp_path / "records.jsonl"
+    book = records.Records(path)
+    with pytest.raises(RunError, match="in use"):
+        records.Records(path)
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(ready[1], b"!")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    book.close()
+    records.Records(path).close()
+    os.write(go[1], b"!")
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b'{"n":0,"kind":7,"sha":"x"}', b"[1]", b"{}"])
+def test_lines_that_are_no_records(tmp_path, line):
+    (tmp_path / "records.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(IntegrityError, match="line 1"):
+        records.read(tmp_path / "records.jsonl")
+
+
+def test_records_of_a_newer_version(tmp_path):
+    with records.Records(tmp_path / "records.jsonl") as book:
+        book.append("run", format=records.FORMAT + 1)
+    with pytest.raises(IntegrityError, match="upgrade equiscope"):
+        records.read(tmp_path / "records.jsonl")

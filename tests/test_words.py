@@ -76,3 +76,33 @@ def test_tables():
     assert words.aligned(rows) == ["a    long", "bcd  e"]
     assert words.aligned(rows, " ", right=True) == ["   a  long", " bcd     e"]
     assert words.as_csv([("a", "b"), (1, "c, d")]) == b'a,b\r\n1,"c, d"\r\n'
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@x", "\tx", "\rx", "-1+2"])
+def test_a_cell_that_a_spreadsheet_would_compute_is_text(text):
+    assert words.cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-1.5", "+2", "-1e-3", "-inf", "a=1", "", -1.5, None, "−3"])
+def test_numbers_and_other_text_stay_as_they_are_in_a_cell(value):
+    assert words.cell(value) == value
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert words.harmless("a\x1b]0;x\x07\x9b\x00b\n\tc") == "a�]0;x���b\n\tc"
+    colours = "\x1b[31mred\x1b[0m \x1b[2A\x1b[J\r50 %"
+    assert words.harmless(colours) == colours
+
+
+def test_keys_of_loggers_and_passwords_in_addresses_are_hidden():
+    config = {
+        "logger": {"name": "wandb", "api_key": "x", "deep": {"token": "y"}, "tracking_uri": "https://me:pw@host/p"},
+        "data": {"key": "forces", "path": "s3://u:pw@bucket"},
+        "seed": 0,
+    }
+    hidden = words.HIDDEN
+    assert words.without_secrets(config) == {
+        "logger": {"name": "wandb", "api_key": hidden, "deep": {"token": hidden}, "tracking_uri": f"https://{hidden}@host/p"},
+        "data": {"key": "forces", "path": f"s3://{hidden}@bucket"},
+        "seed": 0,
+    }  # fmt: skip

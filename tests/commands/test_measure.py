@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,101 @@ def test_from_the_shell(structures: Path) -> None:
     assert "not distinguishable from numerical noise" in done.stdout
     assert "measuring" in done.stderr
     assert np.all(["nan" not in line for line in done.stdout.splitlines()])
+
+
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Ctrl-C while the calculator is at structure ``count``."""
+    from equiscope.adapters.ase_run import Run
+
+    right, calls = Run.structure, []
+
+    def structure(self: Run, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+        return right(self, *arguments)
+
+    monkeypatch.setattr(Run, "structure", structure)
+
+
+@pytest.mark.filterwarnings("always:the table that was in")
+def test_an_interrupted_measurement_keeps_its_rows_and_those_of_before(
+    structures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "rows.csv"
+    given = ("--calculator", f"{HERE}:Broken", structures, "--outputs", "forces", "--csv", table)
+    assert run(*given) == 0
+    whole = table.read_bytes()
+    for again in (1, 2):
+        with monkeypatch.context() as patch:
+            interrupted_at(patch, 2)
+            assert run(*given) == 130
+        told = capsys.readouterr().err
+        assert "goes on from here" not in told
+        assert "kept as" in told
+        assert len(list(csv.reader(table.open()))) == 3
+        assert (tmp_path / "rows.csv.1").read_bytes() == whole
+        assert (tmp_path / "rows.csv.2").exists() == (again == 2)
+
+
+def test_neither_the_input_nor_the_other_output_is_written_over(
+    structures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, one = structures.read_bytes(), tmp_path / "one"
+    (tmp_path / "soft").symlink_to(structures)
+    (tmp_path / "hard").hardlink_to(structures)
+    names = (structures, tmp_path / "soft", tmp_path / "hard", tmp_path / "." / structures.name)
+    pairs = [(option, path) for option in ("--csv", "--json") for path in names]
+    for options in [*pairs, ("--csv", one, "--json", one)]:
+        assert run("--calculator", f"{HERE}:Broken", structures, *options) == FAILED
+        assert "that is read or written too" in capsys.readouterr().err
+        assert structures.read_bytes() == before
+    assert not one.exists()
+
+
+def test_the_json_is_there_before_anything_is_printed(
+    structures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        encoding, errors = "ascii", "strict"
+
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            pass
+
+    everything = tmp_path / "all.json"
+    monkeypatch.setattr(sys, "stdout", Full())
+    given = ("--calculator", f"{HERE}:Broken", structures, "--outputs", "forces", "--json", everything)
+    assert run(*given) == FAILED
+    assert json.loads(everything.read_text())["rows"]
+
+
+def test_an_output_of_ascii_alone_is_no_reason_to_lose_anything(structures: Path, tmp_path: Path) -> None:
+    everything = tmp_path / "all.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "equiscope.cli", "measure", "--calculator", f"{HERE}:Broken", structures, "--outputs",
+         "forces", "--rotations", "D2", "--quiet", "--json", everything],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert everything.exists()
+    assert "rotations" in done.stdout
+
+
+def test_a_table_that_the_disk_refuses_does_not_end_the_measurement(structures: Path, tmp_path: Path) -> None:
+    from equiscope.adapters.ase_result import RowWriter, StructureRow
+
+    row = StructureRow(0, "=1+1", "H", 1, "FFF", "x", "measured")
+    with RowWriter(tmp_path / "rows.csv", ["id", "name"]) as writer:
+        writer._names, writer._writer.extrasaction = ["id", "name"], "ignore"
+        writer.write(row)
+        file = writer._file
+        assert file is not None
+        writer._file = type("Full", (), {"flush": lambda self: (_ for _ in ()).throw(OSError(28, "full"))})()
+        with pytest.warns(UserWarning, match="takes no more rows"):
+            writer.write(row)
+        writer.write(row)
+        file.flush()
+    assert list(csv.reader((tmp_path / "rows.csv").open()))[1] == ["0", "'=1+1"]

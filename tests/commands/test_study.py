@@ -59,3 +59,12 @@ def test_bad_calls(settings, capsys):
     ):
         assert main(["study", "replicates", *settings, wrong]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_root_of_any_name(tmp_path, capsys):
+    root = tmp_path / "a,b=[c]{d}'e#ü (f)~"
+    given = [*SMALL, f"root={root}", "hydra/launcher=basic", "study.seeds=[0]"]
+    assert main(["study", "replicates", *given]) == 0
+    assert "1 of 1 runs finished" in capsys.readouterr().out
+    assert (root / "studies" / "proteinflow.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]

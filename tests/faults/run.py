@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 from equiscope.runs.config import configuration
-from tests.faults import faults
+from tests.faults import attacks, faults
 
+FIRST = "# Faults\n\n`make faults`: nothing may be lost.\n"
+SECOND = "## Attacks\n\nWhat they are stands in `tests/faults/attacks.py`; every one must be held.\n"
 REPORT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults.md"
 
 
@@ -27,24 +29,46 @@ def main() -> int:
     parser.add_argument("--task-kills", type=int, default=12, help="of force-field runs")
     parser.add_argument("--damages", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--attacks", action="store_true", help="only the attacks; the table of faults stays as it is")
     options = parser.parse_args()
     begun = time.perf_counter()
+    faulted = None
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        tallies = [faults.kills(root / "kills", options.kills, options.seed)]
-        real = faults.kills(root / "field", options.task_kills, options.seed, force_field, longest=8.0)
-        real.name = "SIGKILL, force-field runs"
-        tallies += [real, faults.full_disk(root / "full")]
-        tallies += faults.damage(root / "damage", options.damages, options.seed)
-        tallies += [faults.hostile_pickles(root / "pickles"), faults.two_processes(root / "two")]
-    text = table(tallies)
-    print(text)
+        if not options.attacks:
+            faulted = every_fault(root, options)
+        tried = [attacks.tried(name, _folder(root / f"attacks-{i}")) for i, name in enumerate(attacks.CLASSES)]
+    kept = REPORT.read_text().partition(SECOND)[0].partition(FIRST)[2].strip()
+    first = kept if faulted is None else table(faulted)
+    tallies = [*(faulted or []), *tried]
+    print(f"{first}\n\n{classes(tried)}")
     for tally in tallies:
         for loss in tally.lost:
             print(f"LOST: {tally.name}: {loss}")
     print(f"{time.perf_counter() - begun:.0f} s")
-    REPORT.write_text(f"# Faults\n\n`make faults`: nothing may be lost.\n\n{text}\n")
+    REPORT.write_text(f"{FIRST}\n{first}\n\n{SECOND}\n{classes(tried)}\n")
     return 1 if any(tally.lost for tally in tallies) else 0
+
+
+def every_fault(root: Path, options) -> list:
+    tallies = [faults.kills(root / "kills", options.kills, options.seed)]
+    real = faults.kills(root / "field", options.task_kills, options.seed, force_field, longest=8.0)
+    real.name = "SIGKILL, force-field runs"
+    tallies += [real, faults.full_disk(root / "full")]
+    tallies += faults.damage(root / "damage", options.damages, options.seed)
+    return [*tallies, faults.hostile_pickles(root / "pickles"), faults.two_processes(root / "two")]
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def classes(tallies) -> str:
+    rows = ["| class of attacks | tried | held |", "| --- | --- | --- |"]
+    rows += [f"| {tally.name} | {tally.done} | {tally.outcomes['held']} |" for tally in tallies]
+    done, held = sum(t.done for t in tallies), sum(t.outcomes["held"] for t in tallies)
+    return "\n".join([*rows, f"| all | {done} | {held} |"])
 
 
 def table(tallies) -> str:

@@ -5,10 +5,20 @@ import pytest
 from equiscope.decomposition import preserve
 from tests.faults import attacks
 
+# Of the classes whose attacks take a second each, the suite tries one of so many.
+SOME = {
+    "links in a received folder": 3,
+    "code of others": 5,
+    "checkpoints and data of others": 3,
+    "names on pages and in figures": 4,
+    "records of others": 5,
+    "models in threads": 2,
+}
+
 
 @pytest.mark.parametrize("name", list(attacks.CLASSES))
 def test_every_attack_is_held(name, tmp_path):
-    tally = attacks.tried(name, tmp_path)
+    tally = attacks.tried(name, tmp_path, SOME.get(name, 1))
     assert tally.lost == []
     assert tally.done >= 3
 

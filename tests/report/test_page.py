@@ -168,3 +168,23 @@ def test_charts_are_drawn_where_a_browser_is_at_hand(built, tmp_path):
     dom = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
     assert re.search(r'<html[^>]*data-drawn="3"', dom)
     assert len(re.findall(r'<div class="chart js-plotly-plot"', dom)) == 3
+
+
+@pytest.mark.parametrize("values", [{}, {"degrees": 3}, {"degrees": [], "share": [None]}, {"share": {"x": 1}}])
+def test_an_analysis_that_cannot_be_shown_leaves_the_rest_of_the_page(tmp_path, values):
+    odd = {"kind": "analysis", "analysis": "spectrum", "step": 1, "probe": "forces", "settings": {}, "values": values}
+    page = build(write(tmp_path / "run", [*synthetic.force_field_run(), odd])).read_text()
+    assert "the analysis spectrum of probe" in page
+    assert "After" in page
+
+
+def test_a_model_without_equivariance_error_has_no_degree_of_it(tmp_path):
+    nothing = {"degrees": [1, 2], "share": [None, None], "error": [None, None], "percent": 0.0}
+    odd = {"kind": "analysis", "analysis": "spectrum", "step": 1, "probe": "forces", "settings": {}, "values": nothing}
+    page = build(write(tmp_path / "run", [*synthetic.force_field_run(), odd])).read_text()
+    assert "there is no equivariance error that could have a Wigner degree" in page
+
+
+def test_records_that_no_run_writes_are_said_not_to_be_shown(tmp_path):
+    with pytest.raises(IntegrityError, match="not as a run writes them"):
+        build(write(tmp_path / "run", [synthetic.run_record(config=7), *synthetic.force_field_run()[1:]]))

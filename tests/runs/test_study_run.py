@@ -1,13 +1,17 @@
 """Launching a study: Hydra's own settings, launchers that break, answers; whole studies in commands/test_study."""
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, RunError
 from equiscope.runs import study_run, sweep
 from equiscope.runs.study import member
+from equiscope.writing import Lock
 
 
 def test_local_processes_unless_a_launcher_is_named():
@@ -66,3 +70,50 @@ def test_one_task_a_study():
     assert study_run._task(["a=1"]) == "forcefield"
     with pytest.raises(InputError, match="of one task, got a, b"):
         study_run._task(["task=a", "task=b"])
+
+
+def test_a_local_worker_ends_with_the_process_of_its_study():
+    """A killed parent tells its workers nothing; they see that they have another parent."""
+    ready, say = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        os.environ[sweep.PARENT] = str(os.getpid())
+        if os.fork() == 0:
+            sweep._end_with_study()
+            os.write(say, str(os.getpid()).encode())
+        time.sleep(60)
+        os._exit(0)
+    worker = int(os.read(ready, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    for _ in range(100):
+        if not _lives(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker goes on")
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_a_process_that_runs_the_study_itself_does_not_watch(monkeypatch):
+    monkeypatch.setenv(sweep.PARENT, str(os.getpid()))
+    before = threading.active_count()
+    sweep._end_with_study()
+    assert threading.active_count() == before
+
+
+def test_a_study_is_run_by_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "studies" / "proteinflow-replicates"
+    folder.mkdir(parents=True)
+    lock = Lock(folder)
+    lock.take()
+    with pytest.raises(RunError, match="in use"):
+        study_run.run_study("replicates", ["task=proteinflow", f"root={tmp_path}"], show=False)
+    lock.drop()

@@ -7,12 +7,14 @@ import signal
 import threading
 
 import pytest
+import torch
 
 from equiscope import records
-from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.errors import EquiscopeError, InputError, IntegrityError, RunError
 from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
 from equiscope.runs.folder import RunFolder
+from tests.faults.attacks import stopped
 from tests.runs import toy
 from tests.runs.ends import assert_same_end
 
@@ -214,3 +216,33 @@ def test_nothing_is_printed_without_a_terminal(tmp_path, capfd):
     out = capfd.readouterr()
     assert out.out == ""
     assert out.err == ""
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-mixed"])
+def test_a_restart_in_any_precision_is_bit_for_bit(tmp_path, precision, monkeypatch):
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    changes = {"trainer__precision": precision, "trainer__ema": 0.9}
+    if precision == "bf16-true":
+        changes["track__points"] = 2
+    try:
+        undisturbed = _train(tmp_path / "whole", **changes)
+    except EquiscopeError as error:
+        pytest.skip(f"cannot be trained at all: {error}")
+    stopped(tmp_path / "half", **changes)
+    assert_same_end(_train(tmp_path / "half", **changes), undisturbed)
+
+
+def test_what_is_bound_to_a_run_is_in_its_first_record(whole):
+    book = records.read(whole.records)
+    assert book[0]["format"] == records.FORMAT
+    assert load(whole.checkpoint)["equiscope_run"] == book[0]["sha"]
+
+
+def test_a_worker_that_dies_is_told_in_a_sentence(tmp_path, monkeypatch):
+    def dies(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error.")
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", dies)
+    with pytest.raises(RunError, match=r"trainer\.workers=0"):
+        _train(tmp_path)

@@ -117,8 +117,8 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str
 def _checked(stored: Any, source: Path, run: str | None) -> dict[str, Any]:
     if run is None and isinstance(stored, dict):
         return stored
-    shaped = isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict)
-    if not shaped or not isinstance(stored.get("global_step"), int):
+    kinds = {"state_dict": dict, "global_step": int, "pytorch-lightning_version": str}
+    if not isinstance(stored, dict) or not all(isinstance(stored.get(key), kind) for key, kind in kinds.items()):
         raise IntegrityError(f"checkpoint {source} holds no weights and no step: it was not written by this program")
     if stored.get(RUN, run) != run:
         raise IntegrityError(

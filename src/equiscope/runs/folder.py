@@ -18,8 +18,8 @@ from equiscope.writing import Lock, inner_folder, remove_left_over, write_atomic
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
 FREE_KEYS = ("root", "progress", "threads", "logger", "trainer.keep")
-# More than any configuration; aliases could make it endless.
-_LARGEST_CONFIG = 1 << 20
+# More than any configuration has, in bytes and in levels.
+_LARGEST_CONFIG, _DEEPEST_CONFIG = 1 << 20, 50
 
 
 class RunFolder:
@@ -125,8 +125,7 @@ class RunFolder:
     def _file_config(self) -> dict[str, Any]:
         try:
             content = self.config.read_bytes() if self.config.is_file() else b""
-            if len(content) > _LARGEST_CONFIG or any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(content)):
-                raise ValueError("it is no configuration of a run")
+            _check_yaml(content)
             stored = yaml.safe_load(content)
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise IntegrityError(f"{self.config} cannot be read: restore it from a copy") from error
@@ -193,6 +192,15 @@ class RunFolder:
 
 
 _MISSING = object()
+
+
+def _check_yaml(content: bytes) -> None:
+    """Refuse what takes for ever to read: aliases of aliases, and levels without end."""
+    depth = 0 if len(content) <= _LARGEST_CONFIG else _DEEPEST_CONFIG
+    for event in yaml.parse(content):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST_CONFIG or isinstance(event, yaml.AliasEvent):
+            raise ValueError("it is no configuration of a run")
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

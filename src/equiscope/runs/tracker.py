@@ -123,7 +123,12 @@ def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bo
     """One probe's result, its batches moved to the model's device."""
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    batches = ({k: v.to(device) for k, v in batch.items()} for batch in probe.batches)
+    # Weights of another precision (trainer.precision=64-true) want their batches in it, as in training.
+    dtype = parameter.dtype if parameter is not None else torch.float32
+    batches = (
+        {k: v.to(device, dtype if v.dtype == torch.float32 else v.dtype) for k, v in batch.items()}
+        for batch in probe.batches
+    )
     design = probe.design
     rotations, cosets = design.rotations or settings.rotations, design.cosets or settings.cosets
     if design.redraw is not None:

@@ -9,7 +9,7 @@ BUGS = (
         r"in (\w+)\[\w+:\]:", r"in \1:", "runs/test_loggers"),
     bug("dashboards: the final figure under the tracked name", LOGGERS, "metrics_of",
         r'if (\w+)\.get\("headline"\) and \1\["part"\] == "track":', r'if \1.get("headline"):', "runs/test_loggers"),
-    bug("studies: finished runs trained again", STUDY, "run_study",
+    bug("studies: finished runs trained again", STUDY, "_run",
         r' if (\w+)\((\w+)\)\.status != "finished"\]', "]", "commands/test_study"),
     bug("studies: a failed run without its reason", STUDY, "_reason",
         r'(\w+)\.get\("reason"\) or (\w+)', r"\2", "runs/test_study_run"),

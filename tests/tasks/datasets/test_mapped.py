@@ -1,6 +1,7 @@
 """Memory-mapped frames: any frame in any order equals what was written; damage and unfit frames are refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -85,3 +86,9 @@ def test_other_folders_are_refused(tmp_path):
     (path / "metadata.json").write_text("{")
     with pytest.raises(IntegrityError, match="damaged"):
         mapped.read(path)
+
+
+def test_a_conversion_that_was_killed_is_no_hindrance_where_process_numbers_come_again(tmp_path):
+    (tmp_path / f".a.frames.{os.getpid()}.tmp").mkdir()
+    mapped.write(tmp_path / "a.frames", blocks(), {})
+    assert (tmp_path / "a.frames" / "metadata.json").exists()

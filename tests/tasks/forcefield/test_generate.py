@@ -12,7 +12,7 @@ import pytest
 from equiscope.errors import DataError, InputError, IntegrityError
 from equiscope.tasks.datasets import processes, store
 from equiscope.tasks.datasets.chemistry import Molecule
-from equiscope.tasks.forcefield.generate import ForceFieldData, Job, generate, make_shard
+from equiscope.tasks.forcefield.generate import ForceFieldData, Job, _remove_shards, generate, make_shard
 
 SMILES = ["CCO", "CBr", "CC=O", "CCN", "CC(=O)[O-]", "CCF", "F[C@]12CC[C@@](F)(C1)C2", "CCS", "COC", "CCCl", "C[CH2]"]
 
@@ -177,3 +177,16 @@ def test_wrong_configurations(wrong: dict, message: str) -> None:
 def test_wrong_number_of_workers() -> None:
     with pytest.raises(InputError, match="workers must be at least 1, got 0"):
         generate(ForceFieldData(), workers=0)
+
+
+def test_what_a_user_keeps_among_the_shards_stays(tmp_path):
+    parts = tmp_path / "set.npz.parts"
+    parts.mkdir()
+    for name in ("0000001.npz", "12345678.npz", "mine.npz", "000001.npz", "notes"):
+        (parts / name).write_text(name)
+    _remove_shards(parts)
+    assert sorted(path.name for path in parts.iterdir()) == ["000001.npz", "mine.npz", "notes"]
+    for path in parts.iterdir():
+        path.unlink()
+    _remove_shards(parts)
+    assert not parts.exists()

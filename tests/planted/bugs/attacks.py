@@ -1,0 +1,53 @@
+"""Safety of files, locks, stored settings and models taken away."""
+
+from tests.planted.engine import bug
+
+WRITING, RECORDS = "writing.py", "records.py"
+PRESERVE = "decomposition/preserve.py"
+
+BUGS = (
+    bug("a temporary file is opened though it is there", WRITING, "replacing", r" \| os\.O_EXCL", "", "test_writing"),
+    bug("temporary files have one name", WRITING, "replacing", r"secrets\.token_hex\(8\)", r"'0' * 16", "test_writing"),
+    bug("own files are opened through links", WRITING, "open_own", r" \| os\.O_NOFOLLOW", "", "test_writing"),
+    bug("own folders may be links", WRITING, "inner_folder", r"if folder\.is_symlink\(\)", "if False", "test_writing"),
+    bug("a lock that another has is taken", WRITING, "Lock.take", r"if taken is False", "if False", "test_writing"),
+    bug("another owner is not seen", WRITING, "Lock.check", r"found != self\._token", "False", "test_writing"),
+    bug("a forked child keeps records locked", RECORDS, "Records.__init__", r"not_inherited\(self\)", "pass",
+        "test_records"),
+    bug("records of another process are appended to", RECORDS, "Records._check", r"found\.st_size != self\._size",
+        "False", "test_records"),
+    bug("the count is read after the records", RECORDS, "scan",
+        r"known = _known_count\(path\)\n(.*)content = _content\(path\)",
+        r"content = _content(path)\n    known = _known_count(path)", "test_records"),
+    bug("a changed config.yaml is not seen", "runs/folder.py", "RunFolder.stored_config",
+        r"isinstance\(recorded, dict\) and \(differs := _differing\(recorded, stored\)\)",
+        "(differs := [])", "faults/test_attacks"),
+    bug("a checkpoint of another run is taken", "runs/checkpoint.py", "_checked", r"stored\.get\(RUN, run\) != run",
+        "False", "faults/test_attacks"),
+    bug("exchanged data are not seen", "runs/identity.py", "check_data", r"if found != due", "if False",
+        "runs/test_identity"),
+    bug("stored code is imported", "tasks/__init__.py", "build", r"not trust and", "False and", "faults/test_attacks"),
+    bug("requires_grad is not put back", PRESERVE, "_Tensor.restore", r"self\.tensor\.requires_grad != self\.asks",
+        "False", "decomposition/test_preserve"),
+    bug("cast tensors stay cast", PRESERVE, "_Tensor.restore", r"self\.tensor\.data = self\.memory", "pass",
+        "decomposition/test_preserve"),
+    bug("registered tensors stay", PRESERVE, "_Module.restore", r"now\.clear\(\)", "pass",
+        "decomposition/test_preserve"),
+    bug("threads do not wait for one another", PRESERVE, "_alone", r"_free\.wait_for\(.*\)\n", "pass\n",
+        "decomposition/test_preserve"),
+    bug("random states are rewound under other threads", PRESERVE, "same_randomness", r"if alone and not _others\(\)",
+        "if True", "decomposition/test_preserve"),
+    bug("a step of another thread is undone", PRESERVE, "_Snapshot.restore", r"trained = not",
+        "trained = False and not", "decomposition/test_preserve"),
+    bug("a formula stands in a cell", "words.py", "cell", r"f\"'\{value\}\"", "value", "test_words"),
+    bug("control characters reach the terminal", "words.py", "harmless", r"piece\.translate\(_CONTROLS\)", "piece",
+        "test_words"),
+    bug("keys of loggers are recorded", "words.py", "without_secrets", r"found\[name\] = HIDDEN", "found[name] = value",
+        "test_words"),
+    bug("a table is written over", "adapters/ase_result.py", "RowWriter._keep", r"os\.rename\(path, kept\)",
+        "path.unlink()", "test_cli_measure"),
+    bug("an output may be the input", "commands_common.py", "writable", r"place\.resolve\(\) == other\.resolve\(\) or",
+        "", "test_cli_measure"),
+    bug("weights of a double run are rounded on a restart", "runs/train.py", "_fit", r"module\.double\(\)", "pass",
+        "runs/test_train"),
+)  # fmt: skip
