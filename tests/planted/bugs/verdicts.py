@@ -26,8 +26,6 @@ BUGS = (
         r"rates.setdefault(0.003, ", TABLE),
     bug("an optimum at the edge of the grid believed", BUDGETS, "budget_verdict", r"if side\.edge:", "if False:",
         TABLE),
-    bug("seconds of the clock on the wall believed", BUDGETS, "budget_verdict", r"if side\.cost is None:", "if False:",
-        TABLE),
     bug("whoever is ahead may have had more seconds", BUDGETS, "budget_verdict",
         r"mine\.seconds <= SAME_BUDGET \* other\.seconds and", "", TABLE),
     bug("rounding turns equal into agrees", KINDS, "lower", r"high < 1 - ROUNDING", r"high < 1", TABLE),
