@@ -51,6 +51,11 @@ def test_verdicts_by_our_rules():
     assert all(row.change for claim in found.values() for row in claim.rows)
 
 
+def test_voxels_have_the_skill_of_their_own_grid():
+    run = next(run for run in authors.evidence().runs if run.name == "voxels/VoxMol 111M")
+    np.testing.assert_allclose(run.judged.skill, 1 - (1 - run.judged.r2) / 0.985, rtol=1e-12)
+
+
 def test_the_crossing_of_the_force_field_comes_before_its_skill():
     run = next(run for run in authors.evidence().runs if run.name.endswith("seed 1"))
     assert run.found.first.step == 2000
