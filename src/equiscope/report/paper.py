@@ -67,8 +67,9 @@ CLAIMS = {
     ),
     "efficiency": (
         "They may reach a lower test loss than equivariant models for the same compute",
-        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are runs of one task on the same "
-        "data, at the same training seconds on the same machine; which model is symmetric is seen from its records.",
+        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are the final losses of "
+        "runs on the same data, each annealed to its own end, beside the seconds and FLOPs they took; which model is "
+        "symmetric is seen from its records.",
     ),
     "relations": (
         "Relative error, gradients and parameters are related",
