@@ -121,7 +121,8 @@ def page(folder: Path, conformers: int, molecules: int) -> str:
         "# Voxels: network, noise and interpolation", "",
         f"Run of {settings.model} ({settings.size}) on {settings.grid.size}³ voxels of {settings.grid.resolution} Å, "
         f"sigma {settings.sigma}, at step {run.step:,}; (a), (b), (c) as in `equiscope/tasks/voxels/probes.py`; "
-        "(a) is exact for the group O and a lower bound of the SO(3) error.", "",
+        "(a) is exact for the group O, and a lower bound of the SO(3) error of grids that turn noise and all; (b) and (c)",
+        "leave the noise on its lattice and resample the answer, so that (a) may exceed them.", "",
         f"## At step {run.step:,}: {found[probes.OCTAHEDRAL].samples} final conformers", "",
         "| probe | percent (95 % interval) | equivariance error | total loss | R² |", "|---|---|---|---|---|",
     ]  # fmt: skip

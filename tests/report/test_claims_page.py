@@ -43,7 +43,7 @@ def test_every_claim_with_verdict_rule_and_what_is_missing(built):
 def test_figures_and_tables_lie_beside_it(built):
     names = {path.name for path in (built.parent / "figures").iterdir()}
     shown = {f"{kind}-{task}" for kind in ("percent", "penalty") for task in ("forcefield", "proteinflow")}
-    shown |= {"seconds-forcefield"}
+    shown |= {"seconds-forcefield", "times-proteinflow"}
     assert names == {f"{name}.{kind}" for name in shown for kind in ("png", "pdf")}
     assert all(path.read_bytes()[:4] == b"%PDF" for path in (built.parent / "figures").glob("*.pdf"))
     with open(built.parent / "tables" / "curves.csv", newline="") as file:
@@ -59,7 +59,7 @@ def test_in_a_real_browser(built, width):
     assert seen.errors == []
     assert seen.requests == []
     assert seen.width <= seen.window
-    assert len(seen.images) == 5
+    assert len(seen.images) == 6
     assert min(seen.images) > 600
     assert seen.smallest_text >= 13
     assert seen.screenshot.stat().st_size > 50_000

@@ -42,3 +42,22 @@ def test_at_most_as_many_runs_as_colours(tmp_path):
     runs = [write(tmp_path / str(n), renamed(synthetic.force_field_run(), name=str(n))) for n in range(8)]
     evidence = gather(runs)
     assert len(paper_figures.shown(evidence.of("forcefield"))) == paper_figures.MOST
+
+
+def test_the_paper_s_other_figures(tmp_path):
+    steps = [0, 10, 100, 1000]
+    record = {"kind": "analysis", "analysis": "relations", "probe": "forces", "pair": "percent ~ gradient ratio",
+              "step": 1000, "steps": steps, "first": [60.0, 5.0, None, 0.5], "second": [2.0, 1.0, 0.5, 0.1],
+              "values": {}}  # fmt: skip
+    other = {**record, "pair": "equivariance error ~ exact form"}
+    force = write(tmp_path / "force", [*synthetic.force_field_run(), record, other])
+    found = {one.name: one for one in paper_figures.save(gather([force]), tmp_path / "figures", dpi=30)}
+    assert [name for name in found if "ratio" in name or "error" in name] == ["percent-gradient-ratio-forcefield"]
+    evidence = gather([force, write(tmp_path / "flow", synthetic.flow_run())])
+    _, panel, _ = paper_figures._extra(evidence)["percent-gradient-ratio-forcefield"]
+    # The first step and what is missing are left out; the second of the pair lies along.
+    assert (list(panel.series[0].x), list(panel.series[0].y)) == ([1.0, 0.1], [5.0, 0.5])
+    claim, panel, _ = paper_figures._extra(evidence)["times-proteinflow"]
+    assert claim == "penalty"
+    assert list(panel.series[0].x) == list(synthetic.TIMES)
+    assert set(panel.series[0].y) == {3.1}

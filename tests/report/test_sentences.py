@@ -84,5 +84,5 @@ def test_a_run_that_falls_back_to_zero_is_called_a_collapse_at_its_end():
 def test_octahedral_share_is_said_to_be_a_lower_bound():
     records = [synthetic.measure(0, percent=3, r2=0.6, group="O")]
     assert "exactly for the octahedral group O" in sentences.headline(history(records))
-    assert "lower bound for all rotations" in sentences.headline(history(records))
+    assert "lower bound for all rotations of the same grids" in sentences.headline(history(records))
     assert "octahedral" not in sentences.headline(history([synthetic.measure(0, percent=3, r2=0.6)]))

@@ -1,4 +1,4 @@
-"""The published settings of the three models: what the presets resolve to, and parameter counts beside the published."""
+"""The published settings of the three models: what presets resolve to, and parameter counts beside the published."""
 
 import pytest
 import torch
@@ -17,8 +17,9 @@ PUBLISHED = {
     },
     "proteinflow_paper": {
         "task": "proteinflow", "model.name": "proteina", "model.neighbours": 0, "model.smooth_bins": False,
-        "optimizer.name": "adam", "optimizer.lr": 1e-4, "batch_size": 4, "trainer.ema": 0.999, "schedule.min_factor": 1.0,
-        "schedule.warmup": 0.0, "data.shortest": 50, "data.longest": 256, "loss.self_conditioning": 0.5, "augment": True,
+        "optimizer.name": "adam", "optimizer.lr": 1e-4, "batch_size": 4, "trainer.ema": 0.999,
+        "schedule.min_factor": 1.0, "schedule.warmup": 0.0, "data.shortest": 50, "data.longest": 256,
+        "loss.self_conditioning": 0.5, "augment": True,
     },
     "voxels_paper": {
         "task": "voxels", "grid.size": 64, "grid.resolution": 0.25, "grid.radius": 0.5, "grid.sigma": 0.9,

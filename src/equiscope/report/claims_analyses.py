@@ -107,7 +107,7 @@ def _relation_row(run: Run, pair: str, found: Relation) -> Row:
     )
     confounded = found.pearson.low > 0 and not found.partial.low > 0 and found.partial.effective >= ENOUGH
     ours, rest = f"Pearson {plain} over {found.points} steps", f"without the trend {partial}"
-    if not paper.own_pair(pair):
+    if pair not in paper.OWN_PAIRS:
         identity = "an identity" if pair in paper.IDENTITIES else "not a pair of the paper"
         return Row(run.task, run.name, pair, ours, f"{rest}; {identity}, it decides nothing", "", "")
     verdict = decided(found.partial.low > 0, confounded)

@@ -27,6 +27,8 @@ _CORRELATIONS = {
                         0.94, 0.99),
 }  # fmt: skip
 
+#: The pairs that the paper itself relates.
+OWN_PAIRS = tuple(found[0] for found in _CORRELATIONS.values())
 #: Pairs whose second member is the first one in another form.
 IDENTITIES = ("equivariance error ~ exact form",)
 
@@ -65,8 +67,9 @@ CLAIMS = {
     ),
     "efficiency": (
         "They may reach a lower test loss than equivariant models for the same compute",
-        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are runs of one task on the same "
-        "data, at the same training seconds on the same machine; which model is symmetric is seen from its records.",
+        "… unless the “efficiency gap” of equivariant models is narrowed. Compared are the final losses of "
+        "runs on the same data, each annealed to its own end, beside the seconds and FLOPs they took; which model is "
+        "symmetric is seen from its records.",
     ),
     "relations": (
         "Relative error, gradients and parameters are related",
@@ -95,11 +98,6 @@ def counts(task: str, probe: str) -> bool:
     """Whether a probe of a task measures its model: oracles, and others than the one that decides, do not."""
     decides = TASKS.get(task, NOTHING).probe
     return not probe.startswith("oracle") and decides in ("", probe)
-
-
-def own_pair(pair: str) -> bool:
-    """Whether the paper relates this very pair."""
-    return any(pair == found[0] for found in _CORRELATIONS.values())
 
 
 def correlation_of(pair: str) -> str:

@@ -11,10 +11,11 @@ import numpy as np
 from equiscope import tasks
 from equiscope.report import chart, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
-from equiscope.report.crossings import SKILL, THRESHOLD
+from equiscope.report.crossings import SKILL, THRESHOLD, skilled
 from equiscope.report.evidence import Evidence, Run
 from equiscope.report.figures import level, skilled_curve
 from equiscope.report.style import Axis, log_axis
+from equiscope.report.views import Record
 
 #: A journal's column in inches; text of 8 points then stays readable on a phone, where a panel fills the width.
 WIDTH, HEIGHT = 3.4, 2.7
@@ -53,6 +54,12 @@ def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[PaperFigure]:
             size = (WIDTH, HEIGHT + 0.13 * len(runs))
             drawings[f"{name}-{task}"] = Chart([[draw(runs)]], size, legend=1) if runs else None
             told[f"{name}-{task}"] = claim, f"{title[0].upper()}{title[1:]}: {caption}"
+    for name, drawn in _extra(evidence).items():
+        drawings[name] = None
+        if drawn is not None:
+            claim, panel, caption = drawn
+            size = (WIDTH, HEIGHT + 0.13 * len(panel.series))
+            drawings[name], told[name] = Chart([[panel]], size, legend=1), (claim, caption)
     paths = chart.save(drawings, folder, dpi, style.PRINT, ("png", "pdf"))
     return [PaperFigure(name, *told[name], path, path.with_suffix(".pdf")) for name, path in paths.items()]
 
@@ -83,8 +90,8 @@ def _percent(runs: Sequence[Run]) -> Panel:
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
     for colour, run in zip(style.COLOURS, runs, strict=False):
         found, x = style.log_points(run.curve, floor), axis.place(run.curve.step)
-        band, skilled = (found.low, found.high), run.curve.r2 >= SKILL
-        series += skilled_curve(x, found.y, band, skilled, _label(run), colour, 3, 1.2)
+        band, able = (found.low, found.high), skilled(run.curve)
+        series += skilled_curve(x, found.y, band, able, _label(run), colour, 3, 1.2)
     if len(points):
         label = runs[0].told.run.reference.label
         series.append(Series(points[:, 0], points[:, 1], label, style.PAPER, "dot", "x-thin", size=4.5, width=0.9))
@@ -122,3 +129,53 @@ def _seconds(runs: Sequence[Run]) -> Panel:
         later, line = run.seconds > 0, "dash" if run.symmetric else "solid"
         series.append(Series(run.seconds[later], run.curve.total[later], _label(run), colour, line, "circle", size=2.5))
     return Panel(Axis("training seconds on the machine of the runs", True), Axis("held-out total loss", True), series)
+
+
+def _extra(evidence: Evidence) -> dict[str, tuple[str, Panel, str] | None]:
+    """name -> (claim, panel, caption) of the paper's other figures: the end against flow time, related pairs.
+
+    None where there are no runs for one.
+    """
+    found: dict[str, tuple[str, Panel, str] | None] = {}
+    for task in paper.TASKS:
+        title = tasks.words(task).title
+        title = title[0].upper() + title[1:]
+        timed = [run for run in shown(evidence.of(task)) if len(_times(run)) > 1]
+        ended = "penalty", _by_time(timed), f"{title}: share of the loss at the end of the run."
+        found[f"times-{task}"] = ended if timed else None
+        newest = {(run.name, str(record["pair"])): (run, record) for run, record in evidence.analyses("relations")
+                  if run.task == task and record.get("second")}  # fmt: skip
+        for pair in paper.OWN_PAIRS:
+            own = [one for (_, name), one in newest.items() if name == pair][:MOST]
+            stem = "-".join(pair.replace("~", "").split())
+            caption = f"{title}: {pair}, a point for each analysed step after the first."
+            found[f"{stem}-{task}"] = ("relations", _scatter(pair, own), caption) if own else None
+    return found
+
+
+def _times(run: Run) -> dict[float, float]:
+    """Flow time -> percent at the end, of the probes of single times."""
+    return {
+        float(name[2:]): final.result.percent
+        for name, final in sorted(run.told.finals.items()) if name.startswith("t=")
+    }  # fmt: skip
+
+
+def _by_time(runs: Sequence[Run]) -> Panel:
+    series = [
+        Series(list(_times(run)), list(_times(run).values()), _label(run), colour, "solid", "circle", size=3)
+        for colour, run in zip(style.COLOURS, runs, strict=False)
+    ]
+    return Panel(Axis("flow time t"), Axis("equivariance error at the end,\n% of loss", True), series)
+
+
+def _scatter(pair: str, found: Sequence[tuple[Run, Record]]) -> Panel:
+    upper, lower = pair.split(" ~ ")
+    series = []
+    for colour, (run, record) in zip(style.COLOURS, found, strict=False):
+        points = [(x, y) for x, y in zip(record["second"], record["first"], strict=True)
+                  if x is not None and y is not None and x > 0 and y > 0]  # fmt: skip
+        if points:
+            x, y = np.array(points[1:] or points, dtype=float).T
+            series.append(Series(x, y, _label(run), colour, mark="circle", size=3))
+    return Panel(Axis(lower, True), Axis(upper, True), series)

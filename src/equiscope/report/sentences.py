@@ -69,7 +69,10 @@ def _group_clause(result: Result) -> str:
     """What a smaller group than all rotations means for the share."""
     if result.group != "O":
         return ""
-    return " (measured exactly for the octahedral group O, the 24 turns of the grid: a lower bound for all rotations)"
+    return (
+        " (measured exactly for the octahedral group O, the 24 turns of the grid, noise and all: a lower bound for all "
+        "rotations of the same grids)"
+    )
 
 
 def _skill_clause(value: float, samples: str) -> str:

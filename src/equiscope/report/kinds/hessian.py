@@ -34,6 +34,17 @@ class Curvature:
     stable_rank: float
     over_loss: dict[str, float]
 
+    @property
+    def over_known_mean(self) -> float:
+        """λ_max over the mean eigenvalue; NaN where the trace, and so the mean, cannot be told from zero."""
+        low, high = self.trace.interval_samples
+        return NAN if low <= 0 <= high else self.over_mean
+
+    @property
+    def rank_words(self) -> str:
+        """The stable rank, which is at least 1: an estimate below it says that it is about 1."""
+        return f"about 1 ({digits(self.stable_rank)})" if self.stable_rank < 1 else digits(self.stable_rank)
+
 
 @dataclass(frozen=True)
 class Hessian:
@@ -48,7 +59,7 @@ def words(steps: Mapping[int, Hessian], related: Related) -> tuple[str, list[Tab
         [f"{step:,}", name, matrix.replace("_", "–"),
          found.lambda_max.words + ("" if found.lambda_max.converged else " (not converged)"),
          ranged(found.trace.value, found.trace.interval_samples), digits(found.conditioning.get(QUANTILE)),
-         digits(found.over_mean), digits(found.stable_rank),
+         digits(found.over_known_mean), found.rank_words,
          *(digits(found.over_loss.get(key)) for key in ("lambda_max", "trace"))]
         for step, values in steps.items() for part, name in PARTS.items()
         for matrix, found in values.parts.get(part, {}).items()
@@ -57,15 +68,16 @@ def words(steps: Mapping[int, Hessian], related: Related) -> tuple[str, list[Tab
             "stable rank", "λ_max / loss", "trace / loss"]  # fmt: skip
     caption = (
         "Same samples and rotations for both parts; intervals over samples, of the trace over probes too. λ_max of a "
-        "sampled loss is biased upwards. The median |λ| is that of the estimated spectral density; a smallest "
-        "eigenvalue is not given, since the smallest Ritz value of a Lanczos run is none."
+        "sampled loss is biased upwards. A dash for λ_max / mean λ: the interval of the trace holds zero. Stable rank: "
+        "‖H‖²_F / λ²_max, at least 1, its numerator by Hutchinson’s estimate. The median |λ| is that of the estimated "
+        "spectral density; a smallest eigenvalue is not given, since the smallest Ritz value of a Lanczos run is none."
     )
     return _verdict(steps), [Table(head, rows, caption)]
 
 
 _FIGURES: dict[str, Callable[[Curvature], float]] = {
     "λ_max relative to its loss": lambda found: found.over_loss.get("lambda_max", NAN),
-    "λ_max relative to the mean eigenvalue": lambda found: found.over_mean,
+    "λ_max relative to the mean eigenvalue": lambda found: found.over_known_mean,
     "λ_max relative to the median |λ|": lambda found: found.conditioning.get(QUANTILE, NAN),
 }
 
