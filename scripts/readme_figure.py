@@ -37,7 +37,9 @@ def draw(run: Path, out: Path) -> None:
     if last is not None:
         above.plot([step[-1]], [last.result.percent], "D", color=INK, ms=7, mec="white", label="final, other molecules")
     above.set(yscale="log", xscale="log", ylabel="equivariance error,\n% of the loss")
-    above.legend(fontsize=8, frameon=False, loc="upper right")
+    above.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+    below.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=3)
     below.plot(step, np.maximum(curve.r2, -0.5), "-o", color=INK, ms=3.5)
     below.axhline(0.5, color=GREEN, ls="--", lw=1)
     below.set(xlabel="training step", ylabel="R²", ylim=(-0.55, 1.05))
