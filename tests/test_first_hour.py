@@ -1,0 +1,133 @@
+"""What a person types first: forty wrong inputs, each answered by a sentence that holds the remedy."""
+
+import math
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+import equiscope as eq
+from equiscope import cli
+from equiscope.errors import EquiscopeError
+
+torch.manual_seed(0)
+NET = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+POS, FORCES = torch.randn(8, 5, 3), torch.randn(8, 5, 3)
+BATCH = {"pos": POS, "forces": FORCES}
+RIGHT = {
+    "model": NET, "batches": [BATCH], "inputs": {"pos": "1o"}, "outputs": {"forces": "1o"}, "target": "forces",
+}  # fmt: skip
+
+
+def answers(function):
+    return {"forward": lambda model, batch: function(model(batch["pos"]))}
+
+
+class Random(torch.nn.Module):
+    def forward(self, batch):
+        return torch.randn(8, 5, 3)
+
+
+def called(pos, charges):
+    return pos
+
+
+STRESS = {"pos": POS, "stress": torch.randn(8, 3, 3)}
+CLASSES = {"pos": POS, "label": torch.arange(8) % 4}
+CLASSIFIER = {"batches": [CLASSES], "target": "label", "loss": "cross_entropy_logits",
+              "forward": lambda model, batch: model(batch["pos"]).mean(1)}  # fmt: skip
+
+#: what was typed -> what changes of the right call, and the remedy in the answer.
+WRONG = {
+    "a mistyped target": ({"target": "force"}, "did you mean 'forces'?"),
+    "a field under another name": ({"inputs": {"poss": "1o"}}, "did you mean 'pos'?"),
+    "a word for irreps": ({"inputs": {"pos": "vector"}}, "a vector is '1o'"),
+    "a number for irreps": ({"inputs": {"pos": "1"}}, "a 1 is '1o'"),
+    "no target": ({"target": None}, "target='forces'"),
+    "no inputs": ({"inputs": None}, "inputs={'pos': '1o'}"),
+    "no outputs": ({"outputs": {}}, "give outputs={'forces': '1o'}"),
+    "inputs as a list": ({"inputs": ["pos"]}, "a dict such as {'pos': '1o'}"),
+    "an undeclared field": ({"batches": [{**BATCH, "q": torch.ones(8)}]}, "fixed=['q']"),
+    "fixed as a word": ({"fixed": "q", "batches": [{**BATCH, "q": torch.ones(8)}]}, "fixed=['q']"),
+    "a tuple for a batch": ({"batches": [(POS, FORCES)]}, "fields=('pos', 'forces')"),
+    "a tensor for a batch": ({"batches": [POS]}, "fields=('pos',)"),
+    "a TensorDataset": ({"batches": TensorDataset(POS, FORCES)}, "DataLoader(dataset, batch_size=32)"),
+    "one batch for many": ({"batches": BATCH}, "write [batch]"),
+    "an empty list": ({"batches": []}, "a used-up generator?"),
+    "atoms without samples": ({"batches": [{"pos": POS[0], "forces": FORCES[0]}]}, "give the batch an axis of samples"),
+    "NaN in the labels": ({"batches": [{**BATCH, "forces": FORCES * math.nan}]}, "remove these samples, or mask"),
+    "a float for a mask": ({"batches": [{**BATCH, "m": torch.ones(8, 5)}], "mask": "m"}, "write mask > 0"),
+    "a path for a model": ({"model": "model.pt"}, "load it first"),
+    "a state for a model": ({"model": NET.state_dict()}, "model.load_state_dict"),
+    "a class for a model": ({"model": torch.nn.Linear}, "give an instance"),
+    "a model of other arguments": ({"model": called}, "forward=lambda model, batch: model(batch['pos'], batch["),
+    "a random model": ({"model": Random()}, "switch the randomness off"),
+    "None for an answer": (answers(lambda f: None), "end with a return?"),
+    "another name in the answer": (answers(lambda f: {"force": f}), "did you mean 'force'?"),
+    "two tensors for one output": (answers(lambda f: (f, f)), "forward=lambda model, batch: model(batch)[0]"),
+    "two components for a vector": (answers(lambda f: f[..., :2]), "'2x0e' for scalars"),
+    "six components for a vector": (answers(lambda f: torch.cat([f, f], -1)), "'2x1o'"),
+    "integers for an answer": (answers(lambda f: f.long()), "must be floating"),
+    "a matrix declared as irreps": (
+        {"batches": [STRESS], "target": "stress", "outputs": {"s": "0e+2e"}, "forward": lambda m, b: b["stress"]},
+        "'stress' if they are symmetric"),
+    "mae for l1": ({"loss": "mae"}, "'mae' is 'l1' here"),
+    "rmse": ({"loss": "rmse"}, "'rmse' is 'mse' here"),
+    "cross_entropy": ({"loss": "cross_entropy"}, "loss='cross_entropy_probabilities' averages"),
+    "torch's cross-entropy": ({"loss": torch.nn.CrossEntropyLoss()}, "loss='cross_entropy_logits' averages"),
+    "a loss of the whole batch": ({"loss": lambda p, y: (p - y).abs().mean()}, "average over atoms and"),
+    "logits as one scalar": (CLASSIFIER | {"outputs": {"logits": "0e"}}, "'4x0e'"),
+    "a number of rotations": ({"rotations": 24}, "such as 'T' or 'haar'"),
+    "another name of an argument": ({"n_rotations": 100}, "did you mean 'rotations'?"),
+    "one coset": ({"cosets": 1}, "at least 2"),
+    "clusters that are not there": ({"clusters": "force"}, "it has ['forces', 'pos']"),
+}  # fmt: skip
+
+
+def test_there_are_forty():
+    assert len(WRONG) == 40
+
+
+def test_the_right_call_is_right():
+    assert eq.measure(RIGHT["model"], **{k: v for k, v in RIGHT.items() if k != "model"}).percent > 1
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_a_wrong_input_is_answered_by_its_remedy(typed):
+    changes, remedy = WRONG[typed]
+    arguments = RIGHT | changes
+    with pytest.raises(EquiscopeError) as caught:
+        eq.measure(arguments.pop("model"), arguments.pop("batches"), **arguments)
+    assert remedy in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_energy_a_graph_names_per_sample():
+    pyg = pytest.importorskip("torch_geometric.data")
+    import equiscope.adapters.pyg  # noqa: F401
+
+    graphs = pyg.Batch.from_data_list([pyg.Data(pos=torch.randn(n, 3), y=torch.randn(1)) for n in (3, 4, 5)])
+    with pytest.raises(EquiscopeError, match="per='sample'"):
+        eq.measure(lambda b: b.y, [graphs], inputs={"pos": "1o"}, outputs={"energy": "0e"}, target="y")
+
+
+def test_graph_networks_are_called_by_their_signature():
+    pyg = pytest.importorskip("torch_geometric.data")
+    import equiscope.adapters.pyg  # noqa: F401
+
+    class Network(torch.nn.Module):
+        def forward(self, z, pos, batch=None):
+            weight = z[:, None] * pos * torch.tensor([1.0, 0.5, 0.0])
+            return torch.zeros(int(batch.max()) + 1).index_add(0, batch, weight.square().sum(-1))
+
+    made = [pyg.Data(pos=torch.randn(n, 3), z=torch.ones(n), y=torch.randn(1)) for n in (3, 4, 5)]
+    settings = {"inputs": {"pos": "1o"}, "outputs": {"e": eq.Output("0e", target="y", per="sample")}, "fixed": ["z"]}
+    found = eq.measure(Network(), [pyg.Batch.from_data_list(made)], **settings)
+    said = eq.measure(Network(), [pyg.Batch.from_data_list(made)], **settings,
+                      forward=lambda m, b: m(b.z, b.pos, b.batch))  # fmt: skip
+    assert found.percent == said.percent > 0
+
+
+def test_labels_are_named_with_the_option(capsys):
+    assert cli.main(["measure", "--calculator", "ase.calculators.emt:EMT", "--label", "forces", "x.xyz"]) == 2
+    assert "--label forces=REF_forces" in capsys.readouterr().err
