@@ -10,7 +10,7 @@ import equiscope
 # The package's own front page (`import equiscope as eq`) shows the measure, so it stands on the measure's floor.
 FLOORS = (
     ("errors", "words"),
-    ("symmetry", "units", "labels", "files"),
+    ("symmetry", "units", "labels", "files", "writing"),
     ("decomposition", "records", "testing", "equiscope"),
     ("adapters", "analysis", "tasks"),
     ("runs", "conf"),

@@ -6,14 +6,17 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, cast
 
 from equiscope.commands import analyse, completion, data, doctor, measure, report, sample, study, train
 from equiscope.commands.common import RED, YELLOW, paint
 from equiscope.errors import EquiscopeError, sentence
+from equiscope.words import harmless
 
 FAILED, UNFORESEEN, INTERRUPTED = 2, 3, 130
+GOES_ON = "the same command goes on from here"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,12 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nobody foresaw; 130 after Ctrl-C. With ``--traceback`` errors come as they are.
     """
     options = parser().parse_args(arguments)
-    with warnings.catch_warnings():
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal or file that cannot show a character is no reason to lose the rest.
+            stream.reconfigure(errors="replace")
+    with warnings.catch_warnings(), _harmless():
         warnings.showwarning = _show_warning
         try:
             return int(options.run(options) or 0)
         except KeyboardInterrupt:
-            print("\nequiscope: stopped; the same command goes on from here", file=sys.stderr)
+            print(f"\nequiscope: stopped; {getattr(options, 'stopped', GOES_ON)}", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
             # Whoever read the output has seen enough; without this Python would complain at its own end.
@@ -42,6 +49,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             more = "" if foreseen else "; nobody foresaw this: equiscope --traceback COMMAND … shows where it came from"
             print(f"{paint('equiscope:', RED, sys.stderr)} {sentence(error)}{more}", file=sys.stderr)
             return FAILED if foreseen else UNFORESEEN
+
+
+class _Harmless:
+    """A text stream without control characters, which names in files of others could hold."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(harmless(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    out, error = cast(Any, _Harmless(sys.stdout)), cast(Any, _Harmless(sys.stderr))
+    with redirect_stdout(out), redirect_stderr(error):
+        yield
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,8 @@ EXTRAS = {
     **dict.fromkeys(("rdkit", "tblite", "h5py", "gemmi", "ijson", "lmdb", "msgpack"), "data"),
     **dict.fromkeys(("hydra", "omegaconf", "yaml", "tensorboard", "psutil"), "train"),
     **dict.fromkeys(("plotly", "jinja2", "markupsafe", "matplotlib"), "report"),
-    **{"torch_geometric": "pyg", "hydra_plugins": "studies", "nequip": "peers", "shtab": "completion"},
+    **{"torch_geometric": "pyg", "hydra_plugins": "studies", "nequip": "peers", "shtab": "completion",
+       "pandas": "plot"},
 }
 
 

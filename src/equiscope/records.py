@@ -11,12 +11,17 @@ import hashlib
 import json
 import math
 import os
+import stat
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.writing import Lock, locked, not_inherited, open_own, write_atomically
+
+#: What the first record of a run says of the fields of all; runs of before have none.
+FORMAT = 2
 
 Record = dict[str, Any]
 
@@ -51,29 +56,6 @@ def digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``: temporary file, fsync, rename, fsync of the folder.
-
-    At every instant the path holds either the old or the new content, whole.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read(path: str | os.PathLike[str]) -> list[Record]:
     """All whole records of a file, in order; a torn last line (a write cut off) is left out with a warning.
 
@@ -92,20 +74,43 @@ def scan(path: Path) -> tuple[list[Record], bytes]:
     Raises:
         IntegrityError: as for :func:`read`.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise IntegrityError(f"no records at {path}: has the run started, is this its folder?") from None
+    # The count first: a run that writes meanwhile counts a record after it has written it.
+    known = _known_count(path)
+    content = _content(path)
     lines = content.split(b"\n")
     torn = lines.pop()
     records = [_parse(line, number, path) for number, line in enumerate(lines, start=1)]
-    known = _known_count(path)
     if known is not None and len(records) < known:
         raise IntegrityError(
             f"{path} is damaged at line {len(records) + 1}: {known} records were written, "
             f"{len(records)} are left whole; restore the file from a copy"
         )
+    version = records[0].get("format", 1) if records and records[0]["kind"] == "run" else 1
+    if not isinstance(version, int) or version > FORMAT:
+        raise IntegrityError(f"{path} is of format {version!r}, and {FORMAT} is the newest known: upgrade equiscope")
     return records, torn
+
+
+def first(path: Path) -> Record | None:
+    """The first record, which says what the others are of; None where no line is whole.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        line = file.readline()
+    return _parse(line[:-1], 1, path) if line.endswith(b"\n") else None
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise IntegrityError(f"{path} is no file: restore the records from a copy")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise IntegrityError(f"no records at {path}: has the run started, is this its folder?") from None
 
 
 def _parse(line: bytes, number: int, path: Path) -> Record:
@@ -114,14 +119,14 @@ def _parse(line: bytes, number: int, path: Path) -> Record:
 
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged("it is not JSON") from error
-    if not isinstance(record, dict) or "sha" not in record:
+    if not isinstance(record, dict) or "sha" not in record or not isinstance(record.get("kind"), str):
         raise damaged("it is not a record with a checksum")
     try:
         # The bytes are compared too: 1e-5 and 1E-5 have the same checksum, yet one of them is damage.
         intact = record["sha"] == digest(record) and _encode(record) == line
-    except ValueError:
+    except (ValueError, RecursionError):
         intact = False
     if not intact:
         raise damaged("its checksum does not match its content")
@@ -161,50 +166,85 @@ class Records:
         entries: every record so far, read back and verified.
         torn: bytes of a torn last line found on opening; they are moved to ``<name>.torn``.
 
+    Args:
+        lock: of the folder, asked before every record.
+
     Raises:
         IntegrityError: on opening a damaged file.
-        RunError: if the file cannot be written.
+        RunError: if the file cannot be written, is a link, or another process writes it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], lock: Lock | None = None) -> None:
+        self.path, self._lock = Path(path), lock
         self.entries: list[Record] = []
         self.torn = b""
-        if self.path.exists():
-            self.entries, self.torn = scan(self.path)
         try:
+            descriptor = open_own(self.path)
+            self._file = open(descriptor, "ab", buffering=0)  # noqa: SIM115
+            not_inherited(self)
+            if locked(descriptor) is False:
+                raise RunError(f"{self.path} is in use by another process: wait for it")
+            self.entries, self.torn = scan(self.path)
             if self.torn:
                 self._set_torn_aside()
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            self._size = os.fstat(descriptor).st_size
         except OSError as error:
+            self.let_go()
             raise RunError(f"cannot write the records {self.path}: {error.strerror}") from error
+        except BaseException:
+            self.let_go()
+            raise
 
     def _set_torn_aside(self) -> None:
-        with open(self.path.with_name(self.path.name + ".torn"), "ab") as aside:
+        with open(open_own(self.path.with_name(self.path.name + ".torn")), "ab") as aside:
             aside.write(self.torn + b"\n")
             aside.flush()
             os.fsync(aside.fileno())
-        with open(self.path, "r+b") as file:
-            file.truncate(self.path.stat().st_size - len(self.torn))
-            os.fsync(file.fileno())
+        descriptor = self._file.fileno()
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(self.torn))
+        os.fsync(descriptor)
+
+    def _check(self) -> int:
+        """The size of the file, which is still the one that was opened, with nothing in it of another.
+
+        Raises:
+            RunError: it is not; then nothing is written.
+        """
+        found = os.fstat(self._file.fileno())
+        try:
+            same = os.path.samestat(found, os.lstat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise RunError(f"{self.path} was moved, deleted or replaced while it was written: nothing more is written")
+        if found.st_size != self._size:
+            raise RunError(
+                f"{self.path} has {found.st_size} bytes and not {self._size}: another process writes there; nothing "
+                "more is written by this one"
+            )
+        if self._lock is not None:
+            self._lock.check()
+        return self._size
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and return it as it will be read back.
 
         Raises:
             InputError: if a field is no plain data.
-            RunError: if the disk refuses; the file then ends with the last whole record.
+            RunError: if the disk refuses, and the file then ends with the last whole record; if another process has
+                written to the file, or taken it away.
         """
         record: Record = {"n": len(self.entries), "kind": kind, **plain(fields, kind)}
         record["sha"] = digest(record)
         line = _encode(record) + b"\n"
-        before = os.fstat(self._file.fileno()).st_size
         try:
+            before = self._check()
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:])
             os.fsync(self._file.fileno())
             self.entries.append(record)
+            self._size += len(line)
             write_atomically(_count_path(self.path), _count_line(len(self.entries)))
         except OSError as error:
             if len(self.entries) == record["n"]:
@@ -225,7 +265,13 @@ class Records:
 
     def close(self) -> None:
         """Close the file; appending afterwards is an error."""
-        self._file.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file, in this process alone."""
+        file: Any = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
 
     def __enter__(self) -> Records:
         return self

@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -174,5 +175,45 @@ def aligned(rows: Rows, indent: str = "", right: bool = False) -> list[str]:
 def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
     """Rows, the first of them the names of the columns, as a CSV file."""
     out = io.StringIO(newline="")
-    csv.writer(out).writerows(rows)
+    csv.writer(out).writerows([[cell(value) for value in row] for row in rows])
     return out.getvalue().encode()
+
+
+def cell(value: Any) -> Any:
+    """A value for a CSV file: text that a spreadsheet would compute as a formula is marked as text by a quote."""
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r") or not value:
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+#: Control characters but for tab and line feed: they would move the cursor, or talk to the terminal.
+_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
+_ALLOWED = re.compile(r"(\x1b\[[0-9;]*[mAJK]|\r)")
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal: colours and the codes of progress bars stay, other control characters become '�'."""
+    pieces = _ALLOWED.split(text)
+    return "".join(piece if number % 2 else piece.translate(_CONTROLS) for number, piece in enumerate(pieces))
+
+
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
+_SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+HIDDEN = "(not recorded)"
+
+
+def without_secrets(config: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """A configuration without keys and passwords of loggers, and without passwords in addresses."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found[name] = without_secrets(value, section or str(name))
+        elif section == "logger" and value and _SECRET.search(str(name)):
+            found[name] = HIDDEN
+        else:
+            found[name] = _PASSWORD.sub(HIDDEN, value) if isinstance(value, str) else value
+    return found

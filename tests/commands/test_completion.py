@@ -1,5 +1,7 @@
 """The scripts complete in a real shell; without shtab the remedy is named."""
 
+import re
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +43,19 @@ def test_other_shells_get_a_script(capsys, shell):
     script = _script(capsys, shell)
     assert "--calculator" in script or "calculator" in script
     assert "equiscope" in script
+
+
+def test_fish_gets_every_command_option_and_setting(capsys):
+    script = _script(capsys, "fish")
+    lines = [line for line in script.splitlines() if line.startswith("complete -c equiscope")]
+    assert any(re.search(r"-a measure -d '.*ASE calculator", line) for line in lines)
+    assert any("_using measure'" in line and "-l calculator" in line for line in lines)
+    assert any("_using data forcefield'" in line and "-l frames" in line for line in lines)
+    assert any("_using train;" in line and "(_equiscope_settings)" in line for line in lines)
+    assert re.search(r"function _equiscope_settings; printf .* trainer\.max_steps=.*; end", script)
+    assert any("_using completion;" in line and "bash zsh tcsh fish" in line for line in lines)
+    if shutil.which("fish"):
+        subprocess.run(["fish", "--no-execute"], input=script, text=True, check=True)
 
 
 def test_settings_are_those_of_the_configuration():

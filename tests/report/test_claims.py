@@ -1,10 +1,12 @@
-"""Each verdict by its rule: built runs for which the answer is known, and the same runs with one thing changed."""
+"""The rows behind each verdict: what they say, and how verdicts combine; the rules themselves are in test_verdicts."""
 
 import numpy as np
 import pytest
 
-from equiscope.report.claims import at_budget, claims, equal_seconds, landscape_rows, relation_rows
-from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Row, combined, gather
+from equiscope.report.claims import claims
+from equiscope.report.claims_analyses import landscape_rows, relation_rows
+from equiscope.report.claims_efficiency import log_ratio
+from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Row, combined, gather
 from tests.report import synthetic
 from tests.report.test_evidence import renamed, symmetric_run
 from tests.report.test_page import write
@@ -33,58 +35,33 @@ def test_the_claims_in_the_order_of_the_abstract(tmp_path):
     found = judged(tmp_path, synthetic.force_field_run(), synthetic.flow_run())
     assert list(found) == ["measure", "quick", "robust", "easier", "penalty", "efficiency", "relations"]
     assert all(claim.says and claim.rule for claim in found.values())
-    assert found["easier"].verdict == found["relations"].verdict == UNDECIDED
+    assert found["easier"].verdict == found["relations"].verdict == "missing: forcefield; proteinflow"
     assert any("voxels" in line for line in found["quick"].missing)
 
 
-@pytest.mark.parametrize(
-    ("percents", "r2s", "steps", "verdict"),
-    [
-        ((60, 5, 0.5, 0.4), (-1, 0.1, 0.8, 0.9), (0, 100, 1000, 12000), AGREES),
-        ((60, 0.1, 0.1, 0.1), (-1, 0.0, 0.0, 0.1), (0, 100, 1000, 12000), UNDECIDED),  # collapsed, never skilled
-        ((60, 5, 4, 6), (-1, 0.1, 0.8, 0.9), (0, 100, 1000, 12000), DIFFERS),
-        ((60, 5, 4, 6), (-1, 0.1, 0.8, 0.9), (0, 100, 1000, 3000), UNDECIDED),  # too short to contradict
-        ((60, 5, 4, 0.5), (-1, 0.1, 0.8, 0.9), (0, 100, 1000, 12000), UNDECIDED),  # crossed, but after the window
-    ],
-)
-def test_quick(tmp_path, percents, r2s, steps, verdict):
-    assert judged(tmp_path, curve_run(percents, r2s, steps))["quick"].verdict == verdict
-
-
-def test_an_interval_over_the_threshold_decides_nothing(tmp_path):
-    wide = curve_run((60, 5, 2.1, 2.2), (-1, 0.1, 0.8, 0.9), width=0.3)
-    assert judged(tmp_path, wide)["quick"].verdict == UNDECIDED
-
-
-@pytest.mark.parametrize(
-    ("top", "r2", "verdict"), [(0.5, 0.8, AGREES), (5.0, 0.8, DIFFERS), (2.0, 0.8, UNDECIDED), (5.0, 0.3, UNDECIDED)]
-)
-def test_penalty_looks_at_every_skilled_measurement(tmp_path, top, r2, verdict):
-    run = curve_run((60, 5, top, 0.4), (-1, 0.1, r2, 0.9 if r2 > 0.5 else 0.4))
-    found = judged(tmp_path, run)["penalty"]
-    assert found.verdict == verdict
-    assert "0.4" in found.rows[0].interval
-
-
-def test_penalty_names_the_worst_probe(tmp_path):
-    rows = judged(tmp_path, synthetic.flow_run())["penalty"].rows
-    assert rows[1].what == "the same at its worst probe, t=0.4"
+def test_penalty_names_the_worst_probe_of_a_skilled_model(tmp_path):
+    flow = synthetic.flow_run()
+    for record in flow:
+        if record["kind"] == "measure":
+            record["result"]["r2"] = min(0.9, record["step"] / 1000)
+    rows = judged(tmp_path, flow)["penalty"].rows
+    assert rows[1].what == "the same at its worst probe, t=0.6"
     assert rows[1].verdict == DIFFERS
+    assert "R² 0.90" in rows[1].ours
 
 
-def test_robust_needs_two_sizes(tmp_path):
-    good, bad = ((60, 5, 0.5, 0.4), (-1, 0.1, 0.8, 0.9)), ((60, 5, 4, 6), (-1, 0.1, 0.8, 0.9))
-    small, large = (curve_run(*good, name=str(n), parameters=n) for n in (1000, 9000))
-    assert judged(tmp_path / "one", small)["robust"].verdict == UNDECIDED
-    both = judged(tmp_path / "two", small, large)["robust"]
-    assert both.verdict == AGREES
-    assert "1,000: 1,000; 9,000: 1,000" in both.rows[0].ours
-    broken = curve_run(*bad, name="9000", parameters=9000)
-    assert judged(tmp_path / "three", small, broken)["robust"].verdict == DIFFERS
+def test_rows_say_what_was_run_and_what_would_change_the_verdict(tmp_path):
+    found = judged(tmp_path, curve_run((60, 5, 4, 6), (-1, 0.1, 0.8, 0.9)))
+    (row,) = found["quick"].rows
+    assert row.ran == "edge_transformer (nano), 59,203 parameters, 12,000 steps, seed 0"
+    assert "under 2 % from step 10,000 on" in row.change
+    assert found["quick"].summary == "0 of 1 decided rows agree"
 
 
-def test_measure_sees_parts_that_do_not_add_up_and_negative_errors(tmp_path):
-    assert judged(tmp_path / "good", synthetic.force_field_run())["measure"].verdict == AGREES
+def test_parts_that_do_not_add_up_and_negative_errors_differ(tmp_path):
+    good = judged(tmp_path / "good", synthetic.force_field_run())["measure"]
+    assert [row.verdict for row in good.rows] == [""]
+    assert good.verdict == "missing: proteinflow; forcefield; voxels"
     broken = synthetic.force_field_run()
     next(r for r in broken if r["kind"] == "measure")["result"]["twirled"] *= 1.01
     assert judged(tmp_path / "broken", broken)["measure"].verdict == DIFFERS
@@ -100,11 +77,25 @@ def test_symmetric_models_are_not_asked_whether_they_learn(tmp_path):
     assert [row.run for row in found["measure"].rows] == ["2 runs"]
 
 
+def row(verdict, task="a", what="b"):
+    return Row(task, "", what, "", "", "", verdict)
+
+
 def test_verdicts_combine():
-    rows = [Row("", "", "", "", "", "", verdict) for verdict in (AGREES, UNDECIDED, DIFFERS)]
+    rows = [row(verdict) for verdict in (AGREES, UNDECIDED, DIFFERS)]
     assert combined(rows) == DIFFERS
     assert combined(rows[:2]) == AGREES
     assert combined(rows[1:2]) == combined([]) == UNDECIDED
+    assert combined([row(EQUAL), row("")]) == EQUAL
+    assert combined([row(EQUAL), row(AGREES)]) == AGREES
+    assert combined([row("", "c")], ["a", "c"]) == "missing: a; c"
+    assert combined(rows[:1], ["a", "c"]) == "missing: c"
+    assert combined(rows[1:2], ["a", "c"]) == UNDECIDED
+    assert combined([rows[0], row(UNDECIDED, "c")], ["a", "c"]) == UNDECIDED
+    assert combined(rows, ["a", "c"]) == DIFFERS
+    sizes = [row(AGREES, "a", "x"), row(AGREES, "a", "y")]
+    assert combined(sizes[:1], ["a x", "a y"], lambda one: f"{one.task} {one.what}") == "missing: a y"
+    assert combined(sizes, ["a x", "a y"], lambda one: f"{one.task} {one.what}") == AGREES
     assert renamed([{"kind": "run"}], name="x") == [{"kind": "run", "name": "x"}]
 
 
@@ -201,44 +192,27 @@ def test_roughness_along_its_own_direction(tmp_path):
     assert row.ours.endswith("twirled 0.03, total 0.2")
 
 
-def scaled(records, factor, **changes):
-    """The run with every total loss times a factor."""
-    for record in records:
-        if record["kind"] == "measure":
-            for key in ("total", "twirled", "equivariance"):
-                record["result"][key] *= factor
-    return renamed(records, **changes)
+def test_steps_of_one_analysis_are_one_row(tmp_path):
+    def rates(step, ends):
+        figures = {part: {"value": sum(e) / 2, "interval": e} for part, e in ends.items()}
+        values = {"whole": {"rate": figures}}
+        return {"kind": "analysis", "analysis": "gradients", "step": step, "probe": "forces", "settings": {},
+                "values": values}  # fmt: skip
 
-
-def compared(place, *runs):
-    return equal_seconds(gather([write(place / str(number), run) for number, run in enumerate(runs)]))
-
-
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, UNDECIDED), (1.5, AGREES), (0.5, DIFFERS), (1.05, UNDECIDED)])
-def test_the_lower_loss_at_equal_seconds(tmp_path, factor, verdict):
-    ((row,), missing) = compared(tmp_path, synthetic.force_field_run(), scaled(symmetric_run(), factor))
-    assert row.verdict == verdict
-    assert f"ratio {1 / factor:.2f} at 276 s" in row.ours
-    assert "no interval over seeds" in row.interval
-    assert len(missing) == 2
-
-
-def test_replicates_give_the_margin(tmp_path):
-    learning = [scaled(synthetic.force_field_run(), f, name=str(f)) for f in (0.98, 1.02)]
-    symmetric = [scaled(symmetric_run(), f, name=f"tied{f}") for f in (1.07, 1.09)]
-    ((row,), _) = compared(tmp_path, *learning, *symmetric)
+    easy, open_ = {"twirled": [0, 1], "equivariance": [2, 3]}, {"twirled": [0, 3], "equivariance": [2, 3]}
+    (row,) = landscape_rows(analysed(tmp_path, *(rates(s, e) for s, e in ((0, open_), (5, easy), (9, open_)))))
     assert row.verdict == AGREES
-    assert "two standard errors over seeds" in row.interval
-    assert "(2 seeds) against escaip_tied (2)" in row.run
+    assert row.what == "gradients at 3 steps to 9"
+    assert row.interval == "intervals overlap; of 2 trained steps 1 easier, 0 harder, 0 equal"
 
 
-def test_another_data_set_or_device_is_no_pair(tmp_path):
-    other = symmetric_run(device="cuda:0")
-    assert compared(tmp_path, synthetic.force_field_run(), other)[0] == []
+def test_ratio_of_seeds_against_welch():
+    from scipy import stats
 
-
-def test_the_loss_between_measurements_is_log_linear(tmp_path):
-    run = gather([write(tmp_path / "a", synthetic.force_field_run())]).runs[0]
-    middle = (run.seconds[-2] + run.seconds[-1]) / 2
-    expected = np.sqrt(run.curve.total[-2] * run.curve.total[-1])
-    np.testing.assert_allclose(at_budget([run], middle), [expected], rtol=1e-12)
+    first, second = np.array([1.0, 1.2, 1.1]), np.array([2.0, 2.6, 2.2, 2.1])
+    found = stats.ttest_ind(np.log(first), np.log(second), equal_var=False).confidence_interval(0.95)
+    value, low, high = log_ratio(first, second)
+    np.testing.assert_allclose([low, high], np.exp([found.low, found.high]), rtol=1e-12)
+    np.testing.assert_allclose(value, np.exp(np.log(first).mean() - np.log(second).mean()), rtol=1e-12)
+    assert np.isnan(log_ratio(first[:1], second)[1])
+    assert log_ratio(np.ones(3), np.ones(3)) == (1.0, 1.0, 1.0)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from equiscope.errors import InputError, IntegrityError, RunError
+from equiscope.records import Records
 from equiscope.runs.folder import RunFolder
 
 CONFIG = {"task": "toy", "seed": 0, "trainer": {"max_steps": 10}, "root": "runs", "threads": None}
@@ -68,7 +69,8 @@ def test_a_folder_without_records_takes_other_settings(tmp_path):
     assert folder.open({**CONFIG, "seed": 1}) is True
     assert folder.stored_config()["seed"] == 1
     folder.release()
-    folder.records.write_text("something was recorded\n")
+    with Records(folder.records, folder.lock) as book:
+        book.append("run", config=folder.stored_config())
     with pytest.raises(RunError, match="seed"):
         folder.open(CONFIG)
     folder.release()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,8 @@ from typing import IO, Any
 
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
+from equiscope.words import cell
+from equiscope.writing import write_atomically
 
 UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å^3"}
 MEASURED, FAILED, SKIPPED = "measured", "failed", "skipped"
@@ -64,7 +69,11 @@ def columns(outputs: Sequence[str], labels: Mapping[str, str]) -> list[str]:
 
 
 class RowWriter:
-    """Writes rows to a CSV file as they are made, each flushed, so that a stopped run keeps what it had."""
+    """Writes rows to a CSV file as they are made, each flushed, so that a stopped run keeps what it had.
+
+    A table that is there already is kept beside it, as ``NAME.1``, ``NAME.2`` and so on. Where the disk refuses a row,
+    a warning says so and the measurement goes on without the table.
+    """
 
     def __init__(self, path: str | Path | None, names: Sequence[str]):
         self._path, self._names = path, list(names)
@@ -73,7 +82,8 @@ class RowWriter:
     def __enter__(self) -> RowWriter:
         if self._path is not None:
             try:
-                self._file = open(self._path, "w", newline="", encoding="utf-8")
+                self._keep(Path(self._path))
+                self._file = open(self._path, "x", newline="", encoding="utf-8")
             except OSError as error:
                 raise InputError(f"cannot write the table to {str(self._path)!r}: {error.strerror}") from error
             self._writer = csv.DictWriter(self._file, self._names, restval="")
@@ -82,9 +92,21 @@ class RowWriter:
         return self
 
     def write(self, row: StructureRow) -> None:
-        if self._file is not None:
-            self._writer.writerow(row.flat())
+        if self._file is None:
+            return
+        try:
+            self._writer.writerow({name: cell(value) for name, value in row.flat().items()})
             self._file.flush()
+        except OSError as error:
+            self._file = None
+            warnings.warn(f"{str(self._path)!r} takes no more rows ({error.strerror}): it ends before {row}")
+
+    def _keep(self, path: Path) -> None:
+        if not path.exists() and not path.is_symlink():
+            return
+        kept = next(p for n in itertools.count(1) if not os.path.lexists(p := path.with_name(f"{path.name}.{n}")))
+        os.rename(path, kept)
+        warnings.warn(f"the table that was in {str(path)!r} is kept as {str(kept)!r}")
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
@@ -156,7 +178,7 @@ class AseResult:
         """Everything of :meth:`to_dict`, with null for what does not exist (percent without labels)."""
         text = json.dumps(_finite(self.to_dict()), ensure_ascii=False, indent=1, allow_nan=False)
         try:
-            Path(path).write_text(text + "\n", encoding="utf-8")
+            write_atomically(path, (text + "\n").encode())
         except OSError as error:
             raise InputError(f"cannot write the result to {str(path)!r}: {error.strerror}") from error
 

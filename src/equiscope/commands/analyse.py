@@ -35,6 +35,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
             more["nargs"] = "+"
         text = more.pop("help") + (f"; for {', '.join(kinds)}" if kinds else "")
         made.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
+    trust = "import the task that the run's configuration names, code that is not equiscope's"
+    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--device", help="cpu, cuda, …; a GPU if there is one")
     return made
 
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     kinds, steps, changes = _sorted(options)
     folder = find_run(options.folder)
-    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device))
+    made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
     try:
         from equiscope.report.kinds import summary
 
@@ -61,7 +63,7 @@ def _sorted(options: argparse.Namespace) -> tuple[list[str], list[int] | None, d
     """Kinds, steps and settings; a kind that stands behind the values of ``--at`` or ``--layers`` is still a kind."""
     known, kinds, steps, changes = analyses(), list(options.kinds), [], {}
     for value in options.at or []:
-        if value.lstrip("-").isdigit():
+        if value.isascii() and value.removeprefix("-").isdigit():
             steps.append(int(value))
         elif value in known:
             kinds.append(value)

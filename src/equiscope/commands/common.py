@@ -15,9 +15,10 @@ from equiscope.errors import InputError, sentence
 BOLD, RED, YELLOW = "1", "1;31", "1;33"
 
 #: The shell function that completes ``key=value`` settings, see ``commands.completion``.
-SETTINGS = {"bash": "_equiscope_settings", "zsh": "_equiscope_settings"}
-FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
-FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+SETTINGS = {"bash": "_equiscope_settings", "zsh": "_equiscope_settings", "fish": "(_equiscope_settings)"}
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f",
+         "fish": "(__fish_complete_path (commandline -ct))"}  # fmt: skip
+FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d", "fish": "(__fish_complete_directories)"}
 
 
 def add_command(
@@ -73,8 +74,11 @@ def device(name: str | None) -> str:
     return chosen
 
 
-def writable(option: str, path: str | None) -> None:
+def writable(option: str, path: str | None, *others: str | None) -> None:
     """A file can be made there: said before hours of work, not after them.
+
+    Args:
+        others: files that are read or written too, none of which it may be.
 
     Raises:
         InputError: naming the option, the path and what is in the way.
@@ -82,6 +86,9 @@ def writable(option: str, path: str | None) -> None:
     if path is None:
         return
     place = Path(path).absolute()
+    for other in map(Path, filter(None, others)):
+        if place.resolve() == other.resolve() or (place.exists() and other.exists() and place.samefile(other)):
+            raise InputError(f"{option} {path!r} is the file {str(other)!r} that is read or written too: name another")
     if place.is_dir():
         raise InputError(f"{option} {path!r} is a folder: give the name of a file")
     if not place.parent.is_dir():

@@ -10,17 +10,18 @@ from typing import Any
 from equiscope.commands.common import add_command
 from equiscope.errors import InputError
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "tcsh", "fish")
 _EXAMPLES = (
     'eval "$(equiscope completion bash)"',
     "equiscope completion bash > ~/.local/share/bash-completion/completions/equiscope",
     "equiscope completion zsh > ~/.zfunc/_equiscope",
+    "equiscope completion fish > ~/.config/fish/completions/equiscope.fish",
 )
 
 
 def add_parser(commands: Any, parser: Callable[[], argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add the command; ``parser`` gives the whole command line that the script is made of."""
-    summary = "print a script that completes this command in bash, zsh or tcsh"
+    summary = "print a script that completes this command in bash, zsh, tcsh or fish"
     made = add_command(commands, "completion", lambda options: run(options, parser()), summary, _EXAMPLES)
     made.add_argument("shell", choices=SHELLS, help="the shell you use")
     return made
@@ -47,6 +48,7 @@ def _preamble() -> dict[str, str]:
     keys = " ".join(f"{key}=" for key in setting_names())
     return {
         "bash": f'_equiscope_settings() {{ compopt -o nospace; compgen -W "{keys}" -- "$1"; }}\n',
+        "fish": f"function _equiscope_settings; printf '%s\\n' {keys}; end\n",
         "zsh": f"_equiscope_settings() {{ compadd -S '' -- {keys}; }}\n",
     }
 

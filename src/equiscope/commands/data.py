@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands.common import FILES, add_command, completed_by, writable_folder
+from equiscope.commands.common import FILES, add_command, completed_by, writable, writable_folder
 from equiscope.errors import InputError
 from equiscope.tasks.datasets.catalogue import FORMATS
+from equiscope.writing import write_atomically
 
 _DESCRIBE = (
     "equiscope data describe SPICE-2.0.1.hdf5 --format spice --frames 10000",
@@ -79,13 +80,12 @@ def describe(options: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown format or setting. DataError: the file cannot be read.
     """
-    if options.json and Path(options.json).resolve() == Path(options.path).resolve():
-        raise InputError(f"--json {options.json!r} is the file that is read: name another")
+    writable("--json", options.json, options.path)
     shown, plain = _describe(options)
     print(shown)
     if options.json:
         try:
-            Path(options.json).write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_atomically(options.json, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
         except OSError as error:
             raise InputError(f"--json {options.json!r} cannot be written: {error.strerror}") from error
     return 0

@@ -67,6 +67,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--json", metavar="FILE", help="everything, written at the end")
     made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
     made.add_argument("--quiet", action="store_true", help="no progress bar")
+    made.set_defaults(stopped="rows measured so far are in the --csv file; the same command begins anew, keeping it")
     return made
 
 
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
         from equiscope.adapters.ase_structures import read
     except ImportError as error:
         raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
-    writable("--csv", options.csv)
-    writable("--json", options.json)
+    writable("--csv", options.csv, options.structures, options.json)
+    writable("--json", options.json, options.structures)
     structures = read(options.structures, options.index)
     result = door.measure(
         load_calculator(options.calculator, _keywords(options.keywords)),
@@ -109,10 +110,13 @@ def run(options: argparse.Namespace) -> int:
         precision=options.precision,
         csv=options.csv,
     )
-    print(result)
-    print("\n".join(_table(result, options.worst)))
-    if options.json:
-        result.to_json(options.json)
+    try:
+        # Before anything is printed, which may fail too.
+        if options.json:
+            result.to_json(options.json)
+    finally:
+        print(result)
+        print("\n".join(_table(result, options.worst)))
     failed = [r for r in result.unmeasured if r.status == "failed"]
     return SOME_FAILED if failed else 0
 

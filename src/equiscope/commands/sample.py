@@ -35,6 +35,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--twirl", metavar="SET", help="draw from the same noise with the model averaged over T, O, …, too"
     )
     made.add_argument("--format", default="cif,pdb", help="cif, pdb or both (default cif,pdb)")
+    trust = "import the task that the run's configuration names, code that is not equiscope's"
+    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--out", help="folder for the chains; RUN/samples by default")
     return made
 
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
     )
     writable_folder("--out", options.out)
-    trained = open_run(find_run(options.folder))
+    trained = open_run(find_run(options.folder), trust=options.trust)
     if not isinstance(trained.task, ProteinFlow):
         raise InputError(f"{options.folder} is a run of {trained.task.name!r}: sampling needs one of 'proteinflow'")
     folder = Path(options.out) if options.out else trained.folder.path / "samples"

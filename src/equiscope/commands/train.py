@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 
 from equiscope.commands.common import BOLD, SETTINGS, add_command, completed_by, paint, show_report
 from equiscope.errors import InputError
+from equiscope.words import aligned
 
-_SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; see the files in equiscope/conf"
+_SETTINGS = "settings, for example trainer.max_steps=1200 model=escaip; equiscope train --settings lists all"
 _EXAMPLES = (
     "equiscope train task=forcefield run=first model=edge_transformer data.frames=4000 trainer.max_steps=2400",
     "equiscope train task=forcefield run=escaip model=escaip loss=escaip seed=1",
     "equiscope train task=proteinflow run=flow trainer.max_steps=1200 logger=none",
+    "equiscope train task=voxels --settings",
 )
 _DEMO_EXAMPLES = ("equiscope demo", "equiscope demo --threads 1 data.frames=1000 trainer.max_steps=600 run=short")
 
@@ -24,16 +27,26 @@ def add_parser(subparsers: Any) -> None:
     """Add both commands to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "the main job: real data, a force field, its symmetry, the report"
     demonstrated = add_command(subparsers, "demo", demo, summary, _DEMO_EXAMPLES)
-    demonstrated.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or all cores, by default")
+    demonstrated.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or as many as help, by default")
     summary = "train a task, measuring along the way; go on if it was stopped"
-    for made in (demonstrated, add_command(subparsers, "train", run, summary, _EXAMPLES)):
+    trained = add_command(subparsers, "train", run, summary, _EXAMPLES)
+    listed = "list every setting with its default and meaning, of the task, model and data chosen, and train nothing"
+    trained.add_argument("--settings", "--cfg", dest="listed", nargs="?", const="job", metavar="job", help=listed)
+    for made in (demonstrated, trained):
         completed_by(made.add_argument("settings", nargs="*", metavar="key=value", help=_SETTINGS), SETTINGS)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and print the headline."""
+    """Train and print the headline, or list the settings."""
     from equiscope.runs.config import configuration
+    from equiscope.runs.settings import settings
 
+    if options.listed:
+        # What follows the option may be meant as a setting: --settings task=voxels.
+        chosen = [options.listed] if "=" in options.listed else []
+        rows = [(s.name, s.default, s.meaning) for s in settings([*chosen, *options.settings])]
+        print("\n".join(aligned([("setting", "default", "meaning"), *rows])))
+        return 0
     _train(configuration(options.settings))
     return 0
 
@@ -47,12 +60,16 @@ def demo(options: argparse.Namespace) -> int:
     import torch
 
     from equiscope.runs.config import configuration
+    from equiscope.runs.doctor import threads_worth_having
 
-    config = configuration(["task=forcefield", "run=demo", *options.settings])
+    # `make demo` does not install TensorBoard; the report shows the curves.
+    quiet = [] if importlib.util.find_spec("tensorboard") else ["logger=none"]
+    config = configuration(["task=forcefield", "run=demo", *quiet, *options.settings])
     if options.threads is not None and options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
-    if options.threads or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    if options.threads or (config["threads"] is None and "OMP_NUM_THREADS" not in os.environ):
+        torch.set_num_threads(options.threads or threads_worth_having())
+    print(f"{torch.get_num_threads()} CPU thread(s); make demo THREADS=1, or --threads 1, for another number")
     show_report(_train(config).parent)
     return 0
 

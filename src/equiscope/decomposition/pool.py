@@ -269,6 +269,14 @@ def _notes(
     missing = sorted(set(parts) - {p.name for p in labelled})
     if missing:
         notes.append(f"no target for {missing}: percent needs labels, the relative equivariance error does not")
+    silent = [p.name for p in parts.values() if p.square == 0]
+    if silent:
+        notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
+    if labelled and math.isnan(r2):
+        alike = all(p.baseline == 0 for p in labelled)
+        why = "the labels do not vary, so that a constant answer is perfect" if alike else (
+            "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
+        notes.append(f"skill unknown: {why}")
     if labelled and r2 < POOR_SKILL:
         notes.append(
             f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "

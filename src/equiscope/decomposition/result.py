@@ -6,12 +6,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from equiscope.decomposition import show
 from equiscope.decomposition.statistics import FEW, TOO_FEW
 from equiscope.words import plain as _digits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,6 @@ class Result:
         return cls(**plain)
 
     def __str__(self) -> str:
-        skill = "R²" if self.loss == "mse" else "skill"
         measured = f"{self.passes:g} rotations x {self.samples} samples" + (f", {self.drawn}" if self.drawn else "")
         low, high = (_digits(v) for v in self.percent_interval)
         interval = {
@@ -164,7 +168,7 @@ class Result:
             "none": "one cluster: no interval" if self.clusters < 2 else "no interval",
         }[self.interval_kind]
         line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval}){self._carried()}"
-        line += f"; {skill} {self.r2:.2f}"
+        line += f"; {show.skill(self.loss, self.r2)}"
         if math.isnan(self.percent):
             why = "the total loss is zero" if self.total == 0 else "percent needs labels"
             line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² ({why})"
@@ -173,7 +177,20 @@ class Result:
             head += "; group O, a lower bound for SO(3)"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
-        return "\n".join([head, *(f"  note: {n}" for n in self.notes)])
+        more = filter(None, (*show.of_outputs(self), show.as_errors(self)))
+        return "\n".join([head, *(f"  {line}" for line in more), *(f"  note: {n}" for n in self.notes)])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: headline, bars, a row for each output, notes."""
+        return show.html(self)
+
+    def plot(self) -> Figure:
+        """Percent of each output with the interval, spectrum, samples, the worst ones: :func:`show.plot`."""
+        return show.plot(self)
+
+    def to_frame(self) -> DataFrame:
+        """A pandas row a sample: id, cluster, total, equivariance, percent, weight: :func:`show.frame`."""
+        return show.frame(self)
 
     def _carried(self) -> str:
         """How many clusters carry the interval, where they are few."""

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from plotly.subplots import make_subplots
 
 from equiscope.report import style
 from equiscope.report.style import Axis
+from equiscope.writing import inner_folder, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Numbers = np.ndarray | Sequence[float]
 _MARKS = {"circle": "o", "hollow": "o", "diamond": "D", "square": "s", "star": "*", "triangle-up": "^",
@@ -132,10 +133,21 @@ def spread(panels: Sequence[Any], most: int) -> list[Any]:
 
 def save(
     drawings: Mapping[str, Chart | Callable[[], Figure] | None], folder: Path, dpi: int = 150,
-    look: Mapping[Any, Any] = style.SCREEN, kinds: Sequence[str] = ("png",),
+    look: Mapping[Any, Any] = style.SCREEN, kinds: Sequence[str] = ("png",), optional: bool = False,
 ) -> dict[str, Path]:  # fmt: skip
-    """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Draw into ``folder/name.png``; name -> path. A figure for which there is nothing any more is removed.
+
+    ``optional``: without matplotlib nothing is drawn, and a warning says so; a page has its live figures all the same.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ModuleNotFoundError:
+        if not optional:
+            raise
+        warnings.warn("figures are on the page alone, none as a file, for want of matplotlib: pip install matplotlib")
+        return {}
+    inner_folder(folder)
     paths = {}
     for name, drawing in drawings.items():
         files = [folder / f"{name}.{kind}" for kind in kinds]
@@ -143,19 +155,23 @@ def save(
             for file in files:
                 file.unlink(missing_ok=True)
             continue
-        with matplotlib.rc_context(dict(look)):
+        # Labels are names of others: a "$" in them begins no formula.
+        with matplotlib.rc_context({"text.parse_math": False, **look}):
             figure = still(drawing) if isinstance(drawing, Chart) else drawing()
             FigureCanvasAgg(figure)
             for file in files:
                 # Without the date a PDF is the same whenever it is made.
                 more = {"metadata": {"CreationDate": None}} if file.suffix == ".pdf" else {"facecolor": "white"}
-                figure.savefig(file, dpi=dpi, **more)
+                with replacing(file) as opened:
+                    figure.savefig(opened, format=file.suffix[1:], dpi=dpi, **more)
         paths[name] = files[0]
     return paths
 
 
 def still(chart: Chart) -> Figure:
     """The figure for a file."""
+    from matplotlib.figure import Figure
+
     rows = [spread(chart.rows[0], chart.most)] if chart.slider else chart.rows
     figure = Figure(figsize=chart.size, layout="constrained")
     grid = figure.subplots(
@@ -212,6 +228,8 @@ def _still_panel(figure: Figure, axes: Axes, panel: Panel) -> None:
 
 
 def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
+    from matplotlib import ticker
+
     for which, axis in (("x", panel.x), ("y", panel.y)):
         own, labels = getattr(axes, f"{which}axis"), dict(zip(axis.ticks, axis.labels, strict=False))
         getattr(axes, f"set_{which}label")(axis.title)
@@ -220,11 +238,11 @@ def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
         if axis.low is not None or axis.high is not None:
             getattr(axes, f"set_{which}lim")(axis.low, axis.high)
         if not labels and not axis.log:
-            own.set_major_locator(MaxNLocator(5))
+            own.set_major_locator(ticker.MaxNLocator(5))
         if labels:
-            own.set_major_locator(FixedLocator(list(axis.ticks)))
-            own.set_minor_locator(NullLocator())
-            own.set_major_formatter(FuncFormatter(lambda value, _, labels=labels: labels.get(value, "")))
+            own.set_major_locator(ticker.FixedLocator(list(axis.ticks)))
+            own.set_minor_locator(ticker.NullLocator())
+            own.set_major_formatter(ticker.FuncFormatter(lambda value, _, labels=labels: labels.get(value, "")))
     axes.set_title(panel.title, fontsize=10, color=style.INK)
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 from equiscope import records as record_files
 from equiscope import tasks
-from equiscope.report import paper, paper_figures
+from equiscope.report import authors, paper, paper_figures
 from equiscope.report.claims import Claim, claims
-from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Evidence, Row, gather
+from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, MISSING, UNDECIDED, Evidence, Row, gather
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.sentences import share_text
 from equiscope.words import as_csv, r2
 
 #: How each verdict looks on the page.
-CLASSES = {AGREES: "agrees", DIFFERS: "differs", UNDECIDED: "open"}
+CLASSES = {AGREES: "agrees", DIFFERS: "differs", EQUAL: "equal", UNDECIDED: "open", MISSING: "missing"}
 RUN_COLUMNS = ("task", "run", "model", "parameters", "steps", "share of the loss at the end", "R²", "symmetric")
 _CURVE = ("percent", "low", "high", "r2", "total", "twirled", "equivariance", "floor")
 
@@ -33,7 +33,7 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
         IntegrityError: for damaged records.
     """
     evidence, place = gather(folders), Path(out)
-    found = claims(evidence)
+    found = claims(evidence, authors.judged())
     panels = paper_figures.save(evidence, place / "figures")
     (place / "tables").mkdir(parents=True, exist_ok=True)
     for name, rows in _tables(evidence, found).items():
@@ -48,8 +48,9 @@ def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[paper_
     titles = {task: tasks.words(task).title for task in paper.TASKS}
     return {
         "claims": found,
-        "classes": CLASSES,
-        "counts": [(verdict, sum(claim.verdict == verdict for claim in found)) for verdict in CLASSES],
+        "look": lambda verdict: CLASSES.get(verdict.partition(":")[0], "open"),
+        "told": lambda verdict: _with_titles(verdict, titles),
+        "source": authors.data(),
         "tasks": titles,
         "panels": {
             claim.key: [(panel, data_uri(panel.png)) for panel in panels if panel.claim == claim.key] for claim in found
@@ -59,6 +60,16 @@ def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[paper_
         "left_out": evidence.left_out,
         "absent": [words for task, words in titles.items() if not evidence.of(task, None)],
     }
+
+
+def _with_titles(verdict: str, titles: dict[str, str]) -> str:
+    """A verdict with the titles of its tasks: at most three of them, else two and how many more."""
+    word, colon, names = verdict.partition(": ")
+    if not colon:
+        return verdict
+    told = [", ".join(titles.get(part, part) for part in name.split(", ")) for name in names.split("; ")]
+    most = 3 if len(told) == 3 else 2
+    return f"{word}: {'; '.join(told[:most])}{f' and {len(told) - most} more' if len(told) > most else ''}"
 
 
 def run_rows(evidence: Evidence) -> list[tuple[str, ...]]:
@@ -83,9 +94,14 @@ def _tables(evidence: Evidence, found: Sequence[Claim]) -> dict[str, list[tuple[
             ("claim", "title", *(field.name for field in fields(Row))),
             *((claim.key, claim.title, *astuple(row)) for claim in found for row in claim.rows),
         ],
+        "authors": [
+            ("claim", "title", *(field.name for field in fields(Row))),
+            *((claim.key, claim.title, *astuple(row)) for claim in found for row in claim.authors),
+        ],
         "verdicts": [
-            ("claim", "title", "verdict", "summary", "runs that would decide it"),
-            *((claim.key, claim.title, claim.verdict, claim.summary, "; ".join(claim.missing)) for claim in found),
+            ("claim", "title", "verdict", "summary", "runs that would decide it", "verdict on the authors' curves"),
+            *((claim.key, claim.title, claim.verdict, claim.summary, "; ".join(claim.missing), claim.authors_verdict)
+              for claim in found),
         ],
         "runs": [RUN_COLUMNS, *run_rows(evidence)],
         "curves": [("task", "run", "probe", "step", *_CURVE), *curves],

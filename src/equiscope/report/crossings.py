@@ -6,17 +6,25 @@ zero as well), so each crossing carries the R² at its step, and the headline is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from equiscope.errors import InputError
 from equiscope.report.curves import Curve
+from equiscope.words import r2
 
 #: Percent of the total loss that counts as "symmetry learned" (the paper's 2 %).
 THRESHOLD = 2.0
 #: R² from which on a model counts as skilled.
 SKILL = 0.5
+#: R² of a task's baseline, the best linear equivariant predictor, by probe, for runs that did not record their own:
+#: flow by a linear Gaussian-chain denoiser, voxels by a Wiener filter at 24³.
+BASELINE_R2 = {
+    "proteinflow": {"pooled": 0.66, "pooled, unweighted": 0.86},
+    "voxels": {"octahedral": 0.12, "SO(3), cubic": 0.12, "SO(3), cubic, noise averaged": 0.12},
+}
 #: R² under which a model does no better than the best constant prediction.
 COLLAPSE = 0.1
 
@@ -34,6 +42,13 @@ class Crossing:
     r2: float
     before: int | None
     measurements: int
+    skill: float = math.nan
+
+    @property
+    def ability(self) -> str:
+        """R² and, where the task's baseline is known, skill in words: "R² 0.92, skill 0.4"."""
+        told = f", skill {r2(self.skill)} against the baseline" if math.isfinite(self.skill) else ""
+        return f"R² {r2(self.r2)}{told}"
 
     @property
     def collapsed(self) -> bool:
@@ -42,8 +57,8 @@ class Crossing:
 
     @property
     def unskilled(self) -> bool:
-        """True unless R² is known and at least 0.5."""
-        return not self.r2 >= SKILL
+        """True unless R² is at least 0.5 and the loss, where the task's baseline is known, is below it."""
+        return not self.r2 >= SKILL or self.skill <= 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Crossings:
     first: the first measured step with percent <= threshold (a minimum statistic: biased to early steps).
     last_above: the last measured step with percent > threshold.
     sustained: the first step from which on every upper confidence limit is under the threshold.
-    skilled: the first step from which on, besides, every R² >= 0.5. The headline.
+    skilled: the first step from which on, besides, the model is skilled (:func:`skilled`). The headline.
     start, end: the first and the last measured step.
     dip: the lowest percent; skilled_dip: the lowest one where R² >= 0.5;
     later_peak: the highest percent after the dip.
@@ -76,6 +91,22 @@ class Crossings:
         return self.first is not None and self.first.collapsed
 
 
+def skilled(curve: Curve, least: float = SKILL) -> np.ndarray:
+    """(T,) bool: R² >= ``least`` and, where the loss of the task's baseline is known, a loss below it (skill > 0)."""
+    return (curve.r2 >= least) & ~(curve.skill <= 0)
+
+
+def with_known_baseline(curve: Curve, task: str) -> Curve:
+    """The curve with its skill against :data:`BASELINE_R2` where its run recorded none.
+
+    skill = 1 − (1 − R²) / (1 − R² of the baseline).
+    """
+    known = BASELINE_R2.get(task, {}).get(curve.probe)
+    if known is None or np.isfinite(curve.skill).any():
+        return curve
+    return replace(curve, skill=1 - (1 - curve.r2) / (1 - known))
+
+
 def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) -> Crossings:
     """Find the crossings of ``threshold`` (in percent) of one tracked curve.
 
@@ -88,15 +119,15 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
     if not 0 < threshold < 100:
         raise InputError(f"threshold is {threshold}, a percentage between 0 and 100 is needed")
     percent, known = curve.percent, np.flatnonzero(np.isfinite(curve.percent))
-    certain, skilled = curve.high < threshold, curve.r2 >= skill
+    certain, able = curve.high < threshold, skilled(curve, skill)
 
     def at(places: np.ndarray, which: int = 0) -> Crossing | None:
         if not len(places):
             return None
         place = int(places[which])
         before = int(curve.step[place - 1]) if place else None
-        step, value, r2 = int(curve.step[place]), float(percent[place]), float(curve.r2[place])
-        return Crossing(step, value, r2, before, measurements=len(curve) - place)
+        step, value, known_r2 = int(curve.step[place]), float(percent[place]), float(curve.r2[place])
+        return Crossing(step, value, known_r2, before, len(curve) - place, float(curve.skill[place]))
 
     def rising(places: np.ndarray) -> np.ndarray:
         return places[np.argsort(percent[places], kind="stable")]
@@ -108,11 +139,11 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
         first=at(np.flatnonzero(percent <= threshold)),
         last_above=at(np.flatnonzero(percent > threshold), -1),
         sustained=at(_to_the_end(certain)),
-        skilled=at(_to_the_end(certain & skilled)),
+        skilled=at(_to_the_end(certain & able)),
         start=at(known),
         end=at(known, -1),
         dip=at(dips),
-        skilled_dip=at(rising(known[skilled[known]])),
+        skilled_dip=at(rising(known[able[known]])),
         later_peak=at(after[np.argsort(-percent[after], kind="stable")]),
     )
 

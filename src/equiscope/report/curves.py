@@ -21,7 +21,8 @@ class Curve:
 
     Shapes: every array is (T,), T = measured steps. Units: ``percent``, ``low``, ``high`` and
     ``floor_percent`` in percent of the total loss; ``total``, ``twirled``, ``equivariance`` and ``floor`` in
-    the unit of the loss; ``r2`` and ``relative`` without unit. What a record lacks is NaN.
+    the unit of the loss; ``r2``, ``relative`` and ``skill`` (against the task's baseline) without unit. What a record
+    lacks is NaN.
     ``is_upper_limit``: bool, where only an upper limit of the percent is known.
     """
 
@@ -36,6 +37,7 @@ class Curve:
     twirled: np.ndarray
     equivariance: np.ndarray
     r2: np.ndarray
+    skill: np.ndarray
     relative: np.ndarray
     floor: np.ndarray
     floor_percent: np.ndarray
@@ -156,6 +158,7 @@ def _curve(probe: str, steps: Mapping[int, Measurement]) -> Curve:
         floor_percent=column("noise_floor_percent"),
         low=low,
         high=high,
+        skill=np.array([one.skill for one in made]),
         **{name: column(name) for name in ("percent", "total", "twirled", "equivariance", "r2")},
     )
 

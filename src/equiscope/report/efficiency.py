@@ -25,6 +25,8 @@ from equiscope.words import raised
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+#: Seeds at the best learning rate that a verdict needs.
+SEEDS = 3
 COST_COLUMNS = ("model", "parameters", "learning rate", "final R²", "percent", "GFLOP a step", "ms a step",
                 "samples/s trained", "samples/s inferred", "peak MiB")  # fmt: skip
 EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other", "ratio of steps", "ratio of step times",
@@ -62,30 +64,58 @@ class Profile:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model at its best learning rate: its tracked curve and what a step of it costs."""
+    """A model at its best learning rate: the tracked curve of its first seed and what a step of it costs.
+
+    seeds: runs at that rate. edge: whether it is the lowest or highest of those tried, so that a better one may lie
+    outside.
+    """
 
     name: str
     rate: str
     curve: Curve
     cost: Cost
+    seeds: int = 1
+    edge: bool = False
+
+    @property
+    def caution(self) -> str:
+        """What its figures lack for a verdict, in words; empty if nothing."""
+        lacks = [f"{self.seeds} seed{'s' * (self.seeds > 1)}"] if self.seeds < SEEDS else []
+        return ", ".join([*lacks, *(["at the edge of the learning rates"] if self.edge else [])])
 
 
-def contenders(curves: Mapping[str, Curve], costs: Mapping[str, Cost]) -> list[Contender]:
-    """The best point of each model by the total loss at its last measured step; points are named ``MODEL @ RATE``."""
-    best: dict[str, Contender] = {}
-    for point, curve in curves.items():
+def contenders(curves: Mapping[str, Sequence[Curve]], costs: Mapping[str, Cost]) -> list[Contender]:
+    """The best point of each model by the mean over seeds of the total loss at the last measured step.
+
+    Points are named ``MODEL @ RATE``.
+    """
+    models: dict[str, dict[str, Sequence[Curve]]] = {}
+    for point, seeds in curves.items():
         name, _, rate = (part.strip() for part in point.partition("@"))
-        if name not in costs or not np.isfinite(curve.total[-1]):
-            continue
-        if name not in best or curve.total[-1] < best[name].curve.total[-1]:
-            best[name] = Contender(name, rate, curve, costs[name])
-    return list(best.values())
+        if name in costs and seeds and all(np.isfinite(one.total[-1]) for one in seeds):
+            models.setdefault(name, {})[rate] = seeds
+    found = []
+    for name, rates in models.items():
+        best = min(rates, key=lambda rate: float(np.mean([one.total[-1] for one in rates[rate]])))
+        edge = best in _ends(list(rates))
+        found.append(Contender(name, best, rates[best][0], costs[name], len(rates[best]), edge))
+    return found
+
+
+def _ends(rates: Sequence[str]) -> tuple[str, str]:
+    """The lowest and the highest of rates; the first and the last where they are no numbers."""
+    try:
+        ordered = sorted(rates, key=float)
+    except ValueError:
+        ordered = list(rates)
+    return ordered[0], ordered[-1]
 
 
 def cost_rows(found: Sequence[Contender]) -> list[tuple[str, ...]]:
     """Rows of :data:`COST_COLUMNS`: medians over the rounds."""
     return [
-        (one.name, f"{one.cost.parameters:,}", one.rate, f"{one.curve.r2[-1]:.3f}",
+        (one.name, f"{one.cost.parameters:,}", one.rate + (f" ({one.caution})" if one.caution else ""),
+         f"{one.curve.r2[-1]:.3f}",
          f"{raised(f'{one.curve.percent[-1]:.2g}')} %", f"{one.cost.flops / 1e9:.2f}", f"{1e3 * one.cost.step:.0f}",
          f"{one.cost.samples / one.cost.step:,.0f}",
          f"{one.cost.infer_samples / np.median(one.cost.infer_seconds):,.0f}", f"{one.cost.peak_mib:.0f}")
@@ -133,6 +163,8 @@ def _pair(one: Contender, free: Contender) -> list[tuple[str, ...]]:
             continue
         low, high = max(theirs[0], 1) / mine[1], theirs[1] / max(mine[0], 1)
         verdict = _verdict(one.name, free.name, (low, high), (time_low, time_high))
+        if one.caution or free.caution:
+            verdict = f"open: {verdict} by these runs"
         rows.append((*told, f"{low:.2f}–{high:.2f}", times, verdict))
     return rows
 

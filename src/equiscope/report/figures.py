@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from equiscope.errors import InputError
 from equiscope.report import chart, style
@@ -17,6 +17,9 @@ from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.style import LOWEST_R2, Axis, LogPoints, StepAxis, log_axis
 from equiscope.report.views import Measurement, Record
 from equiscope.words import digits, r2
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def level(axis: Axis, y: float, name: str, colour: str, line: str = "dash") -> Series:
@@ -207,6 +210,8 @@ def pictures(told: RunHistory) -> Figure:
     Every panel of a picture has the scale of its last one, the target, so that they compare by eye; values beyond it
     are drawn as its ends.
     """
+    from matplotlib.figure import Figure
+
     columns = max(len(picture["panels"]) for picture in told.pictures)
     figure = Figure(figsize=(1.95 * columns + 0.5, 2.25 * len(told.pictures) + 0.3), layout="constrained")
     for row, picture in zip(figure.subfigures(len(told.pictures), 1, squeeze=False)[:, 0], told.pictures, strict=True):

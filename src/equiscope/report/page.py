@@ -17,12 +17,13 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
+from equiscope.errors import EquiscopeError, IntegrityError, first_line
 from equiscope.report import chart, figures, kinds, sentences, style, tables
 from equiscope.report.chart import Chart
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
 from equiscope.report.curves import Curve, RunHistory, history
 from equiscope.report.views import Record
-from equiscope.words import flatten, r2
+from equiscope.words import flatten, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -40,12 +41,19 @@ def build(run_folder: str | os.PathLike[str]) -> Path:
         IntegrityError: when the records are missing or damaged.
         RunError: when the page cannot be written.
     """
-    folder = Path(run_folder)
+    folder = Path(os.path.abspath(run_folder))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         entries = record_files.read(folder / "records.jsonl")
     remarks = ["The last line of the records was cut off while it was written, and is left out." for _ in caught][:1]
-    page = render(entries, folder, remarks)
+    try:
+        page = render(entries, folder, remarks)
+    except EquiscopeError:
+        raise
+    except kinds.UNREADABLE as error:
+        raise IntegrityError(
+            f"the records of {folder} are whole but not as a run writes them, and cannot be shown: {first_line(error)}"
+        ) from error
     target = folder / "report.html"
     record_files.write_atomically(target, page.encode())
     return target
@@ -56,13 +64,17 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     entries = list(entries)
     told = history(entries)
     charts, panels = figures.charts(told), figures.panels(told)
-    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in kinds.sections(entries)}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = kinds.sections(entries)
+    remarks = [*remarks, *(str(warning.message) for warning in caught)]
+    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
     analysed = {name: section.chart for name, section in sections.items()}
     drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
     # Pages of versions before this one had a figure "skill".
     drawings |= {"skill": None, "panels": panels, **analysed}
     drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
-    images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures").items()}
+    images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures", optional=True).items()}
     several = len({section.probe for section in sections.values()}) > 1
     content = {
         **_content(told, folder.name),
@@ -129,7 +141,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "run_rows": tables.run_table(told),
         "data_rows": data_rows,
         "more_data_rows": more_data_rows,
-        "config_rows": flatten(told.run.config),
+        "config_rows": flatten(without_secrets(told.run.config)),
         "rotation_rows": tables.rotation_table(told.result) if measured else [],
         "output_rows": tables.outputs_table(told.result),
         "notes": told.result.notes,
@@ -164,7 +176,7 @@ def _tiles(found: Crossings) -> list[dict[str, Any]]:
         {
             "title": title,
             "step": f"{crossing.step:,}" if crossing is not None else "–",
-            "r2": r2(crossing.r2) if crossing is not None else "",
+            "r2": crossing.ability.removeprefix("R² ") if crossing is not None else "",
             "meaning": meaning,
             "main": main,
             "void": crossing is not None and title in ("First crossing", "Sustained") and crossing.unskilled,
@@ -183,7 +195,7 @@ def _unbroken(value: Any) -> Any:
 def _json(drawn: Chart) -> Markup:
     """A figure as JSON that is safe inside a script element."""
     figure = json.loads(chart.live(drawn).to_json())
-    return Markup(json.dumps(figure, separators=(",", ":")).replace("</", "<\\/"))
+    return Markup(json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def data_uri(path: Path) -> str:

@@ -16,6 +16,8 @@ Row = tuple[str, str, str, str, str]
 COLUMNS = ("point", "first ≤ 2 %", "last above 2 %", "dip", "end")
 #: The step within which the paper sees the share fall under 2 %.
 WINDOW = 10_000
+#: The lower end of the paper's range of steps: shorter runs decide nothing.
+SHORTEST = 1_000
 EASIER = "condition number of the equivariance error about 1,000 times lower (force field)"
 EFFICIENCY = "lower loss for the non-equivariant model, on GPUs; no ratio is published"
 #: What the names of a pair hold -> (pair in the paper, Pearson, Spearman of logs along training).
@@ -25,6 +27,8 @@ _CORRELATIONS = {
                         0.94, 0.99),
 }  # fmt: skip
 
+#: Pairs whose second member is the first one in another form.
+IDENTITIES = ("equivariance error ~ exact form",)
 
 #: Each claim of the abstract, in its order: its title, and what the paper says in our words.
 CLAIMS = {
@@ -75,12 +79,27 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class Told:
-    """What the paper reports of one task: the 2 % crossing, the end of training, both by size, each study's table."""
+    """What the paper reports of one task: the 2 % crossing, the end of training, both by size, each study's table.
+
+    probe: the one that decides, where that is not the headline of a run.
+    """
 
     crossing: str
     end: str
     sizes: str
     studies: dict[str, tuple[Row, ...]] = field(default_factory=dict)
+    probe: str = ""
+
+
+def counts(task: str, probe: str) -> bool:
+    """Whether a probe of a task measures its model: oracles, and others than the one that decides, do not."""
+    decides = TASKS.get(task, NOTHING).probe
+    return not probe.startswith("oracle") and decides in ("", probe)
+
+
+def own_pair(pair: str) -> bool:
+    """Whether the paper relates this very pair."""
+    return any(pair == found[0] for found in _CORRELATIONS.values())
 
 
 def correlation_of(pair: str) -> str:
@@ -148,9 +167,10 @@ TASKS = {
         },
     ),
     "voxels": Told(
-        crossing="steps 5,256–7,288 on 1–25 % of the data; never with all of it (111M, 28M and 7M parameters)",
-        end="12.6 % (111M) to 20 % (28M, 7M)",
-        sizes="111M, 28M, 7M end at 12.6 %, 20 %, 20 %",
+        crossing="steps 4,536–7,288 on 1–25 % of the data; never with all of it (111M, 28M and 7M parameters)",
+        end="12.9 % (111M, step 43,740), 20.3 % (28M), 18.7 % (7M, step 160,380)",
+        sizes="111M, 28M, 7M end at 12.9 %, 20.3 %, 18.7 %; 1, 10 and 25 % of the data first at 4,536, 6,561 and 7,288",
+        probe="SO(3), cubic, noise averaged",
     ),
 }
 NOTHING = Told("", "", "")

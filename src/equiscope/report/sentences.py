@@ -100,13 +100,14 @@ def verdict(found: Crossings) -> str:
         before = "" if crossing.before is None else f"; the measurement before was at step {crossing.before:,}"
         return (
             f"Skilled crossing at step {crossing.step:,}: from there to the end ({count}) the whole 95 % "
-            f"interval lies under {limit} and R² is at least {SKILL:g} (R² {r2(crossing.r2)} at the crossing{before})."
+            f"interval lies under {limit} and R² is at least {SKILL:g} ({crossing.ability} at the crossing{before})."
         )
     if found.sustained is not None:
-        reached = found.end.r2 if found.end else math.nan
+        reached = found.end.ability if found.end else "R² unknown"
+        baseline = ", and better than its baseline," if found.end and math.isfinite(found.end.skill) else ""
         return (
             f"No skilled crossing: the share stays under {limit} from step {found.sustained.step:,} on, but not with "
-            f"R² of at least {SKILL:g} up to the end (R² {r2(reached)} at the last measurement)."
+            f"R² of at least {SKILL:g}{baseline} up to the end ({reached} at the last measurement)."
         )
     if found.start is None:
         return "No percent has been recorded in this run (it needs labels), so there is no crossing to speak of."
@@ -122,7 +123,7 @@ def crossing_step(crossing: Crossing | None, skill: bool = True) -> str:
     """``1,000 (R² 0.53)``, a dash for none."""
     if crossing is None:
         return "–"
-    return f"{crossing.step:,}" + (f" (R² {r2(crossing.r2)})" if skill else "")
+    return f"{crossing.step:,}" + (f" ({crossing.ability})" if skill else "")
 
 
 def crossing_warning(found: Crossings) -> Notice | None:

@@ -145,7 +145,7 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     """Costs and break-even of a study whose models were profiled."""
     profile = study.profile
-    curves = {point.name: point.curves[0] for point in study.points if point.curves}
+    curves = {point.name: point.curves for point in study.points if point.curves}
     found = efficiency.contenders(curves, profile.costs) if profile is not None else []
     if profile is None or not found:
         return None

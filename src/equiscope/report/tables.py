@@ -124,12 +124,16 @@ def probes(told: RunHistory) -> list[Row]:
             name,
             share or _place(end),
             *((digits(result.equivariance), digits(result.total)) if result else ("–", "–")),
-            r2(result.r2) if result else r2(end.r2) if end else "–",
+            _ability(result.r2, final.skill) if result and final else _ability(end.r2, end.skill) if end else "–",
             crossing_step(found.first if found else None),
             crossing_step(found.skilled if found else None, skill=False),
             _place(found.dip) if found else "–",
         ))  # fmt: skip
     return rows
+
+
+def _ability(value: float, skill: float) -> str:
+    return r2(value) + (f" (skill {r2(skill)})" if math.isfinite(skill) else "")
 
 
 def run_table(told: RunHistory) -> list[Row]:

@@ -74,7 +74,7 @@ NOTHING = Figure(NAN, (NAN, NAN))
 
 @dataclass(frozen=True)
 class Measurement:
-    """A record of kind "measure"."""
+    """A record of kind "measure"; skill: 1 − loss / loss of the task's baseline, NaN where there was none."""
 
     step: int
     part: str
@@ -82,6 +82,7 @@ class Measurement:
     headline: bool
     seconds: float
     result: Result
+    skill: float
 
 
 @dataclass(frozen=True)

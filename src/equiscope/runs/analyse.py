@@ -21,6 +21,7 @@ from equiscope.errors import InputError
 from equiscope.records import Record, Records
 from equiscope.runs import progress
 from equiscope.runs.deal import thinned
+from equiscope.runs.identity import check_data
 from equiscope.runs.kinds import Analysis, AnalysisSettings, analyses, check
 from equiscope.runs.trained import Trained, available_steps, open_run
 from equiscope.tasks.task import Probe
@@ -34,6 +35,7 @@ def analyse(
     changes: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     show_progress: bool | None = None,
+    trust: bool = False,
 ) -> list[Record]:
     """Analyse a run's checkpoints and append what is new to its records.
 
@@ -44,6 +46,7 @@ def analyse(
         probes: names of the run's probes; None for the headline probe.
         changes: settings that differ from the defaults of each kind; one of a single kind concerns it alone.
         device: where the model runs.
+        trust: as for :func:`equiscope.runs.trained.open_run`.
 
     Returns:
         The records asked for, in order of kind, step and probe, and the relations between them.
@@ -55,7 +58,7 @@ def analyse(
     """
     check(kinds)
     settings = _settings(kinds, changes or {})
-    first = open_run(path)
+    first = open_run(path, trust=trust)
     steps = sorted(set(at)) if at is not None else available_steps(first.folder)
     held = [_checked(first, step) for step in steps]
     first.task.prepare(progress=False)
@@ -67,7 +70,8 @@ def analyse(
     first.folder.acquire()
     found: list[Record] = []
     try:
-        with Records(first.folder.records) as records:
+        with Records(first.folder.records, first.folder.lock) as records:
+            check_data(first.task, records.entries)
             with tqdm(total=len(work), unit="analysis", disable=not progress.shown(show_progress)) as bar:
                 opened: dict[int, Trained] = {}
                 for kind, step, pair in work:
@@ -82,7 +86,7 @@ def analyse(
 
 def _checked(first: Trained, step: int) -> int:
     if step != first.step:
-        open_run(first.folder.path, step=step)
+        open_run(first.folder.path, step=step, trust=True)
     return step
 
 
@@ -142,7 +146,7 @@ def _one(
         return record
     if step not in opened:
         opened.clear()
-        opened[step] = open_run(path, step=step)
+        opened[step] = open_run(path, step=step, trust=True)
         opened[step].model.to(device)
     begun = time.perf_counter()
     ordered = pair if settings.part == "track" else pair[::-1]

@@ -7,25 +7,34 @@ instant a process dies at, the file verifies.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from torch import Tensor
 
-from equiscope.errors import IntegrityError, RunError
-from equiscope.records import sync_folder, write_atomically
+from equiscope.errors import IntegrityError, RunError, first_line
+from equiscope.writing import inner_folder, replacing, write_atomically
 
+RUN = "equiscope_run"
+"""The key of a checkpoint that names its run."""
 _BLOCK = 1 << 20
 _HEX = set("0123456789abcdef")
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Atomic saves with a SHA-256 beside them; loads verify it and never unpickle code."""
+    """Atomic saves with a SHA-256 beside them; loads verify it and never unpickle code.
+
+    Attributes:
+        run: the checksum of the run's first record, written into every checkpoint; None where it is not known.
+    """
+
+    run: str | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
@@ -36,23 +45,18 @@ class VerifiedCheckpointIO(CheckpointIO):
             RunError: if the disk refuses; the former checkpoint is then still there and verifies.
         """
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.tmp")
+        if self.run is not None:
+            checkpoint = {**checkpoint, RUN: self.run}
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
+            inner_folder(target.parent)
+            with replacing(target) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            with open(temporary, "rb") as file:
+                file.seek(0)
                 new = sha256(file)
-            admitted = _listed(target) if target.exists() else []
-            _list(target, [*admitted, new])
-            os.replace(temporary, target)
-            sync_folder(target.parent)
+                admitted = _listed(target) if target.exists() else []
+                _list(target, [*admitted, new])
             _list(target, [new])
         except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             # torch reports a full disk as a RuntimeError of its zip writer.
             raise RunError(f"cannot save the checkpoint {target}: {error}") from error
 
@@ -64,7 +68,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         Raises:
             IntegrityError: if file and checksum do not match, or either is missing.
         """
-        return load(path, map_location)
+        return load(path, map_location, self.run)
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Delete a checkpoint and its checksum."""
@@ -72,11 +76,16 @@ class VerifiedCheckpointIO(CheckpointIO):
             file.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str], map_location: Any | None = None) -> dict[str, Any]:
+def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str | None = None) -> dict[str, Any]:
     """A checkpoint whose SHA-256 matches the list beside it, read with ``weights_only=True``.
 
+    Args:
+        run: the checksum of the first record of the run it must be of, with weights and step; those of before name
+            none and are taken. None for anything.
+
     Raises:
-        IntegrityError: if it does not match, either file is missing, or code would have to be unpickled.
+        IntegrityError: if it does not match, either file is missing, code would have to be unpickled, it is no
+            checkpoint of this program, or it is of another run.
     """
     source = Path(path)
     try:
@@ -94,12 +103,46 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None) -> dict[
             )
         file.seek(0)
         try:
-            return torch.load(file, map_location=map_location or "cpu", weights_only=True)
+            found_in = torch.load(file, map_location=map_location or "cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise IntegrityError(
                 f"checkpoint {source} holds objects that are not plain tensors and numbers, which could run code "
                 "on loading: it was not written by this program"
             ) from error
+        except Exception as error:
+            raise IntegrityError(f"checkpoint {source} cannot be read: {first_line(error)}") from error
+    return _checked(found_in, source, run)
+
+
+def _checked(stored: Any, source: Path, run: str | None) -> dict[str, Any]:
+    if run is None and isinstance(stored, dict):
+        return stored
+    shaped = isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict)
+    if not shaped or not isinstance(stored.get("global_step"), int):
+        raise IntegrityError(f"checkpoint {source} holds no weights and no step: it was not written by this program")
+    if stored.get(RUN, run) != run:
+        raise IntegrityError(
+            f"checkpoint {source} is of another run: it names the run {stored[RUN]!r}, the records are those of "
+            f"{run!r}; restore the checkpoints of this run"
+        )
+    return stored
+
+
+def check_fit(due: Mapping[str, Tensor], weights: Mapping[str, Any], place: str | os.PathLike[str]) -> None:
+    """The weights of a checkpoint have the names and shapes of those of a model.
+
+    Raises:
+        RunError: naming the first that differs.
+    """
+    wanted = {name: tuple(value.shape) for name, value in due.items()}
+    found = {name: tuple(value.shape) if isinstance(value, Tensor) else type(value) for name, value in weights.items()}
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            raise RunError(
+                f"the checkpoint of {place} is of another model: {name!r} is {found.get(name, 'missing')} in the "
+                f"checkpoint and {wanted.get(name, 'missing')} in the model that config.yaml describes; restore the "
+                "config.yaml and checkpoints of one and the same run"
+            )
 
 
 def sha256(file: BinaryIO) -> str:

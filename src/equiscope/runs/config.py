@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ CONF = "equiscope.conf"
 
 
 GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
+_PATHS = ("root", "path", "smiles", "store", "dir")
+_SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep")
 
@@ -48,6 +51,18 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return made
 
 
+def composed(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration that the overrides choose, in which values may still be missing.
+
+    Raises:
+        InputError: in one line, for an unknown key or choice.
+    """
+    try:
+        return _compose(overrides)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise InputError(_one_line(error, overrides)) from error
+
+
 def known_settings() -> list[str]:
     """The dotted name of every setting of the configuration, of all tasks, sorted; groups by their own name."""
     names = set(GROUPS)
@@ -71,7 +86,22 @@ def study_definition(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]
     return study
 
 
+def spelled(override: str) -> str:
+    """An override as given, but the path of a file or folder in quotes where Hydra would read more into it."""
+    key, equals, value = override.partition("=")
+    special = _SPECIAL.search(value) and not value.startswith(("'", '"')) and "${" not in value
+    path = key.lstrip("+").rpartition(".")[2] in _PATHS
+    return f"{key}={quoted(value)}" if equals and path and special else override
+
+
+def quoted(text: str) -> str:
+    """A text that Hydra takes as it is."""
+    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
+    return f"'{inside}'"
+
+
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
+    overrides = [spelled(override) for override in overrides]
     own = [override for override in overrides if override.startswith("task=") and ":" in override]
     given = [override for override in overrides if override not in own]
     # A user's own task, task=module:Class, is no file of the group; the models and losses of others mean nothing to it.

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from equiscope.tasks.datasets.processes import available_cores
+
 GOOD, SLOW, WRONG = "good", "slow", "wrong"
 PACKAGES = {
     "the measure": ("torch", "numpy", "scipy", "e3nn", "roma"),
@@ -73,7 +75,7 @@ def gather() -> Facts:
     return Facts(
         versions={name: _version(name) for name in names},
         threads=torch.get_num_threads(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=available_cores(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         seconds=_timings(torch.get_num_threads()),
         torchvision=_torchvision(),
@@ -82,6 +84,13 @@ def gather() -> Facts:
         precision=torch.get_float32_matmul_precision(),
         default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
     )
+
+
+def threads_worth_having() -> int:
+    """As many threads as cores this process may use, or one where, as things stand, so many are no faster."""
+    cores = available_cores()
+    seconds = _timings(cores)
+    return cores if seconds[cores] < seconds[1] else 1
 
 
 def findings(facts: Facts) -> list[Finding]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,14 @@ from typing import Any
 import yaml
 
 from equiscope.errors import EquiscopeError, InputError, IntegrityError, RunError
-from equiscope.records import plain, write_atomically
+from equiscope.records import Record, first, plain
+from equiscope.words import without_secrets
+from equiscope.writing import Lock, inner_folder, remove_left_over, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
 FREE_KEYS = ("root", "progress", "threads", "logger", "trainer.keep")
-_held: set[Path] = set()
+# More than any configuration; aliases could make it endless.
+_LARGEST_CONFIG = 1 << 20
 
 
 class RunFolder:
@@ -35,7 +36,7 @@ class RunFolder:
                 raise InputError(f"{what}={text!r} is no folder name: use letters, digits, '-' and '_'")
         self.name = name
         self.path = Path(root) / task / name
-        self._lock: int | None = None
+        self.lock = Lock(self.path)
 
     @property
     def config(self) -> Path:
@@ -56,7 +57,7 @@ class RunFolder:
     def kept_steps(self) -> list[int]:
         """The steps whose checkpoints were kept, in order."""
         names = (path.stem.removeprefix("step-") for path in self.checkpoint.parent.glob("step-*.ckpt"))
-        return sorted(int(name) for name in names if name.isdigit())
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     @property
     def figures(self) -> Path:
@@ -81,25 +82,53 @@ class RunFolder:
             IntegrityError: the stored configuration cannot be read.
         """
         try:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self.acquire()
-            if self.config.exists() and (self.started or self.same(config)):
+            remove_left_over(self.path)
+            remove_left_over(inner_folder(self.checkpoint.parent))
+            if self.started or (self.config.exists() and self.same(config)):
                 self.compare(config)
-                return False
-            write_atomically(self.config, yaml.safe_dump(plain(config), sort_keys=False).encode())
+                if self.config.exists():
+                    return False
+            write_atomically(self.config, yaml.safe_dump(plain(without_secrets(config)), sort_keys=False).encode())
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
         return True
 
-    def stored_config(self) -> dict[str, Any]:
-        """The configuration the run was started with.
+    def first_record(self) -> Record | None:
+        """What the records say of the run itself; None before they do.
 
         Raises:
-            IntegrityError: if it cannot be read.
+            IntegrityError: damaged records.
         """
+        record = first(self.records)
+        return record if record and record["kind"] == "run" else None
+
+    def stored_config(self) -> dict[str, Any]:
+        """The configuration the run was started with: that of its records, where ``config.yaml`` must not differ.
+
+        Raises:
+            IntegrityError: if it cannot be read, or differs from the records.
+        """
+        record = self.first_record()
+        recorded = record.get("config") if record else None
+        if isinstance(recorded, dict) and not self.config.exists():
+            return recorded
+        stored = self._file_config()
+        if isinstance(recorded, dict) and (differs := _differing(recorded, stored)):
+            raise IntegrityError(
+                f"{self.config} was changed: it differs from the settings in the run's records, {', '.join(differs)}; "
+                "restore it, or delete it and the records are taken"
+            )
+        return stored
+
+    def _file_config(self) -> dict[str, Any]:
         try:
-            stored = yaml.safe_load(self.config.read_bytes())
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            content = self.config.read_bytes() if self.config.is_file() else b""
+            if len(content) > _LARGEST_CONFIG or any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(content)):
+                raise ValueError("it is no configuration of a run")
+            stored = yaml.safe_load(content)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise IntegrityError(f"{self.config} cannot be read: restore it from a copy") from error
         if not isinstance(stored, dict):
             raise IntegrityError(f"{self.config} is damaged: it holds no settings; restore it from a copy")
@@ -139,15 +168,7 @@ class RunFolder:
             )
 
     def _differing(self, config: Mapping[str, Any]) -> list[str]:
-        old, new = dict(flatten(self.stored_config())), dict(flatten(plain(config)))
-        return [
-            f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
-            for key in sorted(old.keys() | new.keys())
-            if not {key, key.split(".")[0]} & set(FREE_KEYS)
-            and old.get(key, _MISSING) != new.get(key, _MISSING)
-            # A setting that an older version did not know, and that is off, changes nothing.
-            and (key in old or new[key])
-        ]
+        return _differing(self.stored_config(), plain(config))
 
     def acquire(self) -> None:
         """Take the lock; the system releases it when this process ends, however it ends.
@@ -155,31 +176,14 @@ class RunFolder:
         Raises:
             RunError: if another process, or this one, already works in the folder.
         """
-        path = (self.path / ".lock").resolve()
-        # A POSIX record lock is not inherited by child processes, so an orphaned worker cannot keep it. Within
-        # one process it does not exclude, hence the set.
-        if path in _held:
-            raise RunError(f"run folder {self.path} is already in use by this process")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
-            os.close(descriptor)
-            raise RunError(
-                f"run folder {self.path} is in use by {holder}: wait for it, or choose another run=NAME"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
-        self._lock = descriptor
-        _held.add(path)
+            self.lock.take()
+        except RunError as error:
+            raise RunError(f"run folder {error}") from error
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._lock is not None:
-            _held.discard((self.path / ".lock").resolve())
-            os.close(self._lock)
-            self._lock = None
+        self.lock.drop()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -191,6 +195,18 @@ class RunFolder:
 _MISSING = object()
 
 
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    old, new = dict(flatten(without_secrets(before))), dict(flatten(without_secrets(after)))
+    return [
+        f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
+        for key in sorted(old.keys() | new.keys())
+        if not {key, key.split(".")[0]} & set(FREE_KEYS)
+        and old.get(key, _MISSING) != new.get(key, _MISSING)
+        # A setting that an older version did not know, and that is off, changes nothing.
+        and (key in old or new[key])
+    ]
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf."""
     for key, value in config.items():
@@ -198,6 +214,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def run_folder(path: str | os.PathLike[str]) -> RunFolder:
+    """The run in a folder, by whatever path: relative, ``.``, or renamed."""
+    place = Path(os.path.abspath(path))
+    return RunFolder(place.parent.parent, place.parent.name, place.name)
 
 
 def find_run(given: str | os.PathLike[str]) -> Path:

@@ -19,8 +19,10 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope.errors import InputError, IntegrityError
-from equiscope.records import Record, Records, write_atomically
+from equiscope.records import Record, Records
 from equiscope.runs.folder import RunFolder, flatten
+from equiscope.words import without_secrets
+from equiscope.writing import inner_folder, write_atomically
 
 #: Package that each logger needs.
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
@@ -56,13 +58,14 @@ def build(config: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]
         return None
     if name == "trackio":
         project, run = str(config["logger"].get("project", "equiscope")), f"{_run_name(folder)}-{state['id']}"
-        return Trackio(project, run, dict(flatten(config)))
+        return Trackio(project, run, dict(flatten(without_secrets(config))))
     return _MAKERS[name](config["logger"], folder, state)
 
 
 def _tensorboard(section: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    inner_folder(folder.path / "tensorboard")
     return TensorBoardLogger(save_dir=folder.path, name=None, version="tensorboard", default_hp_metric=False)
 
 
@@ -185,7 +188,7 @@ class Mirror(pl.Callback):
         if len(entries) <= copied:
             return
         if copied == 0:
-            self._logger.log_hyperparams(dict(flatten(self._config)))
+            self._logger.log_hyperparams(dict(flatten(without_secrets(self._config))))
         for record in entries[copied:]:
             metrics = metrics_of(record)
             if metrics:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from equiscope.errors import InputError, RunError
 from equiscope.records import plain
+from equiscope.runs.checkpoint import check_fit
 from equiscope.tasks.task import Task
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -85,6 +86,9 @@ class TaskModule(pl.LightningModule):
         factor = schedule_factor(self._max_steps, **self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fit(self.state_dict(), checkpoint["state_dict"], "this run")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         trainer = self.trainer

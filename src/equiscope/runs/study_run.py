@@ -14,11 +14,13 @@ import torch
 
 from equiscope.errors import EquiscopeError, InputError, RunError
 from equiscope.records import Records
-from equiscope.runs.config import study_definition
+from equiscope.runs.config import quoted, spelled, study_definition
 from equiscope.runs.efficiency import profile
 from equiscope.runs.study import Member, members, study_folder
-from equiscope.runs.sweep import answer_path, multirun, training_overrides
+from equiscope.runs.sweep import PARENT, answer_path, multirun, training_overrides
 from equiscope.runs.watch import Watch, state, table
+from equiscope.tasks.datasets.processes import available_cores
+from equiscope.writing import Lock, inner_folder
 
 STUDIES = ("replicates", "model_size", "data_size", "optimizer", "augmentation")
 # Runs of a study share the cores, and threads that compete for one are many times slower than one.
@@ -50,18 +52,38 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
 
     Raises:
         InputError: for an unknown study, task or setting.
-        RunError: if the launcher itself fails.
+        RunError: if the launcher itself fails, or the study is being run already.
     """
+    arguments = [spelled(text) for text in arguments]
     task, own = _task(arguments), [text for text in arguments if _belongs_to(text, "study")]
     study = study_definition(name, own)
     planned = members(study, task, training_overrides(arguments))
     folder = study_folder(planned[0].config["root"], task, name)
-    folder.mkdir(parents=True, exist_ok=True)
+    inner_folder(folder)
+    lock = Lock(folder)
+    lock.take()
+    try:
+        return _run(name, study, task, planned, folder, arguments, parallel, show)
+    finally:
+        lock.drop()
+
+
+def _run(
+    name: str,
+    study: dict[str, Any],
+    task: str,
+    planned: Sequence[Member],
+    folder: Path,
+    arguments: Sequence[str],
+    parallel: int | None,
+    show: bool,
+) -> Outcome:
     open_numbers = [i for i, member in enumerate(planned) if state(member).status != "finished"]
     for number in open_numbers:
         answer_path(planned[number], name).unlink(missing_ok=True)
     for variable in _ONE_THREAD:
         os.environ.setdefault(variable, "1")
+    os.environ[PARENT] = str(os.getpid())
     broken = ""
     if open_numbers:
         launch = [*_hydra(arguments, folder, parallel), f"+study={name}", f"+point={','.join(map(str, open_numbers))}"]
@@ -102,10 +124,11 @@ def _belongs_to(override: str, root: str) -> bool:
 def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list[str]:
     """Hydra's own settings: what the user gave, local processes where no launcher was named."""
     given = [text for text in arguments if _belongs_to(text, "hydra")]
-    made = [f"hydra.sweep.dir={folder}/jobs", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
+    jobs = quoted(f"{folder}/jobs")
+    made = [f"hydra.sweep.dir={jobs}", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
     if not any(text.startswith("hydra/launcher=") for text in given):
-        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or os.cpu_count() or 1}"]
+        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or available_cores()}"]
     if any("ray.init.address=" in text for text in given) and not any("object_store_memory" in text for text in given):
         # The launcher sets it otherwise, and ray then refuses to join a cluster that is there already.
         made.append("+hydra.launcher.ray.init.object_store_memory=null")

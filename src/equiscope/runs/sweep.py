@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from equiscope.errors import InputError, sentence
-from equiscope.records import write_atomically
 from equiscope.runs.study import Member, member, planned, study_folder
 from equiscope.runs.train import train
+from equiscope.writing import inner_folder, write_atomically
 
 # Keys of the multirun itself; everything else on its command line is for the training runs.
 _OWN = ("study", "point", "hydra")
+#: Holds the number of the process that runs the study.
+PARENT = "EQUISCOPE_STUDY_PROCESS"
 
 
 def training_overrides(arguments: Sequence[str]) -> list[str]:
@@ -50,11 +54,26 @@ def run_point(config: DictConfig) -> Path:
     # Only the job's own run is composed: the others are for the jobs beside it.
     chosen = member(*planned(study, str(config.task), user)[int(config.point)])
     path = answer_path(chosen, str(study["name"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    inner_folder(path.parent)
+    _end_with_study()
     reason = _failure(chosen)
     answer = {"status": "failed" if reason else "finished", "reason": reason}
     write_atomically(path, json.dumps(answer).encode())
     return path
+
+
+def _end_with_study() -> None:
+    """Let a local worker end with the process of its study, which when killed tells nobody to stop."""
+    parent = os.getppid()
+    if os.environ.get(PARENT) != str(parent):
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def answer_path(member: Member, study: str) -> Path:

@@ -19,6 +19,7 @@ from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
+from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
 from equiscope.runs.deal import thinned
 from equiscope.runs.folder import RunFolder
@@ -161,8 +162,9 @@ def record_probes(
             begun = time.perf_counter()
             result = measure_probe(net, probe, settings, progress)
             seconds = time.perf_counter() - begun
+            told = skill(records, part, probe.name, result.total)
             record = records.append(
-                "measure", **identity, headline=probe.headline, seconds=seconds, result=result.to_dict()
+                "measure", **identity, headline=probe.headline, seconds=seconds, **told, result=result.to_dict()
             )
         else:
             spent_before += record["seconds"]

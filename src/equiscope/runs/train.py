@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,12 +20,14 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope import tasks
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, RunError
-from equiscope.records import Record, Records, plain
+from equiscope.errors import InputError, RunError, first_line
+from equiscope.records import FORMAT, Record, Records, plain
 from equiscope.runs import loggers, progress
+from equiscope.runs.baseline import record_baseline
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
 from equiscope.runs.folder import RunFolder
+from equiscope.runs.identity import check_data, data_checksum
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
 from equiscope.runs.tracker import (
     Checkpoints,
@@ -33,9 +36,11 @@ from equiscope.runs.tracker import (
     affordable_points,
     check_designs,
     kept_steps,
+    measure_probe,
     record_probes,
 )
 from equiscope.tasks.task import Task
+from equiscope.words import without_secrets
 
 # Handed to pytorch_lightning.Trainer as they are.
 TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark")
@@ -66,14 +71,14 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     if config.get("threads"):
         torch.set_num_threads(int(config["threads"]))
     show = progress.shown(show_progress)
-    task = tasks.build(config)
+    task = tasks.build(config, trust=True)
     folder = RunFolder(config["root"], task.name, config["run"])
     if getattr(rank_zero_only, "rank", 0):
         _run(config, folder, task, None, show=False)
         return folder
     with folder.kept_if_used():
         folder.open(config)
-        with Records(folder.records) as records:
+        with Records(folder.records, folder.lock) as records:
             if records.torn:
                 warnings.warn(
                     f"{folder.records}: the last line was torn ({len(records.torn)} bytes of a record that was "
@@ -138,9 +143,12 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
     state = loggers.read_state(folder, loggers.chosen(config))
     logger = loggers.build(config, folder, state)
     mirror = loggers.Mirror(logger, records, folder, state, config) if logger and records is not None else None
-    trainer = _trainer(options, max_steps, [*callbacks, mirror] if mirror else callbacks, logger)
+    checkpoint_io = VerifiedCheckpointIO()
+    trainer = _trainer(options, max_steps, [*callbacks, mirror] if mirror else callbacks, logger, checkpoint_io)
     if records is not None:
         _open_records(records, config, task, module, trainer, tracker.steps)
+        checkpoint_io.run = records.entries[0]["sha"]
+        record_baseline(records, task, probes, "track", partial(measure_probe, settings=settings))
     _fit(trainer, module, folder)
     if records is not None:
         _finish(records, config, task, module, trainer, clock, show)
@@ -154,7 +162,11 @@ def _settings(section: Mapping[str, Any]) -> TrackSettings:
 
 
 def _trainer(
-    options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback], logger: Logger | None
+    options: Mapping[str, Any],
+    max_steps: int,
+    callbacks: list[pl.Callback],
+    logger: Logger | None,
+    checkpoint_io: VerifiedCheckpointIO,
 ) -> pl.Trainer:
     """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
     try:
@@ -162,7 +174,7 @@ def _trainer(
             max_steps=max_steps,
             max_epochs=-1,
             callbacks=callbacks,
-            plugins=[VerifiedCheckpointIO()],
+            plugins=[checkpoint_io],
             logger=logger or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -183,24 +195,32 @@ def _open_records(
     trainer: pl.Trainer,
     steps: Sequence[int],
 ) -> None:
-    """Run and data records of a new run; a resume record of one that goes on."""
+    """Run and data records of a new run; a resume record of one that goes on.
+
+    Raises:
+        RunError: it goes on with other data than it began with.
+    """
     if records.find("run") is not None:
+        check_data(task, records.entries)
         reached = [record["step"] for record in records.entries if record["kind"] == "train"]
-        records.append("resume", step=max(reached, default=0), time=time.time(), torn_bytes=len(records.torn))
+        records.append("resume", step=max(reached, default=0), time=time.time(), torn_bytes=len(records.torn),
+                       data_sha256=data_checksum(task))  # fmt: skip
     else:
         records.append(
             "run",
+            format=FORMAT,
             name=config["run"],
             task=task.name,
             model=config.get("model", {}).get("name", type(module.net).__name__),
             parameters=sum(p.numel() for p in module.net.parameters()),
-            config=config,
+            config=without_secrets(config),
             versions={**_versions(), "python": platform.python_version()},
             threads=torch.get_num_threads(),
             device=str(trainer.strategy.root_device),
             processes=trainer.world_size,
             measured_steps=list(steps),
             reference=task.reference(),
+            data_sha256=data_checksum(task),
             time=time.time(),
         )
     if records.find("data") is None:
@@ -219,8 +239,18 @@ def _versions() -> dict[str, str]:
 
 def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
     checkpoint = str(folder.checkpoint) if folder.checkpoint.exists() else None
+    if trainer.precision == "64-true":
+        # Lightning converts after it has loaded a checkpoint, whose weights would be rounded on their way.
+        module.double()
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "shared memory" not in str(error):
+            raise
+        raise RunError(
+            f"a process that prepares batches died ({first_line(error)}); where /dev/shm is small or full, give "
+            "trainer.workers=0; run it again to go on"
+        ) from error
     except SystemExit as error:
         # Lightning turns Ctrl-C into exit code 1.
         raise KeyboardInterrupt from error
@@ -242,7 +272,9 @@ def _finish(
     """The final figure on its independent set, and the end record."""
     step = trainer.global_step
     net = module.measured.to(trainer.strategy.root_device)
-    record_probes(records, net, task.probes("final"), "final", step, _settings(config["final"]), progress=show)
+    probes, settings = task.probes("final"), _settings(config["final"])
+    record_baseline(records, task, probes, "final", partial(measure_probe, settings=settings))
+    record_probes(records, net, probes, "final", step, settings, progress=show)
     pictures = getattr(task, "pictures", None)
     if pictures is not None and records.find("pictures") is None:
         records.append("pictures", step=step, pictures=plain(pictures(net)))

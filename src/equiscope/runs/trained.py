@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from equiscope import tasks
-from equiscope.errors import RunError
+from equiscope.errors import IntegrityError, RunError
 from equiscope.runs import checkpoint
-from equiscope.runs.folder import RunFolder
+from equiscope.runs.folder import RunFolder, run_folder
 from equiscope.tasks.task import Task
 
 
@@ -37,31 +36,36 @@ class Trained:
     optimizer_state: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def open_run(path: str | os.PathLike[str], averaged: bool = True, step: int | None = None) -> Trained:
+def open_run(
+    path: str | os.PathLike[str], averaged: bool = True, step: int | None = None, trust: bool = False
+) -> Trained:
     """The run in folder ``path`` with the weights of its last checkpoint, or of one that ``trainer.keep`` kept.
 
     Args:
         path: the run's folder, ``root/task/name``.
         averaged: take the exponential moving average of the weights if there is one.
         step: the training step; None for the last checkpoint.
+        trust: import the task that the configuration names even if it is not one of equiscope's own.
 
     Raises:
+        InputError: a task of others without ``trust``.
         RunError: if it is no run's folder, has no checkpoint of that step, or the checkpoint does not fit its
             configuration.
         IntegrityError: if its configuration or checkpoint is damaged.
     """
     place = Path(path)
-    folder = RunFolder(place.parent.parent, place.parent.name, place.name)
-    if not folder.config.exists():
+    folder = run_folder(place)
+    if not folder.config.exists() and not folder.started:
         raise RunError(f"{place} is no run's folder: it has no config.yaml")
     config = folder.stored_config()
-    task = tasks.build(config)
-    stored = _stored(folder, step)
+    task = tasks.build(config, trust)
+    record = folder.first_record()
+    stored = _stored(folder, step, record["sha"] if record else "")
     model = task.build_model()
     states = stored["state_dict"]
     prefix = "averaged." if averaged and any(k.startswith("averaged.") for k in states) else "net."
     weights = {k.removeprefix(prefix): v for k, v in states.items() if k.startswith(prefix)}
-    _check_fit(model, weights, place)
+    checkpoint.check_fit(model.state_dict(), weights, place)
     model.load_state_dict(weights)
     optimizer = (stored.get("optimizer_states") or [{}])[0]
     return Trained(folder, config, task, model.eval(), int(stored["global_step"]), optimizer)
@@ -79,14 +83,19 @@ def available_steps(folder: RunFolder) -> list[int]:
     return sorted(steps)
 
 
-def _stored(folder: RunFolder, step: int | None) -> dict[str, Any]:
+def _stored(folder: RunFolder, step: int | None, run: str) -> dict[str, Any]:
     """The checkpoint of a step."""
     if step is None:
-        return checkpoint.load(folder.checkpoint)
+        return checkpoint.load(folder.checkpoint, run=run)
     if step in folder.kept_steps():
-        return checkpoint.load(folder.kept(step))
+        stored = checkpoint.load(folder.kept(step), run=run)
+        if stored["global_step"] != step:
+            raise IntegrityError(
+                f"{folder.kept(step)} is the checkpoint of step {stored['global_step']}: restore that of step {step}"
+            )
+        return stored
     if folder.checkpoint.exists():
-        stored = checkpoint.load(folder.checkpoint)
+        stored = checkpoint.load(folder.checkpoint, run=run)
         if int(stored["global_step"]) == step:
             return stored
     kept = ", ".join(map(str, available_steps(folder))) or "none"
@@ -94,20 +103,3 @@ def _stored(folder: RunFolder, step: int | None) -> dict[str, Any]:
         f"{folder.path} has no checkpoint of step {step}; it has those of steps {kept}: "
         "train with trainer.keep=[…] to keep others"
     )
-
-
-def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
-    """Names and shapes agree.
-
-    Raises:
-        RunError: naming the first layer that differs.
-    """
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise RunError(
-                f"the checkpoint of {place} is of another model: {name!r} is {found.get(name, 'missing')} in the "
-                f"checkpoint and {wanted.get(name, 'missing')} in the model that config.yaml describes; restore the "
-                "config.yaml and checkpoints of one and the same run"
-            )

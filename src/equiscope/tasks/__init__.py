@@ -44,25 +44,38 @@ def words(name: str) -> Words:
     return getattr(package, "WORDS", Words(name))
 
 
-def build(config: Mapping[str, Any]) -> Task:
+# Tasks of others that somebody asked for in this process: their code has run already.
+_trusted: set[str] = set()
+
+
+def build(config: Mapping[str, Any], trust: bool = False) -> Task:
     """The task of a configuration, whose key ``task`` names one of :data:`TASKS` or a ``"module:Class"``.
+
+    Args:
+        trust: a ``"module:Class"`` may be imported: the configuration is the user's own and no stored one.
 
     The class is asked by ``from_config(config)``. Where it says which ``losses`` (name -> settings) and ``models`` it
     has, it is given no other.
 
     Raises:
-        InputError: if there is no such task, or the task has no such loss or model.
+        InputError: if there is no such task, it is of others and not trusted, or it has no such loss or model.
     """
     name = str(config.get("task"))
     if name not in TASKS and ":" not in name:
         near = difflib.get_close_matches(name, TASKS, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}{meant}")
+    if name not in TASKS and not trust and name not in _trusted:
+        raise InputError(
+            f"the stored configuration names the task {name!r}, code that is not equiscope's: it is not imported; if "
+            "you know where it comes from, say --trust (in Python trust=True)"
+        )
     module, _, attribute = TASKS.get(name, name).partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise InputError(f"task {name!r} cannot be loaded: {error}") from error
+    _trusted.add(name)
     _check_groups(made, config)
     return made.from_config(config)
 

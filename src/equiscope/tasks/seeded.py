@@ -178,6 +178,10 @@ class SeededTask(Generic[Told, Data]):
             raise InputError("the task has no data yet: call prepare() first")
         return self._data
 
+    def checksum(self) -> str:
+        """SHA-256 of the data, which tells whether a run goes on with those it began with."""
+        return str(self.data.checksum())  # type: ignore[attr-defined]
+
     def build_model(self) -> nn.Module:
         """The model with the initial weights of the seed; the global random state is left alone."""
         with torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from equiscope.errors import DataError, InputError
+from equiscope.tasks.datasets import processes
 from equiscope.tasks.datasets.processes import THREAD_VARIABLES, available_cores, exclusive, ordered
 
 SCRIPT = """
@@ -90,6 +91,29 @@ def test_a_function_of_the_script_itself_is_refused() -> None:
 
 def test_available_cores() -> None:
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "cores"),
+    [
+        ({"cpu.max": "150000 100000"}, "0::/", [1.5]),
+        ({"cpu.max": "max 100000"}, "0::/", []),
+        ({"user/job/cpu.max": "300000 100000", "user/cpu.max": "200000 100000"}, "0::/user/job", [3.0, 2.0]),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/", [0.5]),
+        ({"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/a", []),
+        ({}, "", []),
+    ],
+)
+def test_quotas_of_control_groups(tmp_path, files, own, cores) -> None:
+    for name, text in {**files, "own": own}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert processes._quotas(tmp_path, tmp_path / "own") == cores
+
+
+def test_cores_are_no_more_than_the_quota(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "_quotas", lambda: [0.3])
+    assert available_cores() == 1
 
 
 def test_the_lock_keeps_others_out_and_goes_with_the_file(tmp_path: Path) -> None:

@@ -156,3 +156,17 @@ def test_the_papers_configuration_is_whole():
 def test_nothing_can_be_had_before_the_data(config):
     with pytest.raises(InputError, match=r"call prepare\(\) first"):
         build(config).training_batch(0)
+
+
+def test_fewer_training_conformers_leave_the_held_out_ones_as_they_are(task, config):
+    few = build({**config, "data": {**config["data"], "train_conformers": 3}})
+    few.prepare(progress=False)
+    drawn = {int(i) for step in range(4) for i in few.training_batch(step)["id"]}
+    assert len(drawn) == 3
+    assert drawn < set(task.data.indices("train").tolist())
+    assert few.describe()["used"] == {"train": 3}
+    for part in ("track", "final"):
+        ours, theirs = (made.probes(part)[0].batches for made in (few, task))
+        assert all(torch.equal(a["clean"], b["clean"]) for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(InputError, match="train_conformers must be at least 1"):
+        build({**config, "data": {**config["data"], "train_conformers": 0}})

@@ -6,16 +6,25 @@ A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from equiscope.errors import first_line
 from equiscope.report import paper
 from equiscope.report.chart import Chart
 from equiscope.report.views import NAN, Figure, Record, view
 from equiscope.words import aligned, correlation
 
+#: What reading records raises that are not as a run writes them.
+UNREADABLE = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+#: Two figures are taken as equal where the whole interval of their ratio is this close to one.
+EQUIVALENCE = 0.05
+#: A ratio this close to one differs from it by rounding at most.
+ROUNDING = 1e-6
 #: The two parts of the loss that are compared, and their words.
 PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
 
@@ -65,8 +74,9 @@ class Kind:
         place: among the sections of the page. values: the dataclass of its records' values.
         words: (step -> values, pair -> relation) -> (the result in a sentence, tables).
         chart: step -> values -> figure, None where there is nothing to draw; caption: under it.
-        evidence: values -> (our number, its interval, "lower", "higher" or "" of the equivariance error) for the
-            paper's claim that its landscape is easier, None for a record without; None if the analysis never has any.
+        evidence: values -> (our number, its interval, "lower", "higher", "equal" or "" of the equivariance error, as
+            :func:`lower` has it) for the paper's claim that its landscape is easier, None for a record without; None if
+            the analysis never has any.
     """
 
     place: int
@@ -88,10 +98,7 @@ class Section:
     lead: str
     tables: Sequence[Table]
     steps: Mapping[int, Any]
-
-    @property
-    def chart(self) -> Chart | None:
-        return self.kind.chart(self.steps)
+    chart: Chart | None = None
 
 
 def kinds() -> dict[str, Kind]:
@@ -112,10 +119,14 @@ def sections(entries: Iterable[Record]) -> list[Section]:
         for probe in dict.fromkeys(entry["probe"] for entry in entries if entry["analysis"] == name):
             mine = [entry for entry in entries if entry["analysis"] == name and entry["probe"] == probe]
             own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
-            steps: dict[int, Any] = dict(sorted((entry["step"], view(kind.values, entry["values"])) for entry in own))
             related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
-            lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
-            made.append(Section(name, probe, kind, lead, tables, steps))
+            try:
+                pairs = sorted(((e["step"], view(kind.values, e["values"])) for e in own), key=lambda pair: pair[0])
+                steps: dict[int, Any] = dict(pairs)
+                lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
+                made.append(Section(name, probe, kind, lead, tables, steps, kind.chart(steps)))
+            except UNREADABLE as error:
+                warnings.warn(f"the analysis {name} of probe {probe!r} cannot be shown: {first_line(error)}")
     return made
 
 
@@ -145,5 +156,13 @@ def relation_table(related: Related, words: Sequence[str]) -> list[Table]:
 
 
 def lower(ratio: Figure) -> str:
-    """Whether a ratio is surely below one ("lower"), above ("higher"), or neither ("")."""
-    return "lower" if ratio.interval[1] < 1 else "higher" if ratio.interval[0] > 1 else ""
+    """Whether a ratio is surely below one ("lower"), above ("higher"), "equal" to it, or none of these ("").
+
+    Equal: the whole interval within :data:`EQUIVALENCE` of one, or a value without interval at one but for rounding.
+    """
+    low, high = ratio.interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "equal" if abs(ratio.value - 1) <= ROUNDING else ""
+    if low >= 1 / (1 + EQUIVALENCE) and high <= 1 + EQUIVALENCE:
+        return "equal"
+    return "lower" if high < 1 - ROUNDING else "higher" if low > 1 + ROUNDING else ""

@@ -65,16 +65,16 @@ def words(steps: Mapping[int, Conditioning], related: Related) -> tuple[str, lis
 
 def _verdict(steps: Mapping[int, Conditioning]) -> str:
     sides = [lower(values.ratio) for values in steps.values()]
-    under, over = sides.count("lower"), sides.count("higher")
+    under, over, same = (sides.count(side) for side in ("lower", "higher", "equal"))
     verdict = (
         "better conditioned" if under == len(sides) else "worse conditioned" if over == len(sides)
-        else "not the same at every step"
+        else "conditioned like the twirled loss" if same == len(sides) else "not the same at every step"
     )  # fmt: skip
     last = steps[max(steps)]
     return (
         f"In the head ({last.layer}) the equivariance error is {verdict}: at step {max(steps):,} its condition number "
         f"is {last.ratio.words} times that of the twirled loss; with its whole interval "
-        f"it is lower at {under} and higher at {over} of {len(sides)} steps."
+        f"it is lower at {under} and higher at {over}{f', equal at {same}' if same else ''} of {len(sides)} steps."
     )
 
 

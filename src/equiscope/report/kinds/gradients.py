@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from equiscope.report.kinds import PARTS, Kind, Related, Table, relation_table
-from equiscope.report.views import Figure
+from equiscope.report.views import NOTHING, Figure
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,18 @@ def words(steps: Mapping[int, Gradients], related: Related) -> tuple[str, list[T
     return lead, [Table(head, rows, caption), *relation_table(related, ("gradient ratio",))]
 
 
-KIND = Kind(1, "Gradients of the two losses", Gradients, words)
+def evidence(values: Gradients) -> tuple[str, str, str] | None:
+    """How fast a gradient step lowers the logarithm of each part.
+
+    "lower" (the equivariance error is the easier part) where its rate lies above the other with the intervals apart.
+    """
+    twirled, equivariance = (values.whole.rate.get(part, NOTHING) for part in PARTS)
+    if not (math.isfinite(twirled.value) and math.isfinite(equivariance.value)):
+        return None
+    apart = equivariance.interval[0] > twirled.interval[1], twirled.interval[0] > equivariance.interval[1]
+    ours = f"relative rate of the equivariance error {equivariance.words}, of the twirled loss {twirled.words}"
+    side = "lower" if apart[0] else "higher" if apart[1] else ""
+    return ours, "intervals apart" if side else "intervals overlap", side
+
+
+KIND = Kind(1, "Gradients of the two losses", Gradients, words, evidence=evidence)

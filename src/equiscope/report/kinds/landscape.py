@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -46,11 +47,12 @@ class Plane:
 
 @dataclass(frozen=True)
 class Landscape:
-    """Values of a record: direction -> part -> cut along it at ``t``; rounding: of each part."""
+    """Values of a record: direction -> part -> cut along it at ``t``; rounding: of each part; batches: their number."""
 
     t: tuple[float, ...]
     lines: dict[str, dict[str, Cut]]
     rounding: dict[str, float]
+    batches: int | None
     plane: Plane | None
 
 
@@ -106,13 +108,28 @@ def _direction(name: str) -> str:
 
 
 def evidence(values: Landscape) -> tuple[str, str, str] | None:
-    """Roughness over range of each part along the eigenvector of its own Hessian."""
-    shown = [
-        f"{part} {text(line[part].relative)}"
-        for name, line in values.lines.items()
-        if (part := name.split(":")[-1]) in line
-    ]
-    return (f"roughness over range along its own largest eigenvector: {', '.join(shown)}", "", "") if shown else None
+    """Roughness over range of each part along the eigenvector of its own Hessian.
+
+    A landscape of a single batch has no noise level, so that its roughness cannot be told from the noise of the
+    evaluation: it is refused. With several, the interval of a roughness is two noise levels to each side, and rounding.
+    """
+    found = {part: line[part] for name, line in values.lines.items() if (part := name.split(":")[-1]) in line}
+    if not found:
+        return None
+    ours = ", ".join(f"{part} {text(cut.relative)}" for part, cut in found.items())
+    ours = f"roughness over range along its own largest eigenvector: {ours}"
+    if values.batches is not None and values.batches < 2:
+        return ours, "refused as evidence: a single batch gives roughness no noise level", ""
+    ends = {}
+    for part in PARTS:
+        cut = found.get(part)
+        noise = 2 * max(cut.noise, values.rounding.get(part, 0.0)) if cut else NAN
+        if cut is None or not (math.isfinite(noise) and cut.range > 0):
+            return ours, "refused as evidence: no noise level, so none can be told from that of the evaluation", ""
+        ends[part] = max(cut.roughness - noise, 0.0) / cut.range, (cut.roughness + noise) / cut.range
+    (low, high), (low_equivariance, high_equivariance) = ends["twirled"], ends["equivariance"]
+    interval = "; ".join(f"{part} in [{text(a)}, {text(b)}]" for part, (a, b) in ends.items())
+    return ours, interval, "lower" if high_equivariance < low else "higher" if low_equivariance > high else ""
 
 
 CAPTION = (

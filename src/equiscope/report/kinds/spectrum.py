@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ def words(steps: Mapping[int, DegreeShares], related: Related) -> tuple[str, lis
     most = max(last.all)
     degree = last.names[last.all.index(most)]
     lead = f"At step {max(steps):,} most of the equivariance error, {share(most)} %, is of Wigner degree {degree}."
+    if not math.isfinite(most):
+        lead = f"At step {max(steps):,} there is no equivariance error that could have a Wigner degree."
     head = ["step", "percent of the loss", *last.names]
     return lead, [Table(head, rows, "Percent of the equivariance error at each Wigner degree, ± standard error.")]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError, IntegrityError
+from equiscope.files import readable
 from equiscope.tasks.datasets.blocks import Block
 
 FORMAT, FORMAT_VERSION = "equiscope-frames", 1
@@ -58,6 +60,10 @@ class Mapped:
     starts: np.ndarray
     metadata: dict[str, Any]
 
+    def checksum(self) -> str:
+        """SHA-256 over those of the arrays, against which they were checked."""
+        return hashlib.sha256(json.dumps(self.metadata["arrays"], sort_keys=True).encode()).hexdigest()
+
     def rows(self, frames: np.ndarray) -> np.ndarray:
         """Rows of the atoms of these frames, one frame after another."""
         atoms = self.atoms[frames].astype(np.int64)
@@ -74,7 +80,8 @@ def write(path: str | Path, blocks: Iterable[Block], metadata: Mapping[str, Any]
         DataError: frames with a cell, without energy or forces, or no frame at all.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A random name: in a container every start has the same process number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.mkdir(parents=True)
     try:
         files = {name: (temporary / f"{name}.bin").open("wb") for name in ARRAYS}
@@ -100,6 +107,7 @@ def write(path: str | Path, blocks: Iterable[Block], metadata: Mapping[str, Any]
             "groups": len(groups),
             "arrays": {name: {"bytes": counts[name], "sha256": digests[name].hexdigest()} for name in ARRAYS},
         }
+        about["sha256"] = _digest(about)
         (temporary / METADATA).write_text(json.dumps(about, indent=1, sort_keys=True, allow_nan=False))
         os.replace(temporary, path)
     finally:
@@ -138,13 +146,17 @@ def metadata(path: str | Path) -> dict[str, Any]:
         raise DataError(f"no data folder at {path}: convert a data set first, or check the path")
     try:
         about: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged ({error}); delete the folder and convert again") from error
+    if not isinstance(about, dict):
+        raise IntegrityError(f"{file} is damaged: it holds no description; delete the folder and convert again")
     if about.get("format") != FORMAT or about.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path} holds {about.get('format')!r} version {about.get('format_version')}, "
             f"not {FORMAT!r} version {FORMAT_VERSION}; convert the data set again"
         )
+    if about.get("sha256", "") not in ("", _digest(about)):
+        raise IntegrityError(f"{file} is damaged: it does not match its SHA-256; delete the folder and convert again")
     return about
 
 
@@ -156,15 +168,25 @@ def read(path: str | Path) -> Mapped:
         IntegrityError: an array does not match its checksum.
     """
     path, about = Path(path), metadata(path)
+    with readable(path / METADATA, "description of converted frames"):
+        stated = {name: dict(about["arrays"][name]) for name in ARRAYS}
+        groups = int(about["groups"])
     arrays: dict[str, np.ndarray] = {}
     for name, (dtype, columns) in ARRAYS.items():
         file = path / f"{name}.bin"
-        _verify(file, about["arrays"][name])
+        _verify(file, stated[name])
         array = np.memmap(file, dtype=dtype, mode="r")
         # As the base class: a memory-mapped subclass makes every small index slower.
         arrays[name] = np.asarray(array).reshape(-1, columns) if columns > 1 else np.asarray(array)
+    if len(np.unique(arrays["molecule"])) != groups:
+        raise IntegrityError(f"{path / METADATA} is damaged: it says {groups} groups; convert the data set again")
     atoms = arrays["atoms"].astype(np.int64)
     return Mapped(**arrays, starts=np.cumsum(atoms) - atoms, metadata=about)
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    body = {name: value for name, value in about.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _verify(file: Path, stated: Mapping[str, Any]) -> None:

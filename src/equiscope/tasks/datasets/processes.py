@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError, InputError
+from equiscope.writing import open_own
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 AHEAD = 4
@@ -23,10 +25,28 @@ AHEAD = 4
 
 
 def available_cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores this process may use: of its affinity, and of the quota of its control group, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def _quotas(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[float]:
+    """Cores that the control groups of this process grant, version 2 or 1; none where nothing limits them."""
+    folders = [root, root / "cpu"]
+    with contextlib.suppress(OSError):
+        for line in filter(None, own.read_text().splitlines()):
+            _, controllers, path = line.split(":", 2)
+            top = root / "cpu" if "cpu" in controllers.split(",") else root
+            inside = top / path.lstrip("/")
+            folders += [inside, *(p for p in inside.parents if top in p.parents)]
+    found = []
+    for folder in dict.fromkeys(folders):
+        for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            # OSError: there is no such file; ValueError: it says "max".
+            with contextlib.suppress(OSError, ValueError):
+                quota, period = map(float, " ".join((folder / name).read_text() for name in names).split())
+                found += [quota / period] if quota > 0 and period > 0 else []
+    return found
 
 
 def ordered(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[tuple[Any, Any]]:
@@ -97,7 +117,7 @@ def exclusive(path: Path) -> Iterator[None]:
     The lock file goes once ``path`` is there: whoever still waits on the old one finds the file made.
     """
     lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
+    with open(open_own(lock), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
         if path.exists():

@@ -15,6 +15,7 @@ import numpy as np
 
 from equiscope.errors import DataError, EquiscopeError, IntegrityError
 from equiscope.files import check_size, readable
+from equiscope.writing import replacing
 
 SHORTEST_STEP, LONGEST_STEP = 2.5, 4.2  # Å between consecutive Cα: cis-proline 2.9, trans 3.8
 SHIPPED = "protein_chains_1000.npz"
@@ -114,7 +115,8 @@ def write_npz(chains: ProteinChains, path: str | Path) -> None:
         "about": np.array(json.dumps(about)),
     }
     # First in the archive: a damaged directory loses its last entries, and the checksum must not be one of them.
-    np.savez_compressed(path, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
+    with replacing(path) as file:
+        np.savez_compressed(file, sha256=np.array(_digest(arrays)), **arrays)  # type: ignore[arg-type]
 
 
 def read_npz(path: str | Path) -> ProteinChains:

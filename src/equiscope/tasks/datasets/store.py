@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError, InputError, IntegrityError
+from equiscope.writing import write_atomically
 
 METADATA = "metadata.json"
 _DIGEST = 64
@@ -45,12 +45,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
     content = buffer.getvalue()[:-_DIGEST]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content + hashlib.sha256(content).hexdigest().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_atomically(path, content + hashlib.sha256(content).hexdigest().encode())
     return path
 
 
@@ -82,6 +77,16 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             if name != METADATA
         }
     return arrays, metadata
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of arrays, in hex."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def checksum(path: str | Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +20,9 @@ from equiscope.tasks.datasets.chemistry import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
 from equiscope.tasks.guards import at_least, one_of
 from equiscope.tasks.molecules.recipe import Recipe, join, make_once
+from equiscope.writing import remove_left_over
 
+_SHARD = re.compile(r"\d{7,}\.npz")
 FRAMES_PER_MOLECULE = 10
 MOST_FRAMES_PER_MOLECULE = 200
 
@@ -121,7 +123,17 @@ def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> N
     }
     metadata["molecules"] = [{"line": m.index, "smiles": m.smiles} for m, _ in taken]
     store.write(path, join([arrays for _, arrays in taken], "frames"), metadata)
-    shutil.rmtree(parts)
+    _remove_shards(parts)
+
+
+def _remove_shards(parts: Path) -> None:
+    """Delete the shards and their folder; whatever else somebody keeps in it stays, and the folder with it."""
+    for shard in parts.glob("*.npz"):
+        if _SHARD.fullmatch(shard.name):
+            shard.unlink()
+    remove_left_over(parts)
+    with suppress(OSError):
+        parts.rmdir()
 
 
 def _frames_per_molecule(config: ForceFieldData, accepted: int, rejected: Mapping[str, int]) -> int:

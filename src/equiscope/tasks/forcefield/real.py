@@ -213,6 +213,10 @@ class MappedFrames(Parted):
         """The orientation tensor found at conversion."""
         return _orientation(self.store.metadata)
 
+    def checksum(self) -> str:
+        """SHA-256 of the arrays on disk."""
+        return self.store.checksum()
+
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, orientation, label statistics, what was left out."""
         about = self.store.metadata["description"]

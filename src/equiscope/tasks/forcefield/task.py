@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.forcefield import models, real
+from equiscope.tasks.forcefield.baseline import PairPotential
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
@@ -31,6 +32,8 @@ FORCES = Declaration(
 )
 # Settings of the data section that say how frames are used, whatever they come from.
 _USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
+# Training frames that the baseline is fitted to.
+_FITTED = 512
 # Read off the vector figures of the paper (its first default run): step, percent.
 PAPER = [[20, 20.2], [860, 5.0], [1680, 2.0], [2560, 1.0], [4740, 0.081], [17000, 0.38], [445000, 0.055]]
 
@@ -129,6 +132,13 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
         # Sorted by size, so that batches carry little padding.
         rows = rows[torch.argsort(frames.atoms[rows], stable=True)]
         return [Probe("forces", [frames.batch(some) for some in rows.split(self.settings.probe_batch)], FORCES)]
+
+    def baseline(self) -> nn.Module:
+        """The pair potential with the least squared error on (at most 512 of) the training frames."""
+        rows = spread(self._order.items, _FITTED)
+        found = [self.data.batch(some) for some in rows.split(32)]
+        elements = torch.unique(torch.cat([batch["species"][batch["mask"]] for batch in found]))
+        return PairPotential.fit(found, elements)
 
     def describe(self) -> dict[str, Any]:
         """Counts, split, orientation and label statistics of the data."""

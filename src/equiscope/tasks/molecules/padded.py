@@ -90,6 +90,10 @@ class PaddedSet(Parted):
         """The orientation tensor of all geometries."""
         return orientation(self.pos, self.mask)
 
+    def checksum(self) -> str:
+        """SHA-256 of the arrays of the data file."""
+        return str(self.metadata["sha256"])
+
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: counts, split, and what the data file says of itself."""
         return describe_split(self, self.NOUN) | {
@@ -156,6 +160,7 @@ def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str
             f"{path} holds {metadata.get('format')!r} version {metadata.get('format_version')}, "
             f"not {recipe.FORMAT!r} version {recipe.FORMAT_VERSION}; make it again with this version"
         )
+    metadata = {**metadata, "sha256": store.digest(arrays)}
     each = arrays.pop("atoms").astype(np.int64)
     molecule = np.repeat(np.arange(len(each)), arrays.pop(counted))
     atoms, starts = each[molecule], np.cumsum(each) - each

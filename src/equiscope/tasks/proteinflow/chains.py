@@ -12,6 +12,7 @@ from torch import Tensor
 
 from equiscope.errors import DataError, InputError
 from equiscope.symmetry.rotations import haar
+from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
 from equiscope.tasks.datasets.splits import Clusters, cluster_chains, split_clusters
@@ -125,6 +126,14 @@ class ChainSet:
             "chain": torch.from_numpy(self.clusters.labels[np.asarray(numbers)]),
             "id": torch.as_tensor(np.asarray(numbers), dtype=torch.int64),
         }
+
+    def checksum(self) -> str:
+        """SHA-256 of the chains."""
+        letters = "".join(self.chains.sequences or ())
+        return store.digest({
+            "ids": np.array(self.chains.ids), "ca": np.concatenate(self.chains.ca), "length": self.chains.lengths,
+            "sequence": np.frombuffer(letters.encode(), dtype=np.uint8),
+        })  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Plain facts for a run's record: source, licence, counts, lengths, clusters and parts."""

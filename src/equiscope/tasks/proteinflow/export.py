@@ -8,6 +8,7 @@ import numpy as np
 
 from equiscope.errors import DataError, InputError
 from equiscope.files import needed
+from equiscope.writing import write_atomically
 
 FORMATS = ("cif", "pdb")
 
@@ -35,10 +36,8 @@ def write_trace(ca: np.ndarray, path: str | Path, name: str = "sample", sequence
     if ending == "pdb" and np.abs(ca).max() >= 999:
         raise DataError(f"a coordinate of {np.abs(ca).max():.0f} Å does not fit the PDB format: write mmCIF")
     structure = _structure(ca, letters, name)
-    if ending == "pdb":
-        structure.write_pdb(str(path))
-    else:
-        structure.make_mmcif_document().write_file(str(path))
+    text = structure.make_pdb_string() if ending == "pdb" else structure.make_mmcif_document().as_string()
+    write_atomically(path, text.encode())
 
 
 def _structure(ca: np.ndarray, letters: str, name: str):

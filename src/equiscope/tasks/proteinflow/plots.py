@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from equiscope.tasks.proteinflow.quality import RealChains, dihedrals, radius_of_gyration, step_lengths
+from equiscope.writing import replacing
 
 _REAL = "0.35"
 
@@ -48,7 +49,8 @@ def plot_quality(drawn: Mapping[str, Sequence[np.ndarray]], real: RealChains, pa
     sizes.set(xlabel="residues", ylabel="radius of gyration (Å)")
     for axes in (steps, turns, sizes):
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=130)
 
 
 def plot_traces(traces: Sequence[np.ndarray], path: str | Path, titles: Sequence[str] = ()) -> None:
@@ -73,4 +75,5 @@ def plot_traces(traces: Sequence[np.ndarray], path: str | Path, titles: Sequence
         axes.annotate("10 Å", (-extent * 0.9, -extent * 0.88), fontsize=7)
     for axes in figure.axes[len(shown) :]:
         axes.set_visible(False)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=130)

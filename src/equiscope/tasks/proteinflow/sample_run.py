@@ -18,6 +18,7 @@ from equiscope.tasks.proteinflow.plots import plot_quality, plot_traces
 from equiscope.tasks.proteinflow.quality import Quality, RealChains, judge
 from equiscope.tasks.proteinflow.sampling import Sampling, sample
 from equiscope.tasks.proteinflow.task import ProteinFlow, declaration
+from equiscope.writing import inner_folder, write_atomically
 
 NM_TO_ANGSTROM = 10.0
 
@@ -72,7 +73,7 @@ def sample_run(
         raise InputError("give at least one format: cif, pdb")
     task.prepare(progress=False)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    inner_folder(folder)
     models: dict[str, nn.Module] = {"drawn": model}
     if twirl:
         models["drawn, twirled"] = Twirled(model, declaration(), rotations=twirl)
@@ -96,7 +97,7 @@ def sample_run(
         "quality": {name: figures.to_dict() for name, figures in quality.items()},
         "moved_by_twirling": moved,
     }
-    (folder / "quality.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    write_atomically(folder / "quality.json", (json.dumps(table, indent=1) + "\n").encode())
     files += [folder / "quality.png", folder / "quality.json"]
     return Drawn(traces, quality, moved, tuple(files))
 

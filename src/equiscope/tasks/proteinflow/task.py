@@ -13,7 +13,8 @@ from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.guards import at_least, chosen, one_of
-from equiscope.tasks.proteinflow.chains import ChainSet, ChainSettings, TrainingStream, mix
+from equiscope.tasks.proteinflow.baseline import GaussianChain
+from equiscope.tasks.proteinflow.chains import ANGSTROM_TO_NM, ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
@@ -181,6 +182,11 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         if part == "final" and forward is None:
             found.append(Probe("pooled, self-conditioned", batches, declaration(), _two_pass, False))
         return found
+
+    def baseline(self) -> nn.Module:
+        """The linear denoiser of a Gaussian chain with the second moments of the training chains."""
+        numbers = self.data.parts["train"].tolist()
+        return GaussianChain.fit([ANGSTROM_TO_NM * torch.from_numpy(self.data.chains.ca[i]) for i in numbers])
 
     def describe(self) -> dict[str, Any]:
         chains = self.data.padded(range(len(self.data.chains)))

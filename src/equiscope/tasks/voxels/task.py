@@ -18,14 +18,17 @@ from equiscope.tasks.guards import at_least, chosen
 from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, key, rotate, spread
 from equiscope.tasks.task import Probe
 from equiscope.tasks.voxels import models, probes
+from equiscope.tasks.voxels.baseline import WienerFilter
 from equiscope.tasks.voxels.data import ConformerSet, load, noise_grids
 from equiscope.tasks.voxels.generate import ConformerData, generate
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S": 16, "Cl": 17, "Br": 35, "I": 53}
 
+# Training conformers that the baseline is fitted to.
+_FITTED = 256
 # Settings of the data section that say how conformers are used.
-_USE = ("workers", "track_conformers", "final_conformers", "probe_batch")
+_USE = ("workers", "train_conformers", "track_conformers", "final_conformers", "probe_batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class VoxelSettings(TaskSettings):
         data: the conformers; grid: the grid they are drawn on.
         sigma: standard deviation of the voxel noise.
         workers: processes that make the conformers, None for all cores.
+        train_conformers: train on only so many, spread over the molecules, None for all; the held-out ones stay the same.
         track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
             molecules.
         probe_batch: their batch size.
@@ -48,6 +52,7 @@ class VoxelSettings(TaskSettings):
     grid: Grid = field(default_factory=Grid)
     sigma: float = 0.3
     workers: int | None = None
+    train_conformers: int | None = None
     track_conformers: int = 16
     final_conformers: int = 48
     probe_batch: int = 8
@@ -108,7 +113,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         path = generate(self.settings.data, workers=self.settings.workers, progress=progress)
         self._data = load(path, self.settings.grid)
         train = self._data.indices("train")
-        self._order = Shuffled(train, self.settings.seed)
+        self._order = Shuffled(spread(train, self.settings.train_conformers), self.settings.seed)
         # The loss is divided by this, so that 1 is the zero predictor's whatever the grid.
         grids = self._voxelise(self._data.batch(train[:: max(1, len(train) // 64)]))
         self._scale = float(grids.double().square().mean())
@@ -159,6 +164,15 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         ]
         return probes.gridded(batches, s.grid, s.sigma, key(s.seed, "noise of", part))
 
+    def baseline(self) -> nn.Module:
+        """The Wiener filter of (at most 256 of) the training grids, each turned by a Haar rotation of its own."""
+        rows = spread(self._order.items, _FITTED)
+        turned = (
+            rotate(self.data.batch(some), ("pos",), 1.0, key(self.settings.seed, "baseline", int(some[0])))
+            for some in rows.split(8)
+        )
+        return WienerFilter.fit((self._voxelise(batch) for batch in turned), self.settings.sigma)
+
     def pictures(self, model: nn.Module) -> list[dict[str, Any]]:
         """Middle slices of two held-out molecules: input, output, output twirled over the 24 rotations, target."""
         device = next(model.parameters()).device
@@ -199,6 +213,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
             "channels": list(s.data.elements),
             "mean square of a grid": float(turned.mean()),
             **conformers.describe(),
+            **({"used": {"train": len(self._order.items)}} if s.train_conformers is not None else {}),
             "orientation": orientation(shown["pos"], shown["mask"]).to_dict(),
             "augment": s.augment,
             "path": str(s.data.resolved_path()),

@@ -1,0 +1,42 @@
+"""Bugs that would turn a verdict on a claim of the paper."""
+
+from tests.planted.engine import bug
+
+CLAIMS, ANALYSES, BUDGETS = "report/claims.py", "report/claims_analyses.py", "report/claims_efficiency.py"
+EVIDENCE, CROSSINGS, KINDS = "report/evidence.py", "report/crossings.py", "report/kinds/__init__.py"
+TABLE = "report/test_verdicts"
+
+BUGS = (
+    bug("a run of 60 steps decides", CLAIMS, "crossing_verdict", r"run\.finished and run\.last_step >= SHORTEST",
+        r"run.finished", TABLE),
+    bug("a run half annealed decides", EVIDENCE, "Run.finished", r"return self\.told\.finished and .*", "return True",
+        TABLE),
+    bug("a late share above 2 % is forgiven by the end", CLAIMS, "crossing_verdict", r"curve\.step >= WINDOW",
+        r"curve.step >= curve.step[-1]", TABLE),
+    bug("the final measurement is not asked", CLAIMS, "_ends_under",
+        r" and \(final is None or final\.result\.percent_interval\[1\] < THRESHOLD\)", "", TABLE),
+    bug("skill against the baseline forgotten", CROSSINGS, "skilled", r" & ~\(curve\.skill <= 0\)", "", TABLE),
+    bug("voxels judged on the octahedral headline", EVIDENCE, "run_of",
+        r"told\.curves\.get\(probe\) if probe else headline", "headline", TABLE),
+    bug("tasks without runs are not missed", EVIDENCE, "combined", r"if absent and \(favour or not found\)",
+        "if False", TABLE),
+    bug("one seed is enough", CLAIMS, "size_verdict", r"< SEEDS for", r"< 1 for", TABLE),
+    bug("sizes that differ in optimiser compared", CLAIMS, "varying", r"run\.setting\(\*free\), ", "", TABLE),
+    bug("learning rates taken for seeds", BUDGETS, "_sides", r"rates\.setdefault\(run\.rate, ",
+        r"rates.setdefault(0.003, ", TABLE),
+    bug("an optimum at the edge of the grid believed", BUDGETS, "budget_verdict", r"if side\.edge:", "if False:",
+        TABLE),
+    bug("seconds of the clock on the wall believed", BUDGETS, "budget_verdict", r"if side\.cost is None:", "if False:",
+        TABLE),
+    bug("whoever is ahead may have had more seconds", BUDGETS, "budget_verdict",
+        r"mine\.seconds <= SAME_BUDGET \* other\.seconds and", "", TABLE),
+    bug("rounding turns equal into agrees", KINDS, "lower", r"high < 1 - ROUNDING", r"high < 1", TABLE),
+    bug("a landscape of one batch believed", "report/kinds/landscape.py", "evidence",
+        r"values\.batches is not None and values\.batches < 2", "False", TABLE),
+    bug("an untrained model is evidence", ANALYSES, "_landscape_row", r" if step > 0 else \[\]", "", TABLE),
+    bug("identities decide", "report/paper.py", "own_pair",
+        r"any\(pair == found\[0\] for found in _CORRELATIONS\.values\(\)\)", "True", TABLE),
+    bug("a brute force of few rotations believed", ANALYSES, "_brute_row", r"found\.rotations >= ROTATIONS and ", "",
+        TABLE),
+    bug("an oracle is a probe", "report/paper.py", "counts", r"not probe\.startswith\(\"oracle\"\) and ", "", TABLE),
+)  # fmt: skip
