@@ -1,4 +1,7 @@
-"""A Lightning callback that follows the equivariance error of any LightningModule while it trains."""
+"""A Lightning callback that follows the equivariance error of any LightningModule while it trains, on all processes.
+
+Our own tasks, whose runs write records and go on after a kill, are followed by :mod:`equiscope.runs.tracker`.
+"""
 
 from __future__ import annotations
 

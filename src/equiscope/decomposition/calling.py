@@ -211,7 +211,7 @@ def _of_tuple(answer: Sequence[Any], declaration: Declaration) -> dict[str, Tens
         fitting = {i: v for i, v in tensors.items() if v.ndim > len(shape) and tuple(v.shape[-len(shape) :]) == shape}
         if len(fitting) == 1:
             return {wanted[0]: next(iter(fitting.values()))}
-        place = next(iter(fitting or tensors or {0: None}))
+        place = next(iter(fitting or tensors), 0)
         remedy = f"forward=lambda model, batch: model(batch)[{place}]"
     else:
         remedy = "forward=lambda model, batch: dict(zip((" + ", ".join(map(repr, wanted)) + ", …), model(batch)))"

@@ -149,7 +149,8 @@ class _Snapshot:
         """Everything that can be put back, whatever goes wrong with one part of it."""
         trained = not (self.alone and not _others()) and any(kept.changed() for kept in self.tensors[: self.weights])
         faults: list[Exception] = []
-        for part in (*self.modules, *([] if trained else self.tensors)):
+        parts: list[_Module | _Tensor] = [*self.modules, *([] if trained else self.tensors)]
+        for part in parts:
             try:
                 part.restore()
             except Exception as error:

@@ -24,7 +24,10 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: BruteSettings) 
     """See :func:`equiscope.analysis.brute.brute_force`."""
     from equiscope.analysis.brute import brute_force
 
-    return brute_force(trained.model, probe.batches, probe.declaration, settings.count, **settings.design(probe))
+    return brute_force(
+        trained.model, probe.batches, probe.declaration, settings.count, forward=probe.forward,
+        rotations=settings.rotations, cosets=settings.cosets, seed=settings.seed,
+    )  # fmt: skip
 
 
 ANALYSIS = Analysis(BruteSettings, make)
