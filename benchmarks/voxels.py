@@ -18,7 +18,7 @@ import torch
 
 import equiscope as eq
 from equiscope import records
-from equiscope.runs.tracker import TrackSettings, measure_probe
+from equiscope.runs.tracker import Tracking, measure_probe
 from equiscope.runs.trained import Trained, open_run
 from equiscope.tasks.voxels import probes
 from equiscope.tasks.voxels.data import ConformerSet, load
@@ -55,7 +55,7 @@ def measured(run: Trained, conformers: int) -> dict[str, eq.Result]:
     assert isinstance(run.task, Voxels)
     task = Voxels(replace(run.task.settings, final_conformers=conformers))
     task.prepare(progress=False)
-    return {probe.name: measure_probe(run.model, probe, TrackSettings(seed=1)) for probe in task.probes("final")}
+    return {probe.name: measure_probe(run.model, probe, Tracking(seed=1)) for probe in task.probes("final")}
 
 
 def share_of_voxeliser(task: Voxels, steps: int = 5) -> tuple[float, float]:

@@ -1,11 +1,17 @@
 """The documentation site: `make docs` builds it into build/docs. Formulas become MathML, so nothing is fetched."""
 
 import importlib.metadata
+import os
 import re
 from html import escape
 
 import latex2mathml.converter
+from docutils import nodes
 from docutils.nodes import SkipNode
+from sphinx.util.docutils import SphinxDirective
+
+from equiscope import cli
+from equiscope.runs.settings import settings
 
 project = "equiscope"
 author = "The equiscope developers"
@@ -23,6 +29,9 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_use_rtype = False
 copybutton_exclude = ".linenos, .gp, .go"
+html_theme_options = {"footer_icons": []}
+copyright = "the equiscope developers, Apache-2.0"
+html_show_sphinx = False
 nitpicky = False
 
 
@@ -44,6 +53,36 @@ def _bars(app, what, name, obj, options, lines):
         lines[number] = "".join(p if p.startswith("``") else p.replace("|", "\\|") for p in parts)
 
 
+class Commands(SphinxDirective):
+    """The help of every command, as the parser prints it."""
+
+    def run(self):
+        os.environ["COLUMNS"] = "100"
+        actions = cli.parser()._subparsers._group_actions[0].choices
+        return [part for name, command in actions.items() for part in self._section(name, command)]
+
+    def _section(self, name, command):
+        text = command.format_help()
+        return [nodes.rubric(text=f"equiscope {name}"), nodes.literal_block(text, text, language="text")]
+
+
+class Settings(SphinxDirective):
+    """A table of settings for each task, and of what the published sets add."""
+
+    def run(self):
+        found, seen = [], set()
+        for title, chosen in (("forcefield", []), ("proteinflow", ["task=proteinflow"]), ("voxels", ["task=voxels"]),
+                              ("a published set, data=extxyz", ["data=extxyz"])):  # fmt: skip
+            rows = [s for s in settings(chosen) if (s.name, s.default) not in seen]
+            seen |= {(s.name, s.default) for s in rows}
+            lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+            lines += [f"| `{s.name}` | `{s.default or ' '}` | {s.meaning.replace('|', ' ')} |" for s in rows]
+            found += [nodes.rubric(text=title), *self.parse_text_to_nodes("\n".join(lines))]
+        return found
+
+
 def setup(app):
+    app.add_directive("equiscope-commands", Commands)
+    app.add_directive("equiscope-settings", Settings)
     app.connect("autodoc-process-docstring", _bars, priority=900)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

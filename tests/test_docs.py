@@ -57,6 +57,27 @@ def test_commands_on_the_pages_are_read_by_the_parser():
         cli.parser().parse_args(command.replace("NAME", "name").split()[1:])
 
 
+def garbled(page):
+    """Sentences of a built page that are cut by code, or joined where code was taken out."""
+    found = re.findall(r"[^\s.]{2,}[.,;]:\s?\w[^<]{0,30}", re.sub(r"<(pre|code|script).*?</\1>", "", page, flags=re.S))
+    for before in re.findall(r'<p>((?:(?!</p>).)*)</p>\s*<div class="highlight', page, re.S):
+        text = re.sub(r"<[^>]*>", "", before).strip()
+        if text and text[-1] not in ".:;!?)…":
+            found.append(text[-60:])
+    for after in re.findall(r"</pre></div>\s*</div>\s*<p>((?:(?!</p>).)*)</p>", page, re.S):
+        if re.match(r"[a-z ,.;:]", re.sub(r"<[^>]*>", "", after)) and not after.startswith("<"):
+            found.append(after[:60])
+    return found
+
+
+def test_garbled_sentences_are_found():
+    block = '<div class="highlight-python notranslate"><div class="highlight"><pre>x</pre></div>\n</div>\n'
+    assert garbled(f"<p>Times differ</p>\n{block}<p>Noise is drawn once.</p>") == ["Times differ"]
+    assert garbled(f"<p>Times differ:</p>\n{block}<p>symmetry is learned early</p>") == ["symmetry is learned early"]
+    assert garbled("<p>how a pooled figure weighs them.:A trained flow</p>")
+    assert garbled(f"<p>Times differ:</p>\n{block}<p>Noise is drawn once.</p><p><code>a.:b</code> is code.</p>") == []
+
+
 def test_the_site(tmp_path):
     """One test, so that the site is built once: complete, from no network, good on a phone, formulas as MathML."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
@@ -68,6 +89,7 @@ def test_the_site(tmp_path):
     assert "Split a model" in api
     assert "RandomModelError" in api
     for page in tmp_path.rglob("*.html"):
+        assert garbled(page.read_text()) == [], page
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', page.read_text()), page
     text = (tmp_path / "mathematics.html").read_text()
     assert text.count("<math") > 60

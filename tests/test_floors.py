@@ -129,3 +129,20 @@ def test_imports_from_above_pass(tmp_path, path, source):
     file.parent.mkdir(parents=True)
     file.write_text(source)
     assert violations(tmp_path / "equiscope") == []
+
+
+def classes_named_twice(package):
+    """Class names that stand in more than one file: a reader would take one for the other."""
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, set()).add(str(path.relative_to(package)))
+    return {name: sorted(files) for name, files in found.items() if len(files) > 1}
+
+
+def test_no_class_name_means_two_things(tmp_path):
+    assert classes_named_twice(Path(equiscope.__file__).parent) == {}
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("class Run:\n    pass\n")
+    assert classes_named_twice(tmp_path) == {"Run": ["a.py", "b.py"]}

@@ -18,7 +18,7 @@ from equiscope.report import kinds as shown
 from equiscope.report.chart import Chart
 from equiscope.runs.analyse import analyse
 from equiscope.runs.kinds import AnalysisSettings, analyses
-from equiscope.runs.tracker import TrackSettings, measure_probe
+from equiscope.runs.tracker import Tracking, measure_probe
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import uniform_keyed
 from equiscope.tasks.datasets import catalogue, stream
@@ -101,7 +101,7 @@ def probes_are_declared_and_measured(task, again, net):
         assert not alike(probe.batches, final[name].batches)
     for probe in {**final, **track}.values():
         # A floating field that is neither rotated nor a target nor held fixed stops the measure.
-        result = measure_probe(net, probe, TrackSettings(rotations="D2"))
+        result = measure_probe(net, probe, Tracking(rotations="D2"))
         assert math.isfinite(result.percent)
         crossed = probe.design.redraw is not None
         assert result.equivariance >= 0 or crossed

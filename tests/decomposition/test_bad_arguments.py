@@ -80,7 +80,6 @@ CASES = {
     "cosets boolean": (measure(cosets=True), "cosets must be.*True"),
     "cosets float": (measure(cosets=2.0), r"cosets must be.*2\.0"),
     "cosets string": (measure(cosets="2"), "cosets must be.*'2'"),
-    "cosets None": (measure(cosets=None), "cosets must be.*None"),
     "cosets 0": (measure(cosets=0), "cosets must be.*0"),
     "cosets 1": (measure(cosets=1), "cosets=1 is too few"),
     "three cosets for l1": (measure(cosets=3, loss="l1"), "at least 4"),

@@ -356,7 +356,7 @@ NAN = random_batch()["pos"].clone().index_fill(0, torch.tensor([2]), float("nan"
         (Tanh(), bad(), {"cosets": 1}, InputError, "too few"),
         (Tanh(), bad(), {"cosets": 2.0}, InputError, "cosets must be"),
         (Tanh(), bad(), {"seed": -1}, InputError, "seed must be"),
-        (Tanh(), bad(), {"loss": "l1"}, InputError, "at least 4"),
+        (Tanh(), bad(), {"loss": "l1", "cosets": 2}, InputError, "at least 4"),
         (Tanh(), bad(), {"loss": "rmse"}, InputError, "unknown loss"),
         (Tanh(), bad(), {"loss": "cross_entropy"}, InputError, "averages"),
         (Tanh(), bad(), {"rotation": "T"}, InputError, "unknown arguments"),

@@ -4,6 +4,7 @@ A class of attacks is a function of a folder that yields ``(name, attempt)``; an
 held, and raises where something was lost, run, shown or accepted that must not be.
 """
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -53,9 +54,10 @@ def holds(fact, what="") -> None:
 @contextmanager
 def refused(*kinds, match=""):
     """The body must end in one of these errors, in one line."""
+    expected = kinds or EquiscopeError
     try:
         yield
-    except kinds or EquiscopeError as error:
+    except expected as error:
         holds(match in str(error), f"refused with other words: {error}")
         return
     raise Broken("it was accepted")
@@ -148,10 +150,8 @@ def links(root: Path):
                 folder = RunFolder(root / f"kept{number}", "toy", "a")
                 config = toy.config(root / f"kept{number}", trainer__keep=[40])
             victim = victim_at(folder.path / name, root / "victims" / f"t{number}")
-            try:
+            with contextlib.suppress(EquiscopeError):
                 quietly(lambda: train(config, show_progress=False))
-            except EquiscopeError:
-                pass
             holds(victim.read_bytes() == SECRET, f"{name} was written through")
 
         yield f"train, {name}", resume
@@ -316,7 +316,7 @@ def locks(root: Path):
         def without_locks(number=number):
             folder = RunFolder(root / f"nolock{number}", "toy", "a")
             folder.path.mkdir(parents=True)
-            with _no_locks(number), pytest.warns(UserWarning, match="has no locks"):
+            with _no_locks(number), pytest.warns(UserWarning, match="has no locks"):  # noqa: PT031
                 folder.acquire()
                 other = RunFolder(root / f"nolock{number}", "toy", "a")
                 other.acquire()

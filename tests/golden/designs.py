@@ -47,7 +47,7 @@ def rtol_reached_with_samples(size: int) -> Mapping[str, Any]:
 
 @case(10)
 def rtol_needs_cosets(size: int) -> Mapping[str, Any]:
-    return partial(size, 40, rtol=0.045, rotations="haar")
+    return partial(size, 40, rtol=0.045, rotations="haar", cosets=2)
 
 
 @case(10)

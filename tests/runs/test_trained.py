@@ -18,9 +18,9 @@ def test_the_opened_model_is_the_one_that_was_measured(tmp_path):
     book = records.read(folder.records)
     final = next(r for r in book if r["kind"] == "measure" and r["part"] == "final")
     opened.task.prepare(progress=False)
-    from equiscope.runs.tracker import TrackSettings, measure_probe
+    from equiscope.runs.tracker import Tracking, measure_probe
 
-    settings = TrackSettings(seed=opened.config["final"]["seed"])
+    settings = Tracking(seed=opened.config["final"]["seed"])
     result = measure_probe(opened.model, opened.task.probes("final")[0], settings)
     assert result.percent == final["result"]["percent"]
     assert opened.step == opened.config["trainer"]["max_steps"]

@@ -1,4 +1,7 @@
-"""A Lightning callback that follows the equivariance error of any LightningModule while it trains."""
+"""A Lightning callback that follows the equivariance error of any LightningModule while it trains, on all processes.
+
+Our own tasks, whose runs write records and go on after a kill, are followed by :mod:`equiscope.runs.tracker`.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ except ImportError:
 
 from equiscope.adapters.lightning_schedule import Schedule, unmeasured
 from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.calling import Call, named
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.metric import EquivarianceError
 from equiscope.decomposition.preserve import untouched
@@ -104,7 +108,7 @@ class EquivarianceTracker(Callback):
         target: str | None = None,
         loss: Any = "mse",
         rotations: str = "T",
-        cosets: int = 2,
+        cosets: int | None = None,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         **settings: Any,
@@ -225,6 +229,7 @@ class EquivarianceTracker(Callback):
         # The random state alone: a DataLoader draws from it when it starts.
         with untouched(None), contextlib.nullcontext() if self._validating else _averaged(trainer, module):
             for first_id, native in self._share(trainer):
+                native = named(native, self.declaration.fields)
                 native = move_data_to_device(trainer.precision_plugin.convert_input(native), module.device)
                 metric.update(module, native, first_id)
             with warnings.catch_warnings():
@@ -240,9 +245,11 @@ class EquivarianceTracker(Callback):
         return tracked
 
     def _called(self, trainer: Trainer) -> Callable[[Any, Any], Any]:
+        call = self.forward if self.forward is not None else Call(self.declaration)
+
         def called(module: Any, native: Any) -> Any:
             with trainer.precision_plugin.forward_context():
-                return self.forward(module, native) if self.forward is not None else module(native)
+                return call(module, native)
 
         return called
 

@@ -264,7 +264,7 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
                 handle.remove()
         tried = list(dict.fromkeys(reversed(called))) if head is None else [head]
         for name in tried:
-            own: list[Tensor] = [p for p in model.get_submodule(name).parameters()]
+            own: list[Tensor] = list(model.get_submodule(name).parameters())
             with torch.no_grad():
                 torch._foreach_mul_(own, 2.0)
             twice = answer()

@@ -106,7 +106,7 @@ def layers(
     plan = as_plan(plan, {**design, **asked}, rotations="O", spectrum=True, judged=False)
     declaration = plan.declaration
     recorder = Recorder(model, default_layers(model) if names is None else find_layers(model, names))
-    orbit = _Orbit(model, plan, Caller(plan.forward), rows, recorder, names is None)
+    orbit = _Orbit(model, plan, Caller(plan.forward, declaration), rows, recorder, names is None)
     clusters: list[Any] = []
     with untouched(model), recorder.recording():
         trim = _Trim(model, declaration, orbit.caller)

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     """Add both commands to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "the main job: real data, a force field, its symmetry, the report"
     demonstrated = add_command(subparsers, "demo", demo, summary, _DEMO_EXAMPLES)
-    demonstrated.add_argument("--threads", type=int, help="CPU threads; OMP_NUM_THREADS, or as many as help, by default")
+    demonstrated.add_argument("--threads", type=int, help="CPU threads (OMP_NUM_THREADS, or as many as help)")
     summary = "train a task, measuring along the way; go on if it was stopped"
     trained = add_command(subparsers, "train", run, summary, _EXAMPLES)
     listed = "list every setting with its default and meaning, of the task, model and data chosen, and train nothing"

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from equiscope.errors import DataError, EquiscopeError, InputError, around, first_line
 
@@ -293,6 +294,10 @@ def as_batches(batches: Any) -> Iterable[Any]:
     """The iterable of batches; a single batch is refused with the remedy."""
     if as_batch.dispatch(type(batches)) is not as_batch.dispatch(object):
         raise InputError("batches must be an iterable of batches, got one batch: write [batch]")
+    if isinstance(batches, TensorDataset):
+        raise InputError("a TensorDataset gives samples, not batches: write DataLoader(dataset, batch_size=32)")
+    if isinstance(batches, Tensor):
+        raise InputError("batches must be an iterable of batches, got a tensor: write [{'pos': tensor}]")
     if not isinstance(batches, Iterable):
         raise InputError(f"batches must be an iterable of batches, got {type(batches).__name__}")
     return batches if isinstance(batches, list | tuple | Guarded) else Guarded(batches)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, names
+from equiscope.decomposition.calling import nearest, other_irreps
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
     center,
@@ -37,7 +38,7 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     for name, spec in declaration.inputs.items():
         if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}")
+            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}{nearest(name, fields)}")
         values, shape = fields[name], spec.action.shape
         check_plain(values, f"input {name!r}")
         seen = tuple(values.shape)
@@ -46,6 +47,7 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
         if shape != (1,) and (seen[-len(shape) :] != shape or len(seen) <= len(shape)):
             raise DeclarationError(
                 f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
+                + other_irreps(spec.action.label, seen)
             )
         if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
             raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
@@ -119,17 +121,20 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
     for output in declaration.outputs.values():
         if output.target is not None and labels:
             _require_tensor(batch, output.target)
-    for name in {declaration.ids, declaration.clusters} - set(fields) - {None}:
+    for labels_field in (declaration.ids, declaration.clusters):
+        if labels_field is None or labels_field in fields:
+            continue
         try:
-            batch.labels(str(name))
+            batch.labels(labels_field)
         except KeyError:
-            raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
+            raise DeclarationError(f"the batch has no field {labels_field!r}; it has {names(fields)}") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
     unknown = sorted(floating - declaration.known_fields)
     if unknown:
         raise DeclarationError(
             f"the floating fields {unknown} of the batch are neither rotated nor a target nor held fixed: declare each "
-            f"as an input (inputs={{'{unknown[0]}': '1o'}}) or say fixed={unknown!r}"
+            f"as an input (inputs={{'{unknown[0]}': '1o'}}) or say fixed={unknown!r}; what "
+            f"holds the labels of an output is its target, target='{unknown[0]}'"
         )
     check_finite(batch, declaration)
     for name in declaration.outputs if labels else ():
@@ -184,7 +189,9 @@ def _require_tensor(batch: Batch, name: str) -> None:
     try:
         batch.labels(name)
     except KeyError:
-        raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
+        raise DeclarationError(
+            f"the batch has no field {name!r}; it has {names(fields)}{nearest(name, fields)}"
+        ) from None
     except InputError:
         pass
     raise DeclarationError(f"field {name!r} of the batch must be a tensor with samples first")
@@ -228,7 +235,8 @@ def _check_classes(rows: Rows, values: Tensor, count: int, what: str) -> None:
     real = rows.select(values, (1,))
     wrong = real[(real < 0) | (real >= count)]
     if len(wrong):
-        raise InputError(f"{what} holds class {int(wrong[0])}, but there are {count} classes, 0..{count - 1}")
+        many = f"; for k classes declare the logits 'kx0e', here '{int(real.max()) + 1}x0e'" if count == 1 else ""
+        raise InputError(f"{what} holds class {int(wrong[0])}, but there are {count} classes, 0..{count - 1}{many}")
 
 
 def _refuse(bad: Tensor, rows: Rows, what: str) -> None:

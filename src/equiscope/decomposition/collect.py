@@ -13,6 +13,7 @@ from torch import Tensor
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, Rows, as_batches
+from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of, twisted
@@ -125,8 +126,9 @@ class Collector:
     """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them."""
 
     def __init__(self, model: Any, plan: Plan):
+        check_model(model)
         self.model, self.plan = model, plan
-        self.caller = Caller(plan.forward)
+        self.caller = Caller(plan.forward, plan.declaration)
         self.parts: list[Samples] = []
         self.known = noise.Known()
         # Position in the data set of the next sample, for batches that carry no ids.

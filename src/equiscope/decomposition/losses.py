@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,17 +105,56 @@ def loss(spec: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
+    spec = _of_torch(spec)
     if callable(spec):
         return Loss(getattr(spec, "__name__", type(spec).__name__), squared_error, per_sample=spec)
     if spec == "cross_entropy":
-        raise InputError(
-            "say what the twirled prediction averages: loss='cross_entropy_logits' or 'cross_entropy_probabilities'"
-        )
+        raise InputError(_TWO_MEANINGS)
     if not isinstance(spec, str) or spec not in LOSSES:
+        word = _WORDS.get(str(spec).lower())
+        meant = f"; {spec!r} is {word!r} here" if word else ""
         raise InputError(
-            f"unknown loss {spec!r}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)"
+            f"unknown loss {spec!r}{meant}: use one of {', '.join(LOSSES)} or a callable loss(prediction, target)"
         )
     return LOSSES[spec]
+
+
+_TWO_MEANINGS = (
+    "cross-entropy has two symmetric versions of a model, and so two percents (31 % and 7.6 % on one classifier): "
+    "loss='cross_entropy_probabilities' averages the class probabilities over rotations, as test-time augmentation "
+    "does; loss='cross_entropy_logits' averages the logits, as a symmetric network of the same kind would. Say which"
+)
+_WORDS = {"mae": "l1", "l1loss": "l1", "absolute": "l1", "l2": "mse", "rmse": "mse", "mseloss": "mse",
+          "squared": "mse", "smooth_l1": "huber", "norm": "l2_norm", "l2norm": "l2_norm", "l2mae": "l2_norm",
+          "ce": "cross_entropy_probabilities", "nll": "cross_entropy_probabilities"}  # fmt: skip
+# torch's means over all components, which here are the mean of each sample's.
+_FUNCTIONS = {F.mse_loss: "mse", F.l1_loss: "l1", F.huber_loss: "huber", F.smooth_l1_loss: "huber",
+              F.cross_entropy: "cross_entropy"}  # fmt: skip
+_MODULES = {torch.nn.MSELoss: "mse", torch.nn.L1Loss: "l1", torch.nn.HuberLoss: "huber",
+            torch.nn.SmoothL1Loss: "huber", torch.nn.CrossEntropyLoss: "cross_entropy"}  # fmt: skip
+
+
+def _of_torch(spec: Any) -> Any:
+    """The name of a loss of torch's own, which would average over the batch; anything else as it is.
+
+    Raises:
+        InputError: for one of torch's with settings that the named loss does not have.
+    """
+    name: str | None
+    if isinstance(spec, torch.nn.Module) and type(spec) in _MODULES:
+        plain = type(spec)()
+        shown = {k: v for k, v in vars(spec).items() if not k.startswith("_") and k != "training"}
+        if any(vars(plain).get(k) != v for k, v in shown.items()):
+            raise InputError(
+                f"{type(spec).__name__} with settings of its own averages over the batch: give a function of one value "
+                "a sample, loss=lambda prediction, target: …"
+            )
+        name = _MODULES[type(spec)]
+    else:
+        name = _FUNCTIONS.get(spec) if callable(spec) else None
+    if name == "cross_entropy":
+        raise InputError(_TWO_MEANINGS)
+    return name or spec
 
 
 def invariant_under(loss: Loss, action: Action, group: str) -> bool:

@@ -39,7 +39,7 @@ def measure(
     loss: Any = "mse",
     forward: Callable[[Any, Any], Any] | None = None,
     rotations: str = "T",
-    cosets: float = 2,
+    cosets: float | None = None,
     seed: int = 0,
     shift: bool = True,
     rtol: float | None = None,
@@ -60,15 +60,17 @@ def measure(
     (:mod:`equiscope.decomposition.split`) at ``cosets * len(K)`` passes.
 
     Args:
-        model: called as ``model(batch)`` in eval mode, or through ``forward(model, batch)``; it is left as it was.
-        batches: iterable of dicts of tensors, samples first, or with ``batch=`` atoms first, or of batches an adapter
-            registered.
+        model: called as ``model(batch)`` in eval mode, with the fields that its signature names, or through
+            ``forward(model, batch)``; it is left as it was.
+        batches: iterable of dicts of tensors, samples first, or with ``batch=`` atoms first, of tuples whose parts
+            ``fields=("pos", "forces")`` names, or of batches an adapter registered.
         declaration: what rotates; or give its fields here: ``inputs={"pos": "1o"}, outputs={"forces": "1o"},
-            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``batch``, ``per``, ``center``,
-            ``group``, ``weighting``.
+            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``batch``, ``per``, ``fields``,
+            ``center``, ``group``, ``weighting``.
         rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
             ``"superfibonacci-N"`` or ``"lebedev-T"``; with ``group="O"`` give ``"O"``, the whole group once, exact.
-        cosets: independent cosets per sample, at least 2 (4 for losses other than squared error). A number between 1
+        cosets: independent cosets per sample; by default 2 for squared error and 4 for other losses, which is the least
+            that is unbiased, and 10 with ``rotations="haar"``. A number between 1
             and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
             with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
             (:mod:`equiscope.decomposition.plan`); it needs at least 8 / (cosets - 1) samples.

@@ -76,7 +76,7 @@ class EquivarianceError(Metric):
         loss: Any = "mse",
         forward: Callable[[Any, Any], Any] | None = None,
         rotations: str = "T",
-        cosets: float = 2,
+        cosets: float | None = None,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         metric_arguments: Mapping[str, Any] | None = None,
@@ -87,7 +87,7 @@ class EquivarianceError(Metric):
         check_count("noise_samples", noise_samples)
         self.plan = make_plan(self.declaration, forward, rotations, cosets, seed)
         self.noise_samples = noise_samples
-        self._caller = Caller(forward)
+        self._caller = Caller(forward, self.declaration)
         self._known = Known()
         self._result: Result | None = None
         for name in self._none().packed(self.device):
@@ -127,7 +127,8 @@ class EquivarianceError(Metric):
         self._append(samples)
         self._computed = None
         self._update_count += 1
-        self._forward_cache = percent = self._percent(self._summary(samples))
+        percent = self._percent(self._summary(samples))
+        self._forward_cache: Any = percent
         return percent
 
     def compute(self) -> Tensor:

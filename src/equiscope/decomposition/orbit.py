@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, Rows, names
+from equiscope.decomposition.calling import Call, cannot_call, found_outputs, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
@@ -35,9 +36,10 @@ def check_forward(forward: Any) -> None:
 class Caller:
     """Calls the model without gradients, or with them once it turns out to need them (gradient forces)."""
 
-    def __init__(self, forward: Forward | None):
+    def __init__(self, forward: Forward | None, declaration: Declaration | None = None):
         check_forward(forward)
         self.given = forward
+        self._call = Call(declaration)
         self._grad = False
         self.calls = 0
 
@@ -61,7 +63,7 @@ class Caller:
             return self.given(model, native)
         if not callable(model):
             raise InputError(f"the model must be callable, or give forward=…; got {type(model).__name__}")
-        return model(native)
+        return self._call(model, native)
 
     @staticmethod
     def _explain(model: Any, native: Any, error: RuntimeError) -> None:
@@ -165,7 +167,7 @@ def predict(
     """
     answer = answer_of(model, native, forward, batch if turned else None)
     # Copies: a model may answer every call in the same memory (CUDA graphs do).
-    return {k: rows_of(v, k, batch, declaration).clone() for k, v in outputs_of(answer, declaration).items()}
+    return {k: rows_of(v, k, batch, declaration).clone() for k, v in found_outputs(answer, declaration).items()}
 
 
 def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | None = None) -> Any:
@@ -183,7 +185,7 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
     except EquiscopeError:
         raise
     except Exception as error:
-        where, hint = "on the batch as it was given", _how_called(forward, native)
+        where, hint = "on the batch as it was given", _how_called(model, forward, native)
         if given is not None:
             try:
                 call(given.with_fields({}))
@@ -194,35 +196,12 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
         raise around(ModelError, text, error) from error
 
 
-def _how_called(forward: Forward | None, native: Any) -> str:
+def _how_called(model: Any, forward: Forward | None, native: Any) -> str:
     """What a person who gave no forward=… may not know."""
     if getattr(forward, "given", forward) is not None:
         return ""
     what = f"a dict with {names(native)}" if isinstance(native, Mapping) else f"a {type(native).__name__}"
-    return f" (called as model(batch) with {what}; if it takes something else, give forward=lambda model, batch: …)"
-
-
-def outputs_of(answer: Any, declaration: Declaration) -> dict[str, Tensor]:
-    """The declared outputs by name from a model's answer: a dict, an object with attributes, or the only tensor.
-
-    Raises:
-        DeclarationError: if a declared output is missing or no tensor.
-    """
-    if isinstance(answer, Tensor):
-        if len(declaration.outputs) > 1:
-            raise DeclarationError(
-                f"the model returned one tensor, but the outputs {sorted(declaration.outputs)} are declared: "
-                "return a dict, or use forward=lambda model, batch: {...}"
-            )
-        return {next(iter(declaration.outputs)): answer}
-    found: dict[str, Tensor] = {}
-    for name in declaration.outputs:
-        value = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
-        if not isinstance(value, Tensor):
-            known = names(answer) if isinstance(answer, Mapping) else type(answer).__name__
-            raise DeclarationError(f"the model's answer has no tensor {name!r}; it has {known}")
-        found[name] = value
-    return found
+    return f" (called as model(batch) with {what}; {cannot_call(model, native)})"
 
 
 def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str = "") -> Tensor:
@@ -234,6 +213,7 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
             f"{what} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
+            + other_irreps(spec.action.label, value.shape)
         )
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
@@ -274,7 +254,8 @@ def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration,
             )
     elif rows.leading == 1 and value.shape[:1] != (rows.first,):
         raise DeclarationError(
-            f"{what} has {tuple(value.shape)}, expected {rows.first} {rows.unit} first: {_rows_first(batch, spec.per)}"
+            f"{what} has {tuple(value.shape)}, expected {rows.first} {rows.unit} first: "
+            f"{_rows_first(batch, spec.per, len(value))}"
         )
     return rows
 
@@ -285,10 +266,11 @@ def has_inner_axis(value: Tensor, shape: tuple[int, ...]) -> bool:
     return value.ndim > len(shape) + (shape != (1,))
 
 
-def _rows_first(batch: Batch, per: str) -> str:
+def _rows_first(batch: Batch, per: str, seen: int) -> str:
     if batch.dense:
         return "samples come first; where the atoms of several samples stand one after another say batch='batch'"
-    return f"it is declared per={per!r}, one row for each {per}"
+    fits = f"; one for each of {seen} samples is said by eq.Output(…, per='sample')" if seen == batch.size else ""
+    return f"it is declared per={per!r}, one row for each {per}{fits}"
 
 
 def rotated_back(

@@ -46,6 +46,8 @@ from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keye
 
 # Far above any coset's stream and those of the noise floor.
 SELECTION_STREAM = 1 << 41
+# Independent rotations of a sample, the published way, where nobody says how many.
+DEFAULT_HAAR = 10
 # Fewer second cosets than this say too little of their own spread.
 SECOND_COSETS = 8
 
@@ -184,7 +186,7 @@ def make_plan(
     declaration: Declaration,
     forward: Forward | None = None,
     rotations: str = "T",
-    cosets: float = 2,
+    cosets: float | None = 2,
     seed: int = 0,
     *,
     shift: bool = True,
@@ -240,7 +242,7 @@ def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -
 
 def make_design(
     rotations: str,
-    cosets: float,
+    cosets: float | None,
     seed: int,
     group: str,
     losses: Mapping[str, Loss],
@@ -252,6 +254,9 @@ def make_design(
     Raises:
         InputError: for an unknown set, or a number of cosets that leaves the split biased.
     """
+    if cosets is None:
+        exact = all(spec.exact for spec in losses.values())
+        cosets = DEFAULT_HAAR if rotations == "haar" else 2 if exact else JACKKNIFE_COSETS
     check_cosets(cosets, fractional=not alone)
     check_count("seed", seed)
     chosen = rotation_set(rotations, group)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +24,17 @@ from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
+Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
 SLOW, VISIBLE = 0.85, 0.05
+
+
+def added(terms: Iterable[Term]) -> Term:
+    """The sum of arrays or tensors, from left to right; ``sum`` would make it a number where there is none."""
+    return functools.reduce(operator.add, terms)
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -60,7 +68,7 @@ def pooled_equivariance(
 
     ``cosets``: of each sample, as drawn; between one and two where only a part of the samples has a second.
     """
-    return sum(
+    return added(
         weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting), cosets)
         for name, weight in counted_outputs(declaration).items()
     )
@@ -75,22 +83,22 @@ def summarise(
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
+
+    def weighed(figure: str) -> Any:
+        """A figure of the counted outputs, by their weights."""
+        return added(share[p.name] * getattr(p, figure) for p in counted)
+
     a = pooled_equivariance(values, declaration, plan.design.cosets)
-    b = sum(share[p.name] * p.total for p in counted)
+    b = weighed("total")
     codes, count = statistics.encode(samples.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
-    floor = sum(share[p.name] * p.floor for p in counted)
-    spread, rounding = (sum(share[p.name] * getattr(p, which) for p in counted) for which in ("spread", "rounding"))
+    floor, spread, rounding = weighed("floor"), weighed("spread"), weighed("rounding")
     allowed = noise.floors_allowed(spread, min(p.pooled.freedom for p in counted))
-    baseline = sum(share[p.name] * p.baseline for p in counted)
-    square = sum(share[p.name] * p.square for p in counted)
+    baseline, square = weighed("baseline"), weighed("square")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
-    spectrum = None
-    if plan.highest_degree:
-        powers = sum(share[p.name] * p.weights[:, None] * host(values[p.name].powers) for p in counted)
-        spectrum = summarise_spectrum(powers, a, codes, count)
+    spectrum = summarise_spectrum(weighed("powers"), a, codes, count) if plan.highest_degree else None
     outputs = {
         p.name: OutputResult(
             percent=100 * _divide(p.mean_equivariance, p.mean_total),
@@ -140,7 +148,7 @@ def summarise(
         noise_floor=floor,
         noise_floor_percent=100 * _divide(floor, total),
         distinguishable=distinguishable,
-        loss_as_given=sum(share[p.name] * p.as_given for p in counted),
+        loss_as_given=weighed("as_given"),
         samples=len(samples),
         clusters=count,
         loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
@@ -159,7 +167,7 @@ def summarise(
             samples.clusters,
             torch.from_numpy(b),
             torch.from_numpy(a),
-            torch.from_numpy(sum(share[p.name] * p.weights for p in counted)),
+            torch.from_numpy(weighed("weights")),
         ),
         **settings,
     )
@@ -192,6 +200,7 @@ class _OutputPool:
         self.mean_deviation = float((weights * deviation).mean())
         own = self.pooled.rounding * np.maximum(host(values.square), self.square)
         self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
+        self.powers = weights[:, None] * host(values.powers)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(samples, declaration)
         target = float((weights * host(values.target_square)).mean())

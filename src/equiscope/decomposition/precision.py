@@ -137,7 +137,7 @@ class Search:
 
     def _residuals(self, orbit: BatchOrbit, ratio: float) -> np.ndarray[Any, Any]:
         """e of each coset alone, (cosets, samples), summed over the labelled outputs."""
-        total = 0.0
+        total: Any = 0.0
         for name, split in orbit.splits.items():
             weight = self.plan.declaration.outputs[name].weight
             if split.of.labels is not None:

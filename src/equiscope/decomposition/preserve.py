@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from equiscope.errors import InputError, ModelError, first_line
 
@@ -149,7 +149,8 @@ class _Snapshot:
         """Everything that can be put back, whatever goes wrong with one part of it."""
         trained = not (self.alone and not _others()) and any(kept.changed() for kept in self.tensors[: self.weights])
         faults: list[Exception] = []
-        for part in (*self.modules, *([] if trained else self.tensors)):
+        parts: list[_Module | _Tensor] = [*self.modules, *([] if trained else self.tensors)]
+        for part in parts:
             try:
                 part.restore()
             except Exception as error:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, as_batch, boolean, fresh, names, tensors_of
+from equiscope.decomposition.calling import named
 from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -228,6 +229,7 @@ class RaggedBatch(Ragged):
         return order[starts[asked][copies] + within], copies
 
     def _picked_edges(self, pairs: Tensor, nodes: Tensor, places: list[int]) -> Tensor:
+        assert self.edges is not None
         edges, copies = self._picked(self.edges, places)
         asked = torch.tensor(places, device=nodes.device)
         place = torch.empty_like(self.nodes)
@@ -257,6 +259,7 @@ def batch_of(native: Any, declaration: Declaration) -> Batch:
     Raises:
         InputError: for a type nobody registered, or one that does not fit its kind.
     """
+    native = named(native, declaration.fields)
     if declaration.batch is not None and isinstance(native, Mapping):
         return RaggedBatch(native, declaration)
     if declaration.batch not in (None, "batch"):

@@ -78,6 +78,7 @@ def _cells(name: str, part: Any, result: Result) -> tuple[str, ...]:
 
 def _bars(result: Result) -> str:
     """An inline picture: percent of the loss of each output, and of the whole with its interval."""
+    bars: list[tuple[str, float, tuple[float, float] | None]]
     bars = [(name, part.percent, None) for name, part in result.outputs.items()] if len(result.outputs) > 1 else []
     bars.append(("all" if bars else next(iter(result.outputs)), result.percent, result.percent_interval))
     bars = [bar for bar in bars if math.isfinite(bar[1])]

@@ -33,7 +33,7 @@ _CHUNK = 4_000_000
 _BAR = 40
 
 
-def degrees_available(rotations: RotationSet, cosets: int, asked: bool | int, group: str) -> int:
+def degrees_available(rotations: RotationSet, cosets: float, asked: bool | int, group: str) -> int:
     """The highest degree to be estimated: the set's own, or what was asked for.
 
     Raises:

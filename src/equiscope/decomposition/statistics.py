@@ -90,7 +90,7 @@ class Intervals:
 
 def cluster_totals(values: Array, codes: NDArray[np.int64], count: int) -> Array:
     """Sum of per-sample values over each cluster, (count,)."""
-    return np.bincount(codes, weights=values, minlength=count)
+    return np.bincount(codes, weights=values, minlength=count).astype(np.float64, copy=False)
 
 
 def encode(labels: Sequence[Any]) -> tuple[NDArray[np.int64], int]:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.measure import resolve_declaration
-from equiscope.decomposition.orbit import answer_of, outputs_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import answer_of, rotated, rotated_back, rows_of
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import NonFiniteError
@@ -57,7 +58,7 @@ class Twirled(nn.Module):
         super().__init__()
         declaration = resolve_declaration(declaration, inputs, outputs, None, "mse", settings)
         plan = make_plan(declaration, forward, rotations, cosets, seed, shift=shift, alone=True, judged=False)
-        self.model, self.declaration, self._forward = model, declaration, forward
+        self.model, self.declaration, self._forward = model, declaration, forward or Call(declaration)
         count = int(plan.design.cosets)
         # Shifts of cosets, not of samples. No buffers: .half() or .float() must not round the rotations.
         passes = list(plan.walk(range(count), torch.device("cpu"), cosets=1))
@@ -74,7 +75,7 @@ class Twirled(nn.Module):
         for element, weight in zip(self._elements.to(device), self._weights, strict=True):
             turns = element.expand(wrapped.size, 3, 3)
             native = rotated(wrapped, turns, self.declaration)
-            found = outputs_of(answer_of(self.model, native, self._forward, wrapped), self.declaration)
+            found = found_outputs(answer_of(self.model, native, self._forward, wrapped), self.declaration)
             rows = {name: rows_of(found[name], name, wrapped, self.declaration) for name in found}
             for name, back in rotated_back(rows, wrapped, turns, self.declaration).items():
                 sums[name] = sums[name] + weight * back if name in sums else weight * back

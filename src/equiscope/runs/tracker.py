@@ -1,4 +1,9 @@
-"""Follow a run: training records, and the equivariance error of the probes at log-spaced steps."""
+"""Follow a run of one of our tasks into its records: training, and the equivariance error of the probes.
+
+Its figures come from :func:`equiscope.measure` on one process, are written to disk as they come and are found there
+again after a restart. A user's own training, whose metric is shared among processes and kept in the checkpoint, is
+followed by :class:`equiscope.adapters.lightning.EquivarianceTracker`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,7 @@ SPACING = 12
 
 
 @dataclass(frozen=True)
-class TrackSettings:
+class Tracking:
     """How probes are measured.
 
     Attributes:
@@ -76,7 +81,7 @@ def measured_steps(max_steps: int, points: int, first: int = 10) -> list[int]:
     return sorted({0, max_steps, *(round(first * ratio**i) for i in range(points - 1))})
 
 
-def affordable_points(probes: Sequence[Probe], settings: TrackSettings, batch_size: int, max_steps: int) -> int:
+def affordable_points(probes: Sequence[Probe], settings: Tracking, batch_size: int, max_steps: int) -> int:
     """How many steps can be measured within the share q of the run's time, from counts alone.
 
     One measurement costs C = samples x (rotations + 2) forward passes of a sample (five times the rotations with
@@ -92,7 +97,7 @@ def affordable_points(probes: Sequence[Probe], settings: TrackSettings, batch_si
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
 
 
-def _passes(probe: Probe, settings: TrackSettings) -> int:
+def _passes(probe: Probe, settings: Tracking) -> int:
     """Rotated passes of a sample that a probe takes."""
     design, group = probe.design, probe.declaration.group
     rotations = design.rotations or settings.rotations
@@ -100,7 +105,7 @@ def _passes(probe: Probe, settings: TrackSettings) -> int:
     return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
 
 
-def check_designs(probes: Sequence[Probe], settings: TrackSettings) -> None:
+def check_designs(probes: Sequence[Probe], settings: Tracking) -> None:
     """Every probe can be measured with these settings.
 
     Raises:
@@ -114,7 +119,7 @@ def check_designs(probes: Sequence[Probe], settings: TrackSettings) -> None:
             make_design(rotations, cosets, settings.seed, declaration.group, losses)
 
 
-def measure_probe(net: nn.Module, probe: Probe, settings: TrackSettings, progress: bool = False) -> Result:
+def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bool = False) -> Result:
     """One probe's result, its batches moved to the model's device."""
     parameter = next(net.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
@@ -150,7 +155,7 @@ def record_probes(
     probes: Sequence[Probe],
     part: str,
     step: int,
-    settings: TrackSettings,
+    settings: Tracking,
     progress: bool = False,
 ) -> tuple[list[Record], float]:
     """Measure what is not yet recorded; the records of this step and the seconds an earlier process spent."""
@@ -209,7 +214,7 @@ class Tracker(pl.Callback):
         self,
         records: Records | None,
         probes: Sequence[Probe],
-        settings: TrackSettings,
+        settings: Tracking,
         clock: Clock,
         max_steps: int,
         log_every: int,
@@ -219,6 +224,7 @@ class Tracker(pl.Callback):
         self._records, self._probes, self._settings = records, probes, settings
         self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
         self.steps = measured_steps(max_steps, settings.points, settings.first)
+        self._measured = -1
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self.latest: Record | None = None
@@ -229,6 +235,7 @@ class Tracker(pl.Callback):
             "clock": self._clock.state_dict(),
             "sums": dict(self._sums),
             "count": self._count,
+            "measured": self._measured,
             "records": 0 if self._records is None else len(self._records.entries),
         }
 
@@ -241,9 +248,13 @@ class Tracker(pl.Callback):
             )
         self._clock.load_state_dict(state_dict["clock"])
         self._sums, self._count = dict(state_dict["sums"]), int(state_dict["count"])
+        # Version 0.1.0 did not store it.
+        self._measured = int(state_dict.get("measured", -1))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock.start()
+        measured = [] if self._records is None else self._records.entries
+        self.latest = next((r for r in reversed(measured) if r["kind"] == "measure" and r["headline"]), None)
         self._measure_if_due(trainer, pl_module)
 
     def on_train_batch_end(
@@ -282,20 +293,23 @@ class Tracker(pl.Callback):
             )
 
     def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if trainer.global_step not in self.steps:
+        step = trainer.global_step
+        # What was measured before the checkpoint is in its clock already.
+        if step not in self.steps or step <= self._measured:
             return
+        self._measured = step
         assert isinstance(module, TaskModule)
         module.check_finite()
         with self._clock.tracking(module.device):
             if self._records is not None:
                 found, before = record_probes(
-                    self._records, module.measured, self._probes, "track", trainer.global_step, self._settings
+                    self._records, module.measured, self._probes, "track", step, self._settings
                 )
                 self._clock.track += before
                 if self._settings.gradients:
                     state = trainer.optimizers[0].state_dict()
                     self._clock.track += record_gradients(
-                        self._records, module.measured, self._probes, trainer.global_step, state
+                        self._records, module.measured, self._probes, step, state
                     )
                 self.latest = next(record for record in found if record["headline"])
             trainer.strategy.barrier("tracking")

@@ -32,7 +32,7 @@ from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
 from equiscope.runs.tracker import (
     Checkpoints,
     Tracker,
-    TrackSettings,
+    Tracking,
     affordable_points,
     check_designs,
     kept_steps,
@@ -156,9 +156,9 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         mirror.finish()
 
 
-def _settings(section: Mapping[str, Any]) -> TrackSettings:
+def _settings(section: Mapping[str, Any]) -> Tracking:
     """The settings of the measure; a task may have settings of its own in the same section."""
-    return TrackSettings(**{f.name: section[f.name] for f in fields(TrackSettings) if f.name in section})
+    return Tracking(**{f.name: section[f.name] for f in fields(Tracking) if f.name in section})
 
 
 def _trainer(

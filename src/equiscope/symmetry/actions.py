@@ -75,6 +75,12 @@ def _signs(rotations: Tensor) -> Tensor:
     return torch.linalg.det(rotations).sign()
 
 
+# What people call what e3nn writes as irreps.
+_WORDS = {"vector": "1o", "position": "1o", "force": "1o", "1": "1o", "pseudovector": "1e", "axial": "1e",
+          "scalar": "0e", "energy": "0e", "0": "0e", "pseudoscalar": "0o", "2": "2e", "tensor": "cartesian",
+          "matrix": "cartesian", "stres": "stress", "voight": "voigt"}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class IrrepsAction:
     """Direct sum of O(3) irreps in e3nn's notation and component order, for example ``2x0e+1o+2e``.
@@ -89,7 +95,12 @@ class IrrepsAction:
         try:
             irreps = o3.Irreps(self.label)
         except (ValueError, AssertionError) as error:
-            raise InputError(f"{self.label!r} is not an irreps string such as '1o' or '2x0e+1o+2e'") from error
+            word = _WORDS.get(str(self.label).lower().rstrip("s"))
+            meant = f"; a {self.label} is {word!r}" if word else ""
+            raise InputError(
+                f"{self.label!r} is not an irreps string such as '1o' or '2x0e+1o+2e', nor 'cartesian', 'stress' or "
+                f"'voigt'{meant}"
+            ) from error
         if irreps.dim == 0:
             raise InputError(f"irreps {self.label!r} have dimension zero")
         object.__setattr__(self, "shape", (irreps.dim,))

@@ -8,6 +8,7 @@ the atoms of all samples stand one after another, (atoms, …), and that field n
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import reprlib
@@ -23,6 +24,8 @@ from equiscope.symmetry.actions import Action, action
 SYMMETRIES = ("SO3", "O3", "O")
 PER = ("atom", "sample")
 VECTORS = ("1o", "1x1o")
+# What a mistyped argument of eq.measure may have meant besides.
+_OF_MEASURE = ("rotations", "cosets", "seed", "rtol", "max_passes", "spectrum", "noise_samples", "progress", "forward")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Declaration:
             second coset of some samples).
         clusters: batch field naming the independent unit of each sample (molecule, protein family).
         ids: integer batch field identifying samples; their position in the data set by default.
+        fields: names of the parts of batches that are tuples, lists or one tensor, in order.
         weighting: ``"sample"``: mean over samples of means over components; ``"component"`` pools components.
     """
 
@@ -130,6 +134,7 @@ class Declaration:
     clusters: str | None = None
     ids: str | None = None
     weighting: str = "sample"
+    fields: Sequence[str] = ()
     _points: tuple[str, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -147,6 +152,8 @@ class Declaration:
             _check_name(role, getattr(self, role))
         if not isinstance(self.center, str):
             raise DeclarationError(f"center must be 'origin', 'mean' or the name of a batch field, got {self.center!r}")
+        if isinstance(self.fields, str):
+            raise DeclarationError(f"fields must be the names of a batch's parts, fields=({self.fields!r},)")
         self._check_fixed()
         self._check_rows()
         as_input = {k: v if isinstance(v, Input) else Input(v) for k, v in self.inputs.items()}
@@ -280,7 +287,10 @@ def declare(
     """
     unknown = sorted(set(settings) - {f.name for f in fields(Declaration) if f.init})
     if unknown:
-        raise DeclarationError(f"unknown arguments {unknown}")
+        known = sorted(f.name for f in fields(Declaration) if f.init)
+        near = difflib.get_close_matches(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE], 1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise DeclarationError(f"unknown arguments {unknown}{meant} A declaration takes {known}")
     _check_mapping("inputs", inputs, "{'pos': '1o'}")
     _check_mapping("outputs", outputs, "{'forces': '1o'}")
     full: dict[str, Output] = {}

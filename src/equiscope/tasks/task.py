@@ -53,7 +53,7 @@ class Task(Protocol):
 
     It may also have ``losses`` (name -> settings) and ``models`` (names), so that those of other tasks are refused, and
     ``training_samples``, so that no batch is larger, where noise does not make another sample of each visit;
-    ``checksum()`` of its data, so that a run does not go on with others; and ``baseline()``, the best linear equivariant
+    ``checksum()`` of its data, so that a run does not go on with others; ``baseline()``, the best linear equivariant
     predictor as a module, against which the model's ``skill`` is recorded.
     """
 

@@ -29,7 +29,7 @@ class _Checker:
 
     def __init__(self, model: Any, declaration: Declaration, forward: Any, tolerance: float | None, what: str):
         self.model, self.declaration, self.tolerance, self.what = model, declaration, tolerance, what
-        self.caller = Caller(forward)
+        self.caller = Caller(forward, declaration)
         self.failures: list[str] = []
 
     def rows(self, native: Mapping[str, Any]) -> dict[str, Tensor]:

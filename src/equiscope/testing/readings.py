@@ -26,7 +26,8 @@ from e3nn import o3
 from torch import Tensor
 
 from equiscope.decomposition.batches import as_batch
-from equiscope.decomposition.orbit import Forward, outputs_of
+from equiscope.decomposition.calling import found_outputs
+from equiscope.decomposition.orbit import Forward
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, MatrixAction, VoigtAction, action, wigner_d
 from equiscope.symmetry.declaration import Declaration
@@ -328,7 +329,7 @@ def remembered(forward: Forward | None, declaration: Declaration) -> Forward:
         key = id(model), digest.digest()
         if key not in kept:
             answer = forward(model, native) if forward is not None else model(native)
-            kept[key] = {name: value.detach() for name, value in outputs_of(answer, declaration).items()}
+            kept[key] = {name: value.detach() for name, value in found_outputs(answer, declaration).items()}
         return kept[key]
 
     return called

@@ -23,7 +23,7 @@ BUGS = (
         r"contribution_percent=100 \* (\w+)\(.* \* (\w+)\.mean_equivariance, \w+\)",
         r"contribution_percent=100 * \1(\2.mean_equivariance, \2.mean_total)", "decomposition/test_measure"),
     bug("percent of the twirled instead of the total loss", POOL, "summarise",
-        r"\* (\w+)\.total for", r"* (\1.total - \1.equivariance) for", "decomposition/test_measure"),
+        r"(\w+)\(\"total\"\)", r"(\1('total') - \1('equivariance'))", "decomposition/test_measure"),
     bug("R² under O(3) counts pseudoscalars as constants", POOL, "_OutputPool._baseline",
         r"invariants\(\w+\.group\)\.mT", 'invariants("SO3").mT', "decomposition/test_pool"),
     bug("partial designs: what the second coset adds left out elsewhere", POOL, "_equivariance",

@@ -5,7 +5,7 @@ import pytest
 from equiscope import records
 from equiscope.runs.analyse import analyse
 from equiscope.runs.kinds.gradients import GRADIENTS, adam_state
-from equiscope.runs.tracker import TrackSettings, affordable_points
+from equiscope.runs.tracker import Tracking, affordable_points
 from equiscope.runs.train import train
 from tests.runs.toy import Toy, config
 
@@ -19,8 +19,8 @@ def test_only_adam_has_a_metric():
 
 def test_gradients_cost_points():
     probes = Toy(0, 8).probes("track")
-    plain = affordable_points(probes, TrackSettings(), 8, 400)
-    assert affordable_points(probes, TrackSettings(gradients=True), 8, 400) < plain
+    plain = affordable_points(probes, Tracking(), 8, 400)
+    assert affordable_points(probes, Tracking(gradients=True), 8, 400) < plain
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,8 @@ def sections(entries: Iterable[Record]) -> list[Section]:
             own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
             related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
             try:
-                pairs = sorted(((e["step"], view(kind.values, e["values"])) for e in own), key=lambda pair: pair[0])
-                steps: dict[int, Any] = dict(pairs)
+                shown: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
+                steps: dict[int, Any] = {step: shown[step] for step in sorted(shown)}
                 lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
                 made.append(Section(name, probe, kind, lead, tables, steps, kind.chart(steps)))
             except UNREADABLE as error:

@@ -25,6 +25,9 @@ class PairPotential(nn.Module):
         coefficients: (P, K) float64; elements: (S,) atomic numbers, ascending, P = S (S + 1) / 2.
     """
 
+    coefficients: Tensor
+    elements: Tensor
+
     def __init__(self, coefficients: Tensor, elements: Tensor) -> None:
         super().__init__()
         self.register_buffer("coefficients", coefficients)

@@ -27,6 +27,9 @@ class GaussianChain(nn.Module):
         frequencies, variances: (K,) where λ is known, ascending, nm² a coordinate; log-linear between them.
     """
 
+    frequencies: Tensor
+    variances: Tensor
+
     def __init__(self, frequencies: Tensor, variances: Tensor) -> None:
         super().__init__()
         self.register_buffer("frequencies", frequencies.double())

@@ -19,6 +19,8 @@ class WienerFilter(nn.Module):
         spectrum: (shells, C, C) float64, S of each shell, per voxel; sigma: of the noise.
     """
 
+    gain: Tensor
+
     def __init__(self, spectrum: Tensor, sigma: float) -> None:
         super().__init__()
         noise = sigma**2 * torch.eye(spectrum.shape[-1], dtype=torch.float64, device=spectrum.device)

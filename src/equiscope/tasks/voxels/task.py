@@ -39,7 +39,7 @@ class VoxelSettings(TaskSettings):
         data: the conformers; grid: the grid they are drawn on.
         sigma: standard deviation of the voxel noise.
         workers: processes that make the conformers, None for all cores.
-        train_conformers: train on only so many, spread over the molecules, None for all; the held-out ones stay the same.
+        train_conformers: train on only so many, spread over the molecules, None for all; the held-out ones stay.
         track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
             molecules.
         probe_batch: their batch size.
