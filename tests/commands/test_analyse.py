@@ -36,7 +36,7 @@ def test_patterns_and_kinds_are_told_apart():
     matrices = ["hessian", "--matrices", "hessian", "gauss_newton", "--batch", "8"]
     chosen = {"batch": 8, "matrices": ("hessian", "gauss_newton")}
     assert _sorted(parser().parse_args(["analyse", "run", *matrices])) == (["hessian"], None, chosen)
-    with pytest.raises(InputError, match="no analysis given: name one or more of conditioning"):
+    with pytest.raises(InputError, match="no analysis given: name one or more of brute, conditioning"):
         _sorted(parser().parse_args(["analyse", "run"]))
 
 

@@ -45,7 +45,9 @@ def plain(value):
 def check_task(config):
     """A task, by the small configuration of a run of it."""
     refuses_unknown_settings(config)
-    task, again, other = (tasks.build({**config, "seed": config["seed"] + more}) for more in (0, 0, 1))
+    task, again, other = (
+        tasks.build({**config, "seed": config["seed"] + more}, trust=True) for more in (0, 0, 1)
+    )
     assert tasks.words(task.name).title
     for made in (task, again, other):
         made.prepare(progress=False)
@@ -71,7 +73,7 @@ def refuses_unknown_settings(config):
     assert own
     for section in own:
         with pytest.raises(InputError, match="nonsense"):
-            tasks.build({**config, section: {**config[section], "nonsense": 1}})
+            tasks.build({**config, section: {**config[section], "nonsense": 1}}, trust=True)
 
 
 def is_a_function_of_seed_and_step(task, again, other):

@@ -117,7 +117,7 @@ def test_a_model_of_the_octahedral_group_has_no_degrees(run, monkeypatch, kind):
                 for pair in found(trained, names)]  # fmt: skip
 
     monkeypatch.setattr(module, "_probes", octahedral)
-    with pytest.raises(InputError, match=f"{kind}: .*'y' declares the octahedral group.*; conditioning, gradients"):
+    with pytest.raises(InputError, match=f"{kind}: .*'y' declares the octahedral group.*; brute, conditioning"):
         analyse(run.path, [kind], at=[40])
 
 

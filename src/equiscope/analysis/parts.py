@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ from equiscope.analysis.differentiable import (
 from equiscope.decomposition.collect import Prepared, prepared_batches
 from equiscope.decomposition.orbit import predict, twisted
 from equiscope.decomposition.plan import Pass, Plan, as_plan
-from equiscope.decomposition.pool import counted_outputs, relative_weights
+from equiscope.decomposition.pool import added, counted_outputs, relative_weights
 from equiscope.decomposition.preserve import same_randomness, untouched
 from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError
@@ -117,7 +116,7 @@ class Parts:
         with self._ready(0):
             fixed = self._fixed[0]
             rows = self._run(fixed, fixed.passes[0])
-            scalar = torch.stack([(r * r.detach().cos()).sum() for r in rows.values()]).sum()
+            scalar = added((r * r.detach().cos()).sum() for r in rows.values())
             slopes = torch.autograd.grad(scalar, list(self.parameters.values()), allow_unused=True)
             self.unused = [n for n, g in zip(self.parameters, slopes, strict=True) if g is None or not bool(g.any())]
 
@@ -175,12 +174,11 @@ class Parts:
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
         """The flat gradient of each part."""
         found = [self.batch_gradient(index, parts) for index in range(len(self))]
-        return {part: functools.reduce(operator.add, (f[part] for f in found)) for part in parts}
+        return {part: added(f[part] for f in found) for part in parts}
 
     def product(self, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """H v, or the Gauss-Newton matrix times v, of the mean loss of ``part``: flat, float64."""
-        products = (self.batch_product(index, part, vector, kind) for index in range(len(self)))
-        return functools.reduce(operator.add, products)
+        return added(self.batch_product(index, part, vector, kind) for index in range(len(self)))
 
     def batch_product(self, index: int, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """Contribution of a batch to :meth:`product`."""
@@ -204,7 +202,7 @@ class Parts:
         own = list(self.parameters.values())
         with same_randomness(), saved_bytes(own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
-            scalar = torch.stack([r.square().sum() for r in rows.values()]).sum()
+            scalar = added(r.square().sum() for r in rows.values())
             refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
         passes = sum(saved.values()) * len(fixed.passes) / fixed.batch.size
         self.graphs.choose(passes * max(self.samples), passes * sum(self.samples))

@@ -121,11 +121,13 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
     for output in declaration.outputs.values():
         if output.target is not None and labels:
             _require_tensor(batch, output.target)
-    for name in [n for n in (declaration.ids, declaration.clusters) if n is not None and n not in fields]:
+    for labels_field in (declaration.ids, declaration.clusters):
+        if labels_field is None or labels_field in fields:
+            continue
         try:
-            batch.labels(name)
+            batch.labels(labels_field)
         except KeyError:
-            raise DeclarationError(f"the batch has no field {name!r}; it has {names(fields)}") from None
+            raise DeclarationError(f"the batch has no field {labels_field!r}; it has {names(fields)}") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
     unknown = sorted(floating - declaration.known_fields)
     if unknown:

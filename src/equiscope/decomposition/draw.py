@@ -58,7 +58,7 @@ def draw(batches: Iterable[Any], seed: int, wrap: Callable[[Any], Batch]) -> Dra
         sizes = [wrap(native).size for native in batches]
         return Draw(_parts(inner, sizes, random, wrap), sum(sizes))
     if isinstance(inner, DataLoader) and _has_places(inner):
-        order = random.permutation(len(inner.dataset)).tolist()  # type: ignore[arg-type]
+        order = random.permutation(_sized(inner.dataset)).tolist()
         return Draw(_loaded(inner, order), len(order))
     return Draw(([(None, native)] for native in batches), None)
 
@@ -69,7 +69,12 @@ def _has_places(loader: DataLoader[Any]) -> bool:
         return False
     sampler = loader.batch_sampler.sampler
     whole = type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement)
-    return whole and len(sampler) == len(loader.dataset) > 0  # type: ignore[arg-type]
+    return whole and _sized(sampler) == _sized(loader.dataset) > 0
+
+
+def _sized(whole: Any) -> int:
+    # torch's data sets and samplers are annotated without the length that map-style ones have.
+    return len(whole)
 
 
 def _loaded(loader: DataLoader[Any], order: list[int]) -> Iterator[Round]:

@@ -140,6 +140,7 @@ def _of_torch(spec: Any) -> Any:
     Raises:
         InputError: for one of torch's with settings that the named loss does not have.
     """
+    name: str | None
     if isinstance(spec, torch.nn.Module) and type(spec) in _MODULES:
         plain = type(spec)()
         shown = {k: v for k, v in vars(spec).items() if not k.startswith("_") and k != "training"}

@@ -60,7 +60,6 @@ class EquivarianceError(Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 100.0
 
-    _forward_cache: Any
     ids: list[Tensor]
     figures: list[Tensor]
     model_calls: Tensor
@@ -128,8 +127,9 @@ class EquivarianceError(Metric):
         self._append(samples)
         self._computed = None
         self._update_count += 1
-        self._forward_cache = self._percent(self._summary(samples))
-        return self._forward_cache
+        percent = self._percent(self._summary(samples))
+        self._forward_cache: Any = percent
+        return percent
 
     def compute(self) -> Tensor:
         """The percent of everything measured, a float64 scalar; NaN without labels."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +24,17 @@ from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.orientation import eigenvalues
 
+Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
 SLOW, VISIBLE = 0.85, 0.05
+
+
+def added(terms: Iterable[Term]) -> Term:
+    """The sum of arrays or tensors, from left to right; ``sum`` would make it a number where there is none."""
+    return functools.reduce(operator.add, terms)
 
 
 def host(values: Tensor) -> statistics.Array:
@@ -62,11 +68,10 @@ def pooled_equivariance(
 
     ``cosets``: of each sample, as drawn; between one and two where only a part of the samples has a second.
     """
-    parts = (
+    return added(
         weight * _equivariance(values[name], sample_weights(values[name], declaration.weighting), cosets)
         for name, weight in counted_outputs(declaration).items()
     )
-    return functools.reduce(operator.add, parts)
 
 
 def summarise(
@@ -79,21 +84,21 @@ def summarise(
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
 
-    def added(figure: str) -> Any:
+    def weighed(figure: str) -> Any:
         """A figure of the counted outputs, by their weights."""
-        return functools.reduce(operator.add, (share[p.name] * getattr(p, figure) for p in counted))
+        return added(share[p.name] * getattr(p, figure) for p in counted)
 
     a = pooled_equivariance(values, declaration, plan.design.cosets)
-    b = added("total")
+    b = weighed("total")
     codes, count = statistics.encode(samples.clusters)
     headline = statistics.ratio(statistics.cluster_totals(a, codes, count), statistics.cluster_totals(b, codes, count))
     total, equivariance = float(b.mean()), float(a.mean())
-    floor, spread, rounding = added("floor"), added("spread"), added("rounding")
+    floor, spread, rounding = weighed("floor"), weighed("spread"), weighed("rounding")
     allowed = noise.floors_allowed(spread, min(p.pooled.freedom for p in counted))
-    baseline, square = added("baseline"), added("square")
+    baseline, square = weighed("baseline"), weighed("square")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
-    spectrum = summarise_spectrum(added("powers"), a, codes, count) if plan.highest_degree else None
+    spectrum = summarise_spectrum(weighed("powers"), a, codes, count) if plan.highest_degree else None
     outputs = {
         p.name: OutputResult(
             percent=100 * _divide(p.mean_equivariance, p.mean_total),
@@ -143,7 +148,7 @@ def summarise(
         noise_floor=floor,
         noise_floor_percent=100 * _divide(floor, total),
         distinguishable=distinguishable,
-        loss_as_given=added("as_given"),
+        loss_as_given=weighed("as_given"),
         samples=len(samples),
         clusters=count,
         loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
@@ -162,7 +167,7 @@ def summarise(
             samples.clusters,
             torch.from_numpy(b),
             torch.from_numpy(a),
-            torch.from_numpy(added("weights")),
+            torch.from_numpy(weighed("weights")),
         ),
         **settings,
     )

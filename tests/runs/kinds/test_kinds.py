@@ -10,6 +10,7 @@ from equiscope.runs.kinds import COMMON, analyses, check, settable
 
 #: The settings in the records of earlier versions: a record with others would be made again.
 RECORDED = {
+    "brute": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 2, "count": 100_000},
     "conditioning": {"rotations": "O", "cosets": 1, "seed": 0, "samples": 32, "batch": 4, "head": None},
     "gradients": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 48, "batch": 4},
     "heads": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 64, "head": None},
@@ -37,6 +38,7 @@ def test_the_command_offers_the_settings_that_have_words():
     found = settable()
     assert list(found)[: len(COMMON)] == ["rotations", "cosets", "seed", "samples", "part"]
     assert {name: kinds for name, (_, kinds) in found.items() if name not in COMMON} == {
+        "count": ["brute"],
         "batch": ["conditioning", "gradients", "hessian", "landscape"],
         "head": ["conditioning", "heads"],
         "matrices": ["hessian"],
@@ -48,7 +50,7 @@ def test_the_command_offers_the_settings_that_have_words():
 
 @pytest.mark.parametrize(("kinds", "words"), [(["heads", "x"], "unknown analysis 'x'"), ([], "no analysis given")])
 def test_what_is_no_analysis_is_said(kinds, words):
-    with pytest.raises(InputError, match=f"{words}: name one or more of conditioning, gradients, heads"):
+    with pytest.raises(InputError, match=f"{words}: name one or more of brute, conditioning, gradients"):
         check(kinds)
     check(["heads", "layers"])
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from equiscope.runs.kinds import Analysis, AnalysisSettings, Values, option
-
-if TYPE_CHECKING:
-    from equiscope.runs.trained import Trained
-    from equiscope.tasks.task import Probe
+from equiscope.runs.kinds import Analysis, AnalysisSettings, Probe, Trained, Values, option
 
 
 @dataclass(frozen=True)
