@@ -201,6 +201,8 @@ def test_records_are_written_by_one_at_a_time_and_a_forked_child_does_not_hold_t
     ready, go = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
+        # Else it would wait for itself where the test fails.
+        os.close(go[1])
         os.write(ready[1], b"!")
         os.read(go[0], 1)
         os._exit(0)
