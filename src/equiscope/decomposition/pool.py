@@ -281,7 +281,7 @@ def _notes(
     silent = [p.name for p in parts.values() if p.square == 0]
     if silent:
         notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
-    if labelled and math.isnan(r2):
+    if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
         alike = all(p.baseline == 0 for p in labelled)
         why = "the labels do not vary, so that a constant answer is perfect" if alike else (
             "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
