@@ -45,9 +45,9 @@ BUGS = (
     bug("keys of loggers are recorded", "words.py", "without_secrets", r"found\[name\] = HIDDEN", "found[name] = value",
         "test_words"),
     bug("a table is written over", "adapters/ase_result.py", "RowWriter._keep", r"os\.rename\(path, kept\)",
-        "path.unlink()", "test_cli_measure"),
-    bug("an output may be the input", "commands_common.py", "writable", r"place\.resolve\(\) == other\.resolve\(\) or",
-        "", "test_cli_measure"),
+        "path.unlink()", "commands/test_measure"),
+    bug("an output may be the input", "commands/common.py", "writable", r"place\.resolve\(\) == other\.resolve\(\) or",
+        "", "commands/test_measure"),
     bug("weights of a double run are rounded on a restart", "runs/train.py", "_fit", r"module\.double\(\)", "pass",
         "runs/test_train"),
 )  # fmt: skip
