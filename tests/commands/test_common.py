@@ -46,7 +46,8 @@ def test_examples_of_settings_compose():
     for words in (("train",), ("demo",)):
         for line in COMMANDS[words].epilog.splitlines()[1:]:
             settings = [w for w in line.split() if "=" in w]
-            configuration(settings if words == ("train",) else ["task=forcefield", "run=demo", *settings])
+            named = ["run=any"] if "--settings" in line else []  # which need no run
+            configuration([*settings, *named] if words == ("train",) else ["task=forcefield", "run=demo", *settings])
 
 
 class Terminal(io.StringIO):

@@ -93,8 +93,8 @@ def test_words_for_settings_and_the_report(capsys, tmp_path):
     for arguments, message in (
         (("--set", "pieces=²"), "pieces of md17 must be a whole number, got '²'"),
         (("--set", "pieces=-2"), "pieces must be at least 1, got -2"),
-        (("--json", path), "is the file that is read"),
-        (("--json", tmp_path / "none" / "d.json"), "cannot be written"),
+        (("--json", path), "that is read or written too"),
+        (("--json", tmp_path / "none" / "d.json"), "there is no such folder"),
     ):
         status, shown = describe(capsys, path, "--format", "md17", *arguments)
         assert status == 2

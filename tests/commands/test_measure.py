@@ -195,17 +195,17 @@ def test_from_the_shell(structures: Path) -> None:
 
 def interrupted_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Ctrl-C while the calculator is at structure ``count``."""
-    from equiscope.adapters.ase_run import Run
+    from equiscope.adapters.ase_run import AseRun
 
-    right, calls = Run.structure, []
+    right, calls = AseRun.structure, []
 
-    def structure(self: Run, *arguments: Any) -> Any:
+    def structure(self: AseRun, *arguments: Any) -> Any:
         calls.append(1)
         if len(calls) > count:
             raise KeyboardInterrupt
         return right(self, *arguments)
 
-    monkeypatch.setattr(Run, "structure", structure)
+    monkeypatch.setattr(AseRun, "structure", structure)
 
 
 @pytest.mark.filterwarnings("always:the table that was in")

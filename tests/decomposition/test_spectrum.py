@@ -131,7 +131,7 @@ def test_the_chart_has_a_line_a_degree():
     ("arguments", "message"),
     [
         (dict(spectrum=3), "at least three"),
-        (dict(spectrum=2, rotations="haar"), "at least three"),
+        (dict(spectrum=2, rotations="haar", cosets=2), "at least three"),
         (dict(spectrum=0), "degree >= 1"),
         (dict(spectrum=True, group="O3"), "SO3"),
     ],

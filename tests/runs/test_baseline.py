@@ -10,7 +10,7 @@ from torch import nn
 import equiscope as eq
 from equiscope.records import Records
 from equiscope.runs.baseline import record_baseline, skill
-from equiscope.runs.tracker import Settings, measure_probe, record_probes
+from equiscope.runs.tracker import Tracking, measure_probe, record_probes
 from equiscope.tasks.task import Probe
 
 DECLARATION = eq.Declaration({"pos": "1o"}, {"forces": eq.Output("1o", target="forces")}, ids="id")
@@ -31,7 +31,7 @@ def probe(name="forces"):
 
 
 def measured(model, one):
-    return measure_probe(model, one, Settings(rotations="D2"))
+    return measure_probe(model, one, Tracking(rotations="D2"))
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def test_skill_is_one_less_the_ratio_of_losses(records):
     assert (told["model"], told["part"], told["probe"]) == ("Scaled", "track", "forces")
     assert told["total"] == pytest.approx(0.25 * square, rel=1e-6)
     assert told["r2"] == pytest.approx(0.75, rel=1e-6)
-    found, _ = record_probes(records, Scaled(0.9), [probe()], "track", 5, Settings(rotations="D2"))
+    found, _ = record_probes(records, Scaled(0.9), [probe()], "track", 5, Tracking(rotations="D2"))
     assert found[0]["skill"] == pytest.approx(1 - 0.01 / 0.25, rel=1e-4)
-    found, _ = record_probes(records, Scaled(0.0), [probe()], "track", 6, Settings(rotations="D2"))
+    found, _ = record_probes(records, Scaled(0.0), [probe()], "track", 6, Tracking(rotations="D2"))
     assert found[0]["skill"] == pytest.approx(1 - 1 / 0.25, rel=1e-4)
 
 
@@ -75,7 +75,7 @@ def test_each_part_has_its_own(records):
 def test_without_a_baseline_there_is_no_skill(records):
     record_baseline(records, SimpleNamespace(), [probe()], "track", measured)
     assert records.entries == []
-    found, _ = record_probes(records, Scaled(0.9), [probe()], "track", 5, Settings(rotations="D2"))
+    found, _ = record_probes(records, Scaled(0.9), [probe()], "track", 5, Tracking(rotations="D2"))
     assert "skill" not in found[0]
     records.append("baseline", part="track", probe="forces", total=0.0)
     assert skill(records, "track", "forces", 1.0) == {}

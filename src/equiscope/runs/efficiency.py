@@ -45,7 +45,7 @@ class Bench:
     def of(cls, config: Mapping[str, Any], device: torch.device | None = None) -> Bench:
         """The model of a configuration at its initial weights, on a training batch of its own task."""
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        task = tasks.build(config)
+        task = tasks.build(config, trust=True)
         task.prepare(progress=False)
         model = task.build_model().to(device)
         probe = next(probe for probe in task.probes("track") if probe.headline)

@@ -42,7 +42,9 @@ def settings(overrides: Sequence[str] = ()) -> list[Setting]:
     for group in GROUPS[1:]:
         for file in _files(group, config):
             said |= {f"{group}.{key}": text for key, text in meanings(_text(f"{group}/{file}.yaml")).items()}
-    said |= meanings(_text(f"task/{config['task']}.yaml"))
+    # A choice such as voxels_paper stands on its task's own file.
+    for choice in [str(config["task"]), *(o.partition("=")[2] for o in overrides if o.startswith("task="))]:
+        said |= meanings(_text(f"task/{choice}.yaml"))
     groups = [_group(group, config) for group in GROUPS]
     rest = [Setting(key, _typed(value), said.get(key, "")) for key, value in _leaves(config)]
     return [*groups, *(s for s in rest if s.name not in GROUPS and s.name.split(".")[-1] not in ("name", "format"))]
