@@ -149,7 +149,7 @@ def _of_torch(spec: Any) -> Any:
                 f"{type(spec).__name__} with settings of its own averages over the batch: give a function of one value "
                 "a sample, loss=lambda prediction, target: …"
             )
-        name: str | None = _MODULES[type(spec)]
+        name = _MODULES[type(spec)]
     else:
         name = _FUNCTIONS.get(spec) if callable(spec) else None
     if name == "cross_entropy":
