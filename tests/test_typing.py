@@ -65,5 +65,5 @@ def test_a_users_program(tmp_path):
     assert complaints(tmp_path, PROGRAM) == []
     first, second, *rest = complaints(tmp_path, WRONG)
     assert 'incompatible type "int"; expected "str | Action"' in first
-    assert 'incompatible type "str"; expected "float"' in second
+    assert 'incompatible type "str"; expected "float | None"' in second
     assert all("note:" in line for line in rest)
