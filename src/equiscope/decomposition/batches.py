@@ -103,6 +103,19 @@ class Batch(Protocol):
         """A fresh copy of what the model is called with, some fields replaced."""
 
 
+def labels_of(values: Any, name: str, samples: int) -> list[Any]:
+    """The values of a field that holds one a sample.
+
+    Raises:
+        InputError: if it is no tensor, array, list or tuple.
+    """
+    if isinstance(values, Tensor | np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise InputError(f"field {name!r} must hold one value a sample ({samples}), got {values!r}")
+    return list(values)
+
+
 class DenseBatch:
     """A dict of tensors with samples first; atoms, if any, are the second axis, padded and masked."""
 
@@ -127,12 +140,7 @@ class DenseBatch:
         return self._tensors
 
     def labels(self, name: str) -> list[Any]:
-        values = self._batch[name]
-        if isinstance(values, Tensor | np.ndarray):
-            values = values.tolist()
-        if not isinstance(values, list | tuple):
-            raise InputError(f"field {name!r} must hold one value a sample ({self.size}), got {values!r}")
-        return list(values)
+        return labels_of(self._batch[name], name, self.size)
 
     def rows(self, name: str, per: str, mask: str | None) -> Rows:
         # Without a mask every entry of a sample is real, so atoms need no rows of their own.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows, as_batch, boolean, fresh, names, tensors_of
+from equiscope.decomposition.batches import Batch, Rows, as_batch, boolean, fresh, labels_of, names, tensors_of
 from equiscope.decomposition.calling import named
 from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
@@ -172,12 +172,7 @@ class RaggedBatch(Ragged):
         super().__init__(tensors, nodes.long(), int(nodes.max()) + 1, edges)
 
     def labels(self, name: str) -> list[Any]:
-        values = self._batch[name]
-        if isinstance(values, Tensor | np.ndarray):
-            values = values.tolist()
-        if not isinstance(values, list | tuple):
-            raise InputError(f"field {name!r} must hold one value a sample ({self.size}), got {values!r}")
-        return list(values)
+        return labels_of(self._batch[name], name, self.size)
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> dict[str, Any]:
         return fresh(self._batch, changed)
