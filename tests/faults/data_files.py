@@ -1,4 +1,4 @@
-"""Damaged data files of every format that is read: a typed error or frames, never a bare exception, a crash or a hang."""
+"""Damaged data files of every format: frames or a typed error, never a bare exception, a crash or a hang."""
 
 import os
 import random
