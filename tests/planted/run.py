@@ -1,6 +1,7 @@
 """Plants one bug after another in a copy of the source and sees that the tests named for it fail: `make planted`."""
 
 import argparse
+import importlib
 import os
 import shutil
 import subprocess
@@ -19,15 +20,21 @@ REPORT = ROOT / "benchmarks" / "results" / "planted_bugs.md"
 FAILED = 1  # pytest's exit status for "some tests failed"; 2 and above are errors of the run itself
 
 # Run by the child: the copy, and nothing else, must be what the tests import.
-_CHILD = """
-import pathlib, sys, equiscope, pytest
-copy = pathlib.Path(sys.argv[1]).resolve()
-found = pathlib.Path(equiscope.__file__).resolve()
-if copy not in found.parents:
-    print(f"imported {found} and not the copy")
-    sys.exit(9)
-sys.exit(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *sys.argv[2:]]))
-"""
+_CHILD = "import sys; from tests.planted.run import test; sys.exit(test(*sys.argv[1:]))"
+# Packages that a child forked from this process need not import once more.
+_WARM = ("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "e3nn.o3", "ase.io", "torchmetrics", "lightning")
+
+
+def test(folder: str, *tests: str) -> int:
+    """Run tests, with the package in ``folder``/src: pytest's exit status, 9 where another package was imported."""
+    import equiscope
+    import pytest
+
+    found = Path(equiscope.__file__).resolve()
+    if Path(folder).resolve() not in found.parents:
+        print(f"imported {found} and not the copy")
+        return 9
+    return int(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests]))
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,44 @@ class Outcome:
 
 
 def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
-    """Run test files against the package in ``folder``/src: pytest's exit status and its last lines."""
-    environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [sys.executable, "-c", _CHILD, str(folder), *(f"tests/{t}" for t in tests)]
+    """Run test files against the package in ``folder``/src: pytest's exit status and its last lines.
+
+    In a fork of this process where it has not imported the package itself, since other packages take longer to import
+    than most tests to run.
+    """
+    files = [f"tests/{t}" for t in tests]
+    if "equiscope" not in sys.modules:
+        return _forked(folder, files)
+    environment = os.environ | _settings(folder)
+    command = [sys.executable, "-c", _CHILD, str(folder), *files]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    paths = os.pathsep.join([str(folder / "src"), str(ROOT)])
+    return {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def _forked(folder: Path, files: list[str]) -> tuple[int, str]:
+    with tempfile.TemporaryFile() as said:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            status = 8
+            try:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+                os.environ.update(_settings(folder))
+                os.chdir(ROOT)
+                sys.path.insert(0, str(folder / "src"))
+                status = test(str(folder), *files)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        return status, said.read().decode(errors="replace")
 
 
 def attempt(planted: Bug | None, tests: Iterable[str], source: Path = SOURCE) -> tuple[int, str, float]:
@@ -99,6 +138,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="only bugs whose name or file contains one of these")
     words = parser.parse_args().words
+    for name in _WARM:
+        importlib.import_module(name)
     chosen = [b for b in every_bug() if not words or any(w in b.name or w in b.file for w in words)]
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         # One state of the source for all bugs, whoever edits it meanwhile.
