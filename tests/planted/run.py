@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +20,16 @@ REPORT = ROOT / "benchmarks" / "results" / "planted_bugs.md"
 FAILED = 1  # pytest's exit status for "some tests failed"; 2 and above are errors of the run itself
 
 # Run by the child: the copy, and nothing else, must be what the tests import.
-_CHILD = "import sys; from tests.planted.run import test; sys.exit(test(*sys.argv[1:]))"
+_CHILD = "import sys; from tests.planted.run import run_here; sys.exit(run_here(*sys.argv[1:]))"
 # Packages that a child forked from this process need not import once more.
 _WARM = ("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "e3nn.o3", "ase.io", "torchmetrics", "lightning")
 
 
-def test(folder: str, *tests: str) -> int:
+def run_here(folder: str, *tests: str) -> int:
     """Run tests, with the package in ``folder``/src: pytest's exit status, 9 where another package was imported."""
-    import equiscope
     import pytest
+
+    import equiscope
 
     found = Path(equiscope.__file__).resolve()
     if Path(folder).resolve() not in found.parents:
@@ -52,16 +53,9 @@ class Outcome:
 
 
 def run_tests(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
-    """Run test files against the package in ``folder``/src: pytest's exit status and its last lines.
-
-    In a fork of this process where it has not imported the package itself, since other packages take longer to import
-    than most tests to run.
-    """
-    files = [f"tests/{t}" for t in tests]
-    if "equiscope" not in sys.modules:
-        return _forked(folder, files)
+    """Run test files against the package in ``folder``/src: pytest's exit status and its last lines."""
     environment = os.environ | _settings(folder)
-    command = [sys.executable, "-c", _CHILD, str(folder), *files]
+    command = [sys.executable, "-c", _CHILD, str(folder), *(f"tests/{t}" for t in tests)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -71,7 +65,11 @@ def _settings(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def _forked(folder: Path, files: list[str]) -> tuple[int, str]:
+def run_forked(folder: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """As :func:`run_tests`, in a fork of this process, which must not have imported the package itself.
+
+    Other packages take longer to import than most tests to run.
+    """
     with tempfile.TemporaryFile() as said:
         sys.stdout.flush()
         child = os.fork()
@@ -83,7 +81,7 @@ def _forked(folder: Path, files: list[str]) -> tuple[int, str]:
                 os.environ.update(_settings(folder))
                 os.chdir(ROOT)
                 sys.path.insert(0, str(folder / "src"))
-                status = test(str(folder), *files)
+                status = run_here(str(folder), *(f"tests/{t}" for t in tests))
             finally:
                 sys.stdout.flush()
                 os._exit(status)
@@ -92,7 +90,9 @@ def _forked(folder: Path, files: list[str]) -> tuple[int, str]:
         return status, said.read().decode(errors="replace")
 
 
-def attempt(planted: Bug | None, tests: Iterable[str], source: Path = SOURCE) -> tuple[int, str, float]:
+def attempt(
+    planted: Bug | None, tests: Iterable[str], source: Path = SOURCE, run: Callable[..., tuple[int, str]] = run_tests
+) -> tuple[int, str, float]:
     """Tests against a fresh copy of the source with one bug, or with none: exit status, output, seconds."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
@@ -101,13 +101,13 @@ def attempt(planted: Bug | None, tests: Iterable[str], source: Path = SOURCE) ->
         if planted is not None:
             file, text = change(planted, copy)
             file.write_text(text)
-        status, output = run_tests(Path(name), tests)
+        status, output = run(Path(name), tests)
     return status, output, time.perf_counter() - start
 
 
-def catch(planted: Bug, source: Path = SOURCE) -> Outcome:
+def catch(planted: Bug, source: Path = SOURCE, run: Callable[..., tuple[int, str]] = run_tests) -> Outcome:
     """Plant one bug and run the tests named for it until the first failure."""
-    status, output, seconds = attempt(planted, planted.tests, source)
+    status, output, seconds = attempt(planted, planted.tests, source, run)
     failed = [line[7:].split(" - ")[0] for line in output.splitlines() if line.startswith("FAILED ")]
     # A package that cannot be imported also exits with 1: only a failing test is a catch.
     return Outcome(planted, status, failed[0].split("::", 1)[1] if failed else "", seconds)
@@ -155,14 +155,14 @@ def main() -> int:
 def catch_all(bugs: list[Bug], source: Path) -> list[Outcome]:
     """Plant every bug in turn and print what became of it; empty if the source fails without any."""
     files = sorted({t for b in bugs for t in b.tests})
-    status, output, seconds = attempt(None, files, source)
+    status, output, seconds = attempt(None, files, source, run_forked)
     if status != 0:
         print(f"the source fails its own tests without any bug:\n{output[-3000:]}")
         return []
     print(f"without a bug: {len(files)} test files pass ({seconds:.0f} s)", flush=True)
     outcomes = []
     for planted in bugs:
-        outcomes.append(outcome := catch(planted, source))
+        outcomes.append(outcome := catch(planted, source, run_forked))
         verdict = "caught  " if outcome.caught else "SURVIVED"
         print(f"{verdict} {outcome.seconds:5.0f} s  {planted.name}  [{outcome.by or outcome.status}]", flush=True)
     print(f"caught {sum(o.caught for o in outcomes)} of {len(outcomes)}")
