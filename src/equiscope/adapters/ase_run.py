@@ -161,7 +161,8 @@ class AseRun:
         """The plan of structures that have these outputs."""
         design = self._design
         declaration = design.declaration(outputs)
-        return make_plan(declaration, design.forward, design.rotations, design.cosets, design.seed)
+        # A calculator is asked for one structure at a time.
+        return make_plan(declaration, design.forward, design.rotations, design.cosets, design.seed, fold=1)
 
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""
