@@ -81,6 +81,7 @@ def prepare(native: Any, plan: Plan, first: int = 0, ids: list[int] | None = Non
     """
     batch, name = batch_of(native, plan.declaration), plan.declaration.ids
     check_batch(batch, plan.declaration)
+    plan = plan.fitted(batch)
     if ids is None and name is None:
         ids = list(range(first, first + batch.size))
     elif ids is None:
@@ -110,7 +111,8 @@ def prepared_batches(batches: Iterable[Any], plan: Plan) -> list[Prepared]:
 def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
     spec, loss = plan.declaration.outputs[name], plan.losses[name]
     rows = batch.rows(name, spec.per, spec.mask)
-    output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration))
+    parts = plan.scheme.parts(batch, plan.declaration) if plan.scheme else None
+    output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration), parts)
     if spec.target is None:
         return output
     raw = batch.fields()[spec.target].detach()
@@ -133,6 +135,7 @@ class Collector:
         self.known = noise.Known()
         # Position in the data set of the next sample, for batches that carry no ids.
         self.next_id = 0
+        self._passes = 0.0
 
     def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
         """Measure one batch with the design's cosets and keep its figures.
@@ -148,6 +151,7 @@ class Collector:
         else:
             orbit.add_cosets(int(self.plan.design.cosets))
             self.keep(orbit.samples())
+        self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
     def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
@@ -169,6 +173,12 @@ class Collector:
             _check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
         self.parts.append(samples)
         self.next_id += len(samples)
+
+    @property
+    def passes(self) -> float:
+        """Passes of a sample on average: crystals differ in the number of their symmetries."""
+        passes = self._passes / max(self.next_id, 1)
+        return int(passes) if passes.is_integer() else passes
 
     def refresh(self, place: int, orbit: BatchOrbit) -> None:
         """Replace the figures of the batch at ``place`` after cosets were added to it."""
@@ -313,7 +323,8 @@ class BatchOrbit:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
         for one in of.plan.walk(of.ids, of.device, self._cosets, count):
-            passes = twisted(self.model, of.batch, one.turns, of.plan.declaration, self.caller)
+            known = (self.model, of.batch, of.plan.declaration, self.caller)
+            passes = one.moves.twisted(*known) if one.moves else twisted(*known[:2], one.turns, *known[2:])
             rows = {name: of.outputs[name].coordinates(found.detach()) for name, found in passes.items()}
             for name, prediction in rows.items():
                 of.outputs[name].check_shape(self.first.get(name, prediction), prediction)
