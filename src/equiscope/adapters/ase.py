@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import AseRun, AseSettings
+from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
@@ -41,8 +42,9 @@ def measure(
     labels: bool | Mapping[str, str] = False,
     *,
     rotations: str = "T",
-    cosets: int = 2,
+    cosets: int | None = None,
     seed: int = 0,
+    symmetry: Any = "rotation",
     progress: bool = True,
     energy_weight: float = 1.0,
     force_weight: float = 1.0,
@@ -73,8 +75,8 @@ def measure(
             structure has a volume and a periodic direction.
         labels: False: no labels, relative equivariance error only. True: the results ASE read with the structure
             (``SinglePointCalculator``). ``{"forces": "REF_forces"}``: named keys of ``arrays`` or ``info``.
-        rotations, cosets, seed, group, noise_samples: as for :func:`equiscope.measure`; the rotations of a structure
-            are a function of (seed, its position in ``structures``).
+        rotations, cosets, seed, group, symmetry, noise_samples: as for :func:`equiscope.measure`, with 2 cosets of
+            rotations; the moves of a structure are a function of (seed, its position in ``structures``).
         progress: show a progress bar.
         energy_weight, force_weight, stress_weight: weights of the squared errors in the combined Result.
         energy_per_atom: measure energies in eV per atom.
@@ -96,7 +98,9 @@ def measure(
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
         RandomModelError: if the calculator answers identical calls differently.
     """
-    _check_arguments(calculator, cosets, noise_samples, seed, labels)
+    if cosets is None and symmetry == "rotation":
+        cosets = 2
+    _check_arguments(calculator, cosets, noise_samples, seed, labels, 2 if symmetry == "rotation" else 1)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
         ("precision", precision, ("auto", "float32", "float64")),
@@ -113,7 +117,10 @@ def measure(
     fields = st.find_fields(listed, rotate or {})
     plan = st.AsePlan(chosen, found, fields, units, energy_per_atom)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
-    design = AseSettings(calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision)
+    design = AseSettings(
+        calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision,
+        _total(symmetry, energy_per_atom),
+    )  # fmt: skip
     named = _clusters(listed, clusters)
     run = AseRun(design)
     with untouched(calculator), RowWriter(csv, columns(chosen, found)) as writer:
@@ -122,12 +129,26 @@ def measure(
     return run.result(listed)
 
 
-def _check_arguments(calculator: Any, cosets: int, noise_samples: int, seed: int, labels: Any) -> None:
+def _total(symmetry: Any, per_atom: bool) -> Any:
+    """Supercells of total energies, which grow with them."""
+    if per_atom or isinstance(symmetry, Supercell):
+        return symmetry
+    several = isinstance(symmetry, Sequence) and not isinstance(symmetry, str)
+    listed = symmetry if several else [symmetry]
+    named = [Supercell(extensive=["energy"]) if s == Supercell.name else s for s in listed]
+    return named if several else named[0]
+
+
+def _check_arguments(
+    calculator: Any, cosets: int | None, noise_samples: int, seed: int, labels: Any, fewest: int
+) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
-    for name, value, low in (("cosets", cosets, 2), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
+    chosen = fewest if cosets is None else cosets
+    known = {"cosets": (chosen, fewest), "noise_samples": (noise_samples, 0), "seed": (seed, 0)}
+    for name, (value, low) in known.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
     if not isinstance(labels, bool | Mapping):

@@ -39,13 +39,14 @@ class AseSettings:
     calculator: Any
     plan: st.AsePlan
     rotations: str
-    cosets: int
+    cosets: int | None
     seed: int
     center: str
     group: str
     noise_samples: int
     weights: Mapping[str, float]
     precision: str = "auto"
+    symmetry: Any = "rotation"
 
     def declaration(self, outputs: Sequence[str]) -> Declaration:
         """What rotates, for structures that have these outputs."""
@@ -69,11 +70,13 @@ class AseSettings:
             group=self.group,
             clusters="cluster",
             ids="id",
+            per={"numbers": "atom", "atom": "atom", "pbc": "sample", "cell": "sample"}
+            | {f.name: "atom" for f in self.plan.fields if f.place == "arrays"},
         )
 
     def forward(self, calculator: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Run the calculator on the structure of a rotated batch."""
-        atoms = batch["structure"][0].copy()
+        atoms = _ordered(batch["structure"][0], batch["atom"][0].numpy())
         atoms.set_cell(batch["cell"][0].numpy(), scale_atoms=False)
         atoms.positions = batch["positions"][0].numpy()
         for extra in self.plan.fields:
@@ -94,6 +97,12 @@ class AseSettings:
                 energy = _rows(atoms.get_potential_energy(), (), "energy")
                 answer["energy"] = energy / len(atoms) if self.plan.per_atom else energy
         return answer
+
+
+def _ordered(structure: Atoms, numbers: np.ndarray[Any, Any]) -> Atoms:
+    """A copy with the atoms of these numbers, in their order and as often as they occur."""
+    as_it_is = len(numbers) == len(structure) and bool((numbers == np.arange(len(structure))).all())
+    return structure.copy() if as_it_is else structure[numbers]
 
 
 def _calculators(calculator: Any) -> list[Any]:
@@ -142,6 +151,7 @@ class _Kind:
     outputs: tuple[str, ...]
     samples: list[Samples] = field(default_factory=list)
     known: Known = field(default_factory=Known)
+    passes: float = 0.0
 
 
 class AseRun:
@@ -161,7 +171,8 @@ class AseRun:
         """The plan of structures that have these outputs."""
         design = self._design
         declaration = design.declaration(outputs)
-        return make_plan(declaration, design.forward, design.rotations, design.cosets, design.seed)
+        cosets, symmetry = design.cosets, design.symmetry
+        return make_plan(declaration, design.forward, design.rotations, cosets, design.seed, symmetry=symmetry)
 
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""
@@ -222,6 +233,7 @@ class AseRun:
         finally:
             self._calls += collector.caller.calls
         kind.samples += collector.parts
+        kind.passes += collector.passes
         return _values(collector.parts[-1], design.plan.labels)
 
     def _explain(self, batch: Mapping[str, Any], error: BaseException | None) -> None:
@@ -268,7 +280,9 @@ class AseRun:
 
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:
         """All structures of some kinds, in the order of their ids."""
-        plan, settings = self._plan_of(outputs), self._plan.design.described(self._calls)
+        plan = self._plan_of(outputs)
+        passes = sum(kind.passes for kind in kinds) / sum(len(kind.samples) for kind in kinds)
+        settings = plan.design.described(self._calls) | {"passes": int(passes) if passes.is_integer() else passes}
         parts = sorted((part for kind in kinds for part in kind.samples), key=lambda part: part.ids)
         last = max(kinds, key=lambda kind: kind.samples[-1].ids).known
         known = replace(last, stored=max(kind.known.stored for kind in kinds))

@@ -365,6 +365,8 @@ def batch_of(
         "positions": _tensor(bare.positions).to(dtype),
         "cell": _tensor(bare.cell).to(dtype),
         "numbers": torch.from_numpy(bare.numbers.astype(np.int64))[None],
+        "atom": torch.arange(len(bare))[None],
+        "pbc": torch.from_numpy(np.array(bare.pbc))[None],
         "id": torch.tensor([index]),
         "cluster": [cluster],
         "structure": [bare],

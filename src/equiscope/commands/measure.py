@@ -50,7 +50,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
-    made.add_argument("--cosets", type=int, default=2, help="independent cosets a structure (default 2)")
+    made.add_argument("--cosets", type=int, help="independent cosets a structure (default 2, or what a symmetry needs)")
+    made.add_argument(
+        "--symmetry",
+        default="rotation",
+        metavar="NAMES",
+        help="rotation (default), translation=ANGSTROM, parity, mirror, permutation, lattice, supercell, space_group, "
+        "point_group; several with commas, and how much of the error each adds",
+    )
     made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
     made.add_argument("--group", default="SO3", help="claimed symmetry: SO3 (default), or O3 with reflections")
     made.add_argument("--center", default="origin", help="structures turn about the origin (default) or their mean")
@@ -103,6 +110,7 @@ def run(options: argparse.Namespace) -> int:
         rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
         center=options.center,
         group=options.group,
+        symmetry=options.symmetry.split(",") if "," in options.symmetry else options.symmetry,
         energy_unit=options.energy_unit,
         length_unit=options.length_unit,
         label_length_unit=options.label_length_unit,

@@ -4,8 +4,8 @@ An operation x -> W x + w in fractional coordinates is an isometry Q x + t with 
 A W A^-1 (columns of A the lattice vectors). The moved crystal is written down as the one before: lattice vectors
 M (a Q^T) with M = W^-T, each atom at the image nearest to the place it comes onto, and numbered as the atom there. So
 the model is asked for nearly the same numbers again, and an answer that does not have the crystal's symmetry, such as
-a force on an atom that must have none, shows as a variance. An operation moves by an isometry, also where the crystal is
-symmetric only within ``symprec``: models without error show none.
+a force on an atom that must have none, shows as a variance. An operation moves by an isometry, also where the crystal
+is symmetric only within ``symprec``: models without error show none.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _operations(cell_: bytes, positions_: bytes, numbers: tuple[int, ...], sympr
         places.append(where)
         images.append(apart[np.arange(len(where)), where].round())
     choices = np.linalg.inv(matrices.swapaxes(1, 2)).round()
-    return Operations(name, left @ right, shifts @ cell, choices, np.array(places), np.array(images))
+    return Operations(name, left @ right, shifts @ cell, choices.astype(np.float64), np.array(places), np.array(images))
 
 
 def _found(cell: Array, scaled: Array, numbers: Sequence[int], symprec: float) -> tuple[str, Array, Array]:
@@ -108,7 +108,7 @@ def _found(cell: Array, scaled: Array, numbers: Sequence[int], symprec: float) -
             f"space groups are found by spglib, which is not installed ({error}): pip install 'equiscope[crystals]'"
         ) from error
     try:
-        found = spglib.get_symmetry_dataset((cell, scaled, list(numbers)), symprec=symprec)
+        found = spglib.get_symmetry_dataset((cell.tolist(), scaled.tolist(), list(numbers)), symprec=symprec)
     except Exception:
         # Newer releases raise where older ones return None.
         found = None

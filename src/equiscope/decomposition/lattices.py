@@ -1,4 +1,4 @@
-"""How a crystal is written down, which is no property of it: its lattice vectors, the images of its atoms, its supercell.
+"""How a crystal is written down, which is no property of it: its lattice vectors, images of atoms, its supercell.
 
 Lattice vectors are the rows of a cell. Models must make their neighbours themselves: lists made beforehand would have
 to change with the cell.
@@ -69,7 +69,7 @@ class Periodic(Family):
             InputError: if a sample has none, or a periodic direction without a lattice vector.
         """
         cells, fields = self.cells(batch), batch.fields()
-        flags = [(True,) * 3] * batch.size
+        flags: list[tuple[bool, ...]] = [(True,) * 3] * batch.size
         if self.pbc in fields:
             flags = [tuple(map(bool, row)) for row in fields[self.pbc].reshape(batch.size, 3).tolist()]
         lacking = [

@@ -109,7 +109,7 @@ def needs_points(what: str, declaration: Declaration) -> None:
 
 @dataclass(frozen=True)
 class Orthogonal(Family):
-    """Every sample turned, inverted or mirrored by an orthogonal matrix (:func:`matrices`), about the declared centre."""
+    """Every sample turned, inverted or mirrored by an orthogonal matrix about the declared centre."""
 
     def matrices(self, draw: Draw, places: Tensor) -> Tensor:
         """(samples, 3, 3) float64, for places (samples,)."""

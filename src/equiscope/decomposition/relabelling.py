@@ -170,9 +170,10 @@ def renumbered(
         local = (order - atoms.sample * atoms.shape[1]).reshape(atoms.shape)
         changed[name] = taken(taken(fields[name], local, 1), local, 2)
     for name in indices:
-        old, first = fields[name], 0
+        old = fields[name]
         if old.is_floating_point():
             raise InputError(f"indices={name!r} must hold whole numbers of atoms, got {old.dtype}")
+        first = torch.zeros((), dtype=torch.int64, device=old.device)
         if atoms.dense:
             # Numbers of atoms count within their sample.
             first = torch.arange(len(old), device=old.device).reshape(-1, *[1] * (old.ndim - 1)) * atoms.shape[1]
