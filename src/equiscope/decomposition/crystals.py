@@ -200,7 +200,7 @@ class SpaceGroup(Periodic):
         changed = dict(turned.fields()) | {points: atoms.like(moved)}
         changed[self.cell] = cell.reshape(fields[self.cell].shape).to(fields[self.cell].dtype)
         order = there.argsort()
-        for name in atom_fields(batch, declaration, atoms, self.fields):
+        for name in atom_fields(batch, declaration, atoms, self.fields, self.own(batch)):
             changed[name] = atoms.like(atoms.flat(changed[name])[order])
 
         def back(values: Values, after: Batch) -> dict[str, Tensor]:

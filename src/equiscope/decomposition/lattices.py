@@ -47,6 +47,10 @@ class Periodic(Family):
                 f"points=False, per='sample')}}, or name the field, cell='…'; inputs are {sorted(declaration.inputs)}"
             )
 
+    def own(self, batch: Batch) -> list[str]:
+        """Fields that the family itself knows, none of them of atoms."""
+        return [name for name in (self.cell, self.pbc) if name in batch.fields()]
+
     def cells(self, batch: Batch) -> Tensor:
         """Lattice vectors as rows, (samples, 3, 3) float64."""
         values = batch.fields()[self.cell]
@@ -209,7 +213,7 @@ class Supercell(Periodic):
         where = sort.argsort()[copies[atoms.sample] * entries + torch.arange(entries, device=cells.device)]
         changed = {
             name: atoms.like(atoms.flat(fields[name])[order])
-            for name in atom_fields(batch, declaration, atoms, self.fields)
+            for name in atom_fields(batch, declaration, atoms, self.fields, self.own(batch))
         }
         sample = atoms.sample[order]
         shifts = torch.einsum("ni,nij->nj", blocks[block], cells[sample]) * atoms.real[order][:, None]
