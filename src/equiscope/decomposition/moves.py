@@ -34,6 +34,13 @@ class Draw:
     seed: int
     ids: Sequence[int]
     stream: int
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is drawn once for all the passes that share this draw."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def generators(self, use: int = 1) -> Iterator[np.random.Generator]:
         """A random stream for each sample, of its own whatever the batch; another one for each ``use``."""
@@ -53,6 +60,13 @@ class Moved:
 
     native: Any
     back: Callable[[Values, Batch], dict[str, Tensor]]
+    _made: list[Batch] = field(default_factory=list, repr=False)
+
+    def batch(self, declaration: Declaration) -> Batch:
+        """The moved batch, as declared."""
+        if not self._made:
+            self._made.append(batch_of(self.native, declaration))
+        return self._made[0]
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,8 @@ class Rotation(Orthogonal):
         return self.chosen.weights
 
     def matrices(self, draw: Draw, places: Tensor) -> Tensor:
-        return self.chosen.matrices[places] @ uniform_keyed(self.group, draw.seed, draw.ids, draw.stream)
+        shift = draw.once("shift", lambda: uniform_keyed(self.group, draw.seed, draw.ids, draw.stream))
+        return self.chosen.matrices[places] @ shift
 
 
 @dataclass(frozen=True)
@@ -171,7 +186,7 @@ class Mirror(Orthogonal):
         return 2
 
     def matrices(self, draw: Draw, places: Tensor) -> Tensor:
-        normal = haar_keyed(draw.seed, draw.ids, draw.stream)[:, :, :1]
+        normal = draw.once("normal", lambda: haar_keyed(draw.seed, draw.ids, draw.stream)[:, :, :1])
         return torch.eye(3, dtype=torch.float64) - 2.0 * places.double()[:, None, None] * (normal @ normal.mT)
 
 
@@ -254,6 +269,10 @@ class Step:
         """The batch moved."""
         if self.place is not None:
             return self.family.move(batch, declaration, self.draw, [self.place] * batch.size)
+        # The passes of a coset of the innermost family share what was moved before.
+        return self.draw.once(id(batch), lambda: (batch, self._chosen(batch, declaration)))[1]
+
+    def _chosen(self, batch: Batch, declaration: Declaration) -> Moved:
         assert self.choice is not None
         draw, number = self.choice
         size = self.family.size(batch, declaration)
@@ -275,12 +294,12 @@ class Moves:
         self, model: Any, batch: Batch, declaration: Declaration, forward: Forward | None
     ) -> dict[str, Tensor]:
         """Every declared output for the moved batch, brought back: rows (n, c, *shape) in float64 of ``batch``."""
-        native, here, backs = batch.with_fields({}), batch, []
+        here, backs = batch, []
         for step in self.steps:
             moved = step.moved(here, declaration)
-            native, here = moved.native, batch_of(moved.native, declaration)
+            here = moved.batch(declaration)
             backs.append((moved.back, here))
-        answer = answer_of(model, native, forward, batch)
+        answer = answer_of(model, here.with_fields({}), forward, batch)
         values: Values = {
             # Copies: a model may answer every call in the same memory (CUDA graphs do).
             name: rows_of(value, name, here, declaration).clone()

@@ -209,7 +209,7 @@ class Permutation(Family):
         atoms = atoms_of(batch, declaration)
         if int(torch.bincount(atoms.sample[atoms.real]).max()) < 2:
             raise InputError("permutation: no sample of the batch has two atoms, there is nothing to exchange")
-        order = shuffled(atoms.sample, atoms.real, draw)
+        order = draw.once("order", lambda: shuffled(atoms.sample, atoms.real, draw))
         where = order.argsort()
         indices = [*self.indices, *_edge_index(batch, self.indices)]
         fields = batch.fields()
