@@ -103,8 +103,11 @@ def test_supercells_in_closed_form():
     steps = CELL @ matrix.T
     truth = (steps.square().sum() / 8 - (steps.sum(0) / 8).square().sum()) / 3
     found = eq.measure(model, [repeated(crystal())], symmetry="supercell", noise_samples=1, **DECLARED)
-    figures = {k: eq.measure(model, [repeated(crystal())], symmetry="supercell", noise_samples=1,
-                             inputs=INPUTS, outputs={k: OUTPUTS[k]}).per_sample.equivariance for k in OUTPUTS}  # fmt: skip
+    settings = {"symmetry": "supercell", "noise_samples": 1, "inputs": INPUTS}
+    figures = {
+        k: eq.measure(model, [repeated(crystal())], outputs={k: spec}, **settings).per_sample.equivariance
+        for k, spec in OUTPUTS.items()
+    }
     assert abs(z_score(figures["f"], float(truth))) < 4
     counts = torch.tensor([3.0, 6, 6, 6]).var(correction=0)
     assert figures["e"].numpy() == pytest.approx(float(counts), rel=1e-12)

@@ -154,6 +154,5 @@ def test_ranges_that_are_none(within):
 
 def test_translations_without_positions():
     with pytest.raises(InputError, match="translation needs positions"):
-        eq.measure(
-            lambda b: b["q"], [{"q": torch.zeros(2, 1)}], inputs={"q": "0e"}, outputs={"e": "0e"}, symmetry="translation"
-        )
+        batch = {"q": torch.zeros(2, 1)}
+        eq.measure(lambda b: b["q"], [batch], inputs={"q": "0e"}, outputs={"e": "0e"}, symmetry="translation")

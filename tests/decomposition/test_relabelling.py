@@ -1,4 +1,4 @@
-"""Orders of atoms and edges: Hoeffding's variance of a permuted sum, all layouts, and fields that cannot be renumbered."""
+"""Orders of atoms and edges: Hoeffding's variance of a permuted sum, all layouts, fields without an axis of atoms."""
 
 import itertools
 
