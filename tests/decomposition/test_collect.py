@@ -281,7 +281,7 @@ def turned(model, x):
 def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
     model, batch = Watched(MATRIX), random_batch(2, 3) | {"id": torch.tensor([5, 3])}
     found = collector(model, ids="id")
-    orbit = BatchOrbit(model, found.caller, prepare(batch, found.plan))
+    orbit = BatchOrbit(model, found.caller, prepare(batch, found.plan), found.known.folding)
     orbit.add_cosets(1)
     orbit.add_cosets(1)
     seen = turned(model, batch["pos"])

@@ -171,8 +171,10 @@ class AseRun:
         """The plan of structures that have these outputs."""
         design = self._design
         declaration = design.declaration(outputs)
-        cosets, symmetry = design.cosets, design.symmetry
-        return make_plan(declaration, design.forward, design.rotations, cosets, design.seed, symmetry=symmetry)
+        # A calculator is asked for one structure at a time.
+        return make_plan(
+            declaration, design.forward, design.rotations, design.cosets, design.seed, symmetry=design.symmetry, fold=1
+        )
 
     def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
         """Measure one structure; whatever goes wrong with it alone becomes a row too."""

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 
-from equiscope.decomposition.batches import Rows, as_batch, marked, refuse_hidden
+from equiscope.decomposition.batches import Rows, as_batch, marked, refuse_hidden, repeated
 from equiscope.decomposition.ragged import Ragged, RaggedRows
 from equiscope.errors import InputError
 
@@ -124,6 +124,27 @@ class GraphBatch(Ragged):
                 "DataLoader), or, for a second coset of some, give a whole number of cosets"
             )
         return Batch.from_data_list(self._graphs.index_select(places))
+
+    def copies(self, count: int) -> Data:
+        # One graph of all, so that PyG joins so many large pieces and not so many times as many small ones.
+        kind = next(c for c in type(self._graphs).__mro__ if issubclass(c, Data) and not issubclass(c, Batch))
+        stored = {k: v for k, v in self._graphs.to_dict().items() if k not in ("batch", "ptr", "num_nodes")}
+        whole = kind.from_dict(stored)
+        whole.num_nodes = len(self.nodes)
+        made = Batch.from_data_list([whole] * count)
+        for name, value in stored.items():
+            if isinstance(value, list | tuple):
+                made[name] = repeated(value, count)
+        for name, pieces in (getattr(self._graphs, "_slice_dict", None) or {}).items():
+            ends = torch.as_tensor(pieces)
+            later = ends[1:] + ends[-1] * torch.arange(count)[:, None]
+            made._slice_dict[name] = torch.cat([ends[:1], later.flatten()])
+        copy = torch.arange(count, device=self.nodes.device)[:, None]
+        made.batch = (self.nodes + self.size * copy).flatten()
+        ends = torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)])
+        made.ptr = torch.cat([ends[:1], (ends[1:] + len(self.nodes) * copy).flatten()])
+        made._num_graphs = self.size * count
+        return made
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> Data:
         fresh = copy.copy(self._graphs)

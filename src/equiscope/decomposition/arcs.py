@@ -7,7 +7,7 @@ by two turns, (d_s b h^-1)(h x), in the dtype of the inputs, so that none is rou
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
 from equiscope.decomposition.computing import in_precision
+from equiscope.decomposition.fold import Folding, copies_of, shared
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import JACKKNIFE_COSETS, BatchOutput
@@ -39,6 +40,7 @@ class Site:
     declaration: Declaration
     forward: Forward | None
     key: tuple[int, list[int]]
+    folding: Folding = field(default_factory=Folding)
 
     def part(self, places: list[int]) -> Site:
         """The same for some of the samples."""
@@ -67,8 +69,8 @@ class Arc:
 def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream: int) -> Arc:
     """The passes of one arc, ``step`` radians apart about one axis a sample; see the module."""
     passes: dict[str, list[Tensor]] = {name: [] for name in outputs}
-    for turns, near in _along_arc(site, step, stream):
-        answer = answered(site, near)
+    for last in _answers(site, list(_along_arc(site, step, stream))):
+        turns, near, answer = last
         for name, rows in rotated_back(answer, site.batch, turns, site.declaration).items():
             seen = outputs[name].coordinates(rows)
             outputs[name].check_shape(passes[name][0] if passes[name] else seen, seen)
@@ -76,13 +78,37 @@ def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
 
 
-def answered(site: Site, native: Any) -> dict[str, Tensor]:
-    answer = predict(site.model, native, site.batch, site.declaration, site.forward, turned=True)
+def _answers(site: Site, along: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
+    """(orientations, the samples in them, the model's answer) of each pass, all by one call where they may share it."""
+    pieces = None
+    if site.folding.size(site.batch, site.declaration) >= len(along):
+        pieces = shared(lambda: _together(site, along), len(along) * site.batch.size, site.folding)
+    for place, (turns, halfway) in enumerate(along):
+        near = _brought(site.batch, turns, halfway, site.declaration)
+        answer = answered(site, near) if pieces is None else {name: each[place] for name, each in pieces.items()}
+        yield turns, near, answer
+
+
+def _together(site: Site, along: Sequence[tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, ...]]:
+    whole = copies_of(site.batch, len(along), site.declaration)
+    turns, halfway = (torch.cat(each) for each in zip(*along, strict=True))
+    answer = answered(site, _brought(whole, turns, halfway, site.declaration), whole)
+    return {name: rows.chunk(len(along)) for name, rows in answer.items()}
+
+
+def _brought(batch: Batch, turns: Tensor, halfway: Tensor, declaration: Declaration) -> Any:
+    """The samples in these orientations, each reached by two turns."""
+    there = batch_of(rotated(batch, halfway, declaration), declaration)
+    return rotated(there, turns @ halfway.mT, declaration)
+
+
+def answered(site: Site, native: Any, batch: Batch | None = None) -> dict[str, Tensor]:
+    answer = predict(site.model, native, batch or site.batch, site.declaration, site.forward, turned=batch is None)
     return {name: rows.detach() for name, rows in answer.items()}
 
 
-def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, Any]]:
-    """(orientations, the samples in them)."""
+def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(orientations, turns on the way there)."""
     group, device = site.declaration.group, next(iter(site.batch.fields().values())).device
     base = uniform_keyed(group, *site.key, stream).to(device)
     for place in range(ARC):
@@ -90,8 +116,7 @@ def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, A
         if group != "O":
             turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1).to(device) @ base
         halfway = uniform_keyed(group, *site.key, stream + 2 + place).to(device)
-        there = batch_of(rotated(site.batch, halfway, site.declaration), site.declaration)
-        yield turns, rotated(there, turns @ halfway.mT, site.declaration)
+        yield turns, halfway
 
 
 def off_line(passes: Tensor) -> Tensor:

@@ -99,6 +99,12 @@ class Batch(Protocol):
     def part(self, places: list[int]) -> Any:
         """The native batch of some of the samples, in the order given."""
 
+    def copies(self, count: int) -> Any:
+        """The native batch so many times over, one whole copy after another: sample i of copy k is k size + i.
+
+        For :mod:`equiscope.decomposition.fold`; a kind of batch without it is measured one pass a call.
+        """
+
     def with_fields(self, changed: Mapping[str, Tensor]) -> Any:
         """A fresh copy of what the model is called with, some fields replaced."""
 
@@ -172,8 +178,20 @@ class DenseBatch:
                 picked[name] = value[places] if whole else value
         return picked
 
+    def copies(self, count: int) -> dict[str, Any]:
+        return {name: repeated(value, count) for name, value in self._batch.items()}
+
     def with_fields(self, changed: Mapping[str, Tensor]) -> dict[str, Any]:
         return fresh(self._batch, changed)
+
+
+def repeated(value: Any, count: int) -> Any:
+    """A field so many times along its first axis; what has no axis as it is."""
+    if isinstance(value, Tensor) and value.ndim:
+        return marked(value.detach().repeat(count, *[1] * (value.ndim - 1)), value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return np.concatenate([value] * count)
+    return value * count if isinstance(value, list | tuple) else value
 
 
 def fresh(batch: Mapping[str, Any], changed: Mapping[str, Tensor]) -> dict[str, Any]:

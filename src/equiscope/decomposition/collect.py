@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
-from equiscope.decomposition.batches import Batch, Rows, as_batches
+from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
-from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of, twisted
+from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
+from equiscope.decomposition.moves import Moves
+from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
@@ -51,7 +53,7 @@ class Prepared:
     @functools.cached_property
     def copies(self) -> Batch:
         """A batch with the samples of every pass, one pass after another."""
-        return batch_of(self.batch.part(list(range(self.batch.size)) * len(self.passes)), self.plan.declaration)
+        return copies_of(self.batch, len(self.passes), self.plan.declaration)
 
     def part(self, places: list[int]) -> Prepared:
         """The same for some of the samples."""
@@ -157,7 +159,8 @@ class Collector:
     def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
         """The orbit of a batch with its answer as given and its floor, and without any coset."""
         ids = positions if self.plan.declaration.ids is None else None
-        orbit = BatchOrbit(self.model, self.caller, prepare(native, self.plan, self.next_id, ids))
+        of = prepare(native, self.plan, self.next_id, ids)
+        orbit = BatchOrbit(self.model, self.caller, of, self.known.folding)
         first = orbit.as_given()
         self.known.notes |= orbit.notes
         orbit.floors = self._floors(orbit, first, noise_samples)
@@ -238,16 +241,21 @@ class Collector:
         if known.computing is None:
             second, seen = watched(orbit.answer)
             known.computing = replace(seen or Computing(), eps=max(stored, seen.eps if seen else 0.0))
+            known.folding.watch(known.computing, orbit.of.batch, self.plan.declaration)
         else:
             second = orbit.answer()
         known.change = max(known.change, noise.check_repeat(first, second, known.computing))
+        known.folding.asked = self.plan.fold
+        known.folding.check(self.model, orbit.of.batch, first, self.plan.declaration, self.caller, known.change)
+        if note := known.folding.note():
+            known.notes["fold"] = note
 
     def _floor_of(self, whole: Prepared, places: list[int], arcs: int) -> dict[str, Tensor]:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
 
         def found(part: Prepared) -> dict[str, Tensor]:
             key = (self.plan.design.seed, part.ids)
-            site = Site(self.model, part.batch, self.plan.declaration, self.caller, key)
+            site = Site(self.model, part.batch, self.plan.declaration, self.caller, key, self.known.folding)
             return noise.floor(site, part.outputs, self.known, arcs)
 
         if len(places) < whole.batch.size:
@@ -269,8 +277,8 @@ class BatchOrbit:
         notes: what a reader must know of an output.
     """
 
-    def __init__(self, model: Any, caller: Caller, of: Prepared):
-        self.model, self.caller, self.of = model, caller, of
+    def __init__(self, model: Any, caller: Caller, of: Prepared, folding: Folding):
+        self.model, self.caller, self.of, self.folding = model, caller, of, folding
         self.splits: dict[str, OutputSplit] = {}
         self.spectra = {
             name: Spectrum(output.rows, of.plan.design.rotations, of.plan.highest_degree)
@@ -284,8 +292,8 @@ class BatchOrbit:
 
     def part(self, places: list[int]) -> BatchOrbit:
         """An orbit of some of the samples, as given alone."""
-        part = BatchOrbit(self.model, self.caller, self.of.part(places))
-        part.first = {k: rows[_rows_at(self.of.outputs[k].rows, places)] for k, rows in self.first.items()}
+        part = BatchOrbit(self.model, self.caller, self.of.part(places), self.folding)
+        part.first = {k: rows[rows_at(self.of.outputs[k].rows, places)] for k, rows in self.first.items()}
         part.floors = {name: columns[places] for name, columns in self.floors.items()}
         return part
 
@@ -318,14 +326,26 @@ class BatchOrbit:
         answer = predict(self.model, batch.with_fields({}), batch, declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
 
+    def passes(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
+        """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
+        declaration = self.of.plan.declaration
+        if self.of.plan.scheme is not None:
+            yield from ((one, self._moved(batch, one.moves)) for one in walk if one.moves is not None)
+            return
+        for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
+            pieces = {name: rows.detach().chunk(len(some)) for name, rows in found.items()}
+            for place, one in enumerate(some):
+                yield one, {name: self.of.outputs[name].coordinates(piece[place]) for name, piece in pieces.items()}
+
+    def _moved(self, batch: Batch, moves: Moves) -> dict[str, Tensor]:
+        found = moves.twisted(self.model, batch, self.of.plan.declaration, self.caller)
+        return {name: self.of.outputs[name].coordinates(rows.detach()) for name, rows in found.items()}
+
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
-        for one in of.plan.walk(of.ids, of.device, self._cosets, count):
-            known = (self.model, of.batch, of.plan.declaration, self.caller)
-            passes = one.moves.twisted(*known) if one.moves else twisted(*known[:2], one.turns, *known[2:])
-            rows = {name: of.outputs[name].coordinates(found.detach()) for name, found in passes.items()}
+        for one, rows in self.passes(of.batch, of.plan.walk(of.ids, of.device, self._cosets, count)):
             for name, prediction in rows.items():
                 of.outputs[name].check_shape(self.first.get(name, prediction), prediction)
                 if self.spectra:
@@ -353,14 +373,6 @@ class BatchOrbit:
                 sample = output.rows.sample.repeat_interleave(output.labels.target.shape[1])
                 labels[name] = LabelRows(rows if rows.is_floating_point() else rows.long(), sample)
         return Samples(list(of.ids), of.clusters(), figures, of.axes(), labels, wholes)
-
-
-def _rows_at(rows: Rows, places: list[int]) -> Tensor:
-    """The rows of some samples, one sample after another, each in its own order."""
-    rank = torch.full((rows.samples,), -1, dtype=torch.int64, device=rows.sample.device)
-    rank[torch.tensor(places, device=rank.device)] = torch.arange(len(places), device=rank.device)
-    order = rank[rows.sample].argsort(stable=True)
-    return order[rank[rows.sample][order] >= 0]
 
 
 def _check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:

@@ -9,6 +9,7 @@ larger steps of the input show.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,11 +38,15 @@ class Computing:
         eps: of the coarsest precision in which a floating tensor was computed; 0 if none was.
         opaque: whether the arithmetic was out of torch's sight.
         tf32: kinds of operations ("products", "convolutions") that ran in float32 on a GPU.
+        operations, written, held: how many there were, the bytes they wrote, and the most that were held at once.
     """
 
     eps: float = 0.0
     opaque: bool = True
     tf32: frozenset[str] = field(default_factory=frozenset)
+    operations: int = 0
+    written: int = 0
+    held: int = 0
 
 
 # Ways out of torch's sight.
@@ -66,12 +71,14 @@ class _Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.eps, self.seen, self.foreign, self.tf32 = 0.0, False, False, set[str]()
+        self.operations = self.written = self.held = self._now = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if any(alias.alias_info is not None and not alias.alias_info.is_write for alias in func._schema.returns):
             return out
         made = [v for v in (out if isinstance(out, tuple | list) else [out]) if isinstance(v, Tensor)]
+        self._weigh(made, all(alias.alias_info is None for alias in func._schema.returns))
         made = [v for v in made if v.is_floating_point() and v.ndim > 0]
         # Constants that are filled in are exact, in whatever precision.
         given = [v for arg in args for v in (arg if isinstance(arg, tuple | list) else [arg])]
@@ -86,6 +93,21 @@ class _Watch(TorchDispatchMode):
         return out
 
 
+    def _weigh(self, made: list[Tensor], new: bool) -> None:
+        """Count what an operation wrote, and hold it until it is let go of."""
+        self.operations += 1
+        for value in made:
+            size = value.numel() * value.element_size()
+            self.written += size
+            if new:
+                self._now += size
+                weakref.finalize(value, self._let_go, size)
+        self.held = max(self.held, self._now)
+
+    def _let_go(self, size: int) -> None:
+        self._now -= size
+
+
 def watched(call: Callable[[], Any]) -> tuple[Any, Computing | None]:
     """The call's answer, and the precision it computed in; None where it cannot be watched."""
     watch, exits = _Watch(), _Exits()
@@ -96,7 +118,8 @@ def watched(call: Callable[[], Any]) -> tuple[Any, Computing | None]:
         # What runs only without a watcher runs without; what is wrong with the model itself is raised again.
         return call(), None
     eps = max(watch.eps, TF32_EPS) if tf32_in_use(frozenset(watch.tf32)) else watch.eps
-    return answer, Computing(eps, exits.left or watch.foreign or not watch.seen, frozenset(watch.tf32))
+    opaque = exits.left or watch.foreign or not watch.seen
+    return answer, Computing(eps, opaque, frozenset(watch.tf32), watch.operations, watch.written, watch.held)
 
 
 def tf32_in_use(kinds: frozenset[str]) -> bool:

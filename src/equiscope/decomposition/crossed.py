@@ -34,7 +34,7 @@ from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
-from equiscope.decomposition.orbit import Forward, twisted
+from equiscope.decomposition.orbit import Forward
 from equiscope.decomposition.plan import check_count, make_plan
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
@@ -131,16 +131,15 @@ def _cross(orbit: BatchOrbit, redraw: Redraw) -> Samples:
     columns: dict[str, list[Tensor]] = {}
     reference: dict[str, Tensor] = {}
     elements = int(plan.design.passes)
-    for one in plan.walk(of.ids, of.device):
-        for j, batch in enumerate(wrapped):
-            passes = twisted(orbit.model, batch, one.turns, plan.declaration, orbit.caller)
-            rows = {name: of.outputs[name].coordinates(found.detach()) for name, found in passes.items()}
+    walk = list(plan.walk(of.ids, of.device))
+    for noises in zip(*(orbit.passes(batch, walk) for batch in wrapped), strict=True):
+        for j, (_, rows) in enumerate(noises):
             for name, prediction in rows.items():
                 # Centred on the first prediction, so that a small variance keeps its digits.
                 reference.setdefault(name, prediction)
                 sums = columns.setdefault(name, [torch.zeros_like(prediction) for _ in wrapped])
                 sums[j] += prediction - reference[name]
-            add_pass(orbit.splits, of.outputs, rows, 1 / redraw.draws, batch is wrapped[-1])
+            add_pass(orbit.splits, of.outputs, rows, 1 / redraw.draws, j == len(wrapped) - 1)
     samples = orbit.samples("refuse")
     figures = {}
     for name, split in orbit.splits.items():

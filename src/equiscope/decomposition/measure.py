@@ -47,6 +47,7 @@ def measure(
     spectrum: bool | int = False,
     symmetry: Any = "rotation",
     noise_samples: int = NOISE_SAMPLES,
+    fold: int | str = "auto",
     progress: bool = False,
     **settings: Any,
 ) -> Result:
@@ -92,6 +93,9 @@ def measure(
             finds in the model averaged over those before (:mod:`equiscope.decomposition.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
             chosen by a hash of their ids, so spread over the stream.
+        fold: rotations of a batch that share a call of the model, at most: 1 for one after another; ``"auto"`` for as
+            many as make a GPU busy in a quarter of its free memory, and on a CPU for batches under four samples only.
+            A model whose samples see each other is found out and asked one rotation a call, which a note says.
         progress: show a progress bar.
 
     Returns:
@@ -108,7 +112,9 @@ def measure(
     """
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     check_count("noise_samples", noise_samples)
-    plan = make_plan(declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, symmetry=symmetry)
+    plan = make_plan(
+        declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, symmetry=symmetry, fold=fold
+    )
     _check_goal(plan, rtol, max_passes)
     goal = None if rtol is None else Goal(rtol, max_passes)
     return measured(model, batches, plan, goal, noise_samples, progress)

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
 from equiscope.decomposition.computing import NAMES, Computing
+from equiscope.decomposition.fold import Folding
 from equiscope.decomposition.jumps import coarse_inside, jumps
 from equiscope.decomposition.orbit import output_middle, turned
 from equiscope.decomposition.ragged import batch_of
@@ -76,6 +77,7 @@ class Known:
         wanted: samples that get a floor, at most.
         stored: eps of the coarsest of the inputs and outputs.
         notes: what a reader must know of an output, by its name.
+        folding: how passes share a call of the model.
     """
 
     keys: list[int] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Known:
     wanted: int = 0
     stored: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
+    folding: Folding = field(default_factory=Folding)
 
     @property
     def float64_change(self) -> float | None:

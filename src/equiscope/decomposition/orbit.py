@@ -3,7 +3,8 @@
 Positions turn about the centre c of their sample, g (x - c) + c, among the inputs and among the outputs alike; anything
 else by its action alone.
 
-An orbit is a loop of such passes, not a bigger batch: memory does not grow with the number of rotations.
+An orbit is a loop of such passes, of which several may share a call (:mod:`equiscope.decomposition.fold`): memory does
+not grow with the number of rotations.
 """
 
 from __future__ import annotations
@@ -291,12 +292,18 @@ def rotated_back(
 
 
 def twisted(
-    model: Any, batch: Batch, rotations: Tensor, declaration: Declaration, forward: Forward | None = None
+    model: Any,
+    batch: Batch,
+    rotations: Tensor,
+    declaration: Declaration,
+    forward: Forward | None = None,
+    explained: bool = True,
 ) -> dict[str, Tensor]:
     """The twisted predictions p_g = g^-1 f(g x) of every declared output, rows (n, c, *shape) in float64.
 
-    rotations: (samples, 3, 3) float64, one per sample, on the batch's device.
+    rotations: (samples, 3, 3) float64, one per sample, on the batch's device. ``explained``: where the model fails, it
+    is called once more to see whether it answers the batch as given.
     """
     native = rotated(batch, rotations, declaration)
-    answer = predict(model, native, batch, declaration, forward, turned=True)
+    answer = predict(model, native, batch, declaration, forward, turned=explained)
     return rotated_back(answer, batch, rotations, declaration)

@@ -109,7 +109,7 @@ class Design:
 
     def coset(self, shift: Tensor) -> Iterator[Pass]:
         """The passes K u of the coset of each sample's own u, (samples, 3, 3)."""
-        matrices, last = self.rotations.matrices.to(shift.device), len(self.rotations) - 1
+        matrices, last = self.rotations.matrices.to(shift.device, non_blocking=True), len(self.rotations) - 1
         for place, (matrix, weight) in enumerate(zip(matrices, self.rotations.weights.tolist(), strict=True)):
             yield Pass(matrix @ shift, weight, place == last)
 
@@ -165,6 +165,7 @@ class Plan:
         forward: ``forward(model, batch)`` calls the model; None for ``model(batch)``.
         highest_degree: of the spectrum, 0 without one.
         scheme: other symmetries than rotations alone, and how they are drawn.
+        fold: most passes that share a call of the model; None for as many as the device likes.
     """
 
     declaration: Declaration
@@ -173,6 +174,7 @@ class Plan:
     forward: Forward | None = None
     highest_degree: int = 0
     scheme: Scheme | None = None
+    fold: int | None = None
 
     def walk(
         self, ids: Sequence[int], device: torch.device, first: int = 0, cosets: int | None = None
@@ -189,7 +191,8 @@ class Plan:
             shift = torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
             if design.shift:
                 shift = uniform_keyed(group, design.seed, ids, stream)
-            yield from design.coset(shift.to(device))
+            # Not waited for: what is copied lies in ordinary memory, which is read before the call returns.
+            yield from design.coset(shift.to(device, non_blocking=True))
 
     def fitted(self, batch: Batch) -> Plan:
         """The same with as many passes as the symmetries of this batch have: crystals differ in theirs."""
@@ -217,6 +220,7 @@ def make_plan(
     alone: bool = False,
     judged: bool = True,
     symmetry: Any = "rotation",
+    fold: int | str = "auto",
 ) -> Plan:
     """The plan of these arguments, which are those of :func:`equiscope.measure`.
 
@@ -224,6 +228,8 @@ def make_plan(
         alone: one coset may stand alone, for the average over it or its own variance, as may one rotation for the loss
             of the turned batch.
         judged: False where no loss is taken: for averages of predictions, or of features.
+        fold: most passes that share a call of the model, ``"auto"`` for as many as the device likes
+            (:mod:`equiscope.decomposition.fold`).
 
     Raises:
         InputError: for an unknown set, a number of cosets that leaves the split biased, a spectrum that the design or
@@ -236,7 +242,7 @@ def make_plan(
             raise InputError(f"spectrum and shift=False are of rotations alone, got symmetry={symmetry!r}")
         scheme = Scheme(found)
         design = scheme_design(scheme, declaration, cosets, seed, losses)
-        return Plan(declaration, losses, design, forward, 0, scheme)
+        return Plan(declaration, losses, design, forward, scheme=scheme, fold=1)
     design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
     if (not design.shift or design.partial) and spectrum is not False:
         raise InputError(
@@ -247,7 +253,13 @@ def make_plan(
     others = sorted({spec.name for spec in losses.values() if not spec.exact})
     if highest and others:
         raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
-    return Plan(declaration, losses, design, forward, highest)
+    if fold != "auto":
+        if isinstance(fold, str):
+            raise InputError(f"fold must be 'auto' or how many rotations share a call, 1 for none, got {fold!r}")
+        check_count("fold", fold, 1)
+    return Plan(
+        declaration, losses, design, forward, highest, fold=None if isinstance(fold, str) else fold
+    )
 
 
 def declared(given: Plan | Declaration) -> Declaration:

@@ -19,7 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows, as_batch, boolean, fresh, labels_of, names, tensors_of
+from equiscope.decomposition.batches import (
+    Batch,
+    Rows,
+    as_batch,
+    boolean,
+    fresh,
+    labels_of,
+    names,
+    repeated,
+    tensors_of,
+)
 from equiscope.decomposition.calling import named
 from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
@@ -211,6 +221,21 @@ class RaggedBatch(Ragged):
                 f"have rows for atoms or for samples: declare per={example!r}, or 'sample', or leave them out"
             )
         return picked
+
+    def copies(self, count: int) -> dict[str, Any]:
+        made = {name: repeated(value, count) for name, value in self._batch.items()}
+        device = self.nodes.device
+        name, pairs, ends = self._declaration.batch, self._batch.get("edge_index"), self._batch.get("ptr")
+        copy = torch.arange(count, device=device)
+        index = self._batch[name]
+        made[name] = (index + (copy * self.size).to(index.dtype)[:, None]).flatten()
+        if pairs is not None and self.edges is not None:
+            moved = pairs[:, None, :] + (copy * len(self.nodes)).to(pairs.dtype)[:, None]
+            made["edge_index"] = moved.flatten(1)
+        if isinstance(ends, Tensor):
+            later = ends[1:] + (copy * len(self.nodes)).to(ends.dtype)[:, None]
+            made["ptr"] = torch.cat([ends[:1], later.flatten()])
+        return made
 
     def _picked(self, sample: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
         """(rows of the samples asked for, in that order; which of them each belongs to)."""
