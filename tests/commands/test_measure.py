@@ -197,7 +197,7 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Ctrl-C while the calculator is at structure ``count``."""
     from equiscope.adapters.ase_run import AseRun
 
-    right, calls = AseRun.structure, []
+    right, calls = AseRun._group, []
 
     def structure(self: AseRun, *arguments: Any) -> Any:
         calls.append(1)
@@ -205,7 +205,7 @@ def interrupted_at(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
             raise KeyboardInterrupt
         return right(self, *arguments)
 
-    monkeypatch.setattr(AseRun, "structure", structure)
+    monkeypatch.setattr(AseRun, "_group", structure)
 
 
 @pytest.mark.filterwarnings("always:the table that was in")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_DOORS = ("ase", "lightning", "pyg")
+_DOORS = ("ase", "lightning", "metatomic", "pyg", "torch_sim")
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,9 @@
 
 or from the shell, ``equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz``.
 
-Each structure is one batch of the measure. Positions and lattice vectors turn together, x -> R x, a -> R a, so that
+Structures are measured one by one, or many in one call where the calculator can: metatomic's, and the engines of
+:mod:`equiscope.adapters.metatomic` and :mod:`equiscope.adapters.torch_sim`, which take the place of one. Positions and
+lattice vectors turn together, x -> R x, a -> R a, so that
 fractional coordinates and periodic images stay what they are; forces turn back by R^T, a stress by R^T S R in ASE's
 Voigt order, and an energy not at all. Units are ASE's: eV, Å.
 """
@@ -25,10 +27,13 @@ from ase import Atoms
 from tqdm.auto import tqdm
 
 from equiscope.adapters import ase_structures as st
+from equiscope.adapters.ase_calls import Calculators
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import AseRun, AseSettings
+from equiscope.adapters.many import Engine
 from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
+from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
 
@@ -42,9 +47,10 @@ def measure(
     labels: bool | Mapping[str, str] = False,
     *,
     rotations: str = "T",
-    cosets: int | None = None,
+    cosets: float | None = None,
     seed: int = 0,
     symmetry: Any = "rotation",
+    spectrum: bool | int = False,
     progress: bool = True,
     energy_weight: float = 1.0,
     force_weight: float = 1.0,
@@ -62,6 +68,7 @@ def measure(
     precision: str = "auto",
     csv: str | Path | None = None,
     on_error: str = "report",
+    most_atoms: int | None = None,
 ) -> AseResult:
     """The equivariance error of a calculator's energies, forces and stresses, and its share of the loss with labels.
 
@@ -69,14 +76,15 @@ def measure(
     y, percent = 100 mean(equivariance) / mean(E_g |p_g - y|^2); see :func:`equiscope.measure`.
 
     Args:
-        calculator: an ASE calculator. It is asked anew at every rotation; its cached results are dropped.
+        calculator: an ASE calculator, asked anew at every rotation, its cached results dropped; or an
+            :class:`equiscope.adapters.many.Engine`.
         structures: a file ASE reads, or an iterable of ``Atoms``. Constraints are left out.
         outputs: of "energy", "forces", "stress"; by default all that the calculator has. Stress is measured where a
-            structure has a volume and a periodic direction.
+            structure has a volume and a periodic direction. Engines may have more: "non_conservative_forces", features.
         labels: False: no labels, relative equivariance error only. True: the results ASE read with the structure
             (``SinglePointCalculator``). ``{"forces": "REF_forces"}``: named keys of ``arrays`` or ``info``.
-        rotations, cosets, seed, group, symmetry, noise_samples: as for :func:`equiscope.measure`, with 2 cosets of
-            rotations; the moves of a structure are a function of (seed, its position in ``structures``).
+        rotations, cosets, seed, symmetry, spectrum, group, noise_samples: as for :func:`equiscope.measure`, with 2
+            cosets of rotations; those of a structure are a function of (seed, its position in ``structures``).
         progress: show a progress bar.
         energy_weight, force_weight, stress_weight: weights of the squared errors in the combined Result.
         energy_per_atom: measure energies in eV per atom.
@@ -93,6 +101,7 @@ def measure(
         csv: file to which each structure's row is written as soon as it is measured.
         on_error: "report": a structure on which the calculator raises becomes a failed row, and the rest goes on;
             "raise": stop at once.
+        most_atoms: of one call, where many structures are answered in one; by default what suits the device.
 
     Raises:
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
@@ -108,69 +117,82 @@ def measure(
     ):
         if value not in known:
             raise InputError(f"{name} must be one of {known}, got {value!r}")
+    if cosets is not None and float(cosets).is_integer():
+        cosets = int(cosets)
     units = st.Units(energy_unit, length_unit, label_length_unit, stress_unit)
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
     listed = st.as_structures(structures)
-    chosen = _outputs(calculator, outputs)
+    engine = calculator if hasattr(calculator, "answer") else Calculators(calculator, most_atoms=most_atoms)
+    chosen = _outputs(engine, outputs)
+    features = {name: str(engine.features(name)) for name in chosen if name not in engine.outputs}
     found = st.find_labels(listed, chosen, labels)
     fields = st.find_fields(listed, rotate or {})
-    plan = st.AsePlan(chosen, found, fields, units, energy_per_atom)
+    if isinstance(engine, Calculators):
+        engine.fields = fields
+    plan = st.AsePlan(chosen, found, fields, units, energy_per_atom, features)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
     design = AseSettings(
-        calculator, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision,
+        engine, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision, spectrum, most_atoms,
         _total(symmetry, energy_per_atom),
     )  # fmt: skip
     named = _clusters(listed, clusters)
+    if cosets is not None and not float(cosets).is_integer() and len(listed) < (needed := second_cosets_need(cosets)):
+        raise InputError(f"cosets={cosets} needs at least {needed} structures, there are {len(listed)}: give 2")
     run = AseRun(design)
+    bar = tqdm(run.measure(listed, named, on_error), "measuring", len(listed), unit="structure", disable=not progress)
     with untouched(calculator), RowWriter(csv, columns(chosen, found)) as writer:
-        for index, atoms in enumerate(tqdm(listed, desc="measuring", unit="structure", disable=not progress)):
-            writer.write(run.structure(index, atoms, named[index], on_error))
+        for row in bar:
+            writer.write(row)
     return run.result(listed)
 
 
 def _total(symmetry: Any, per_atom: bool) -> Any:
     """Supercells of total energies, which grow with them."""
-    if per_atom or isinstance(symmetry, Supercell):
-        return symmetry
     several = isinstance(symmetry, Sequence) and not isinstance(symmetry, str)
     listed = symmetry if several else [symmetry]
-    named = [Supercell(extensive=["energy"]) if s == Supercell.name else s for s in listed]
+    named = [Supercell(extensive=["energy"]) if s == Supercell.name and not per_atom else s for s in listed]
     return named if several else named[0]
 
 
 def _check_arguments(
-    calculator: Any, cosets: int | None, noise_samples: int, seed: int, labels: Any, fewest: int
+    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int
 ) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
-    if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
+    if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "answer")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
-    chosen = fewest if cosets is None else cosets
-    known = {"cosets": (chosen, fewest), "noise_samples": (noise_samples, 0), "seed": (seed, 0)}
-    for name, (value, low) in known.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+    if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
+        raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
+    for name, value in (("noise_samples", noise_samples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{name} must be an integer >= 0, got {value!r}")
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 
 
-def _outputs(calculator: Any, outputs: Sequence[str] | None) -> tuple[str, ...]:
-    known = getattr(calculator, "implemented_properties", None)
+def _possible(cosets: float, fewest: int) -> bool:
+    return 1 < cosets < 2 or (cosets >= fewest and float(cosets).is_integer())
+
+
+def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    known, all_known = engine.outputs, tuple(dict.fromkeys((*st.OUTPUTS, *engine.outputs)))
     if outputs is None:
-        chosen = tuple(o for o in st.OUTPUTS if known is None or o in known)
-        if not chosen:
-            raise InputError(f"{type(calculator).__name__} has none of {st.OUTPUTS}; it implements {known}")
-        return chosen
+        if not known:
+            implemented = getattr(engine, "implemented", known)
+            raise InputError(f"{engine.name} has none of {st.OUTPUTS}; it implements {implemented}")
+        return known
     if isinstance(outputs, str):
         raise InputError(f"outputs must be a list, got the string {outputs!r}: write [{outputs!r}]")
-    unknown = sorted(set(outputs) - set(st.OUTPUTS))
+    features = [name for name in dict.fromkeys(outputs) if name not in all_known and engine.features(name)]
+    unknown = sorted(set(outputs) - {*all_known, *features})
     if unknown or not outputs:
-        raise InputError(f"outputs must be some of {st.OUTPUTS}, got {list(outputs)}")
-    lacking = [o for o in outputs if known is not None and o not in known]
+        raise InputError(f"outputs must be some of {all_known}, got {list(outputs)}")
+    lacking = [o for o in outputs if o not in (*known, *features)]
     if lacking:
-        raise InputError(f"{type(calculator).__name__} does not implement {lacking}; it has {list(known or ())}")
-    return tuple(o for o in st.OUTPUTS if o in outputs)
+        implemented = getattr(engine, "implemented", None) or known
+        raise InputError(f"{engine.name} does not implement {lacking}; it has {list(implemented)}")
+    return tuple(o for o in (*all_known, *features) if o in outputs)
 
 
 def _clusters(structures: Sequence[Atoms], clusters: str | Sequence[Any] | None) -> list[Any]:

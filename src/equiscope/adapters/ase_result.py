@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from equiscope.adapters import ase_structures as st
 from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
@@ -204,10 +205,10 @@ class AseResult:
 
     def _describe(self, name: str, result: Result) -> str:
         own = result.outputs[name]
-        unit = UNITS[name] + (" per atom" if name == "energy" and self.energy_per_atom else "")
+        unit = UNITS.get(st.kind(name), "") + (" per atom" if name == "energy" and self.energy_per_atom else "")
         scale = " per component" if name != "energy" else ""
         rms = math.sqrt(max(own.equivariance, 0))
-        text = f"{rms:.3g} {unit} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
+        text = f"{f'{rms:.3g} {unit}'.strip()} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
         if name in self.labels:
             text += f", {own.percent:.3g} % of the loss (R² {own.r2:.2f})"
         if not own.distinguishable:

@@ -1,22 +1,23 @@
-"""Measure an ASE calculator on one structure after another, each a batch of the measure, and pool them by kind."""
+"""Measure an engine on structures, as many at a time as it takes in one call, and pool them by kind."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
+from equiscope.adapters.many import Engine, declared, joined, sizes, windows
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.plan import Plan, make_plan
@@ -24,124 +25,47 @@ from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError, ModelError, RandomModelError
-from equiscope.symmetry.declaration import Declaration, Input, Output
-
-# Calculators inside calculators are looked for this deep (a sum holds a mixer, a mixer a list) in short containers.
-DEEPEST, MANY = 6, 100
-# What holds no calculator.
-PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, torch.nn.Module, Atoms)
 
 
 @dataclass(frozen=True)
 class AseSettings:
-    """Everything that is the same for all structures: calculator, plan, rotations, weights."""
+    """Everything that is the same for all structures: engine, plan, rotations, weights."""
 
-    calculator: Any
+    engine: Engine
     plan: st.AsePlan
     rotations: str
-    cosets: int | None
+    cosets: float | None
     seed: int
     center: str
     group: str
     noise_samples: int
     weights: Mapping[str, float]
     precision: str = "auto"
+    spectrum: bool | int = False
+    most_atoms: int | None = None
     symmetry: Any = "rotation"
 
-    def declaration(self, outputs: Sequence[str]) -> Declaration:
-        """What rotates, for structures that have these outputs."""
-        irreps = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}
-        return Declaration(
-            inputs={
-                "positions": Input("1o", points=True),
-                "cell": Input("1o", points=False),
-                **{f.name: Input(f.irreps, points=False) for f in self.plan.fields},
-            },
-            outputs={
-                name: Output(
-                    irreps[name][0],
-                    target=f"{name} label" if name in self.plan.labels else None,
-                    weight=self.weights[name],
-                    per=irreps[name][1],
-                )
-                for name in outputs
-            },
-            center=self.center,
-            group=self.group,
-            clusters="cluster",
-            ids="id",
-            per={"numbers": "atom", "atom": "atom", "pbc": "sample", "cell": "sample"}
-            | {f.name: "atom" for f in self.plan.fields if f.place == "arrays"},
+    def plan_of(self, outputs: Sequence[str]) -> Plan:
+        """The plan of structures that have these outputs."""
+        plan = self.plan
+        declaration = declared(
+            outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group
         )
+        forward = functools.partial(self.forward, outputs)
+        more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry}
+        return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 
-    def forward(self, calculator: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Run the calculator on the structure of a rotated batch."""
-        atoms = _ordered(batch["structure"][0], batch["atom"][0].numpy())
-        atoms.set_cell(batch["cell"][0].numpy(), scale_atoms=False)
-        atoms.positions = batch["positions"][0].numpy()
-        for extra in self.plan.fields:
-            extra.put(atoms, batch[extra.name][0].numpy())
-        # A calculator answers equal structures from its cache, which would hide that it is random.
-        for each in _calculators(calculator):
-            _forget(each)
-        atoms.calc = calculator
-        wanted = self.plan.outputs_of(atoms)
-        answer: dict[str, Tensor] = {}
-        # The most demanding first, so that calculators which work on demand run once.
-        with torch.enable_grad():
-            if "stress" in wanted:
-                answer["stress"] = _rows(atoms.get_stress(voigt=True, apply_constraint=False), (6,), "stress")
-            if "forces" in wanted:
-                answer["forces"] = _rows(atoms.get_forces(apply_constraint=False), (len(atoms), 3), "forces")
-            if "energy" in wanted:
-                energy = _rows(atoms.get_potential_energy(), (), "energy")
-                answer["energy"] = energy / len(atoms) if self.plan.per_atom else energy
+    def forward(self, outputs: Sequence[str], engine: Engine, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The engine's answer to a turned batch, energies as they are measured."""
+        answer = engine.answer(batch, outputs)
+        if self.plan.per_atom and "energy" in answer:
+            answer["energy"] = answer["energy"] / sizes(batch).to(answer["energy"])
         return answer
-
-
-def _ordered(structure: Atoms, numbers: np.ndarray[Any, Any]) -> Atoms:
-    """A copy with the atoms of these numbers, in their order and as often as they occur."""
-    as_it_is = len(numbers) == len(structure) and bool((numbers == np.arange(len(structure))).all())
-    return structure.copy() if as_it_is else structure[numbers]
-
-
-def _calculators(calculator: Any) -> list[Any]:
-    """A calculator and those it is made of: sums and mixers ask theirs, which have caches of their own."""
-    found, layer, seen = [calculator], [calculator], {id(calculator)}
-    for _ in range(DEEPEST):
-        inner = [value for holder in layer for value in _held(holder) if not isinstance(value, PLAIN)]
-        layer = list({id(value): value for value in inner if id(value) not in seen}.values())
-        seen.update(map(id, layer))
-        found += [value for value in layer if isinstance(value, BaseCalculator)]
-    return found
-
-
-def _held(holder: Any) -> Iterable[Any]:
-    if isinstance(holder, Mapping | list | tuple):
-        values = holder.values() if isinstance(holder, Mapping) else holder
-        return values if len(values) <= MANY else ()
-    return list(getattr(holder, "__dict__", {}).values())
-
-
-def _forget(calculator: Any) -> None:
-    """Empty a calculator's cache; those that ASE's sums are made with have no method for it."""
-    if callable(getattr(calculator, "reset", None)):
-        calculator.reset()
-    elif isinstance(calculator, BaseCalculator):
-        calculator.atoms, calculator.results = None, {}
 
 
 def _precision(answer: Mapping[str, Tensor]) -> torch.dtype:
     """Single precision if a tensor among the answers is; energies come as Python floats from any calculator."""
     return torch.float32 if any(v.dtype == torch.float32 for v in answer.values()) else torch.float64
-
-
-def _rows(values: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    array = np.array(values)
-    if array.shape != shape and not (shape == () and array.size == 1):
-        raise InputError(f"the calculator's {name} has shape {array.shape}, expected {shape}")
-    array = array.reshape(shape)
-    return torch.from_numpy(array if array.dtype in (np.float32, np.float64) else array.astype(np.float64))[None]
 
 
 @dataclass
@@ -155,93 +79,115 @@ class _Kind:
 
 
 class AseRun:
-    """Measures one structure after another and pools them at the end."""
+    """Measures structures, those of one kind and periodicity together, and pools them at the end."""
 
     def __init__(self, design: AseSettings):
         self._design = design
         # Made here, so that a wrong centre, group, weight or design is an error of the call and not of every structure.
-        self._plan = self._plan_of(design.plan.outputs)
+        self._plan = design.plan_of(design.plan.outputs)
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
-        self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision)
+        self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision, design.engine.dtype)
+        most = design.engine.most_atoms
+        self._most_atoms = most if most is None else design.most_atoms or most
         self._error: Exception | None = None
         self.rows: list[StructureRow] = []
 
-    def _plan_of(self, outputs: Sequence[str]) -> Plan:
-        """The plan of structures that have these outputs."""
-        design = self._design
-        declaration = design.declaration(outputs)
-        # A calculator is asked for one structure at a time.
-        return make_plan(
-            declaration, design.forward, design.rotations, design.cosets, design.seed, symmetry=design.symmetry, fold=1
-        )
+    def measure(self, structures: Sequence[Atoms], clusters: Sequence[Any], on_error: str) -> Iterator[StructureRow]:
+        """A row for every structure, in order; whatever goes wrong with one alone becomes its row."""
+        for window in windows(structures, self._most_atoms):
+            found: dict[int, StructureRow] = {}
+            groups: dict[Any, list[int]] = {}
+            for index in window:
+                atoms = structures[index]
+                groups.setdefault((self._kind_of(atoms), st.pbc_name(atoms)), []).append(index)
+            for members in groups.values():
+                found |= self._group(members, structures, clusters, on_error)
+            rows = [found[index] for index in window]
+            self.rows += rows
+            yield from rows
 
-    def structure(self, index: int, atoms: Atoms, cluster: Any, on_error: str) -> StructureRow:
-        """Measure one structure; whatever goes wrong with it alone becomes a row too."""
+    def _group(
+        self, members: list[int], structures: Sequence[Atoms], clusters: Sequence[Any], on_error: str
+    ) -> dict[int, StructureRow]:
+        """Rows of structures that are measured in one call; where that fails, of each half of them."""
         start = time.perf_counter()
-        about: dict[str, Any] = {
-            "id": index,
-            "name": str(atoms.info.get("name", "")),
-            "formula": st.formula(atoms),
-            "atoms": len(atoms),
-            "pbc": st.pbc_name(atoms),
-            "kind": self._kind_of(atoms),
-        }
+        own = [structures[i] for i in members]
         try:
-            remark = st.check(atoms)
-            values = self._measure(index, atoms, cluster)
-            status, message = (MEASURED, "") if values else (SKIPPED, "no periodic cell with a volume, so no stress")
+            remarks = [st.check(atoms) for atoms in own]
+            values = self._measure(members, own, [clusters[i] for i in members])
+            status, message = (MEASURED, "") if values[0] else (SKIPPED, "no periodic cell with a volume, so no stress")
         except RandomModelError as error:
-            raise RandomModelError(f"structure {index} ({about['formula']}): {error}") from error
+            named = " to ".join(f"{i} ({st.formula(structures[i])})" for i in sorted({members[0], members[-1]}))
+            raise RandomModelError(f"structure {named}: {error}") from error
         except Exception as error:
+            if len(members) > 1:
+                half = len(members) // 2
+                parts = (members[:half], members[half:])
+                return {k: v for part in parts for k, v in self._group(part, structures, clusters, on_error).items()}
             if on_error == "raise":
                 raise
             self._error = self._error or error
-            values, remark, status = {}, "", FAILED
-            own = error.__cause__ if isinstance(error, ModelError) else error
-            message = " ".join(f"{type(own).__name__}: {own}".split())
-        row = StructureRow(
-            **about, status=status, values=values, seconds=time.perf_counter() - start, remark=remark, message=message
-        )
-        self.rows.append(row)
-        return row
+            values, remarks, status = [{}], [""], FAILED
+            cause = error.__cause__ if isinstance(error, ModelError) else error
+            message = " ".join(f"{type(cause).__name__}: {cause}".split())
+        seconds = (time.perf_counter() - start) / len(members)
+        return {
+            index: StructureRow(
+                id=index,
+                name=str(atoms.info.get("name", "")),
+                formula=st.formula(atoms),
+                atoms=len(atoms),
+                pbc=st.pbc_name(atoms),
+                kind=self._kind_of(atoms),
+                status=status,
+                values=figures,
+                seconds=seconds,
+                remark=remark,
+                message=message,
+            )
+            for index, atoms, figures, remark in zip(members, own, values, remarks, strict=True)
+        }
 
     def _kind_of(self, atoms: Atoms) -> str:
         if not atoms.pbc.any():
             return "non-periodic"
-        lacks = "stress" in self._design.plan.outputs and not st.has_stress(atoms)
-        return "periodic without volume" if lacks else "periodic"
+        asked = any(st.kind(output) == "stress" for output in self._design.plan.outputs)
+        return "periodic without volume" if asked and not st.has_stress(atoms) else "periodic"
 
-    def _measure(self, index: int, atoms: Atoms, cluster: Any) -> dict[str, float]:
+    def _measure(self, members: list[int], own: Sequence[Atoms], clusters: Sequence[Any]) -> list[dict[str, float]]:
         design = self._design
-        outputs = design.plan.outputs_of(atoms)
+        outputs = design.plan.outputs_of(own[0])
         if not outputs:
-            return {}
-        kind = self._kinds.setdefault(self._kind_of(atoms), _Kind(outputs))
-        collector = Collector(design.calculator, self._plan_of(outputs))
-        # One collector a structure, so that one which fails half-way leaves nothing behind.
-        collector.known = kind.known
+            return [{} for _ in own]
+        kind = self._kinds.setdefault(self._kind_of(own[0]), _Kind(outputs))
+        collector = Collector(design.engine, design.plan_of(outputs))
+        # One collector a group, so that one which fails half-way leaves nothing behind.
+        collector.known = copy.deepcopy(kind.known)
+
+        def batch_in(dtype: torch.dtype) -> dict[str, Any]:
+            return joined(members, own, design.plan, clusters, dtype, design.engine.device)
+
         try:
-            bare = st.in_angstrom(atoms, design.plan.units)
             if self._dtype is None:
-                probe = st.batch_of(index, atoms, bare, design.plan, cluster)
-                self._dtype = _precision(collector.caller(design.calculator, probe))
-            batch = st.batch_of(index, atoms, bare, design.plan, cluster, self._dtype)
+                self._dtype = _precision(collector.caller(design.engine, batch_in(torch.float64)))
+            batch = batch_in(self._dtype)
             try:
                 collector.run(batch, design.noise_samples)
             except ModelError as error:
-                self._explain(batch, error.__cause__)
+                self._explain(collector, batch, error.__cause__)
                 raise
         finally:
             self._calls += collector.caller.calls
+        kind.known = collector.known
         kind.samples += collector.parts
-        kind.passes += collector.passes
+        kind.passes += collector.passes * len(own)
         return _values(collector.parts[-1], design.plan.labels)
 
-    def _explain(self, batch: Mapping[str, Any], error: BaseException | None) -> None:
+    def _explain(self, collector: Collector, batch: Mapping[str, Any], error: BaseException | None) -> None:
         """Say so if the calculator failed on a turned copy alone; anything else stays the error that it is."""
         try:
-            self._design.forward(self._design.calculator, batch)
+            collector.caller.given(self._design.engine, batch)
         except Exception:
             return
         raise InputError(
@@ -270,7 +216,7 @@ class AseRun:
         return AseResult(
             results=results,
             rows=tuple(self.rows),
-            calculator=type(self._design.calculator).__name__,
+            calculator=self._design.engine.name,
             outputs=plan.outputs,
             labels=dict(plan.labels),
             energy_per_atom=plan.per_atom,
@@ -282,13 +228,14 @@ class AseRun:
 
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:
         """All structures of some kinds, in the order of their ids."""
-        plan = self._plan_of(outputs)
-        passes = sum(kind.passes for kind in kinds) / sum(len(kind.samples) for kind in kinds)
-        settings = plan.design.described(self._calls) | {"passes": int(passes) if passes.is_integer() else passes}
-        parts = sorted((part for kind in kinds for part in kind.samples), key=lambda part: part.ids)
-        last = max(kinds, key=lambda kind: kind.samples[-1].ids).known
+        table = Samples.cat([part for kind in kinds for part in kind.samples], outputs)
+        passes = sum(kind.passes for kind in kinds) / len(table)
+        plan, settings = self._design.plan_of(outputs), self._plan.design.described(self._calls)
+        settings |= {"passes": int(passes) if passes.is_integer() else passes}
+        table = table.take(torch.tensor(table.ids).argsort())
+        last = max(kinds, key=lambda kind: kind.samples[-1].ids[-1]).known
         known = replace(last, stored=max(kind.known.stored for kind in kinds))
-        return summarise(Samples.cat(parts, outputs), plan, known, settings, [])
+        return summarise(table, plan, known, settings, [])
 
     def _notes(self, structures: Sequence[Atoms], results: Mapping[str, Result], fixed: Sequence[str]) -> list[str]:
         notes = []
@@ -298,7 +245,7 @@ class AseRun:
                 "or tensor, say rotate={'name': '1o'}"
             )
         for output, source in self._design.plan.labels.items():
-            if meaning := labels.kind(output, source):
+            if meaning := labels.kind(st.kind(output), source):
                 notes.append(f"label {source!r} is taken as {meaning}: {labels.REMARKS[meaning]}")
         if any(a.constraints for a in structures):
             notes.append("constraints were left out: forces are the calculator's own")
@@ -327,14 +274,15 @@ def _shared_notes(results: Mapping[str, Result], labelled: bool) -> list[str]:
     return [note if len(names) == len(results) else f"{', '.join(names)}: {note}" for note, names in kinds.items()]
 
 
-def _values(samples: Samples, labels: Mapping[str, str]) -> dict[str, float]:
-    """One structure's columns."""
-    values: dict[str, float] = {}
+def _values(samples: Samples, labels: Mapping[str, str]) -> list[dict[str, float]]:
+    """The columns of each structure."""
+    values: list[dict[str, float]] = [{} for _ in samples.ids]
     for name, own in samples.figures.items():
-        equivariance, square, total = float(own.equivariance), float(own.square), float(own.total)
-        values[f"{name}_rms"] = math.sqrt(max(equivariance, 0.0))
-        values[f"{name}_relative"] = equivariance / square if square > 0 else math.nan
-        if name in labels:
-            values[f"{name}_percent"] = 100 * equivariance / total if total > 0 else math.nan
-            values[f"{name}_total"] = total
+        table = zip(own.equivariance.tolist(), own.square.tolist(), own.total.tolist(), strict=True)
+        for row, (equivariance, square, total) in zip(values, table, strict=True):
+            row[f"{name}_rms"] = math.sqrt(max(equivariance, 0.0))
+            row[f"{name}_relative"] = equivariance / square if square > 0 else math.nan
+            if name in labels:
+                row[f"{name}_percent"] = 100 * equivariance / total if total > 0 else math.nan
+                row[f"{name}_total"] = total
     return values

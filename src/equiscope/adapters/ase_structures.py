@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
-from torch import Tensor
 
 from equiscope import labels as labels_
 from equiscope.adapters.ase_files import UNREADABLE, read
 from equiscope.errors import DataError, InputError
 
 OUTPUTS = ("energy", "forces", "stress")
+DIRECT = "non_conservative_"
+"""Before the names of forces and stresses that are answered directly, beside those that are gradients of the energy."""
 STORED = "calculator"
 ENERGY_UNITS = {
     "eV": units.eV, "meV": 1e-3 * units.eV, "Hartree": units.Hartree, "Ha": units.Hartree, "Rydberg": units.Rydberg,
@@ -37,6 +37,12 @@ _LABEL_KEYS = {
 }
 # Energies of another kind than a calculator's own.
 _OTHER_ENERGY = re.compile(r"formation|free|kinetic|atomi[sz]ation|binding|adsorption|interaction|hull", re.IGNORECASE)
+
+
+def kind(output: str) -> str:
+    """energy, forces or stress: what an output is a prediction of, or its own name if that is none of them."""
+    bare = output.removeprefix(DIRECT)
+    return bare if bare in OUTPUTS else output
 
 
 def as_structures(structures: Any) -> list[Atoms]:
@@ -115,6 +121,11 @@ class Field:
     place: str
     irreps: Any
     shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> str:
+        """What its rows are for, "atom" or "sample"."""
+        return "atom" if self.place == "arrays" else "sample"
 
     def value(self, atoms: Atoms) -> NDArray[np.float64]:
         """The field of a structure; zero where a structure lacks it."""
@@ -240,13 +251,20 @@ def _stored(atoms: Atoms) -> Mapping[str, Any]:
 def find_labels(
     structures: Sequence[Atoms], outputs: Sequence[str], labels: bool | Mapping[str, str]
 ) -> dict[str, str]:
-    """Output -> where its label is, from ``labels=True`` or names given by the user.
+    """Output -> where its label is, from ``labels=True`` or names given by the user for energy, forces and stress.
 
     Raises:
         InputError: if a label is missing in some structures, several candidates exist, or a name is wrong.
     """
     if labels is False:
         return {}
+    found = _sources(structures, [k for k in OUTPUTS if k in map(kind, outputs)], labels)
+    return {name: found[kind(name)] for name in outputs if kind(name) in found}
+
+
+def _sources(
+    structures: Sequence[Atoms], outputs: Sequence[str], labels: bool | Mapping[str, str]
+) -> dict[str, str]:
     named = {} if labels is True else dict(labels)
     unknown = sorted(set(named) - set(OUTPUTS))
     if unknown:
@@ -329,8 +347,9 @@ class AsePlan:
     """What is measured of every structure, the same for all of them.
 
     Attributes:
-        outputs: of energy, forces, stress. labels: output -> source. fields: what rotates besides positions and cell.
-        units: of the file. per_atom: energies are divided by the number of atoms.
+        outputs: of energy, forces, stress, and what else an engine answers. labels: output -> source.
+        fields: what rotates besides positions and cell. units: of the file.
+        per_atom: energies are divided by the number of atoms. features: outputs that are features, and their rows.
     """
 
     outputs: tuple[str, ...]
@@ -338,10 +357,11 @@ class AsePlan:
     fields: tuple[Field, ...] = ()
     units: Units = Units()
     per_atom: bool = True
+    features: Mapping[str, str] = field(default_factory=dict)
 
     def outputs_of(self, atoms: Atoms) -> tuple[str, ...]:
         """The outputs this structure has."""
-        return tuple(o for o in self.outputs if o != "stress" or has_stress(atoms))
+        return tuple(o for o in self.outputs if kind(o) != "stress" or has_stress(atoms))
 
 
 def in_angstrom(atoms: Atoms, units: Units) -> Atoms:
@@ -352,34 +372,3 @@ def in_angstrom(atoms: Atoms, units: Units) -> Atoms:
         bare.set_cell(bare.cell * units.positions, scale_atoms=False)
         bare.positions *= units.positions
     return bare
-
-
-def batch_of(
-    index: int, atoms: Atoms, bare: Atoms, plan: AsePlan, cluster: Any, dtype: torch.dtype = torch.float64
-) -> dict[str, Any]:
-    """The batch of one structure; ``bare`` is its copy in Å, handed on for what is not a tensor (pbc, info).
-
-    ``dtype`` is that of the fields that rotate; labels are float64.
-    """
-    batch: dict[str, Any] = {
-        "positions": _tensor(bare.positions).to(dtype),
-        "cell": _tensor(bare.cell).to(dtype),
-        "numbers": torch.from_numpy(bare.numbers.astype(np.int64))[None],
-        "atom": torch.arange(len(bare))[None],
-        "pbc": torch.from_numpy(np.array(bare.pbc))[None],
-        "id": torch.tensor([index]),
-        "cluster": [cluster],
-        "structure": [bare],
-    }
-    for extra in plan.fields:
-        batch[extra.name] = _tensor(extra.value(bare)).to(dtype)
-    for output in plan.outputs_of(atoms):
-        if output in plan.labels:
-            value = label(atoms, output, plan.labels[output], plan.units)
-            scale = len(atoms) if output == "energy" and plan.per_atom else 1
-            batch[f"{output} label"] = _tensor(value / scale)
-    return batch
-
-
-def _tensor(value: Any) -> Tensor:
-    return torch.from_numpy(np.array(value, dtype=np.float64))[None]

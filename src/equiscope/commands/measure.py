@@ -1,4 +1,4 @@
-"""The command ``equiscope measure``: the equivariance error of an ASE calculator over a file of structures.
+"""The command ``equiscope measure``: the equivariance error of an atomistic model over a file of structures.
 
 It ends with status 0, or with 1 if some structures could not be measured (the rest is reported all the same).
 """
@@ -11,8 +11,9 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from equiscope.commands.common import FILES, add_command, completed_by, writable
@@ -20,27 +21,37 @@ from equiscope.errors import InputError
 from equiscope.words import aligned
 
 SOME_FAILED = 1
+# How libraries say that they could not download.
+OFFLINE = re.compile(
+    r"URLError|HTTPError|ConnectionError|ConnectError|MaxRetry|gaierror|LocalEntryNotFound|OfflineMode|"
+    r"name resolution|Name or service not known|nodename nor servname"
+)
 _EXAMPLES = (
     "equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz --csv structures.csv",
     "equiscope measure --calculator mace.calculators:mace_mp --set model=small --set device=cpu structures.extxyz",
     "equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz",
+    "equiscope measure --metatomic model.pt --outputs forces,non_conservative_forces structures.extxyz",
 )
 _UNSAID = "unless said; the file cannot say"
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
-    summary = "how far an ASE calculator is from rotation symmetry, on a file of structures"
+    summary = "how far an ASE calculator or another atomistic model is from rotation symmetry, on a file of structures"
     made = add_command(subparsers, "measure", run, summary, _EXAMPLES)
     completed_by(made.add_argument("structures", help="a file ASE can read, such as extended XYZ"), FILES)
     made.add_argument("--index", default=":", help="which structures, as ASE writes it (default ':', all)")
+    one = made.add_mutually_exclusive_group(required=True)
+    one.add_argument("--calculator", metavar="PACKAGE:FACTORY", help="an ASE one, such as ase.calculators.emt:EMT")
+    completed_by(one.add_argument("--metatomic", metavar="FILE", help="an exported metatomic model"), FILES)
+    one.add_argument("--torch-sim", metavar="PACKAGE:FACTORY", help="a torch-sim model, on Python 3.12 or later")
     made.add_argument(
-        "--calculator", required=True, metavar="PACKAGE:FACTORY", help="for example ase.calculators.emt:EMT"
-    )
+        "--set", dest="keywords", action="append", default=[], metavar="KEY=VALUE",
+        help="argument for the factory, or device=, variant= and extensions= of a metatomic model",
+    )  # fmt: skip
     made.add_argument(
-        "--set", dest="keywords", action="append", default=[], metavar="KEY=VALUE", help="argument for the factory"
+        "--outputs", metavar="NAMES", help="of energy,forces,stress, or others that the model has; all by default"
     )
-    made.add_argument("--outputs", metavar="NAMES", help="of energy,forces,stress; all the calculator has by default")
     made.add_argument("--with-labels", action="store_true", help="compare with the file's labels: percent of the loss")
     made.add_argument(
         "--label", action="append", default=[], metavar="OUTPUT=KEY", help="the key of a label: forces=REF_forces"
@@ -50,14 +61,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
-    made.add_argument("--cosets", type=int, help="independent cosets a structure (default 2, or what a symmetry needs)")
+    made.add_argument(
+        "--cosets", type=float, help="independent cosets a structure (default 2 of rotations); 1.25: a quarter has two"
+    )
     made.add_argument(
         "--symmetry",
         default="rotation",
         metavar="NAMES",
         help="rotation (default), translation=ANGSTROM, parity, mirror, permutation, lattice, supercell, space_group, "
-        "point_group; several with commas, and how much of the error each adds",
+        "point_group; several with commas, to see how much of the error each adds",
     )
+    made.add_argument("--spectrum", action="store_true", help="shares of the error by Wigner degree too")
+    made.add_argument("--most-atoms", type=int, metavar="N", help="of one call, where a model takes many structures")
     made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
     made.add_argument("--group", default="SO3", help="claimed symmetry: SO3 (default), or O3 with reflections")
     made.add_argument("--center", default="origin", help="structures turn about the origin (default) or their mean")
@@ -94,13 +109,16 @@ def run(options: argparse.Namespace) -> int:
     writable("--json", options.json, options.structures)
     structures = read(options.structures, options.index)
     result = door.measure(
-        load_calculator(options.calculator, _keywords(options.keywords)),
+        _model(options),
         structures,
         outputs=options.outputs.split(",") if options.outputs else None,
         labels=labels or options.with_labels,
         rotations=options.rotations,
         cosets=options.cosets,
         seed=options.seed,
+        symmetry=options.symmetry.split(",") if "," in options.symmetry else options.symmetry,
+        spectrum=options.spectrum,
+        most_atoms=options.most_atoms,
         progress=not options.quiet,
         energy_weight=options.energy_weight,
         force_weight=options.force_weight,
@@ -110,7 +128,6 @@ def run(options: argparse.Namespace) -> int:
         rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
         center=options.center,
         group=options.group,
-        symmetry=options.symmetry.split(",") if "," in options.symmetry else options.symmetry,
         energy_unit=options.energy_unit,
         length_unit=options.length_unit,
         label_length_unit=options.label_length_unit,
@@ -164,6 +181,23 @@ def _literal(text: str) -> Any:
         return text
 
 
+def _model(options: argparse.Namespace) -> Any:
+    """The calculator, or the engine, that was asked for."""
+    keywords = _keywords(options.keywords)
+    if options.calculator:
+        return load_calculator(options.calculator, keywords)
+    if options.torch_sim:
+        from equiscope.adapters.torch_sim import TorchSim
+
+        return TorchSim(_load("--torch-sim", options.torch_sim, keywords, is_model, "a torch-sim model"))
+    from equiscope.adapters.metatomic import Metatomic
+
+    unknown = sorted(set(keywords) - {"device", "variant", "extensions"})
+    if unknown:
+        raise InputError(f"--set gives {unknown}, but a metatomic model takes device, variant and extensions")
+    return Metatomic(options.metatomic, **keywords)
+
+
 def load_calculator(spec: str, keywords: Mapping[str, Any]) -> Any:
     """The calculator that PACKAGE:FACTORY names: what the factory returns, or the object itself if it is one.
 
@@ -173,42 +207,63 @@ def load_calculator(spec: str, keywords: Mapping[str, Any]) -> Any:
         InputError: for a malformed name, a module or name that does not exist, a factory that fails, or one that
             returns something else than a calculator.
     """
+    return _load("--calculator", spec, keywords, is_calculator, "an ASE calculator")
+
+
+def _load(option: str, spec: str, keywords: Mapping[str, Any], fits: Callable[[Any], bool], what: str) -> Any:
     package, colon, path = spec.partition(":")
     if not (package and colon and path):
-        raise InputError(f"--calculator must be PACKAGE:FACTORY, for example ase.calculators.emt:EMT, got {spec!r}")
+        raise InputError(f"{option} must be PACKAGE:FACTORY, for example ase.calculators.emt:EMT, got {spec!r}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         found: Any = importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name and (package == error.name or package.startswith(f"{error.name}.")):
-            raise InputError(f"--calculator {spec!r}: there is no module {error.name!r}; is it installed?") from error
-        raise InputError(f"--calculator {spec!r}: importing {package} failed: {error}") from error
+            raise InputError(f"{option} {spec!r}: there is no module {error.name!r}; is it installed?") from error
+        raise InputError(f"{option} {spec!r}: importing {package} failed: {error}") from error
     except Exception as error:
-        raise InputError(
-            f"--calculator {spec!r}: importing {package} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise InputError(f"{option} {spec!r}: importing {package} failed: {type(error).__name__}: {error}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             close = difflib.get_close_matches(name, dir(found), 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"--calculator {spec!r}: {package} has no {name!r}{hint}")
+            raise InputError(f"{option} {spec!r}: {package} has no {name!r}{hint}")
         found = getattr(found, name)
-    if is_calculator(found) and not inspect.isclass(found):
+    if fits(found) and not inspect.isclass(found):
         if keywords:
             raise InputError(f"--set gives {sorted(keywords)}, but {spec} is a calculator already, not a factory")
         return found
     if not callable(found):
-        raise InputError(f"--calculator {spec!r} is {type(found).__name__}, neither a calculator nor a factory of one")
+        raise InputError(f"{option} {spec!r} is {type(found).__name__}, neither {what} nor a factory of one")
     try:
         made = found(**keywords)
     except Exception as error:
-        raise InputError(f"--calculator {spec!r}: the factory failed: {type(error).__name__}: {error}") from error
-    if not is_calculator(made):
-        raise InputError(f"--calculator {spec!r}: the factory returned {type(made).__name__}, not an ASE calculator")
+        text = f"{option} {spec!r}: the factory failed: {type(error).__name__}: {error}{_network(error)}"
+        raise InputError(text) from error
+    if not fits(made):
+        raise InputError(f"{option} {spec!r}: the factory returned {type(made).__name__}, not {what}")
     return made
+
+
+def _network(error: BaseException) -> str:
+    """What to do where a factory wanted to download its weights."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    if not any(OFFLINE.search(f"{type(e).__name__}: {e}") for e in chain):
+        return ""
+    return (
+        ". Its weights are downloaded, and that failed: fetch them where there is a network, and give the factory "
+        "their place with --set"
+    )
 
 
 def is_calculator(thing: Any) -> bool:
     """Whether ASE could ask it for energies."""
     return hasattr(thing, "get_property") or hasattr(thing, "get_potential_energy")
+
+
+def is_model(thing: Any) -> bool:
+    """Whether it is what torch-sim calls a model."""
+    return hasattr(thing, "compute_forces") and hasattr(thing, "memory_scales_with")

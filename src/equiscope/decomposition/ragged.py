@@ -205,7 +205,7 @@ class RaggedBatch(Ragged):
                 picked[name] = self._picked_edges(value, nodes, places)
             elif name == "ptr":
                 picked[name] = self._offsets(value, copies, len(places))
-            elif isinstance(value, Tensor | list | tuple | np.ndarray) and np.ndim(value) > 0:
+            elif isinstance(value, list | tuple) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0):
                 rows = self._rows_to_pick(name)
                 if rows is None or len(rows) != len(value):
                     unsaid.append(name)

@@ -1,18 +1,33 @@
-"""Batches of graphs and ASE's calculators."""
+"""Batches of graphs, ASE's calculators, and models that answer many structures in one call."""
 
 from tests.planted.engine import bug
 
-PYG, ASE = "adapters/pyg.py", "adapters/ase_run.py"
+PYG, CALLS, RUN = "adapters/pyg.py", "adapters/ase_calls.py", "adapters/ase_run.py"
+MANY, METATOMIC = "adapters/many.py", "adapters/metatomic.py"
 
 BUGS = (
     bug("all graphs turned by the rotation of the first", PYG, "GraphBatch._sliced",
         r"return (.*\.repeat_interleave\(\w+\))", r"return torch.zeros_like(\1)", "adapters/test_pyg"),
     bug("graphs of a batch counted as one sample", PYG, "GraphBatch._graph_of_nodes",
         r"return (\w+)\.long\(\)", r"return 0 * \1.long()", "adapters/test_pyg"),
-    bug("ASE: the cell not turned", ASE, "AseSettings.forward",
+    bug("ASE: the cell not turned", CALLS, "Calculators.turned",
         r"(\w+)\.set_cell\(.*\)", "pass", "adapters/test_ase"),
-    bug("ASE: answers of the calculator's cache taken for new ones", ASE, "AseSettings.forward",
+    bug("ASE: answers of the calculator's cache taken for new ones", CALLS, "Calculators._answer_of",
         r"_forget\((\w+)\)", "pass", "adapters/test_ase"),
-    bug("ASE: energy of the whole structure against energy per atom", ASE, "AseSettings.forward",
-        r"(\w+) / len\(\w+\) if [\w.]+ else \1", r"\1", "adapters/test_ase"),
+    bug("ASE: energy of the whole structure against energy per atom", RUN, "AseSettings.forward",
+        r" / sizes\(batch\)\.to\(.*\)", "", "adapters/test_ase"),
+    bug("structures pooled in the order they were measured in", RUN, "AseRun._pool",
+        r"torch\.tensor\(table\.ids\)\.argsort\(\)", "torch.arange(len(table))", "adapters/test_ase"),
+    bug("one structure that fails takes those measured with it along", RUN, "AseRun._group",
+        r"if len\(members\) > 1:", "if False:", "adapters/test_many"),
+    bug("every structure of a call turned by the first one's cell", MANY, "joined",
+        r"torch\.arange\(len\(bare\)\)\.repeat_interleave", "torch.zeros(len(bare), dtype=int).repeat_interleave",
+        "adapters/test_many"),
+    bug("shear of a stress in the order xy xz yz", MANY, "voigt",
+        r"even\[:, 1, 2\], even\[:, 0, 2\], even\[:, 0, 1\]", "even[:, 0, 1], even[:, 0, 2], even[:, 1, 2]",
+        "adapters/test_many"),
+    bug("metatomic: the strain of the first structure for all", METATOMIC, "_strained",
+        r"strain\[batch\[.system.\]\]", "strain[0].expand(len(positions), 3, 3)", "adapters/test_metatomic"),
+    bug("metatomic: energies of the first structure alone give forces", METATOMIC, "_gradients",
+        r"energies\.values\.sum\(\)", "energies.values[0].sum()", "adapters/test_metatomic"),
 )  # fmt: skip

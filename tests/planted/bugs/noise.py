@@ -5,7 +5,7 @@ from tests.planted.engine import bug
 D = "decomposition"
 POOL, NOISE, ARCS, JUMPS = f"{D}/pool.py", f"{D}/noise.py", f"{D}/arcs.py", f"{D}/jumps.py"
 COMPUTING, CONSTANTS, LOSSES = f"{D}/computing.py", f"{D}/constants.py", f"{D}/losses.py"
-COLLECT, EQUIVARIANCE, ASE = f"{D}/collect.py", "testing/equivariance.py", "adapters/ase_run.py"
+COLLECT, EQUIVARIANCE, ASE = f"{D}/collect.py", "testing/equivariance.py", "adapters/ase_calls.py"
 
 BUGS = (
     bug("the noise floor forgotten", POOL, "_OutputPool.__init__",
