@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "errors",
     "measure",
+    "symmetries",
     "testing",
 ]
 
@@ -34,6 +35,7 @@ _LAZY = {
     "EquivarianceError": ("equiscope.decomposition.metric", "EquivarianceError"),
     "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
     "adapters": ("equiscope.adapters", None),
+    "symmetries": ("equiscope.decomposition.families", None),
     "testing": ("equiscope.testing", None),
 }
 

@@ -53,4 +53,15 @@ def random_batch(samples=6, atoms=4, seed=0, dtype=torch.float64):
     return {"pos": x.to(dtype), "y": y.to(dtype)}
 
 
-__all__ = ["Linear", "Tanh", "brute_split", "haar", "linear_error", "random_batch"]
+def repeated(sample, count=2000):
+    """``count`` samples that are all this one: as many independent estimates of the same variance."""
+    return {name: value[None].expand(count, *value.shape).clone() for name, value in sample.items()}
+
+
+def z_score(estimates, truth):
+    """How many standard errors the mean of independent estimates lies from the truth."""
+    estimates = torch.as_tensor(estimates).double()
+    return float((estimates.mean() - truth) / (estimates.std() / len(estimates) ** 0.5))
+
+
+__all__ = ["Linear", "Tanh", "brute_split", "haar", "linear_error", "random_batch", "repeated", "z_score"]

@@ -31,6 +31,7 @@ from equiscope.adapters.ase_calls import Calculators
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
+from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.preserve import untouched
@@ -46,8 +47,9 @@ def measure(
     labels: bool | Mapping[str, str] = False,
     *,
     rotations: str = "T",
-    cosets: float = 2,
+    cosets: float | None = None,
     seed: int = 0,
+    symmetry: Any = "rotation",
     spectrum: bool | int = False,
     progress: bool = True,
     energy_weight: float = 1.0,
@@ -81,8 +83,8 @@ def measure(
             structure has a volume and a periodic direction. Engines may have more: "non_conservative_forces", features.
         labels: False: no labels, relative equivariance error only. True: the results ASE read with the structure
             (``SinglePointCalculator``). ``{"forces": "REF_forces"}``: named keys of ``arrays`` or ``info``.
-        rotations, cosets, seed, spectrum, group, noise_samples: as for :func:`equiscope.measure`; the rotations of a
-            structure are a function of (seed, its position in ``structures``).
+        rotations, cosets, seed, symmetry, spectrum, group, noise_samples: as for :func:`equiscope.measure`, with 2
+            cosets of rotations; those of a structure are a function of (seed, its position in ``structures``).
         progress: show a progress bar.
         energy_weight, force_weight, stress_weight: weights of the squared errors in the combined Result.
         energy_per_atom: measure energies in eV per atom.
@@ -105,7 +107,9 @@ def measure(
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
         RandomModelError: if the calculator answers identical calls differently.
     """
-    _check_arguments(calculator, cosets, noise_samples, seed, labels)
+    if cosets is None and symmetry == "rotation":
+        cosets = 2
+    _check_arguments(calculator, cosets, noise_samples, seed, labels, 2 if symmetry == "rotation" else 1)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
         ("precision", precision, ("auto", "float32", "float64")),
@@ -113,6 +117,8 @@ def measure(
     ):
         if value not in known:
             raise InputError(f"{name} must be one of {known}, got {value!r}")
+    if cosets is not None and float(cosets).is_integer():
+        cosets = int(cosets)
     units = st.Units(energy_unit, length_unit, label_length_unit, stress_unit)
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
@@ -127,10 +133,11 @@ def measure(
     plan = st.AsePlan(chosen, found, fields, units, energy_per_atom, features)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
     design = AseSettings(
-        engine, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision, spectrum, most_atoms
-    )
+        engine, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision, spectrum, most_atoms,
+        _total(symmetry, energy_per_atom),
+    )  # fmt: skip
     named = _clusters(listed, clusters)
-    if not float(cosets).is_integer() and len(listed) < (needed := second_cosets_need(cosets)):
+    if cosets is not None and not float(cosets).is_integer() and len(listed) < (needed := second_cosets_need(cosets)):
         raise InputError(f"cosets={cosets} needs at least {needed} structures, there are {len(listed)}: give 2")
     run = AseRun(design)
     bar = tqdm(run.measure(listed, named, on_error), "measuring", len(listed), unit="structure", disable=not progress)
@@ -140,18 +147,32 @@ def measure(
     return run.result(listed)
 
 
-def _check_arguments(calculator: Any, cosets: float, noise_samples: int, seed: int, labels: Any) -> None:
+def _total(symmetry: Any, per_atom: bool) -> Any:
+    """Supercells of total energies, which grow with them."""
+    several = isinstance(symmetry, Sequence) and not isinstance(symmetry, str)
+    listed = symmetry if several else [symmetry]
+    named = [Supercell(extensive=["energy"]) if s == Supercell.name and not per_atom else s for s in listed]
+    return named if several else named[0]
+
+
+def _check_arguments(
+    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int
+) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "answer")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
-    if isinstance(cosets, bool) or not (cosets == 2 or 1 < cosets < 2 or (cosets > 2 and float(cosets).is_integer())):
-        raise InputError(f"cosets must be an integer >= 2, got {cosets!r}; or between 1 and 2, such as 1.25")
+    if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
+        raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
     for name, value in (("noise_samples", noise_samples), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{name} must be an integer >= 0, got {value!r}")
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
+
+
+def _possible(cosets: float, fewest: int) -> bool:
+    return 1 < cosets < 2 or (cosets >= fewest and float(cosets).is_integer())
 
 
 def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:

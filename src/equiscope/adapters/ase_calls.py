@@ -55,12 +55,13 @@ class Calculators:
     def turned(self, batch: Mapping[str, Any]) -> list[Atoms]:
         """The structures with positions, cells and fields of the batch."""
         counts = np.bincount(batch["system"].numpy(), minlength=len(batch["structure"])).cumsum()[:-1]
-        parts = zip(
-            batch["structure"], batch["cell"].numpy(), np.split(batch["positions"].numpy(), counts), strict=True
-        )
+        places, positions_of = (np.split(batch[name].numpy(), counts) for name in ("atom", "positions"))
         made = []
-        for bare, cell, positions in parts:
-            atoms = bare.copy()
+        for bare, own, cell, positions in zip(
+            batch["structure"], places, batch["cell"].numpy(), positions_of, strict=True
+        ):
+            as_it_is = len(own) == len(bare) and bool((own == np.arange(len(bare))).all())
+            atoms = bare.copy() if as_it_is else bare[own]
             atoms.set_cell(cell, scale_atoms=False)
             atoms.positions = positions
             made.append(atoms)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from equiscope.adapters import ase_structures as st
+from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.words import cell
@@ -185,10 +186,12 @@ class AseResult:
 
     def __str__(self) -> str:
         first = self.result
-        lines = [f"{self.calculator}: {first.samples} structures x {first.passes} rotations"]
+        moves = "rotations" if first.symmetry == "rotation" else f"passes ({first.symmetry})"
+        lines = [f"{self.calculator}: {first.samples} structures x {first.passes:g} {moves}"]
         for kind, result in self.results.items():
             lines.append(f"{kind} ({result.samples}):")
             lines += [f"  {name}: {self._describe(name, result)}" for name in result.outputs]
+            lines += [f"  {line}" for line in show.of_symmetries(result)]
             if len(self.labels) > 1:
                 weights = ", ".join(f"{n} {result.outputs[n].weight:g}" for n in result.outputs if n in self.labels)
                 lines.append(f"  weighted together ({weights}): {str(result).splitlines()[0]}")

@@ -34,7 +34,7 @@ class AseSettings:
     engine: Engine
     plan: st.AsePlan
     rotations: str
-    cosets: float
+    cosets: float | None
     seed: int
     center: str
     group: str
@@ -43,6 +43,7 @@ class AseSettings:
     precision: str = "auto"
     spectrum: bool | int = False
     most_atoms: int | None = None
+    symmetry: Any = "rotation"
 
     def plan_of(self, outputs: Sequence[str]) -> Plan:
         """The plan of structures that have these outputs."""
@@ -52,8 +53,9 @@ class AseSettings:
         )
         forward = functools.partial(self.forward, outputs)
         # Rotations of one structure share a call only where the engine takes many structures.
-        fold = None if self.engine.most_atoms else 1
-        return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, self.spectrum, fold=fold)
+        fold = "auto" if self.engine.most_atoms else 1
+        more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
+        return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 
     def forward(self, outputs: Sequence[str], engine: Engine, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The engine's answer to a turned batch, energies as they are measured."""
@@ -75,6 +77,7 @@ class _Kind:
     outputs: tuple[str, ...]
     samples: list[Samples] = field(default_factory=list)
     known: Known = field(default_factory=Known)
+    passes: float = 0.0
 
 
 class AseRun:
@@ -180,6 +183,7 @@ class AseRun:
             self._calls += collector.caller.calls
         kind.known = collector.known
         kind.samples += collector.parts
+        kind.passes += collector.passes * len(own)
         return _values(collector.parts[-1], design.plan.labels)
 
     def _explain(self, collector: Collector, batch: Mapping[str, Any], error: BaseException | None) -> None:
@@ -226,8 +230,10 @@ class AseRun:
 
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:
         """All structures of some kinds, in the order of their ids."""
-        plan, settings = self._design.plan_of(outputs), self._plan.design.described(self._calls)
         table = Samples.cat([part for kind in kinds for part in kind.samples], outputs)
+        passes = sum(kind.passes for kind in kinds) / len(table)
+        plan, settings = self._design.plan_of(outputs), self._plan.design.described(self._calls)
+        settings |= {"passes": int(passes) if passes.is_integer() else passes}
         table = table.take(torch.tensor(table.ids).argsort())
         last = max(kinds, key=lambda kind: kind.samples[-1].ids[-1]).known
         known = replace(last, stored=max(kind.known.stored for kind in kinds))

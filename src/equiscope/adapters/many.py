@@ -4,7 +4,8 @@ A batch is a dict of tensors in which the atoms of all structures stand one afte
 (:mod:`equiscope.decomposition.ragged`):
 
     positions (atoms, 3), cell (structures, 3, 3) with lattice vectors as rows, numbers (atoms,), pbc (structures, 3),
-    system (atoms,) the structure of each atom, id (structures,), cluster, structure (``Atoms``), and labels
+    atom (atoms,) their places in ``structure``, system (atoms,) the structure of each atom, id (structures,), cluster,
+    structure (``Atoms``), and labels
 
 Each structure turns by its own rotation, positions and lattice vectors together. What answers such a batch is an
 :class:`Engine`: the doors of ASE, metatomic and torch-sim are one each.
@@ -26,7 +27,7 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 # Atoms of one call: beyond these a CPU gains nothing, and a GPU of today is busy.
 MOST_ATOMS = {"cpu": 2048, "cuda": 16384}
 _IRREPS = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}
-_ROWS = {"numbers": "atom", "system": "atom", "pbc": "sample", "id": "sample", "cluster": "sample",
+_ROWS = {"numbers": "atom", "atom": "atom", "system": "atom", "pbc": "sample", "id": "sample", "cluster": "sample",
          "structure": "sample"}  # fmt: skip
 
 
@@ -114,6 +115,7 @@ def joined(
         "positions": _tensor([a.positions for a in bare]).to(device, dtype),
         "cell": _tensor([np.asarray(a.cell)[None] for a in bare]).to(device, dtype),
         "numbers": torch.from_numpy(np.concatenate([a.numbers for a in bare]).astype(np.int64)).to(device),
+        "atom": torch.from_numpy(np.concatenate([np.arange(len(a)) for a in bare])).to(device),
         "pbc": torch.from_numpy(np.stack([a.pbc for a in bare])).to(device),
         "system": torch.arange(len(bare)).repeat_interleave(counts).to(device),
         "id": torch.tensor(list(indices)).to(device),

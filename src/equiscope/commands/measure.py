@@ -62,7 +62,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
     made.add_argument(
-        "--cosets", type=float, default=2, help="independent cosets a structure (default 2); 1.25: a quarter has two"
+        "--cosets", type=float, help="independent cosets a structure (default 2 of rotations); 1.25: a quarter has two"
+    )
+    made.add_argument(
+        "--symmetry",
+        default="rotation",
+        metavar="NAMES",
+        help="rotation (default), translation=ANGSTROM, parity, mirror, permutation, lattice, supercell, space_group, "
+        "point_group; several with commas, to see how much of the error each adds",
     )
     made.add_argument("--spectrum", action="store_true", help="shares of the error by Wigner degree too")
     made.add_argument("--most-atoms", type=int, metavar="N", help="of one call, where a model takes many structures")
@@ -109,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
         rotations=options.rotations,
         cosets=options.cosets,
         seed=options.seed,
+        symmetry=options.symmetry.split(",") if "," in options.symmetry else options.symmetry,
         spectrum=options.spectrum,
         most_atoms=options.most_atoms,
         progress=not options.quiet,

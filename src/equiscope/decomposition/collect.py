@@ -17,6 +17,7 @@ from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
+from equiscope.decomposition.moves import Moves
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
@@ -82,6 +83,7 @@ def prepare(native: Any, plan: Plan, first: int = 0, ids: list[int] | None = Non
     """
     batch, name = batch_of(native, plan.declaration), plan.declaration.ids
     check_batch(batch, plan.declaration)
+    plan = plan.fitted(batch)
     if ids is None and name is None:
         ids = list(range(first, first + batch.size))
     elif ids is None:
@@ -111,7 +113,8 @@ def prepared_batches(batches: Iterable[Any], plan: Plan) -> list[Prepared]:
 def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
     spec, loss = plan.declaration.outputs[name], plan.losses[name]
     rows = batch.rows(name, spec.per, spec.mask)
-    output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration))
+    parts = plan.scheme.parts(batch, plan.declaration) if plan.scheme else None
+    output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration), parts)
     if spec.target is None:
         return output
     raw = batch.fields()[spec.target].detach()
@@ -134,6 +137,7 @@ class Collector:
         self.known = noise.Known()
         # Position in the data set of the next sample, for batches that carry no ids.
         self.next_id = 0
+        self._passes = 0.0
 
     def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
         """Measure one batch with the design's cosets and keep its figures.
@@ -149,6 +153,7 @@ class Collector:
         else:
             orbit.add_cosets(int(self.plan.design.cosets))
             self.keep(orbit.samples())
+        self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
     def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
@@ -171,6 +176,12 @@ class Collector:
             _check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
         self.parts.append(samples)
         self.next_id += len(samples)
+
+    @property
+    def passes(self) -> float:
+        """Passes of a sample on average: crystals differ in the number of their symmetries."""
+        passes = self._passes / max(self.next_id, 1)
+        return int(passes) if passes.is_integer() else passes
 
     def refresh(self, place: int, orbit: BatchOrbit) -> None:
         """Replace the figures of the batch at ``place`` after cosets were added to it."""
@@ -318,10 +329,17 @@ class BatchOrbit:
     def passes(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
         declaration = self.of.plan.declaration
+        if self.of.plan.scheme is not None:
+            yield from ((one, self._moved(batch, one.moves)) for one in walk if one.moves is not None)
+            return
         for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
             pieces = {name: rows.detach().chunk(len(some)) for name, rows in found.items()}
             for place, one in enumerate(some):
                 yield one, {name: self.of.outputs[name].coordinates(piece[place]) for name, piece in pieces.items()}
+
+    def _moved(self, batch: Batch, moves: Moves) -> dict[str, Tensor]:
+        found = moves.twisted(self.model, batch, self.of.plan.declaration, self.caller)
+        return {name: self.of.outputs[name].coordinates(rows.detach()) for name, rows in found.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:

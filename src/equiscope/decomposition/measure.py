@@ -12,7 +12,7 @@ from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.draw import draw
-from equiscope.decomposition.plan import Design, Plan, check_count, make_plan, refuse_biased
+from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
 from equiscope.decomposition.preserve import untouched
@@ -45,6 +45,7 @@ def measure(
     rtol: float | None = None,
     max_passes: int | None = None,
     spectrum: bool | int = False,
+    symmetry: Any = "rotation",
     noise_samples: int = NOISE_SAMPLES,
     fold: int | str = "auto",
     progress: bool = False,
@@ -85,6 +86,11 @@ def measure(
         max_passes: with ``rtol``, stop after about this many sample passes.
         spectrum: True for the shares of the error at each Wigner degree up to the set's degree, or the highest degree
             (more cosets than two are needed beyond the set's own); no extra model call.
+        symmetry: ``"rotation"``, or another, g being its transformations: ``"translation"``, ``"parity"``,
+            ``"mirror"``, ``"permutation"``, ``"edges"``, ``"lattice"``, ``"supercell"``, ``"space group"``,
+            ``"point group"``, or one of ``eq.symmetries`` with its settings. A tuple of several is measured together,
+            and ``result.by_symmetry`` says how much of the error each adds, the first alone, the next what it still
+            finds in the model averaged over those before (:mod:`equiscope.decomposition.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
             chosen by a hash of their ids, so spread over the stream.
         fold: rotations of a batch that share a call of the model, at most: 1 for one after another; ``"auto"`` for as
@@ -106,8 +112,10 @@ def measure(
     """
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     check_count("noise_samples", noise_samples)
-    plan = make_plan(declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, fold=fold)
-    _check_goal(plan.design, rtol, max_passes)
+    plan = make_plan(
+        declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, symmetry=symmetry, fold=fold
+    )
+    _check_goal(plan, rtol, max_passes)
     goal = None if rtol is None else Goal(rtol, max_passes)
     return measured(model, batches, plan, goal, noise_samples, progress)
 
@@ -128,6 +136,8 @@ def measured(
 
     def pooled(used: Plan) -> Result:
         described = used.design.described(collector.caller.calls) | {"drawn": drawn}
+        if goal is None:
+            described |= {"passes": collector.passes}
         hardware = hardware_notes(device_of(model), collector.known.computing)
         return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])
 
@@ -146,8 +156,11 @@ def measured(
     return pooled(plan)
 
 
-def _check_goal(design: Design, rtol: float | None, max_passes: int | None) -> None:
+def _check_goal(plan: Plan, rtol: float | None, max_passes: int | None) -> None:
     """What only a design of independent cosets of every sample can give: refinement."""
+    design = plan.design
+    if plan.scheme is not None and not design.shift and rtol is not None:
+        raise InputError(f"rtol adds cosets, of which {plan.scheme.label!r} has no independent ones: leave rtol out")
     if (not design.shift or design.partial) and rtol is not None:
         raise InputError(
             "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "

@@ -35,8 +35,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.families import families
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
+from equiscope.decomposition.moves import Moves
+from equiscope.decomposition.nested import Scheme
 from equiscope.decomposition.orbit import Forward, check_forward
 from equiscope.decomposition.spectrum import degrees_available
 from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
@@ -60,11 +64,13 @@ class Pass:
         turns: the rotation of each sample, (samples, 3, 3) float64.
         weight: of the rotation in the set K.
         last_of_coset: whether a coset is complete with it.
+        moves: of another symmetry, in place of the rotation.
     """
 
     turns: Tensor
     weight: float
     last_of_coset: bool
+    moves: Moves | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Design:
 
     @property
     def passes(self) -> float:
-        """Rotations of a sample, on average."""
+        """Rotations (or other moves) of a sample, on average."""
         passes = self.cosets * len(self.rotations)
         return int(passes) if float(passes).is_integer() else passes
 
@@ -158,6 +164,7 @@ class Plan:
         design: the rotations of every sample.
         forward: ``forward(model, batch)`` calls the model; None for ``model(batch)``.
         highest_degree: of the spectrum, 0 without one.
+        scheme: other symmetries than rotations alone, and how they are drawn.
         fold: most passes that share a call of the model; None for as many as the device likes.
     """
 
@@ -166,6 +173,7 @@ class Plan:
     design: Design
     forward: Forward | None = None
     highest_degree: int = 0
+    scheme: Scheme | None = None
     fold: int | None = None
 
     def walk(
@@ -174,11 +182,26 @@ class Plan:
         """The passes of samples with these ids: all cosets of the design, or ``cosets`` of them from the ``first``."""
         group, design = self.declaration.group, self.design
         for stream in range(first, first + (int(design.cosets) if cosets is None else cosets)):
+            if self.scheme is not None:
+                still = torch.eye(3, dtype=torch.float64, device=device).expand(len(ids), 3, 3)
+                size = len(design.rotations) // self.scheme.cells
+                for moves, weight, last in self.scheme.walk(design.seed, ids, stream, size):
+                    yield Pass(still, weight, last, moves)
+                continue
             shift = torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
             if design.shift:
                 shift = uniform_keyed(group, design.seed, ids, stream)
             # Not waited for: what is copied lies in ordinary memory, which is read before the call returns.
             yield from design.coset(shift.to(device, non_blocking=True))
+
+    def fitted(self, batch: Batch) -> Plan:
+        """The same with as many passes as the symmetries of this batch have: crystals differ in theirs."""
+        if self.scheme is None:
+            return self
+        placed = self.scheme.placed(batch, self.declaration)
+        if len(placed) == len(self.design.rotations):
+            return self
+        return replace(self, design=replace(self.design, rotations=placed))
 
     def with_cosets(self, cosets: int) -> Plan:
         """The same with another number of cosets."""
@@ -196,6 +219,7 @@ def make_plan(
     spectrum: bool | int = False,
     alone: bool = False,
     judged: bool = True,
+    symmetry: Any = "rotation",
     fold: int | str = "auto",
 ) -> Plan:
     """The plan of these arguments, which are those of :func:`equiscope.measure`.
@@ -213,6 +237,12 @@ def make_plan(
     """
     check_forward(forward)
     losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
+    if found := families(symmetry, rotations, declaration.group):
+        if spectrum is not False or not shift:
+            raise InputError(f"spectrum and shift=False are of rotations alone, got symmetry={symmetry!r}")
+        scheme = Scheme(found)
+        design = scheme_design(scheme, declaration, cosets, seed, losses)
+        return Plan(declaration, losses, design, forward, scheme=scheme, fold=1)
     design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
     if (not design.shift or design.partial) and spectrum is not False:
         raise InputError(
@@ -227,7 +257,9 @@ def make_plan(
         if isinstance(fold, str):
             raise InputError(f"fold must be 'auto' or how many rotations share a call, 1 for none, got {fold!r}")
         check_count("fold", fold, 1)
-    return Plan(declaration, losses, design, forward, highest, None if isinstance(fold, str) else fold)
+    return Plan(
+        declaration, losses, design, forward, highest, fold=None if isinstance(fold, str) else fold
+    )
 
 
 def declared(given: Plan | Declaration) -> Declaration:
@@ -286,6 +318,36 @@ def make_design(
     exact = all(spec.exact for spec in losses.values())
     if not (alone and cosets == 1 and (exact or len(chosen) == 1)):
         refuse_biased(design, losses)
+    return design
+
+
+def scheme_design(
+    scheme: Scheme, declaration: Declaration, cosets: float | None, seed: int, losses: Mapping[str, Loss]
+) -> Design:
+    """The design of other symmetries: all of a finite group once, cosets of one, or stairs of several.
+
+    Raises:
+        InputError: for a declaration without what they move, a number of cosets that leaves the split biased, or
+            several symmetries with a loss whose variance cannot be taken apart.
+    """
+    for family in scheme.families:
+        family.declared(declaration)
+    exact = all(spec.exact for spec in losses.values())
+    placed = scheme.placed(None, declaration)
+    if scheme.several and not exact:
+        raise InputError(
+            f"symmetry={scheme.label!r} takes variances apart, which only squared error has: give loss='mse', or one "
+            "symmetry at a time"
+        )
+    if cosets is None:
+        least = 2 if exact else JACKKNIFE_COSETS
+        cosets = 1 if scheme.exact or scheme.several else least if len(placed) > 1 else DEFAULT_HAAR
+    check_cosets(cosets, fractional=False)
+    check_count("seed", seed)
+    if scheme.exact:
+        return Design(placed, 1, seed, shift=False)
+    design = Design(placed, cosets, seed, shift=not scheme.several)
+    refuse_biased(design, losses)
     return design
 
 

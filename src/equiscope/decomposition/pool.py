@@ -15,6 +15,7 @@ from torch import Tensor
 from equiscope.decomposition import noise, statistics
 from equiscope.decomposition.constants import constant_loss
 from equiscope.decomposition.losses import Loss, invariant_under
+from equiscope.decomposition.nested import by_symmetry
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.samples import Samples, SampleValues
@@ -99,6 +100,9 @@ def summarise(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
     spectrum = summarise_spectrum(weighed("powers"), a, codes, count) if plan.highest_degree else None
+    shares = None
+    if plan.scheme is not None and plan.scheme.several:
+        shares = by_symmetry(plan.scheme, summarise_spectrum(weighed("parts"), a, codes, count))
     outputs = {
         p.name: OutputResult(
             percent=100 * _divide(p.mean_equivariance, p.mean_total),
@@ -161,6 +165,8 @@ def summarise(
         outputs=outputs,
         notes=tuple(dict.fromkeys(result_notes)),
         spectrum=spectrum,
+        symmetry=plan.scheme.label if plan.scheme else "rotation",
+        by_symmetry=shares,
         float64_change=known.float64_change,
         per_sample=PerSample(
             samples.ids,
@@ -201,6 +207,7 @@ class _OutputPool:
         own = self.pooled.rounding * np.maximum(host(values.square), self.square)
         self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
         self.powers = weights[:, None] * host(values.powers)
+        self.parts = weights[:, None] * host(values.parts)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(samples, declaration)
         target = float((weights * host(values.target_square)).mean())

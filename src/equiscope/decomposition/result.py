@@ -95,6 +95,9 @@ class Result:
         rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.
         orientation: eigenvalues of the data's orientation tensor, (1/3, 1/3, 1/3) when even; None without points.
         outputs: per-output splits; notes: what a reader must know.
+        symmetry: what was measured, "rotation" or others; ``passes`` then counts their moves.
+        by_symmetry: of several symmetries, their names, the share of the error that each adds in that order, and its
+            standard error (:mod:`equiscope.decomposition.nested`).
         spectrum: shares of the error by Wigner degree, if asked for (:mod:`equiscope.decomposition.spectrum`).
         float64_change: relative root mean square change of the outputs in a float64 copy of the model; None where no
             copy was made.
@@ -137,6 +140,8 @@ class Result:
     variance_parts: dict[str, float] | None = None
     effective_clusters: float | None = None
     drawn: str = ""
+    symmetry: str = "rotation"
+    by_symmetry: dict[str, Any] | None = None
     per_sample: PerSample | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -160,7 +165,8 @@ class Result:
         return cls(**plain)
 
     def __str__(self) -> str:
-        measured = f"{self.passes:g} rotations x {self.samples} samples" + (f", {self.drawn}" if self.drawn else "")
+        moved = "rotations" if self.symmetry == "rotation" else f"passes ({self.symmetry})"
+        measured = f"{self.passes:g} {moved} x {self.samples} samples" + (f", {self.drawn}" if self.drawn else "")
         low, high = (_digits(v) for v in self.percent_interval)
         interval = {
             "two-sided": f"95 % CI {low}–{high}",
@@ -177,7 +183,7 @@ class Result:
             head += "; group O, a lower bound for SO(3)"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
-        more = filter(None, (*show.of_outputs(self), show.as_errors(self)))
+        more = filter(None, (*show.of_outputs(self), *show.of_symmetries(self), show.as_errors(self)))
         return "\n".join([head, *(f"  {line}" for line in more), *(f"  note: {n}" for n in self.notes)])
 
     def _repr_html_(self) -> str:

@@ -45,6 +45,19 @@ def of_outputs(result: Result) -> list[str]:
     return [f"{name}: {_of_output(part)}" for name, part in result.outputs.items()]
 
 
+def of_symmetries(result: Result) -> list[str]:
+    """A line for each of several symmetries: what it adds to the error, in order."""
+    if result.by_symmetry is None:
+        return []
+    whole, before = result.by_symmetry, ""
+    lines = []
+    for name, share, error in zip(whole["symmetries"], whole["share"], whole["error"], strict=True):
+        spread = f" ± {plain(100 * error)}" if math.isfinite(error) else ""
+        lines.append(f"{name}{before}: {plain(100 * share)}{spread} % of the error")
+        before = ", what the averages before leave"
+    return lines
+
+
 def _of_output(part: OutputResult) -> str:
     if math.isnan(part.percent):
         return f"relative equivariance error {part.relative_equivariance:.3g} of mean |f|²"

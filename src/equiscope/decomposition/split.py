@@ -24,6 +24,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.nested import StairParts
 from equiscope.decomposition.samples import HALVINGS, SampleValues
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
@@ -50,6 +51,7 @@ class BatchOutput:
     Attributes:
         middle: the centre of each row, (n, 1, 3), where the output holds positions: sizes, and the coordinates of all
             losses but the user's own, are taken about it.
+        parts: what takes the variance apart where several symmetries are drawn in stairs.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BatchOutput:
     loss: Loss
     labels: Labels | None = None
     middle: Tensor | None = None
+    parts: StairParts | None = None
 
     def coordinates(self, values: Tensor) -> Tensor:
         """Prediction rows in the coordinates in which they are averaged and compared."""
@@ -192,7 +195,7 @@ class OutputSplit:
         self._mean = self._mean + step / self.cosets
         # Welford: the new deviation from the old mean times that from the new one.
         self._between.add_(self.of.mean_square(step), alpha=1 - 1 / self.cosets)
-        if not self.of.loss.exact:
+        if not self.of.loss.exact or self.of.parts is not None:
             self._means.append(self._shift)
         self._open()
 
@@ -223,6 +226,10 @@ class OutputSplit:
         between = self._between / max(cosets - 1, 1)
         variance = self._within_sum / cosets + between
         columns = self.of.target_moments()
+        if self.of.parts is not None:
+            columns["parts"] = self.of.parts.of(self._means, [w for w, _ in self.coset_figures], self.of.rows)
+            variance = columns["parts"].sum(-1)
+            between = variance - self._within_sum / cosets
         total = torch.full_like(variance, torch.nan) if self.of.labels is None else self._total / cosets
         equivariance = variance
         if not loss.exact and lone == "whole":

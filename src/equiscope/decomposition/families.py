@@ -1,0 +1,86 @@
+"""The symmetries that can be measured, by name: what ``symmetry=`` of :func:`equiscope.measure` takes.
+
+    eq.measure(model, batches, …, symmetry="permutation")
+    eq.measure(model, batches, …, symmetry=eq.symmetries.Translation(within=1000.0))
+    eq.measure(model, batches, …, symmetry=("rotation", "parity"))      # and how much of the error each is
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from equiscope.decomposition.crystals import PointGroup, SpaceGroup
+from equiscope.decomposition.lattices import Lattice, Supercell
+from equiscope.decomposition.moves import Family, Mirror, Parity, Rotation, Translation
+from equiscope.decomposition.relabelling import Edges, Permutation
+from equiscope.errors import InputError
+from equiscope.symmetry.rotations import rotation_set
+
+__all__ = [
+    "Edges",
+    "Lattice",
+    "Mirror",
+    "Parity",
+    "Permutation",
+    "PointGroup",
+    "Rotation",
+    "SpaceGroup",
+    "Supercell",
+    "Translation",
+    "families",
+]
+
+FAMILIES: dict[str, type[Family]] = {
+    kind.name: kind
+    for kind in (Translation, Parity, Mirror, Permutation, Edges, Lattice, Supercell, SpaceGroup, PointGroup)
+}
+NAMES = (Rotation.name, *FAMILIES)
+# The argument that a name may be given with, "translation=100".
+_VALUES = {"translation": ("within", float), "space group": ("symprec", float), "point group": ("symprec", float)}
+
+
+def families(given: Any, rotations: str, group: str) -> tuple[Family, ...]:
+    """The families that ``symmetry=`` means, innermost first; none for rotations alone, which have their own walk.
+
+    ``rotations`` is the set K, and ``group`` the claim, of rotations among others.
+
+    Raises:
+        InputError: for an unknown name, a family twice, or none.
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    listed = list(given) if several else [given]
+    if not listed:
+        raise InputError(f"symmetry=() names no symmetry: give one of {', '.join(NAMES)}, or a tuple of them")
+    if listed == [Rotation.name]:
+        return ()
+    found = tuple(_family(one, rotations, group) for one in listed)
+    twice = sorted({f.name for f in found if [g.name for g in found].count(f.name) > 1})
+    if twice:
+        raise InputError(f"symmetry names {', '.join(twice)} twice")
+    return found
+
+
+def _family(given: Any, rotations: str, group: str) -> Family:
+    if isinstance(given, Family):
+        return given
+    if not isinstance(given, str):
+        raise InputError(f"a symmetry is a name, such as 'translation', or of eq.symmetries, got {given!r}")
+    name, equals, value = given.replace("_", " ").partition("=")
+    if name == Rotation.name and not equals:
+        return Rotation(rotation_set(rotations, group), group)
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"there is no symmetry {name!r}: {meant}they are {', '.join(NAMES)}")
+    if not equals:
+        return FAMILIES[name]()
+    argument, kind = _VALUES.get(name, ("", str))
+    if not argument:
+        raise InputError(f"symmetry {name!r} takes no value, got {given!r}")
+    try:
+        number = kind(value)
+    except ValueError:
+        raise InputError(f"symmetry {given!r}: {value!r} is no number") from None
+    return FAMILIES[name](**{argument: number})
