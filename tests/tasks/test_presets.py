@@ -25,12 +25,13 @@ PUBLISHED = {
         "task": "voxels", "grid.size": 64, "grid.resolution": 0.25, "grid.radius": 0.5, "grid.sigma": 0.9,
         "batch_size": 64, "optimizer.lr": 2e-5, "optimizer.weight_decay": 0.01, "optimizer.betas": [0.99, 0.999],
         "trainer.ema": 0.999, "model.dropout": 0.1, "trainer.max_steps": 6 * 7290, "data.conformers": 5,
+        "model.name": "voxmol", "data.shift": 0.5, "data.max_atoms": 79, "grid.crop": True, "trainer.clip": 0.0,
     },
 }  # fmt: skip
 
 
 def resolved(preset, *changes):
-    path = ["data.path=x"] if preset == "forcefield_paper" else []
+    path = {"forcefield_paper": ["data.path=x"], "voxels_paper": ["data.smiles=x"]}.get(preset, [])
     return configuration([f"task={preset}", "run=x", *path, *changes])
 
 
