@@ -10,6 +10,8 @@ from equiscope.tasks import build
 PUBLISHED = {
     "forcefield_paper": {
         "task": "forcefield", "model.name": "escaip", "model.cutoff": 12.0, "model.nearest": 20, "batch_size": 64,
+        "model.norm": "rms", "model.angle": "cosine", "model.aggregation": "mean", "model.dropout": 0.05,
+        "model.attention_dropout": 0.1,
         "optimizer.name": "adamw", "optimizer.lr": 1e-5, "optimizer.weight_decay": 0.01, "schedule.min_factor": 0.5,
         "schedule.warmup_factor": 0.2, "trainer.clip": 10.0, "trainer.ema": 0.999, "augment": False,
         "loss.name": "escaip", "loss.forces": 100.0, "loss.energy": 4.0, "trainer.max_steps": 30 * 14849,
