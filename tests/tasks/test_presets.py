@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 def resolved(preset, *changes):
-    path = {"forcefield_paper": ["data.path=x"], "voxels_paper": ["data.smiles=x"]}.get(preset, [])
+    path = ["data.path=x"] if preset == "forcefield_paper" else []
     return configuration([f"task={preset}", "run=x", *path, *changes])
 
 

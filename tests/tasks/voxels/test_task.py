@@ -146,7 +146,7 @@ def test_bad_settings_are_refused_before_data_is_made(changes, message):
 
 
 def test_the_papers_configuration_is_whole():
-    made = build(configuration(["task=voxels_paper", "run=x", "data.smiles=x.csv"]))
+    made = build(configuration(["task=voxels_paper", "run=x"]))
     assert made.name == "voxels"
     assert made.settings.grid.shape == (8, 64, 64, 64)
     assert (made.settings.grid.resolution, made.settings.grid.radius, made.settings.sigma) == (0.25, 0.5, 0.9)
