@@ -57,6 +57,11 @@ def test_the_paper_s_other_figures(tmp_path):
     _, panel, _ = paper_figures._extra(evidence)["percent-gradient-ratio-forcefield"]
     # The first step and what is missing are left out; the second of the pair lies along.
     assert (list(panel.series[0].x), list(panel.series[0].y)) == ([1.0, 0.1], [5.0, 0.5])
+    # Of several flow times each is a colour of its own, and named.
+    timed = [{**record, "probe": f"t={t}", "second": [2.0, t, t, t]} for t in (0.2, 0.9)]
+    flow = write(tmp_path / "timed", [*synthetic.flow_run(), *timed])
+    _, panel, _ = paper_figures._extra(gather([flow]))["percent-gradient-ratio-proteinflow"]
+    assert [(series.name, list(series.x)) for series in panel.series] == [("t=0.2", [0.2, 0.2]), ("t=0.9", [0.9, 0.9])]
     claim, panel, _ = paper_figures._extra(evidence)["times-proteinflow"]
     assert claim == "penalty"
     assert list(panel.series[0].x) == list(synthetic.TIMES)
