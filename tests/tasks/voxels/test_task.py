@@ -169,6 +169,8 @@ def test_training_molecules_are_shifted_along_each_axis_and_held_out_ones_are_no
     assert every.abs().max() <= 0.5 + 1e-5
     assert abs(float(every.square().mean()) - 1 / 12) < 4 * 0.0039
     assert abs(float(every.mean())) < 4 * 12**-0.5 / 360**0.5
+    # Each axis by itself: correlations of 120 pairs.
+    assert torch.corrcoef(every.T).triu(1).abs().max() < 4 / 120**0.5
     for ours, theirs in zip(shifted.probes("track")[0].batches, task.probes("track")[0].batches, strict=True):
         assert torch.equal(ours["clean"], theirs["clean"])
 
