@@ -44,7 +44,7 @@ def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[PaperFigure]:
         crosses = " Crosses: the paper." if learning and len(_paper(learning[0])) else ""
         for name, claim, draw, runs, caption in (
             ("percent", "quick", _percent, learning,
-             f"share of the held-out loss. Hollow: R² under {SKILL:g}.{crosses}"),
+             f"share of the held-out loss. Hollow: R² under {SKILL:g}, or a loss above the baseline’s.{crosses}"),
             ("size", "robust", _sizes, _sized(learning),
              "step of the skilled crossing against the number of parameters."),
             ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
