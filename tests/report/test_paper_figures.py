@@ -78,7 +78,8 @@ def test_every_figure_of_the_authors_that_the_documentation_names_is_drawn(tmp_p
     named = {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
     steps = [0, 10, 100]
     pairs = [{"kind": "analysis", "analysis": "relations", "probe": "p", "pair": pair, "step": 100, "steps": steps,
-              "first": [3.0, 2.0, 1.0], "second": [3.0, 2.0, 1.0], "values": {}} for pair in paper.OWN_PAIRS]  # fmt: skip
+              "first": [3.0, 2.0, 1.0], "second": [3.0, 2.0, 1.0], "values": {}}
+             for pair in paper.OWN_PAIRS]  # fmt: skip
     force, flow = synthetic.force_field_run(), synthetic.flow_run()
     evidence = gather([write(tmp_path / "a", [*force, *pairs]), write(tmp_path / "b", [*flow, *pairs])])
     drawn = {one.name for one in paper_figures.save(evidence, tmp_path / "figures", dpi=30)}

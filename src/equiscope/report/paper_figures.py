@@ -143,8 +143,9 @@ def _extra(evidence: Evidence) -> dict[str, tuple[str, Panel, str] | None]:
         timed = [run for run in shown(evidence.of(task)) if len(_times(run)) > 1]
         ended = "penalty", _by_time(timed), f"{title}: share of the loss at the end of the run."
         found[f"times-{task}"] = ended if timed else None
-        newest = {(run.name, record["probe"], str(record["pair"])): (run, record)
-                  for run, record in evidence.analyses("relations") if run.task == task and record.get("second")}  # fmt: skip
+        told = [(run, record) for run, record in evidence.analyses("relations")
+                if run.task == task and record.get("second")]  # fmt: skip
+        newest = {(run.name, record["probe"], str(record["pair"])): (run, record) for run, record in told}
         for pair in paper.OWN_PAIRS:
             own = [one for (*_, name), one in newest.items() if name == pair][: len(style.RAMP)]
             stem = "-".join(pair.replace("~", "").split())

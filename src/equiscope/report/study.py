@@ -123,7 +123,8 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
     parts = [_part(study, folder) for study, folder in zip(studies, map(Path, folders), strict=True)]
     target = Path(folders[0]).parent / f"{names[0]}.html"
     probes = sorted({curve.probe for study in studies for point in study.points for curve in point.curves})
-    content = {"task": names[0], "probes": probes, "able": ABLE, "studies": parts, "columns": COLUMNS, "paper_columns": paper.COLUMNS}
+    content = {"task": names[0], "probes": probes, "able": ABLE, "studies": parts, "columns": COLUMNS,
+               "paper_columns": paper.COLUMNS}  # fmt: skip
     environment = page_environment()
     page = environment.get_template("study.html.j2").render(**content)
     record_files.write_atomically(target, page.encode())
@@ -283,7 +284,7 @@ def draw(study: Study) -> Chart | None:
 
 
 def _common(curves: Sequence[Curve]) -> tuple[np.ndarray, ...]:
-    """Steps that every curve was measured at, and (seeds, steps) percents, R² and whether the model is skilled there."""
+    """Steps that every curve was measured at, and (seeds, steps) percents, R² and whether a model is skilled there."""
     steps = np.array(sorted(set.intersection(*(set(c.step.tolist()) for c in curves))), dtype=int)
     places = [np.searchsorted(c.step, steps) for c in curves]
     values = ([of(c)[i] for c, i in zip(curves, places, strict=True)] for of in (

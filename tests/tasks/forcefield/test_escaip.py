@@ -14,7 +14,6 @@ from equiscope.tasks.forcefield.models import build
 from tests.tasks.forcefield.molecules import random_batch, rotated
 from tests.tasks.forcefield.test_models import awake
 
-
 PUBLISHED = {"norm": "rms", "angle": "cosine", "aggregation": "mean", "dropout": 0.05, "attention_dropout": 0.1}
 
 

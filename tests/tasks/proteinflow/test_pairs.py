@@ -7,7 +7,8 @@ from equiscope.tasks.proteinflow.pairs import PairUpdate, Triangle
 
 
 def pairs(batch: int = 2, residues: int = 5, width: int = 6) -> torch.Tensor:
-    return torch.randn(batch, residues, residues, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, residues, residues, width, dtype=torch.float64, generator=generator)
 
 
 @pytest.mark.parametrize("outgoing", [True, False])

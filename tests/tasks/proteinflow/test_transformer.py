@@ -8,7 +8,6 @@ from equiscope.tasks.proteinflow.task import MODELS
 from equiscope.tasks.proteinflow.transformer import relative_neighbours
 from tests.tasks.proteinflow.common import batch, make, rotations, turned
 
-
 # What the published sizes have beside the small ones.
 PUBLISHED = {"conditioning": 2, "qk_norm": "width", "pair_every": 1}
 

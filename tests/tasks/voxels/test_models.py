@@ -17,7 +17,7 @@ def parameters(name: str, size: str, channels: int = 7) -> float:
     ("size", "width", "published"), [("7M", 8, "6.98"), ("28M", 16, "27.90"), ("111M", 32, "111.52")]
 )
 def test_voxmol_has_the_published_count_to_the_last_digit(size, width, published):
-    # The published code makes a norm for each attention and never calls it: five at width x 16, five at x 4, one at x 2.
+    # The published code makes a norm for each attention and never calls it: five at width x 16, five at x 4, one at 2.
     unused = 2 * width * (5 * 16 + 5 * 4 + 2) / 1e6
     assert f"{parameters('voxmol', size, channels=8) + unused:.2f}" == published
     # Ours pools: other convolutions where the grid changes its size, and attention with its norms.

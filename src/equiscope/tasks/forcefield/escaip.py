@@ -27,12 +27,11 @@ class EscaipConfig:
         degree: highest Legendre degree of the angles between edges.
         nearest: keep at most this many neighbours; ``None`` keeps all and the energy surface continuous.
         norm: ``"layer"`` or ``"rms"``.
-        angle: what attention knows of the angle between two edges: ``"legendre"``, a coefficient for each degree and head,
-            zero at the start; or ``"cosine"``, one for each head times d̂·d̂, one at the start.
-        aggregation: of neighbours: ``"envelope"``, a sum whose terms vanish at the cutoff, where attention and the force
-            head's features do too; or ``"mean"``, over those within the cutoff, all alike.
-        dropout: in the feed-forward parts and after the linear maps of a layer, and attention_dropout: of attention, while
-            training.
+        angle: what attention knows of the angle between two edges: ``"legendre"``, a coefficient for each degree and
+            head, zero at the start; or ``"cosine"``, one for each head times d̂·d̂, one at the start.
+        aggregation: of neighbours: ``"envelope"``, a sum whose terms vanish at the cutoff, where attention and the
+            force head's features do too; or ``"mean"``, over those within the cutoff, all alike.
+        dropout: in the feed-forward parts and of the messages, and attention_dropout: of attention, while training.
         tied: one row in the force head instead of three, which makes the model exactly equivariant.
     """
 
@@ -87,7 +86,7 @@ class Edges:
 
     Attributes:
         found: the neighbour list. unit: (E, 3).
-        weight: (E, 1) cutoff envelope, or 1. share: (E, 1) of a sum over the neighbours of an atom: the envelope, or 1 / K.
+        weight: (E, 1) cutoff envelope, or 1. share: (E, 1) of a sum over the neighbours of an atom: that, or 1 / K.
         legendre: (A, K, K, L + 1) Legendre polynomials of the cosines between the edges of each atom.
         bias: (A, 1, 1, K) log of the weight, hugely negative where there is no neighbour.
     """
@@ -293,7 +292,7 @@ class Escaip(nn.Module):
 
 
 def order_parameters(edges: Edges, mean: bool = False) -> Tensor:
-    """(A, L + 1) norms of the mean spherical harmonics of each atom's neighbours; ``mean``: where shares add up to 1."""
+    """(A, L + 1) norms of the mean spherical harmonics of each atom's neighbours; ``mean``: shares add up to 1."""
     valid = edges.found.valid
     weight = torch.where(valid, edges.share[:, 0][edges.found.table], 0.0)
     squared = torch.einsum("aj,ak,ajkl->al", weight, weight, edges.legendre)

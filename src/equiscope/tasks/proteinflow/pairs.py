@@ -18,8 +18,8 @@ class Triangle(nn.Module):
 
         z_ij ← g_ij ⊙ Linear(LayerNorm(Σ_k a_ik ⊙ b_jk))   outgoing,      Σ_k a_ki ⊙ b_kj   incoming,
 
-    with a, b = sigmoid(Linear z) ⊙ Linear z and g = sigmoid(Linear z) of the normalised z (B, N, N, P). Pairs with padding
-    take no part in the sum.
+    with a, b = sigmoid(Linear z) ⊙ Linear z and g = sigmoid(Linear z) of the normalised z (B, N, N, P). Pairs with
+    padding take no part in the sum.
     """
 
     def __init__(self, pair: int, outgoing: bool) -> None:

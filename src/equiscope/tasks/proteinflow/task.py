@@ -156,18 +156,19 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         return self._order.batch(step)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean over chains of :func:`flow_loss`, and of the weighted :func:`distogram_loss` where distances are predicted;
-        ``clean`` is the error of the predicted chain, in nm²."""
+        """Mean over chains of :func:`flow_loss`, and of the weighted :func:`distogram_loss` of a model that predicts
+        distances; ``clean`` is the error of the predicted chain, in nm²."""
         if bool(batch["self_condition"].any()):
             batch = {**batch, "x_sc": first_pass(model, batch)}
         answer = model(batch)
         loss = flow_loss(answer["velocity"], batch["velocity"], batch["mask"])
         clean = loss.detach() * (1 - batch["t"]).square()
+        parts = {"loss": loss.mean(), "clean": clean.mean()}
         if "distogram" not in answer or not self.settings.distogram:
-            return {"loss": loss.mean(), "clean": clean.mean()}
+            return parts
         chain = clean_estimate(batch["x_t"], batch["velocity"], batch["t"])
         entropy = distogram_loss(answer["distogram"], chain, batch["t"], batch["mask"]).mean()
-        return {"loss": loss.mean() + self.settings.distogram * entropy, "clean": clean.mean(), "distogram": entropy.detach()}
+        return {**parts, "loss": parts["loss"] + self.settings.distogram * entropy, "distogram": entropy.detach()}
 
     def probes(self, part: str) -> list[Probe]:
         """One probe per flow time, and two pooled over the training law of flow times.

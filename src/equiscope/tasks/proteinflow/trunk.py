@@ -161,9 +161,9 @@ class TrunkBlock(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Residue tokens (B, N, width) and pair features (B, N, N, pair) → both as the layers leave them, and the last bias.
+    """Residue tokens (B, N, width) and pair features (B, N, N, pair) → both as the layers leave them, and the bias.
 
-    ``bias_of`` makes the bias of every layer (layers, B, heads, N, N) from pair features, again after each update.
+    ``bias_of`` makes that of every layer (layers, B, heads, N, N) from pair features, again after each update.
     """
 
     def __init__(self, sizes: TrunkConfig) -> None:

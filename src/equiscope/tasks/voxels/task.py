@@ -70,8 +70,8 @@ class VoxelSettings(TaskSettings):
         room = math.inf if self.grid.crop else self.grid.half - self.grid.reach
         if self.shift > room:
             raise InputError(
-                f"data.shift of {self.shift:g} Å moves molecules off the grid, which has {room:g} Å of room around those "
-                "that fit: take at most that, or grid.crop=true"
+                f"data.shift of {self.shift:g} Å moves molecules off the grid, which has {room:g} Å of room around "
+                "those that fit: take at most that, or grid.crop=true"
             )
         at_least(2, "track.", so3_rotations=self.so3_rotations, draws=self.draws)
 

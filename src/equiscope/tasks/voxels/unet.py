@@ -5,9 +5,9 @@ down and nearest neighbours up, each with a convolution after it: on grids whose
 of it commutes with the 24 rotations of the grid, except the 3^3 kernels. With ``tied`` each kernel is one number for
 its centre, faces, edges and corners, and the network is exactly equivariant under the octahedral group.
 
-With ``downsampling="stride"`` it halves and doubles its grids as VoxMol's published network does. A convolution of stride
-2 on an even grid sees the voxels 2i−1, 2i, 2i+1 of each axis: not the mirror image of what it sees from the other end, so
-that no kernel, tied or not, makes it commute with the rotations of the grid.
+With ``downsampling="stride"`` it halves and doubles its grids as VoxMol's published network does. A convolution of
+stride 2 on an even grid sees the voxels 2i−1, 2i, 2i+1 of each axis: not the mirror image of what it sees from the
+other end, so that no kernel, tied or not, makes it commute with the rotations of the grid.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class UNetConfig:
         groups: of GroupNorm, or as many as divide the channels.
         dropout: inside residual blocks, while training.
         tied: kernels tied over the octahedral group.
-        downsampling: ``"pool"``, averages down and nearest neighbours up; or ``"stride"``, a 3^3 convolution of stride 2
-            down and a transposed 4^3 one up.
+        downsampling: ``"pool"``, averages down and nearest neighbours up; or ``"stride"``, a 3^3 convolution of stride
+            2 down and a transposed 4^3 one up.
         attention_norm: GroupNorm before attention.
         head_scale: of the initial weights of the last convolution; under 1 its bias starts at zero.
         channels: of the grid, one an element.
@@ -235,7 +235,8 @@ class UNet(nn.Module):
         for place, level in enumerate(self.up):
             x = self._run(level, torch.cat([x, skips.pop()], dim=1))
             if place % (blocks + 1) == blocks and skips:
-                x = next(resize)(x if self.config.strided else functional.interpolate(x, scale_factor=2, mode="nearest"))
+                x = x if self.config.strided else functional.interpolate(x, scale_factor=2, mode="nearest")
+                x = next(resize)(x)
         return {"clean": self.head(functional.silu(self.norm(x)))}
 
     def _run(self, level: nn.Module, x: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Grid:
         resolution: spacing in Å.
         radius: r of an atom in Å.
         elements: atomic number of each channel.
-        crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is cut
-            off does not turn with its grid, except by the 24 rotations of the grid.
+        crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is
+            cut off does not turn with its grid, except by the 24 rotations of the grid.
 
     Raises:
         InputError: for sizes that are no integer >= 2, lengths that are not positive, or no or repeated elements.
