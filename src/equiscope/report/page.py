@@ -72,7 +72,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     analysed = {name: section.chart for name, section in sections.items()}
     drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
     # Pages of versions before this one had a figure "skill".
-    drawings |= {"skill": None, "panels": panels, **analysed}
+    drawings |= {"skill": None, "panels": panels, "parts": figures.parts(told), **analysed}
     drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
     images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures", optional=True).items()}
     several = len({section.probe for section in sections.values()}) > 1
@@ -84,7 +84,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
             (f"panel-{place}", panel.title, _json(Chart([[replace(panel, title="")]], height=panels.height, legend=0)))
             for place, panel in enumerate(panel for row in panels.rows for panel in row)
         ],
-        "images": {"panels": None, "pictures": None} | images,
+        "images": {"panels": None, "parts": None, "pictures": None} | images,
         "analyses": [
             {
                 "id": name,

@@ -63,9 +63,10 @@ class EdgeAttention(nn.Module):
     derivative.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -78,5 +79,5 @@ class EdgeAttention(nn.Module):
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         for bias in biases:
             logits = logits + bias
-        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
+        mixed = (self.dropout(logits.softmax(-1)) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
         return self.out(mixed.index_select(0, slot))

@@ -37,6 +37,8 @@ class Grid:
         resolution: spacing in Å.
         radius: r of an atom in Å.
         elements: atomic number of each channel.
+        crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is
+            cut off does not turn with its grid, except by the 24 rotations of the grid.
 
     Raises:
         InputError: for sizes that are no integer >= 2, lengths that are not positive, or no or repeated elements.
@@ -46,6 +48,7 @@ class Grid:
     resolution: float = 0.5
     radius: float = 0.6
     elements: tuple[int, ...] = (1, 6, 7, 8, 9, 16, 17)
+    crop: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
@@ -85,13 +88,19 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
         species: (B, A) atomic numbers; mask: (B, A) true for real atoms.
 
     Raises:
-        InputError: positions that are not finite, an atom outside the grid, or an element without a channel.
+        InputError: positions that are not finite, an atom outside a grid without ``crop``, or an element without a
+            channel.
     """
     channel = channels(species, mask, grid.elements)
     positions = torch.where(mask[..., None], positions, 0.0).double()
-    _check_inside(positions, grid)
     reach = math.ceil(math.sqrt(CUTOFF) * grid.width / grid.resolution + 0.5)
-    padded = grid.size + 2 * reach
+    _check_inside(positions, grid)
+    margin = reach
+    if grid.crop:
+        # Atoms that do not reach the grid are left out; the others have all their voxels in its margin.
+        near = positions.abs().amax(-1) < grid.half + reach * grid.resolution
+        mask, positions, margin = mask & near, torch.where(near[..., None], positions, 0.0), 2 * reach
+    padded = grid.size + 2 * margin
     empty = torch.ones(len(positions), len(grid.elements), padded**3, dtype=torch.float64, device=positions.device)
     offsets = torch.arange(-reach, reach + 1, device=positions.device)
     nearest = (positions / grid.resolution + (grid.size - 1) / 2).round().long()
@@ -99,7 +108,7 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
     voxel = nearest[..., None] + offsets
     along = (voxel - (grid.size - 1) / 2) * grid.resolution - positions[..., None]
     squared = ((along / grid.width).square() * FINEST).round()
-    voxel = voxel + reach
+    voxel = voxel + margin
     row = torch.arange(len(positions), device=positions.device)
     for atom in range(positions.shape[1]):
         x, y, z = squared[:, atom].unbind(1)
@@ -111,7 +120,7 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
         flat = empty.view(-1)
         flat[place] = flat[place] * factor
     full = (1 - empty).view(len(positions), len(grid.elements), padded, padded, padded)
-    inside = slice(reach, reach + grid.size)
+    inside = slice(margin, margin + grid.size)
     return full[:, :, inside, inside, inside].float()
 
 
@@ -147,7 +156,8 @@ def channels(species: Tensor, mask: Tensor, elements: Sequence[int]) -> Tensor:
 
 def _check_inside(positions: Tensor, grid: Grid) -> None:
     farthest = positions.abs().amax(dim=(1, 2)) if positions.numel() else positions.new_zeros(0)
-    outside = ~(farthest <= grid.half)
+    # Cut-off atoms may lie anywhere, but somewhere.
+    outside = ~(farthest <= (torch.finfo(farthest.dtype).max if grid.crop else grid.half))
     if bool(outside.any()):
         rows = outside.nonzero().flatten().tolist()
         raise InputError(
