@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "errors",
     "measure",
+    "precisions",
     "testing",
 ]
 
@@ -34,6 +35,7 @@ _LAZY = {
     "EquivarianceError": ("equiscope.decomposition.metric", "EquivarianceError"),
     "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
     "adapters": ("equiscope.adapters", None),
+    "precisions": ("equiscope.decomposition.ladder", "precisions"),
     "testing": ("equiscope.testing", None),
 }
 
