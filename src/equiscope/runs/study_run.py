@@ -16,8 +16,8 @@ import torch
 
 from equiscope.errors import EquiscopeError, InputError, RunError
 from equiscope.records import Records
-from equiscope.runs.arithmetic import hardware
 from equiscope.runs.config import quoted, spelled, study_definition
+from equiscope.runs.devices import hardware
 from equiscope.runs.efficiency import paces, profile
 from equiscope.runs.study import Member, analyses_of, described, members, study_folder
 from equiscope.runs.study import member as configured

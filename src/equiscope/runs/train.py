@@ -23,10 +23,11 @@ from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RunError, first_line
 from equiscope.records import FORMAT, Record, Records, plain
 from equiscope.runs import loggers, progress
-from equiscope.runs.arithmetic import Arithmetic, hardware
+from equiscope.runs.arithmetic import Arithmetic
 from equiscope.runs.baseline import record_baseline
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
+from equiscope.runs.devices import accelerator, hardware
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.identity import check_data, data_checksum
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
@@ -107,6 +108,7 @@ def _check(config: Mapping[str, Any]) -> None:
     if threads is not None and int(threads) < 1:
         raise InputError(f"threads must be at least 1, or null for torch's choice, got {threads!r}")
     Arithmetic.of(options)
+    accelerator(options.get("accelerator"), options.get("devices"))
     check_optimizer(config["optimizer"])
     known = set(inspect.signature(schedule_factor).parameters) - {"max_steps"}
     if unknown := sorted(set(config["schedule"]) - known):
@@ -181,6 +183,8 @@ def _trainer(
     checkpoint_io: VerifiedCheckpointIO,
 ) -> pl.Trainer:
     """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
+    given = {key: options.get(key) for key in TRAINER_KEYS}
+    given |= accelerator(given["accelerator"], given["devices"])
     try:
         return pl.Trainer(
             max_steps=max_steps,
@@ -193,7 +197,7 @@ def _trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            **{key: options[key] for key in TRAINER_KEYS if options.get(key) is not None},
+            **{key: value for key, value in given.items() if value is not None},
         )
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"the Trainer refuses trainer.*: {error}") from error
