@@ -140,3 +140,28 @@ def test_voxels_are_studied_on_the_probe_that_decides():
     point = study.Point("a", (told,), ())
     assert [curve.probe for curve in point.curves] == ["SO(3), cubic, noise averaged"]
     assert point.finals[0].result.percent == 40.0
+
+
+def test_runs_that_go_on_and_hours_of_the_card(tmp_path):
+    """An open run is shown as far as it is; hours are those of training, measurements and analyses, in words."""
+    folder = tmp_path / "studies" / "forcefield-paper_scale"
+    book = [dict(record) for record in synthetic.force_field_run()]
+    book[0] |= {"device": "cuda:0", "hardware": "H200"}
+    for name, entries in (("a", book), ("b", [record for record in book if record["kind"] != "end"])):
+        _write(tmp_path / "forcefield" / f"{name}-0", entries)
+    listed = [
+        {"point": name, "seed": 0, "folder": f"../../forcefield/{name}-0", "overrides": [], "status": status, "reason": ""}
+        for name, status in (("a", "finished"), ("b", "open"), ("c", "open"))
+    ]
+    entry = {"kind": "study", "task": "forcefield", "name": "paper_scale", "question": "q", "axis": "a", "runs": listed}
+    _write(folder, [entry])
+    found = study.load(folder)
+    assert [point.going for point in found.points] == [(), ("seed 0: step 2,400 of 2,400",), ("seed 0: not begun",)]
+    assert [len(point.runs) for point in found.points] == [1, 1, 0]
+    page = study.build([folder]).read_text()
+    assert "Not finished." in page
+    assert "GPU-hours of H200: training" in page
+    end = book[-1]
+    one = study.spent([found.points[0].runs[0]])
+    hours = (end["train_seconds"] + end["track_seconds"]) / 3600
+    assert one.startswith(f"{hours:.2g} GPU-hours of H200: training {end['train_seconds'] / 3600:.2g}, measurements")

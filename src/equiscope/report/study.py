@@ -37,11 +37,12 @@ ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equ
 
 @dataclass(frozen=True)
 class Point:
-    """One place on a study's axis: the finished runs of its seeds, and why others are missing."""
+    """One place on a study's axis: the runs of its seeds as far as they are, why others are missing, how far some are."""
 
     name: str
     runs: tuple[RunHistory, ...]
     missing: tuple[str, ...]
+    going: tuple[str, ...] = ()
 
     @property
     def curves(self) -> list[Curve]:
@@ -61,12 +62,13 @@ def _deciding(run: RunHistory) -> str:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A run in the record of a study; reason: why it is missing, empty for a finished one."""
+    """A run in the record of a study; reason: why it is missing, empty for a finished one and one that is going on."""
 
     point: str
     seed: int
     folder: str
     reason: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,18 @@ def load(folder: str | os.PathLike[str]) -> Study:
     points = []
     for name in dict.fromkeys(run.point for run in told.runs):
         own = [run for run in told.runs if run.point == name]
-        done = tuple(read(place / run.folder) for run in own if not run.reason)
-        points.append(Point(name, done, tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)))
+        begun = [run for run in own if run.status == "open" and (place / run.folder / "records.jsonl").exists()]
+        done = [run for run in own if not run.reason and (run.status != "open" or run in begun)]
+        histories = {run: read(place / run.folder) for run in done}
+        far = {run: f"step {h.last_step:,} of {h.planned_steps or 0:,}" for run, h in histories.items()}
+        points.append(
+            Point(
+                name,
+                tuple(histories.values()),
+                tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason),
+                tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open"),
+            )
+        )
     return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
 
 
@@ -147,10 +159,29 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "rows": rows,
         "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
+        "going": [f"{point.name}, {far}" for point in study.points for far in point.going],
+        "spent": spent([run for point in study.points for run in point.runs]),
         "band": "Lines: geometric mean over seeds; bands: lowest to highest seed."
         if any(len(point.curves) > 1 for point in study.points) else "One seed a point.",
         "costs": _costs(study, folder),
     }  # fmt: skip
+
+
+def spent(runs: Sequence[RunHistory]) -> str:
+    """Hours of each device that runs had it, side by side or alone; nothing where they do not say what it was."""
+    parts = ("train", "track", "analyses")
+    told = []
+    for name in dict.fromkeys(run.run.hardware or "" for run in runs):
+        own = [run for run in runs if run.run.hardware == name]
+        sums = [sum(value for run in own if np.isfinite(value := run.times[part])) / 3600 for part in parts]
+        on_gpu = any((run.run.device or "").startswith("cuda") for run in own)
+        if name:
+            train, track, analyses = (f"{hours:.2g}" for hours in sums)
+            told.append(
+                f"{sum(sums):.2g} {'GPU-hours' if on_gpu else 'hours'} of {name}: training {train}, measurements {track}, "
+                f"analyses {analyses}"
+            )
+    return "; ".join(told) + (". Hours of runs side by side on one device all count." if told else "")
 
 
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:

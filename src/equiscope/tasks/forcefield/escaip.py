@@ -253,7 +253,7 @@ class Escaip(nn.Module):
     def _read_out(self, batch: Mapping[str, Tensor]) -> tuple[neighbours.FlatAtoms, Edges, Tensor, Tensor, Tensor]:
         """Atoms, edges, magnitudes m (A,), edge features h (E, H) with envelope, and atomic energies (A,)."""
         atoms = neighbours.flatten(batch)
-        index = self.species(atoms.species)
+        index = self.species(atoms.species, known=atoms.found is not None)
         edges, length = self._edges(atoms)
         edge = self.edge_in(self.radial(length))
         edge = edge + self.centre(index)[edges.found.centre] + self.neighbour(index)[edges.found.neighbour]

@@ -15,9 +15,20 @@ from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.baseline import PairPotential
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
+from equiscope.tasks.forcefield.neighbours import prepared
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
+from equiscope.tasks.forcefield.species import refuse
 from equiscope.tasks.guards import at_least, chosen
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, key, rotate, spread
+from equiscope.tasks.seeded import (
+    SeededTask,
+    Shuffled,
+    TaskSettings,
+    configured,
+    key,
+    lengthened,
+    rotate,
+    spread,
+)
 from equiscope.tasks.task import Probe
 
 FORCES = Declaration(
@@ -120,6 +131,16 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
         s, frames = self.settings, self.data
         batch = frames.batch(self._order.take(step * s.batch_size, s.batch_size))
         return rotate(batch, ("pos", "forces"), s.augment, key(s.seed, "rotations", step))
+
+    def arranged(self, batch: Mapping[str, Tensor], padded: bool = False) -> dict[str, Tensor]:
+        """A training batch with its neighbour list, see :func:`equiscope.tasks.forcefield.neighbours.prepared`."""
+        s = self.settings
+        network = configured("force-field", models.MODELS, s.model, s.size, s.model_settings)[1]
+        batch = lengthened(batch) if padded else batch
+        species = batch["species"][batch["mask"]]
+        if len(unknown := species[~torch.isin(species, torch.tensor(network.elements))]):
+            refuse(unknown, network.elements)
+        return prepared(batch, network.cutoff, getattr(network, "nearest", None), padded)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``loss`` and its parts, see :class:`ForceFieldLoss`."""

@@ -29,7 +29,7 @@ from equiscope.tasks.proteinflow.flow import (
 from equiscope.tasks.proteinflow.reference import proteina_reference
 from equiscope.tasks.proteinflow.transformer import Proteina
 from equiscope.tasks.proteinflow.trunk import SIZES
-from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured
+from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
 
 MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
@@ -111,6 +111,8 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     name = "proteinflow"
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning", "distogram")}
     models = tuple(MODELS)
+    # Asked by the host at every step.
+    host_fields = ("self_condition",)
     _order: TrainingStream
 
     @classmethod
@@ -154,6 +156,10 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         (cluster), ``id`` (B,), and ``self_condition`` (B,) bool, the same for the whole batch."""
         _ = self.data  # says what is missing before prepare()
         return self._order.batch(step)
+
+    def arranged(self, batch: Mapping[str, Tensor], padded: bool = False) -> dict[str, Tensor]:
+        """A training batch as it is, or filled up to one of few lengths."""
+        return lengthened(batch) if padded else dict(batch)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean over chains of :func:`flow_loss`, and of the weighted :func:`distogram_loss` of a model that predicts

@@ -82,6 +82,8 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     name = "voxels"
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"voxels": ()}
     models = tuple(models.MODELS)
+    # Read by the host at every step, to make the noise on the model's device.
+    host_fields = ("noise_seed",)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
@@ -135,7 +137,8 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         return models.build(s.model, s.size, channels=len(s.grid.elements), **s.model_settings)
 
     def _voxelise(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid)
+        # Only conformers that fit the grid in every orientation were loaded.
+        return voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid, checked=True)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``pos`` (B, N, 3), each turned by its own Haar rotation, ``species``, ``mask`` (B, N), ``molecule``, ``id``,

@@ -80,21 +80,23 @@ class Grid:
         return (len(self.elements), self.size, self.size, self.size)
 
 
-def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Tensor:
+def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid, checked: bool = False) -> Tensor:
     """The grids (B, channels, N, N, N) float32 of padded molecules, on their device.
 
     Args:
         positions: (B, A, 3) in Å, each molecule about the origin.
         species: (B, A) atomic numbers; mask: (B, A) true for real atoms.
+        checked: that they are inside and have channels is known; finding it out again would wait for a GPU.
 
     Raises:
-        InputError: positions that are not finite, an atom outside a grid without ``crop``, or an element without a
-            channel.
+        InputError: unless ``checked``, positions that are not finite, an atom outside a grid without ``crop``, or an
+            element without a channel.
     """
-    channel = channels(species, mask, grid.elements)
+    channel = channels(species, mask, grid.elements, checked)
     positions = torch.where(mask[..., None], positions, 0.0).double()
+    if not checked:
+        _check_inside(positions, grid)
     reach = math.ceil(math.sqrt(CUTOFF) * grid.width / grid.resolution + 0.5)
-    _check_inside(positions, grid)
     margin = reach
     if grid.crop:
         # Atoms that do not reach the grid are left out; the others have all their voxels in its margin.
@@ -126,7 +128,7 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
 
 def gaussian(t: Tensor) -> Tensor:
     """exp(-t) for t >= 0 in float64, interpolated in a table, 0 from the cutoff on: equal bits for equal t."""
-    table = _table().to(t.device)
+    table = _table(t.device)
     place = t.clamp(max=CUTOFF) * STEPS
     low = place.floor()
     index = low.long()
@@ -135,20 +137,25 @@ def gaussian(t: Tensor) -> Tensor:
 
 
 @functools.cache
-def _table() -> Tensor:
-    return torch.exp(-torch.arange(int(CUTOFF * STEPS) + 2, dtype=torch.float64) / STEPS)
+def _table(device: torch.device) -> Tensor:
+    # Made on the CPU whatever the device: its bits are the same everywhere.
+    return torch.exp(-torch.arange(int(CUTOFF * STEPS) + 2, dtype=torch.float64) / STEPS).to(device)
 
 
-def channels(species: Tensor, mask: Tensor, elements: Sequence[int]) -> Tensor:
+@functools.cache
+def _known(elements: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(elements, device=device)
+
+
+def channels(species: Tensor, mask: Tensor, elements: Sequence[int], checked: bool = False) -> Tensor:
     """(B, A) channel of every atom, 0 in the padding.
 
     Raises:
-        InputError: an element that has no channel.
+        InputError: unless ``checked``, an element that has no channel.
     """
-    known = torch.tensor(list(elements), device=species.device)
-    match = species[..., None] == known
+    match = species[..., None] == _known(tuple(elements), species.device)
     unknown = mask & ~match.any(-1)
-    if bool(unknown.any()):
+    if not checked and bool(unknown.any()):
         seen = sorted({int(z) for z in species[unknown]})
         raise InputError(f"atomic numbers {seen} have no channel; the grid has {list(elements)}: add them to it")
     return match.long().argmax(-1)
