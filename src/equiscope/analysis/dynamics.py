@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.analysis.gradients import adam_metric
+from equiscope.analysis.gradients import HALVES, adam_metric
 from equiscope.analysis.krylov import Floor, Recursion, noise_floor
 from equiscope.analysis.objective import Objective
 from equiscope.analysis.parts import Parts
@@ -96,10 +96,9 @@ def noise_share(
         def product(v: Tensor) -> Tensor:
             return clipped * root * objective.product(root * v) + shrink * root.square() * v
 
-        forms = {
-            part: lambda v, part=part: root * parts.product(part, root * v, "gauss_newton")
-            for part in ("equivariance", "twirled")
-        }
+        def forms(basis: Tensor) -> dict[str, Tensor]:
+            return parts.form(HALVES, root * basis)
+
         floors = noise_floor(list(starts), product, forms, stepper.recursion, steps=steps, depth=depth)
     parts.release()
     total, pull = float(noise.square().sum()), float((root * mean).square().sum())

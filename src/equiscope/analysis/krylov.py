@@ -19,8 +19,6 @@ from torch import Tensor
 
 from equiscope.analysis.lanczos import Array, lanczos
 
-Product = Callable[[Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Recursion:
@@ -76,8 +74,8 @@ class Floor:
 
 def noise_floor(
     noise: Sequence[Tensor],
-    product: Product,
-    parts: Mapping[str, Product],
+    product: Callable[[Tensor], Tensor],
+    forms: Callable[[Tensor], Mapping[str, Tensor]],
     recursion: Recursion,
     *,
     steps: int,
@@ -93,9 +91,9 @@ def noise_floor(
     quadratic loss, white noise and a whole Krylov space. Negative Ritz values, of rounding, count as zero.
 
     Args:
-        product: v -> A v. parts: name -> (v -> A_part v), in the same coordinates.
+        product: v -> A v. forms: U (k, n) -> part -> U A_part U^T (k, k), in the same coordinates.
         steps: since the noise is what it is; more than every mode remembers for the stationary state.
-        depth: products of A for each vector, and of every part.
+        depth: products of A for each vector.
     """
     found = []
     for z in noise:
@@ -106,9 +104,8 @@ def noise_floor(
         shares = [answers.T @ answers for answers in recursion.responses(nodes, steps)]
         start = float(z.norm()) * run.ritz[0]
         excess: list[dict[str, float]] = [{}, {}]
-        for name, of_part in parts.items():
-            images = [(run.basis @ of_part(row).to(run.basis)).cpu().numpy() for row in run.basis]
-            form = run.ritz.T @ np.stack(images) @ run.ritz
+        for name, seen in forms(run.basis).items():
+            form = run.ritz.T @ seen.cpu().numpy() @ run.ritz
             for told, share in zip(excess, shares, strict=True):
                 told[name] = float(0.5 * start @ (share * (form + form.T) / 2) @ start)
         found.append(Floor(*excess, recursion.rate * run.nodes, run.weights))

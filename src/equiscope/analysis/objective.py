@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd import Graphs, Predictions
+from equiscope.analysis.autograd import Graphs, Predictions, saved_bytes
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.pool import added
 
@@ -30,7 +30,7 @@ class Objective:
     def __init__(self, parts: Parts, loss: Loss, curved: Sequence[Any]):
         self.parts, self._loss, self._curved = parts, loss, list(curved)
         self._own = list(parts.parameters.values())
-        self._graphs = Graphs(self._own, "all" if parts.graphs.memory == "all" else "batch")
+        self._graphs = Graphs(self._own, "auto")
 
     def gradient(self, batch: Any) -> Tensor:
         """The gradient of the loss of one batch."""
@@ -40,6 +40,11 @@ class Objective:
     def product(self, vector: Tensor) -> Tensor:
         """E J^T l'' J v over the batches: the curvature of the loss in the answer, carried to the parameters."""
         v = self.parts.split_vector(vector)
+        if self._graphs.memory == "auto":
+            with saved_bytes(self._own) as saved:
+                self.gradient(self._curved[0])
+            self._graphs.choose(2 * sum(saved.values()), 2 * sum(saved.values()) * len(self._curved))
+            self._graphs.memory = self._graphs.memory.replace("pass", "batch")
         images = (
             self.parts.flat(self._graphs.product(index, "gauss_newton", v, *self._pieces(batch)))
             for index, batch in enumerate(self._curved)
