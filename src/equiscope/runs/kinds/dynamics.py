@@ -22,12 +22,15 @@ ORTHOGONAL = 0.3
 
 @dataclass(frozen=True)
 class DynamicsSettings(AnalysisSettings):
-    """curved: held-out samples of the curvature; minibatches, vectors, depth: of :func:`noise_share`; products: of the
-    spectra at the gradients; batch: samples in each independent batch of the cosine."""
+    """See :func:`equiscope.analysis.dynamics.noise_share` for minibatches, draws (its ``vectors``) and depth.
+
+    curved: held-out samples of the curvature; products: of the spectra from the gradients; batch: samples in each
+    independent batch of their cosine.
+    """
 
     cosets: int = 1
     minibatches: int = option(40, "mini-batches of training whose gradients give the noise")
-    vectors: int = option(3, "random vectors of the noise, whose spread gives its interval")
+    draws: int = option(3, "draws of the optimiser's noise, whose spread gives its interval")
     curved: int = 16
     depth: int = 16
     products: int = 5
@@ -123,7 +126,7 @@ def _noise(
     if reason:
         return {"refused": reason}
     parts, objective, batches = _objective(trained, raw, probe, settings)
-    return noise_share(parts, objective, batches, stepper(trained), steps=trained.step, vectors=settings.vectors,
+    return noise_share(parts, objective, batches, stepper(trained), steps=trained.step, vectors=settings.draws,
                        depth=settings.depth, seed=settings.seed)  # fmt: skip
 
 
