@@ -31,8 +31,8 @@ class DynamicsSettings(AnalysisSettings):
     cosets: int = 1
     minibatches: int = option(40, "mini-batches of training whose gradients give the noise")
     draws: int = option(3, "draws of the optimiser's noise, whose spread gives its interval")
-    curved: int = 16
-    depth: int = 16
+    curved: int = 12
+    depth: int = 14
     products: int = 5
     batch: int = 4
 
