@@ -22,7 +22,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "train the runs of a study and report on them; go on if it was stopped"
     made = add_command(subparsers, "study", run, summary, _EXAMPLES)
-    names = "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; efficiency; paper_scale"
+    names = (
+        "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; "
+        "efficiency, dynamics, paper_scale"
+    )
     made.add_argument("name", help=names)
     settings = made.add_argument(
         "settings", nargs="*", metavar="key=value", help="for every run, for the study (study.…), or for Hydra (hydra…)"

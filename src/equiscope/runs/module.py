@@ -251,29 +251,33 @@ def _is_number(value: Any) -> bool:
 
 
 def schedule_factor(
-    max_steps: int, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0
+    max_steps: int, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0, hold: float = 0.0
 ) -> Callable[[int], float]:
-    """Factor of the learning rate at step s: linear warm-up, then half a cosine.
+    """Factor of the learning rate at step s: linear warm-up, a constant rate while it is held, then half a cosine.
 
-    With S = max_steps, W = warmup S, w = warmup_factor and m = min_factor,
+    With S = max_steps, W = warmup S, H = max(W, hold S), w = warmup_factor and m = min_factor,
 
-        s < W:   w + (1 - w) s / W
-        s >= W:  m + (1 - m) (1 + cos(pi (s - W) / (S - W))) / 2
+        s < W:       w + (1 - w) s / W
+        W <= s < H:  1
+        s >= H:      m + (1 - m) (1 + cos(pi (s - H) / (S - H))) / 2
 
     Raises:
-        InputError: if the share of the warm-up is not in [0, 1), or a factor is negative.
+        InputError: if the share of the warm-up is not in [0, 1), that of the hold not in [0, 1], or a factor negative.
     """
     if not 0 <= warmup < 1:
         raise InputError(f"schedule.warmup is the share of the steps spent warming up, in [0, 1), got {warmup}")
+    if not 0 <= hold <= 1:
+        raise InputError(f"schedule.hold is the share of the steps after which the rate falls, in [0, 1], got {hold}")
     for key, value in (("warmup_factor", warmup_factor), ("min_factor", min_factor)):
         if not 0 <= value < math.inf:
             raise InputError(f"schedule.{key} is a factor of the learning rate, at least 0, got {value}")
     ramp = warmup * max_steps
+    held = max(ramp, hold * max_steps)
 
     def factor(step: int) -> float:
         if step < ramp:
             return warmup_factor + (1 - warmup_factor) * step / ramp
-        done = min(1.0, (step - ramp) / max(1.0, max_steps - ramp))
+        done = min(1.0, max(0.0, step - held) / max(1.0, max_steps - held))
         return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
 
     return factor
