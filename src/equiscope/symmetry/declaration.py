@@ -14,7 +14,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -252,6 +252,21 @@ class Declaration:
         return {name for name in named if name}
 
 
+class DeclarationSettings(TypedDict, total=False):
+    """What a :class:`Declaration` takes besides inputs and outputs, as keywords of whatever makes one."""
+
+    fixed: Sequence[str]
+    center: str
+    group: str
+    mask: str | None
+    batch: str | None
+    per: Mapping[str, str]
+    clusters: str | None
+    ids: str | None
+    weighting: str
+    fields: Sequence[str]
+
+
 def _check_mapping(name: str, value: Any, example: str) -> None:
     if value and not isinstance(value, Mapping):
         raise DeclarationError(f"{name} must be a dict such as {example}, got {value!r}")
@@ -277,7 +292,7 @@ def declare(
     outputs: Mapping[str, Any],
     target: str | None = None,
     loss: Any = "mse",
-    **settings: Any,
+    **settings: Unpack[DeclarationSettings],
 ) -> Declaration:
     """A declaration from the short form, in which ``target`` and ``loss`` speak for the only output.
 

@@ -116,6 +116,10 @@ def reread(irreps: str | Action, name: str) -> Action:
 
         eq.Output(testing.reread("voigt", "vasp"), per="sample")
 
+    Args:
+        irreps: how it is declared, as for :class:`equiscope.Input`.
+        name: of the convention, such as ``"vasp"`` or ``"engineering"``.
+
     Raises:
         InputError: for a name that is no reading of such a tensor; the message lists them.
     """
