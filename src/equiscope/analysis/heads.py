@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.orbit import predict
+from equiscope.decomposition.orbit import output_rows, predict
 from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
@@ -224,7 +224,7 @@ def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tens
     """
     counts = torch.bincount(sample, minlength=batch.size).double()
     name, spec = next(iter(declaration.outputs.items()))
-    rows = batch.rows(name, spec.per, spec.mask)
+    rows = output_rows(batch, name, declaration)
     other = spec.mask is not None and not torch.equal(rows.counts.to(counts.device), counts)
     if other or spec.action.shape != (3,) or len(counts) != batch.size:
         raise InputError(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.measure import resolve_declaration
-from equiscope.decomposition.orbit import answer_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import answer_of, output_rows, rotated, rotated_back, rows_of
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import NonFiniteError
@@ -86,9 +86,9 @@ class Twirled(nn.Module):
             for name, back in rotated_back(rows, wrapped, turns, self.declaration).items():
                 sums[name] = sums[name] + weight * back if name in sums else weight * back
         averaged = {}
-        for name, spec in self.declaration.outputs.items():
+        for name in self.declaration.outputs:
             if not bool(torch.isfinite(sums[name].detach()).all()):
                 raise NonFiniteError(f"prediction {name!r} is NaN or infinite for at least one rotation of a batch")
-            rows_like = wrapped.rows(name, spec.per, spec.mask).scatter(sums[name], found[name].detach())
+            rows_like = output_rows(wrapped, name, self.declaration).scatter(sums[name], found[name].detach())
             averaged[name] = rows_like.to(found[name].dtype)
         return averaged
