@@ -270,6 +270,10 @@ class RaggedBatch(Ragged):
             return self.rows(name, {"atom": "points", "sample": "block", None: "any"}[per], None).sample
         if per is None:
             return None
+        # Of an output of which nobody said it, the labels show it.
+        unsaid = any(o.target == name and o.per is None for o in self._declaration.outputs.values())
+        if unsaid and len(self._batch[name]) == self.size:
+            per = "sample"
         return self.nodes if per == "atom" else torch.arange(self.size, device=self.nodes.device)
 
 

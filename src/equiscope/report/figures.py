@@ -261,6 +261,11 @@ def beside(folders: Sequence[str | Path], out: str | Path, dpi: int = 150) -> Pa
     Seconds are those of training, tracking left out, as the train records hold them. A percent that is zero or
     negative, as of an equivariant model, is drawn at its noise floor with a hollow mark.
 
+    Args:
+        folders: of two to six runs.
+        out: the file, a PNG, or a PDF by its name.
+        dpi: dots an inch of a PNG.
+
     Raises:
         InputError: for fewer than two runs, more than six, or a run without measurements.
         IntegrityError: for damaged records.

@@ -37,6 +37,9 @@ def build(run_folder: str | os.PathLike[str]) -> Path:
     The page is replaced whole, so a reader never sees half of it. A run that is still going, or was
     killed, gives a page of what was recorded, which says so.
 
+    Args:
+        run_folder: the run's folder, ``root/task/run``.
+
     Raises:
         IntegrityError: when the records are missing or damaged.
         RunError: when the page cannot be written.
