@@ -22,7 +22,7 @@ from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
 from equiscope.decomposition.spectrum import Spectrum
-from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_pass
+from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.orientation import longest_axis_outer
 
@@ -317,22 +317,32 @@ class BatchOrbit:
 
     def passes(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
-        declaration = self.of.plan.declaration
-        for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
-            pieces = {name: rows.detach().chunk(len(some)) for name, rows in found.items()}
+        for some, rows in self._calls(batch, walk):
             for place, one in enumerate(some):
-                yield one, {name: self.of.outputs[name].coordinates(piece[place]) for name, piece in pieces.items()}
+                yield one, {name: block[place] for name, block in rows.items()}
+
+    def _calls(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+        """The passes of each call, and their predictions (passes, n, c, d)."""
+        declaration, outputs = self.of.plan.declaration, self.of.outputs
+        for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
+            count = len(some)
+            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), count) for name, r in found.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
-        for one, rows in self.passes(of.batch, of.plan.walk(of.ids, of.device, self._cosets, count)):
-            for name, prediction in rows.items():
-                of.outputs[name].check_shape(self.first.get(name, prediction), prediction)
-                if self.spectra:
+        for some, rows in self._calls(of.batch, of.plan.walk(of.ids, of.device, self._cosets, count)):
+            for name, block in rows.items():
+                of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
+                for one, prediction in zip(some, block, strict=True) if self.spectra else ():
                     self.spectra[name].add(prediction, one.turns)
-            add_pass(self.splits, of.outputs, rows, one.weight, one.last_of_coset)
+            start = 0
+            for end in (place + 1 for place, one in enumerate(some) if one.last_of_coset or place + 1 == len(some)):
+                block_of = {name: block[start:end] for name, block in rows.items()}
+                weights = [one.weight for one in some[start:end]]
+                add_block(self.splits, of.outputs, block_of, weights, some[end - 1].last_of_coset)
+                start = end
         self._cosets += count
 
     def samples(self, lone: Lone | None = None) -> Samples:

@@ -61,7 +61,7 @@ RARE = 1e-3
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
 # 9 + 25 + 49 of its mean square in any one orientation.
 APART = 83
-# Numbers of the inputs for which a float64 copy is asked: of large samples a few are enough.
+# Numbers of inputs and outputs for which a float64 copy is asked: of large samples a few are enough.
 TWIN_NUMBERS = 100_000
 # Samples that have a floor, at least where there are so many.
 LEAST = 12
@@ -250,7 +250,8 @@ def float64_change(site: Site, arc: Arc) -> dict[str, float]:
     if not parameters or all(p.dtype == torch.float64 for p in parameters):
         return {}
     near, places = replace(site, batch=batch_of(arc.near, site.declaration)), list(range(site.batch.size))
-    few = max(1, TWIN_NUMBERS * len(places) // max(input_numbers(near.batch, site.declaration), 1))
+    numbers = input_numbers(near.batch, site.declaration) + sum(rows.numel() for rows in arc.answer.values())
+    few = max(1, TWIN_NUMBERS * len(places) // numbers)
     try:
         # A large grid alone says enough, and float64 is slow.
         if few < len(places):
