@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
-from equiscope.decomposition.computing import Computing, watched
+from equiscope.decomposition.computing import Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
@@ -229,11 +229,16 @@ class Collector:
         known.stored = max([known.stored, stored, *inputs])
         if known.computing is None:
             second, seen = watched(orbit.answer)
-            known.computing = replace(seen or Computing(), eps=max(stored, seen.eps if seen else 0.0))
+            seen = seen or Computing()
+            effect = tf32_effect(seen.tf32, second, orbit.answer)
+            known.computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=effect)
             known.folding.watch(known.computing, orbit.of.batch, self.plan.declaration)
         else:
             second = orbit.answer()
         known.change = max(known.change, noise.check_repeat(first, second, known.computing))
+        if known.batches.bit_length() % 2 == 0:
+            return
+        # The first batch, and after it the fourth, sixteenth, …
         known.folding.asked = self.plan.fold
         known.folding.check(self.model, orbit.of.batch, first, self.plan.declaration, self.caller, known.change)
         if note := known.folding.note():
@@ -315,24 +320,27 @@ class BatchOrbit:
         answer = predict(self.model, batch.with_fields({}), batch, declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
 
-    def passes(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
+    def passes(self, batch: Batch, walk: Sequence[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
-        for some, rows in self._calls(batch, walk):
+        for some, rows in self._calls(batch, walk, len(walk)):
             for place, one in enumerate(some):
                 yield one, {name: block[place] for name, block in rows.items()}
 
-    def _calls(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
-        """The passes of each call, and their predictions (passes, n, c, d)."""
+    def _calls(
+        self, batch: Batch, walk: Iterable[Pass], count: int
+    ) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+        """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
         declaration, outputs = self.of.plan.declaration, self.of.outputs
-        for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
-            count = len(some)
-            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), count) for name, r in found.items()}
+        for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
+            here = len(some)
+            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), here) for name, r in found.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
-        for some, rows in self._calls(of.batch, of.plan.walk(of.ids, of.device, self._cosets, count)):
+        walk = of.plan.walk(of.ids, of.device, self._cosets, count)
+        for some, rows in self._calls(of.batch, walk, count * len(of.plan.design.rotations)):
             for name, block in rows.items():
                 of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
                 for one, prediction in zip(some, block, strict=True) if self.spectra else ():
