@@ -48,7 +48,7 @@ BUSY, SHARE = 16e6, 0.25
 # Where nothing was seen of the operations (compiled models), so many samples a call.
 BLIND = 256
 # On a CPU batches of fewer samples are folded, up to so many samples and input numbers a call.
-FEW, TOGETHER, NUMBERS = 4, 8, 20_000
+FEW, TOGETHER, NUMBERS = 4, 16, 20_000
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 # Samples of the check, and units of the precision by which folding may change an answer: rounding in another order.
 CHECKED, UNITS, COARSE_UNITS, COARSE = 4, 256, 4, 1e-6
