@@ -5,10 +5,11 @@
 For every model one batch of its task's held-out samples is measured with two cosets of T (voxels: the whole octahedral
 group, and SO(3) with cubic resampling), and the samples that went through the model are counted. Beside it stand bare
 passes, ``model(batch)`` without gradients, of as many samples: with so many copies of the batch a call as the measure
-folds, and one batch a call. Both are taken in turn, and the ratio is that of the medians. On a CPU seconds are those of
-the processor, which other processes do not stretch; on a GPU the clock is read when the device has finished.
+folds, and one batch a call. The measure is taken between two stretches of bare passes, whose mean it is divided by, and
+the ratio is the median over rounds. On a CPU seconds are those of the processor, which other processes stretch less; on
+a GPU the clock is read when the device has finished.
 
-Results go to benchmarks/results/overhead.json, by device, and overhead.md.
+Results go to benchmarks/results/overhead.json, by device, and overhead.md; with ``--only`` other rows stay.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from equiscope.runs.config import configuration
 from equiscope.runs.efficiency import Bench
 
 RESULTS = Path(__file__).parent / "results"
-COUNTED = "samples that the floor and the checks need beside the passes of the design"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Case:
 
 _FIELD = ("task=forcefield", "batch_size=16")
 _ESCAIP = (*_FIELD, "model=escaip")
-_GRID = ("task=voxels", "data.count=100", "batch_size=8")
 CASES = (
     Case("edge-nano", 1.10, _FIELD),
     Case("escaip-nano", 1.10, _ESCAIP),
@@ -101,18 +100,21 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
             forward(model, dict(native))
 
     bare(copies)
-    taken: dict[str, list[float]] = {"measure": [], "folded": [], "single": []}
+    stretch = max(8 // folded, 1)
+    ratios, whole, a_pass = [], [], []
     for _ in range(rounds):
-        taken["measure"].append(seconds(measure, device))
-        taken["folded"].append(seconds(lambda: [bare(copies) for _ in range(max(8 // folded, 1))], device))
-        taken["single"].append(seconds(lambda: [bare(batch) for _ in range(8)], device))
-    middle = {name: float(np.median(values)) for name, values in taken.items()}
-    folded_pass = middle["folded"] / max(8 // folded, 1) / folded
+        before = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
+        whole.append(seconds(measure, device))
+        after = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
+        a_pass.append((before + after) / 2 / stretch / folded)
+        ratios.append(whole[-1] / (passes * a_pass[-1]))
+    alone = [seconds(lambda: bare(batch), device) for _ in range(5)]
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": samples, "rotations_a_call": folded, "calls": calls, "sample_passes": passes * samples,
-        "measure_seconds": middle["measure"], "pass_seconds": folded_pass, "single_pass_seconds": middle["single"] / 8,
-        "ratio": middle["measure"] / (passes * folded_pass), "asked": case.asked,
+        "measure_seconds": float(np.median(whole)), "pass_seconds": float(np.median(a_pass)),
+        "single_pass_seconds": float(np.median(alone)), "ratio": float(np.median(ratios)), "ratios": ratios,
+        "asked": case.asked,
     }  # fmt: skip
 
 
@@ -126,7 +128,8 @@ def page(found: dict[str, Any]) -> str:
         "",
     ]
     for kind, run in sorted(found.items()):
-        lines += [f"## {kind}", "", f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}.", ""]
+        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}."
+        lines += [f"## {kind}", "", where, ""]
         lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | ratio | asked |",
                   "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
         for name, row in run["cases"].items():
@@ -144,7 +147,8 @@ def page(found: dict[str, Any]) -> str:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    known = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":")[1].strip() for line in known if "model name" in line]
     return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
@@ -156,13 +160,15 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     options = parser.parse_args()
     device = torch.device(options.device)
-    stored = RESULTS / "overhead.json"
-    found = json.loads(stored.read_text()) if stored.is_file() else {}
-    rows = {}
+    stored, rows = RESULTS / "overhead.json", {}
     for case in CASES:
         if case.name in options.only or (not options.only and (device.type != "cpu" or not case.large)):
             rows[case.name] = measured(case, device, options.rounds)
             print(case.name, json.dumps(rows[case.name]), flush=True)
+    found = json.loads(stored.read_text()) if stored.is_file() else {}
+    if options.only and device.type in found:
+        rows = {c.name: (found[device.type]["cases"] | rows).get(c.name) for c in CASES}
+        rows = {name: row for name, row in rows.items() if row}
     found[device.type] = {
         "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
         "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,

@@ -135,9 +135,8 @@ def _switch(kind: str) -> tuple[tuple[Any, str], Any, Any]:
 
     torch has two ways of saying it and refuses to read the one after the other was used.
     """
-    old, new = (torch.backends.cuda.matmul, torch.backends.cuda.matmul)
-    if kind == "convolutions":
-        old, new = torch.backends.cudnn, torch.backends.cudnn.conv
+    old: Any = torch.backends.cudnn if kind == "convolutions" else torch.backends.cuda.matmul
+    new: Any = old.conv if kind == "convolutions" else old
     try:
         _ = old.allow_tf32
     except RuntimeError:

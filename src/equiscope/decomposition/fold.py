@@ -107,8 +107,8 @@ class Folding:
         return f"one rotation a call: {self.refused}" if self.refused else None
 
     def check(
-        self, model: Any, batch: Batch, answer: Mapping[str, Tensor], declaration: Declaration, caller: Forward,
-        change: float,
+        self, model: Any, batch: Batch, answer: Mapping[str, Tensor], declaration: Declaration,
+        caller: Forward | None, change: float,
     ) -> None:  # fmt: skip
         """Whether samples are answered alike alone and among turned copies of themselves.
 
