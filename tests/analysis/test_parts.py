@@ -339,3 +339,32 @@ def test_batches_of_unequal_molecules_have_the_share_of_their_weights(weighting)
 def test_outputs_without_weight_are_refused():
     with pytest.raises(InputError, match=r"weights of .* are all 0"):
         Parts(pooled.TwoMaps(), pooled.dealt(2), pooled.declared("sample", 0.0, 0.0))
+
+
+def test_the_first_sweep_folds_its_passes_and_finds_the_same():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.a = nn.Parameter(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+            self.calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            return torch.tanh(batch["pos"] @ self.a)
+
+    generator = torch.Generator().manual_seed(1)
+    pos, forces = torch.randn(2, 5, 4, 3, generator=generator, dtype=torch.float64)
+    declaration = eq.Declaration({"pos": eq.Input("1o")}, {"forces": eq.Output("1o", target="forces")})
+    found, calls = [], []
+    for fold in (1, 6):
+        model = Counted()
+        parts = Parts(model, [{"pos": pos, "forces": forces}], declaration, fold=fold)
+        found.append((parts.values, parts.gradient()))
+        calls.append(model.calls)
+    (single, slopes), (values, folded) = found
+    assert values == pytest.approx(single, rel=1e-12)
+    for part, slope in slopes.items():
+        assert torch.allclose(folded[part], slope, rtol=1e-11, atol=1e-14)
+    # Two sweeps that keep predictions, by 6 of 24 passes a call; one that differentiates.
+    assert calls[0] - calls[1] == 2 * (24 - 4) - 2

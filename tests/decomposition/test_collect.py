@@ -23,9 +23,9 @@ MATRIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=tor
 SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
 
 
-def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", **changes):
+def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", fold=1, **changes):
     declaration = declare(**(SHORT | {"loss": loss} | changes))
-    plan = make_plan(declaration, None, rotations, cosets, 3, shift=shift)
+    plan = make_plan(declaration, None, rotations, cosets, 3, shift=shift, fold=fold)
     return Collector(model, dataclasses.replace(plan, highest_degree=highest_degree))
 
 

@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from equiscope.decomposition.computing import Computing, hardware_notes, in_precision, tf32_in_use, watched
+from equiscope.decomposition.computing import (
+    Computing,
+    hardware_notes,
+    in_precision,
+    tf32_effect,
+    tf32_in_use,
+    watched,
+    without_tf32,
+)
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 X64 = X.double()
@@ -78,6 +86,36 @@ def test_tf32_is_named_where_the_model_does_what_it_is_allowed_for():
         assert hardware_notes(torch.device("cpu"), Computing(1e-7, False, frozenset({"products"}))) == []
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_the_effect_of_tf32_is_the_answer_without_it():
+    def answer():
+        """Products rounded to ten bits where TF32 is allowed for them."""
+        exact = X64.float() @ NET.weight.detach().T
+        rounded = (exact * 3).half().float() / 3
+        return {"a": rounded if torch.backends.cuda.matmul.allow_tf32 else exact}
+
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        kinds, first = frozenset({"products"}), answer()
+        found = tf32_effect(kinds, first, answer)
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.equal(answer()["a"], first["a"])
+        exact = X64.float() @ NET.weight.detach().T
+        assert found == pytest.approx(float((first["a"] - exact).norm() / exact.norm()), rel=1e-5)
+        assert 2**-13 < found < 2**-10
+        (note,) = (n for n in hardware_notes(torch.device("cuda"), Computing(1e-3, False, kinds, tf32_effect=found))
+                   if "TF32" in n)  # fmt: skip
+        assert f"changes the answer by {100 * found:.2g} % of its size" in note
+        with pytest.raises(KeyError), without_tf32(kinds):
+            raise KeyError
+        assert torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = False
+        assert tf32_effect(kinds, first, answer) == 0
+        assert tf32_effect(frozenset(), first, answer) == 0
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_copies_in_another_precision(monkeypatch):

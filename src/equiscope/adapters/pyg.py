@@ -127,7 +127,8 @@ class GraphBatch(Ragged):
 
     def copies(self, count: int) -> Data:
         # One graph of all, so that PyG joins so many large pieces and not so many times as many small ones.
-        kind = next(c for c in type(self._graphs).__mro__ if issubclass(c, Data) and not issubclass(c, Batch))
+        kinds = type(self._graphs).__mro__
+        kind: type[Data] = next(c for c in kinds if issubclass(c, Data) and not issubclass(c, Batch))
         stored = {k: v for k, v in self._graphs.to_dict().items() if k not in ("batch", "ptr", "num_nodes")}
         whole = kind.from_dict(stored)
         whole.num_nodes = len(self.nodes)

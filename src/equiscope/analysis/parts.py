@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from equiscope.analysis.differentiable import (
     refuse_once_differentiable,
 )
 from equiscope.decomposition.collect import Prepared, prepared_batches
+from equiscope.decomposition.computing import Computing, watched
+from equiscope.decomposition.fold import Folding, folded
 from equiscope.decomposition.orbit import predict, twisted
 from equiscope.decomposition.plan import Pass, Plan, as_plan
 from equiscope.decomposition.pool import added, counted_outputs, relative_weights
@@ -92,6 +95,7 @@ class Parts:
         self.size = sum(p.numel() for p in self.parameters.values())
         self.graphs = Graphs(list(self.parameters.values()), memory)
         self._twice = self._at_once = self._steady = False
+        self._folding = Folding(plan.fold)
         self._fixed = prepared_batches(batches, plan)
         self.plain = len(self._fixed[0].passes) == 1
         self.samples = [fixed.batch.size for fixed in self._fixed]
@@ -103,6 +107,17 @@ class Parts:
             raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
         self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
+
+    def _check_folding(self, fixed: Prepared) -> None:
+        """Whether the passes of the first sweep may share calls, whose graphs are counted in what a call holds."""
+        batch, declaration, forward = fixed.batch, self.declaration, self._forward
+        if self._folding.wanted(batch, declaration) == 1 and fixed.device.type == "cpu":
+            return
+        answer, seen = watched(lambda: predict(self.model, batch.with_fields({}), batch, declaration, forward))
+        eps = max(torch.finfo(rows.dtype).eps for rows in answer.values())
+        self._folding.watch(replace(seen or Computing(), eps=max(eps, seen.eps if seen else 0.0)), batch, declaration)
+        rows = {name: values.detach() for name, values in answer.items()}
+        self._folding.check(self.model, batch, rows, declaration, forward, 0.0)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -124,6 +139,7 @@ class Parts:
                 return torch.cat([r.detach().flatten() for r in self._run(fixed, fixed.passes[0]).values()])
 
             refuse_hidden_dependence(self.parameters, self.unused, answer)
+            self._check_folding(fixed)
         kept, norms = [], dict.fromkeys(self._share, 0.0)
         for index in range(len(self)):
             found = self._sample_figures(index)
@@ -276,7 +292,12 @@ class Parts:
         return self._run_copies(fixed) if self._at_once else [self._run(fixed, one) for one in fixed.passes]
 
     def _predictions(self, fixed: Prepared) -> Predictions:
-        return [{n: r.detach() for n, r in self._run(fixed, one).items()} for one in fixed.passes]
+        walk, kept = fixed.passes, Predictions()
+        arguments = self.declaration, self._forward, self._folding
+        for some, found in folded(self.model, fixed.batch, walk, len(walk), *arguments):
+            blocks = {n: fixed.outputs[n].coordinates_of_passes(found[n].detach(), len(some)) for n in self._share}
+            kept += [{n: block[place] for n, block in blocks.items()} for place in range(len(some))]
+        return kept
 
     def _figures(self, fixed: Prepared, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """Total, equivariance error and weight of every sample, (samples,) each, by output."""

@@ -201,7 +201,8 @@ def fresh(batch: Mapping[str, Any], changed: Mapping[str, Tensor]) -> dict[str, 
     so that a model may read its ``.grad``.
     """
     return {
-        k: marked(changed.get(k, v.clone()), v) if isinstance(v, Tensor) else v for k, v in batch.items()
+        k: marked(changed[k] if k in changed else v.clone(), v) if isinstance(v, Tensor) else v
+        for k, v in batch.items()
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
-from equiscope.decomposition.computing import Computing, watched
+from equiscope.decomposition.computing import Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
 from equiscope.decomposition.moves import Moves
 from equiscope.decomposition.orbit import (
@@ -31,7 +31,7 @@ from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
 from equiscope.decomposition.spectrum import Spectrum
-from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_pass
+from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.orientation import longest_axis_outer
 
@@ -248,11 +248,16 @@ class Collector:
         known.stored = max([known.stored, stored, *inputs])
         if known.computing is None:
             second, seen = watched(orbit.answer)
-            known.computing = replace(seen or Computing(), eps=max(stored, seen.eps if seen else 0.0))
+            seen = seen or Computing()
+            effect = tf32_effect(seen.tf32, second, orbit.answer)
+            known.computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=effect)
             known.folding.watch(known.computing, orbit.of.batch, self.plan.declaration)
         else:
             second = orbit.answer()
         known.change = max(known.change, noise.check_repeat(first, second, known.computing))
+        if known.batches.bit_length() % 2 == 0:
+            return
+        # The first batch, and after it the fourth, sixteenth, …
         known.folding.asked = self.plan.fold
         known.folding.check(self.model, orbit.of.batch, first, self.plan.declaration, self.caller, known.change)
         if note := known.folding.note():
@@ -338,31 +343,44 @@ class BatchOrbit:
         answer = predict(self.model, batch.with_fields({}), batch, declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
 
-    def passes(self, batch: Batch, walk: Iterable[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
+    def passes(self, batch: Batch, walk: Sequence[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
-        declaration = self.of.plan.declaration
-        if self.of.plan.scheme is not None:
-            yield from ((one, self._moved(batch, one.moves)) for one in walk if one.moves is not None)
-            return
-        for some, found in folded(self.model, batch, walk, declaration, self.caller, self.folding):
-            pieces = {name: rows.detach().chunk(len(some)) for name, rows in found.items()}
+        for some, rows in self._calls(batch, walk, len(walk)):
             for place, one in enumerate(some):
-                yield one, {name: self.of.outputs[name].coordinates(piece[place]) for name, piece in pieces.items()}
+                yield one, {name: block[place] for name, block in rows.items()}
+
+    def _calls(
+        self, batch: Batch, walk: Iterable[Pass], count: int
+    ) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+        """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
+        declaration, outputs = self.of.plan.declaration, self.of.outputs
+        if self.of.plan.scheme is not None:
+            yield from (([one], self._moved(batch, one.moves)) for one in walk if one.moves is not None)
+            return
+        for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
+            here = len(some)
+            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), here) for name, r in found.items()}
 
     def _moved(self, batch: Batch, moves: Moves) -> dict[str, Tensor]:
         found = moves.twisted(self.model, batch, self.of.plan.declaration, self.caller)
-        return {name: self.of.outputs[name].coordinates(rows.detach()) for name, rows in found.items()}
+        return {name: self.of.outputs[name].coordinates(rows.detach())[None] for name, rows in found.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
-        for one, rows in self.passes(of.batch, of.plan.walk(of.ids, of.device, self._cosets, count)):
-            for name, prediction in rows.items():
-                of.outputs[name].check_shape(self.first.get(name, prediction), prediction)
-                if self.spectra:
+        walk = of.plan.walk(of.ids, of.device, self._cosets, count)
+        for some, rows in self._calls(of.batch, walk, count * len(of.plan.design.rotations)):
+            for name, block in rows.items():
+                of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
+                for one, prediction in zip(some, block, strict=True) if self.spectra else ():
                     self.spectra[name].add(prediction, one.turns)
-            add_pass(self.splits, of.outputs, rows, one.weight, one.last_of_coset)
+            start = 0
+            for end in (place + 1 for place, one in enumerate(some) if one.last_of_coset or place + 1 == len(some)):
+                block_of = {name: block[start:end] for name, block in rows.items()}
+                weights = [one.weight for one in some[start:end]]
+                add_block(self.splits, of.outputs, block_of, weights, some[end - 1].last_of_coset)
+                start = end
         self._cosets += count
 
     def samples(self, lone: Lone | None = None) -> Samples:

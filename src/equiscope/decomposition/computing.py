@@ -8,9 +8,10 @@ larger steps of the input show.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ class Computing:
         opaque: whether the arithmetic was out of torch's sight.
         tf32: kinds of operations ("products", "convolutions") that ran in float32 on a GPU.
         operations, written, held: how many there were, the bytes they wrote, and the most that were held at once.
+        tf32_effect: what TF32 changes of the answer, relative to its size.
     """
 
     eps: float = 0.0
@@ -47,6 +49,7 @@ class Computing:
     operations: int = 0
     written: int = 0
     held: int = 0
+    tf32_effect: float = 0.0
 
 
 # Ways out of torch's sight.
@@ -124,8 +127,47 @@ def watched(call: Callable[[], Any]) -> tuple[Any, Computing | None]:
 
 def tf32_in_use(kinds: frozenset[str]) -> bool:
     """Whether TF32 is allowed for operations of these kinds."""
-    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    return ("products" in kinds and products) or ("convolutions" in kinds and convolutions)
+    return any(getattr(*switch) == on for kind in kinds for switch, on, _ in [_switch(kind)])
+
+
+def _switch(kind: str) -> tuple[tuple[Any, str], Any, Any]:
+    """(where torch keeps whether a kind of operations may use TF32, its value for yes, for no).
+
+    torch has two ways of saying it and refuses to read the one after the other was used.
+    """
+    old: Any = torch.backends.cudnn if kind == "convolutions" else torch.backends.cuda.matmul
+    new: Any = old.conv if kind == "convolutions" else old
+    try:
+        _ = old.allow_tf32
+    except RuntimeError:
+        return (new, "fp32_precision"), "tf32", "ieee"
+    return (old, "allow_tf32"), True, False
+
+
+@contextlib.contextmanager
+def without_tf32(kinds: frozenset[str]) -> Iterator[None]:
+    """No TF32 for operations of these kinds inside; afterwards as before."""
+    kept = [(*where, getattr(*where), off) for where, _, off in map(_switch, sorted(kinds))]
+    try:
+        for place, name, _, off in kept:
+            setattr(place, name, off)
+        yield
+    finally:
+        for place, name, before, _ in kept:
+            setattr(place, name, before)
+
+
+def tf32_effect(
+    kinds: frozenset[str], first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]]
+) -> float:
+    """What TF32 changes of an answer, root mean square relative to its size, the largest of its outputs; 0 if off."""
+    if not tf32_in_use(kinds):
+        return 0.0
+    with without_tf32(kinds):
+        exact = answer()
+    sizes = {name: torch.linalg.vector_norm(rows.double()) for name, rows in exact.items()}
+    apart = {name: torch.linalg.vector_norm(first[name].double() - rows.double()) for name, rows in exact.items()}
+    return max(float(apart[name] / size) if size > 0 else 0.0 for name, size in sizes.items())
 
 
 def in_precision(model: Any, dtype: torch.dtype) -> Any:
@@ -143,7 +185,10 @@ def hardware_notes(device: torch.device, computing: Computing | None = None) -> 
     if device.type == "cuda":
         if computing is not None and tf32_in_use(computing.tf32):
             which = " and ".join(sorted(computing.tf32))
-            notes.append(f"TF32 is allowed on this GPU (10-bit mantissa) for the model's {which}: it raises the floor")
+            notes.append(
+                f"TF32 is allowed on this GPU (10-bit mantissa) for the model's {which}: it changes the answer by "
+                f"{100 * computing.tf32_effect:.2g} % of its size, and raises the floor"
+            )
         if not torch.are_deterministic_algorithms_enabled():
             notes.append("GPU kernels may add in varying order (atomics); the spread of repeats is in the floor")
     return notes

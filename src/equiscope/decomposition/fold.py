@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ BUSY, SHARE = 16e6, 0.25
 # Where nothing was seen of the operations (compiled models), so many samples a call.
 BLIND = 256
 # On a CPU batches of fewer samples are folded, up to so many samples and input numbers a call.
-FEW, TOGETHER, NUMBERS = 4, 8, 20_000
+FEW, TOGETHER, NUMBERS = 4, 16, 20_000
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 # Samples of the check, and units of the precision by which folding may change an answer: rounding in another order.
 CHECKED, UNITS, COARSE_UNITS, COARSE = 4, 256, 4, 1e-6
@@ -106,8 +107,8 @@ class Folding:
         return f"one rotation a call: {self.refused}" if self.refused else None
 
     def check(
-        self, model: Any, batch: Batch, answer: Mapping[str, Tensor], declaration: Declaration, caller: Forward,
-        change: float,
+        self, model: Any, batch: Batch, answer: Mapping[str, Tensor], declaration: Declaration,
+        caller: Forward | None, change: float,
     ) -> None:  # fmt: skip
         """Whether samples are answered alike alone and among turned copies of themselves.
 
@@ -215,14 +216,22 @@ def shared(call: Callable[[], Any], samples: int, folding: Folding) -> Any:
 
 
 def folded(
-    model: Any, batch: Batch, passes: Iterable[Pass], declaration: Declaration, caller: Forward | None, folding: Folding
+    model: Any,
+    batch: Batch,
+    passes: Iterable[Pass],
+    count: int,
+    declaration: Declaration,
+    caller: Forward | None,
+    folding: Folding,
 ) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
     """(passes that shared a call, their twisted predictions one pass after another), rows (passes n, c, *shape).
+
+    ``count`` is the number of passes, so that calls are of even size; they are drawn as they are needed.
 
     Raises:
         ModelError: as :func:`equiscope.decomposition.orbit.twisted`, for single passes.
     """
-    left: list[Pass] = list(passes)
+    walk, waiting = iter(passes), list[Pass]()
     copies: dict[int, Batch] = {}
 
     def together(some: list[Pass]) -> dict[str, Tensor]:
@@ -232,9 +241,11 @@ def folded(
         turns = torch.cat([one.turns for one in some])
         return twisted(model, copies[len(some)], turns, declaration, caller, explained=False)
 
-    while left:
-        calls = -(-len(left) // folding.size(batch, declaration))
-        some = left[: -(-len(left) // calls)]
+    while count:
+        calls = -(-count // folding.size(batch, declaration))
+        wanted = -(-count // calls)
+        waiting += itertools.islice(walk, max(wanted - len(waiting), 0))
+        some = waiting[:wanted]
         if len(some) == 1:
             rows = twisted(model, batch, some[0].turns, declaration, caller)
         else:
@@ -243,4 +254,4 @@ def folded(
             copies.clear()
             continue
         yield some, rows
-        left = left[len(some) :]
+        waiting, count = waiting[wanted:], count - wanted

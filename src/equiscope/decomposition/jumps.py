@@ -8,6 +8,7 @@ larger steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,12 +26,15 @@ from equiscope.decomposition.arcs import (
     twisting_of,
 )
 from equiscope.decomposition.computing import watched
-from equiscope.decomposition.orbit import input_rows, rotated_back
+from equiscope.decomposition.orbit import input_rows, output_middle, rotated_back
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import BatchOutput
+from equiscope.errors import InputError
 
 # Arcs of a sample where a yes or no rests on them.
 ARCS = 3
+# Samples that are looked at first where most of them twist.
+LOOKED = 2
 # Radians between passes that hardly any rounding takes for the same.
 WIDE = 0.1
 # Larger deviations than this many units are looked into, and than half of the digits are refused without a copy.
@@ -87,7 +91,8 @@ def jumps(
     changes by the ratio of the two and a jump stays, on arcs of double precision's own step, or on wide ones in single
     precision, whose rounding may be far coarser than its step. Without such a copy (``opaque`` models) a jump is more
     than half of the digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by
-    sqrt(eps) of their size does.
+    sqrt(eps) of their size does. Where most samples twist, and those that do so most are no jumps, it is the model's
+    rounding: the copy, which may be many times slower, is not asked about the others.
     """
     twisting = twisting_of(outputs, seen)
     squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
@@ -97,6 +102,12 @@ def jumps(
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
     if not places or site.declaration.group == "O":
         return found
+    if not opaque and len(places) > max(LOOKED, site.batch.size / 2):
+        sizes = torch.stack([v / squares[k].clamp_min(torch.finfo(v.dtype).tiny) for k, v in twisting.items()]).amax(0)
+        some = _some_of(site, outputs, twisting, eps, sizes.topk(LOOKED).indices.tolist())
+        if some is False:
+            return found
+        opaque = some is None
     sure = None if opaque else _jumps_of_twin(site, outputs, twisting, eps)
     if sure is None:
         moved = _displaced(site, outputs, seen[0], eps)
@@ -104,6 +115,24 @@ def jumps(
             k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) for k, v in twisting.items()
         }
     return {k: torch.where(sure[k] & suspect[k], v, found[k]) for k, v in twisting.items()}
+
+
+def _some_of(
+    site: Site, outputs: Mapping[str, BatchOutput], twisting: Mapping[str, Tensor], eps: float, places: list[int]
+) -> bool | None:
+    """Whether any of these samples jumps, looked at by themselves in the model's copy; None where there is none."""
+    try:
+        part = site.part(places)
+    except InputError:
+        # A batch made by hand may not say which rows are whose: then all are looked at.
+        return True
+    own = {}
+    for name, output in outputs.items():
+        spec = site.declaration.outputs[name]
+        middle = output_middle(part.batch, name, site.declaration)
+        own[name] = replace(output, rows=part.batch.rows(name, spec.per, spec.mask), labels=None, middle=middle)
+    sure = _jumps_of_twin(part, own, {k: v[places] for k, v in twisting.items()}, eps)
+    return None if sure is None else any(bool(v.any()) for v in sure.values())
 
 
 def _jumps_of_twin(
@@ -118,11 +147,13 @@ def _jumps_of_twin(
         twin = site.in_precision(dtype)
         if twin is None:
             return None
-        arcs, computing = watched(lambda: [next_arc(twin, outputs, step, stream) for stream in streams])
+        # Code that insists on its dtype shows in one call.
+        computing = watched(lambda: answered(twin, twin.batch.with_fields({})))[1]
+        if computing is None or computing.opaque or computing.eps != other:
+            return None
+        arcs = [next_arc(twin, outputs, step, stream) for stream in streams]
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
-        return None
-    if computing is None or computing.opaque or computing.eps != other:
         return None
     sure = {}
     for name, own in twisting_of(outputs, arcs).items():

@@ -28,6 +28,7 @@ The octahedral group has no small rotations and permutes numbers exactly: there 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
 from equiscope.decomposition.computing import NAMES, Computing
-from equiscope.decomposition.fold import Folding
+from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.jumps import coarse_inside, jumps
 from equiscope.decomposition.orbit import output_middle, turned
 from equiscope.decomposition.ragged import batch_of
@@ -60,6 +61,8 @@ RARE = 1e-3
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
 # 9 + 25 + 49 of its mean square in any one orientation.
 APART = 83
+# Numbers of inputs and outputs for which a float64 copy is asked: of large samples a few are enough.
+TWIN_NUMBERS = 100_000
 # Samples that have a floor, at least where there are so many.
 LEAST = 12
 
@@ -246,17 +249,25 @@ def float64_change(site: Site, arc: Arc) -> dict[str, float]:
     parameters = list(site.model.parameters()) if isinstance(site.model, nn.Module) else []
     if not parameters or all(p.dtype == torch.float64 for p in parameters):
         return {}
+    near, places = replace(site, batch=batch_of(arc.near, site.declaration)), list(range(site.batch.size))
+    numbers = input_numbers(near.batch, site.declaration) + sum(rows.numel() for rows in arc.answer.values())
+    few = max(1, TWIN_NUMBERS * len(places) // numbers)
     try:
-        twin = replace(site, batch=batch_of(arc.near, site.declaration)).in_precision(torch.float64)
+        # A large grid alone says enough, and float64 is slow.
+        if few < len(places):
+            with contextlib.suppress(InputError):
+                near, places = near.part(places[:few]), places[:few]
+        twin = near.in_precision(torch.float64)
         answer = answered(twin, twin.batch.with_fields({})) if twin is not None else {}
     except Exception:
         # Whatever a foreign model raises in another dtype, the measurement itself does not depend on this check.
         return {}
     changes = {}
     for name, rows in answer.items():
-        exact = rows.double()
+        exact, spec = rows.double(), site.declaration.outputs[name]
+        single = arc.answer[name][rows_at(site.batch.rows(name, spec.per, spec.mask), places)].double()
         size = exact.square().mean()
-        changes[name] = float(((exact - arc.answer[name].double()).square().mean() / size).sqrt()) if size > 0 else 0.0
+        changes[name] = float(((exact - single).square().mean() / size).sqrt()) if size > 0 else 0.0
     return changes
 
 

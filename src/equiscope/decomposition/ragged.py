@@ -236,7 +236,7 @@ class RaggedBatch(Ragged):
     def copies(self, count: int) -> dict[str, Any]:
         made = {name: repeated(value, count) for name, value in self._batch.items()}
         device = self.nodes.device
-        name, pairs, ends = self._declaration.batch, self._batch.get("edge_index"), self._batch.get("ptr")
+        name, pairs, ends = str(self._declaration.batch), self._batch.get("edge_index"), self._batch.get("ptr")
         copy = torch.arange(count, device=device)
         index = self._batch[name]
         made[name] = (index + (copy * self.size).to(index.dtype)[:, None]).flatten()

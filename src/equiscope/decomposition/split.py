@@ -15,7 +15,7 @@ R l(mean P) - (R-1)/R sum_r l(mean of the others) removes the 1/R term, and equa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +67,13 @@ class BatchOutput:
         if self.loss.per_sample is not None:
             return values
         return self.loss.prepare(self.action.canonical(self.about(values)))
+
+    def coordinates_of_passes(self, values: Tensor, passes: int) -> Tensor:
+        """Rows of several passes (passes n, c, *shape), one after another, in these coordinates, (passes, n, c, d)."""
+        if passes == 1 or self.loss.per_sample is not None:
+            return self.coordinates(values).unflatten(0, (passes, -1))
+        about = self.about(values.unflatten(0, (passes, -1))).flatten(0, 1)
+        return self.loss.prepare(self.action.canonical(about)).unflatten(0, (passes, -1))
 
     def about(self, values: Tensor) -> Tensor:
         """Rows relative to their centre, where they are positions."""
@@ -183,6 +190,28 @@ class OutputSplit:
             self._total.add_(self.of.sample_loss(prediction), alpha=weight)
         self._weight += weight
 
+    def add_block(self, predictions: Tensor, weights: Sequence[float]) -> None:
+        """Several passes of the coset at once, (passes, n, c, d)."""
+        if len(weights) == 1 or not self.of.loss.exact or min(weights) != max(weights):
+            for prediction, weight in zip(predictions, weights, strict=True):
+                self.add(prediction, weight)
+            return
+        self.of.check_shape(self._reference, predictions[0])
+        delta, weight = predictions - self._reference, weights[0]
+        self._shift.add_(delta.sum(0), alpha=weight)
+        self._within.add_(self._summed(delta.square()), alpha=weight)
+        self._square.add_(self._summed(self.of.about(predictions).square()), alpha=weight)
+        if self.of.labels is not None:
+            # The first pass is checked against the labels.
+            self._total.add_(self.of.sample_loss(predictions[0]), alpha=weight)
+            per_row = self.of.loss.per_row(predictions[1:], self.of.labels.target)
+            self._total.add_(self._summed(per_row[..., None]), alpha=weight)
+        self._weight += sum(weights)
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Mean over rows and components of each sample, summed over passes, (samples,)."""
+        return self.of.rows.sum(values.flatten(2).mean(2).sum(0)) / self.of.rows.counts
+
     def close_coset(self) -> None:
         """Fold the passes since the last call into the between-coset moments."""
         if abs(self._weight - 1) > 1e-9:
@@ -284,5 +313,21 @@ def add_pass(
         if name not in splits:
             splits[name] = OutputSplit(outputs[name], prediction)
         splits[name].add(prediction, weight)
+        if last_of_coset:
+            splits[name].close_coset()
+
+
+def add_block(
+    splits: dict[str, OutputSplit],
+    outputs: Mapping[str, BatchOutput],
+    rows: Mapping[str, Tensor],
+    weights: Sequence[float],
+    last_of_coset: bool,
+) -> None:
+    """Several passes of one coset, (passes, n, c, d) of each output, as :func:`add_pass` takes one."""
+    for name, predictions in rows.items():
+        if name not in splits:
+            splits[name] = OutputSplit(outputs[name], predictions[0])
+        splits[name].add_block(predictions, weights)
         if last_of_coset:
             splits[name].close_coset()

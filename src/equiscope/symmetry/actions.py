@@ -64,15 +64,16 @@ def wigner_d(degree: int, rotations: Tensor) -> Tensor:
         return torch.ones(len(rotations), 1, 1, dtype=torch.float64, device=rotations.device)
     if degree == 1:
         return rotations
-    points = _sphere_points(degree).to(rotations.device)
+    points = _sphere_points(degree).to(rotations.device, non_blocking=True)
     turned = torch.einsum("nij,pj->npi", rotations, points)
     harmonics = o3.spherical_harmonics(degree, turned, normalize=False)
-    return torch.einsum("mp,npk->nkm", _sphere_inverse(degree).to(rotations.device), harmonics)
+    return torch.einsum("mp,npk->nkm", _sphere_inverse(degree).to(rotations.device, non_blocking=True), harmonics)
 
 
 def _signs(rotations: Tensor) -> Tensor:
     """+1 for proper, -1 for improper orthogonal matrices, (n,)."""
-    return torch.linalg.det(rotations).sign()
+    x, y, z = rotations.unbind(1)
+    return torch.linalg.vecdot(x, torch.linalg.cross(y, z)).sign()
 
 
 # What people call what e3nn writes as irreps.
@@ -177,10 +178,10 @@ class VoigtAction:
     def act(self, rotations: Tensor, values: Tensor) -> Tensor:
         matrix = self.canonical(values.double()).unflatten(-1, (3, 3))
         turned = torch.einsum("nij,ncjk,nlk->ncil", rotations, matrix, rotations)
-        return turned.flatten(-2)[..., _MATRIX_TO_VOIGT.to(values.device)]
+        return turned.flatten(-2)[..., _MATRIX_TO_VOIGT.to(values.device, non_blocking=True)]
 
     def canonical(self, values: Tensor) -> Tensor:
-        return values[..., _VOIGT_TO_MATRIX.to(values.device)]
+        return values[..., _VOIGT_TO_MATRIX.to(values.device, non_blocking=True)]
 
     def invariants(self, symmetry: str) -> Tensor:
         return MatrixAction().invariants(symmetry)

@@ -25,7 +25,8 @@ SYMMETRIES = ("SO3", "O3", "O")
 PER = ("atom", "sample")
 VECTORS = ("1o", "1x1o")
 # What a mistyped argument of eq.measure may have meant besides.
-_OF_MEASURE = ("rotations", "cosets", "seed", "rtol", "max_passes", "spectrum", "noise_samples", "progress", "forward")
+_OF_MEASURE = ("rotations", "cosets", "seed", "rtol", "max_passes", "spectrum", "noise_samples", "fold", "progress",
+               "forward")
 
 
 @dataclass(frozen=True)

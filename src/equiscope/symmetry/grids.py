@@ -96,15 +96,14 @@ def permute(values: Tensor, rotations: Tensor) -> Tensor:
 
 def _sources(size: int, rotations: Tensor) -> Tensor:
     """(n, N^3) flat index of the voxel g^-1 q for every voxel q."""
-    # Twice the coordinates are integers for every N, so nothing is rounded.
-    doubled = (2 * torch.arange(size, device=rotations.device) - (size - 1)).double()
-    inverse = rotations.round().mT.double()
-    index = torch.zeros(len(rotations), size, size, size, dtype=torch.float64, device=rotations.device)
-    for row, stride in enumerate((size * size, size, 1)):
-        x, y, z = (inverse[:, row, column, None] * doubled for column in range(3))
-        place = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
-        index += stride * (place + (size - 1)) / 2
-    return index.flatten(1).long()
+    # Twice the coordinates are integers for every N, so nothing is rounded. Each axis of q adds its own to the index.
+    doubled = 2 * torch.arange(size, device=rotations.device) - (size - 1)
+    strides = doubled.new_tensor([size * size, size, 1])
+    # Row r of g^-1 is column r of g: entry (a, r) takes axis a of q to axis r of its source.
+    along = (rotations.round().long() * strides).sum(-1)[..., None] * doubled
+    middle = (size - 1) * (size * size + size + 1)
+    index = along[:, 0, :, None, None] + along[:, 1, None, :, None] + along[:, 2, None, None, :]
+    return ((index + middle) >> 1).flatten(1)
 
 
 def resample(values: Tensor, rotations: Tensor, kind: str) -> Tensor:

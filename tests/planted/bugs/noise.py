@@ -14,7 +14,7 @@ BUGS = (
         r"return (\w+) \^ .*", "return np.asarray(ids, dtype=np.uint64)", f"{D}/test_noise"),
     bug("the floor in absolute units", NOISE, "pooled",
         r"float\(shares\.sum\(\)\) / size", "float(shares.sum()) / float(w.sum())", f"{D}/test_noise"),
-    bug("there and back leaves a net rotation", ARCS, "_along_arc",
+    bug("there and back leaves a net rotation", ARCS, "_brought",
         r"(\w+) @ (\w+)\.mT, (\S+)\)", r"\1 @ \2, \3)", f"{D}/test_noise"),
     bug("the fault along the arc left in the floor", ARCS, "off_line",
         r"(\w+)\.reshape\(-1, .*\) \* (\w+)", r"0 * \2", f"{D}/test_arcs"),

@@ -1,0 +1,182 @@
+"""What ``eq.measure`` costs beside as many bare passes of the model, and what folding gains.
+
+    python benchmarks/overhead.py [--device cuda] [--only edge-nano …] [--rounds 5]
+
+For every model one batch of its task's held-out samples is measured with two cosets of T (voxels: the whole octahedral
+group, and SO(3) with cubic resampling), and the samples that went through the model are counted. Beside it stand bare
+passes, ``model(batch)`` without gradients, of as many samples: with so many copies of the batch a call as the measure
+folds, and one batch a call. The measure is taken between two stretches of bare passes, whose mean it is divided by, and
+the ratio is the median over rounds. On a CPU seconds are those of the processor, which other processes stretch less; on
+a GPU the clock is read when the device has finished.
+
+Results go to benchmarks/results/overhead.json, by device, and overhead.md; with ``--only`` other rows stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import equiscope as eq
+from equiscope.runs.config import configuration
+from equiscope.runs.efficiency import Bench
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a task, a probe of it, and the most that the measure may take of as many bare passes."""
+
+    name: str
+    asked: float
+    overrides: tuple[str, ...]
+    probe: str | None = None
+    large: bool = False
+
+
+_FIELD = ("task=forcefield", "batch_size=16")
+_ESCAIP = (*_FIELD, "model=escaip")
+CASES = (
+    Case("edge-nano", 1.10, _FIELD),
+    Case("escaip-nano", 1.10, _ESCAIP),
+    Case("edge-6M", 1.10, (*_FIELD, "model.size=6M"), large=True),
+    Case("escaip-6M", 1.10, (*_ESCAIP, "model.size=6M"), large=True),
+    Case("voxels-24", 1.15, ("task=voxels",)),
+    Case("voxels-24-so3", 1.15, ("task=voxels",), probe="so3"),
+    Case("flow-60M", 1.10, ("task=proteinflow", "model.size=60M", "batch_size=16"), large=True),
+)
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    begun = clock(device)
+    call()
+    return clock(device) - begun
+
+
+def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Seconds of the measure and of bare passes, in turn."""
+    bench = Bench.of(configuration(["run=overhead", "logger=none", *case.overrides]), device)
+    probes = bench.task.probes("track")
+    chosen = next(p for p in probes if (p.headline if case.probe is None else case.probe in p.name))
+    batch = {name: value.to(device) for name, value in chosen.batches[0].items()}
+    model, samples = bench.model.eval(), len(next(iter(batch.values())))
+    forward = chosen.forward or (lambda model, batch: model(batch))
+    counted: list[int] = []
+
+    def counting(model: Any, batch: dict[str, torch.Tensor]) -> Any:
+        counted.append(len(next(iter(batch.values()))))
+        return forward(model, batch)
+
+    design = chosen.design.rotations or "T"
+
+    def measure(fold: int | str = "auto") -> None:
+        counted.clear()
+        eq.measure(model, [batch], chosen.declaration, forward=counting, rotations=design, cosets=2, fold=fold)
+
+    measure()
+    folded, passes, calls = max(counted) // samples, sum(counted) / samples, len(counted)
+    copies = {k: v.repeat(folded, *[1] * (v.ndim - 1)) for k, v in batch.items()}
+
+    def bare(native: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            forward(model, dict(native))
+
+    bare(copies)
+    stretch = max(8 // folded, 1)
+    ratios, whole, a_pass = [], [], []
+    for _ in range(rounds):
+        before = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
+        whole.append(seconds(measure, device))
+        after = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
+        a_pass.append((before + after) / 2 / stretch / folded)
+        ratios.append(whole[-1] / (passes * a_pass[-1]))
+    alone = [seconds(lambda: bare(batch), device) for _ in range(5)]
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "samples": samples, "rotations_a_call": folded, "calls": calls, "sample_passes": passes * samples,
+        "measure_seconds": float(np.median(whole)), "pass_seconds": float(np.median(a_pass)),
+        "single_pass_seconds": float(np.median(alone)), "ratio": float(np.median(ratios)), "ratios": ratios,
+        "asked": case.asked,
+    }  # fmt: skip
+
+
+def page(found: dict[str, Any]) -> str:
+    """The table, one column a device."""
+    lines = [
+        "# What the measure costs beside as many bare passes",
+        "",
+        "`python benchmarks/overhead.py [--device cuda]`, which says how. `ratio` is the time of `eq.measure` on one "
+        "batch over that of bare passes of as many samples, folded alike.",
+        "",
+    ]
+    for kind, run in sorted(found.items()):
+        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}."
+        lines += [f"## {kind}", "", where, ""]
+        lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | ratio | asked |",
+                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+        for name, row in run["cases"].items():
+            lines.append(
+                f"| {name} | {row['parameters']:,} | {row['samples']} | {row['rotations_a_call']} | "
+                f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['ratio']:.2f} | "
+                f"≤ {row['asked']:.2f} |"
+            )
+        lines.append("")
+    if "cuda" not in found:
+        lines += ["## cuda", "", "Not measured yet: no card was at hand.", ""]
+    return "\n".join(lines)
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    known = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.split(":")[1].strip() for line in known if "model name" in line]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="*", default=[], help="names of cases; by default all, large ones on a GPU only")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dry", action="store_true", help="print, write nothing")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    stored, rows = RESULTS / "overhead.json", {}
+    for case in CASES:
+        if case.name in options.only or (not options.only and (device.type != "cpu" or not case.large)):
+            rows[case.name] = measured(case, device, options.rounds)
+            print(case.name, json.dumps(rows[case.name]), flush=True)
+    found = json.loads(stored.read_text()) if stored.is_file() else {}
+    if options.only and device.type in found:
+        rows = {c.name: (found[device.type]["cases"] | rows).get(c.name) for c in CASES}
+        rows = {name: row for name, row in rows.items() if row}
+    found[device.type] = {
+        "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
+        "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,
+    }  # fmt: skip
+    if not options.dry:
+        stored.write_text(json.dumps(found, indent=1) + "\n")
+        (RESULTS / "overhead.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
