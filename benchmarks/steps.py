@@ -18,11 +18,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
 _QUIET = ("logger=none", "trainer.checkpoint_every=100000", "trainer.keep=0", "track.points=2", "threads=1")
-_FIELD = ("task=forcefield", "data.frames=240", "data.max_atoms=14", "data.track_frames=2", "data.final_frames=2")
+_FIELD = ("task=forcefield", "data.frames=96", "data.max_atoms=14", "data.track_frames=2", "data.final_frames=2")
 _FLOW = ("task=proteinflow", "data.track_chains=2", "data.final_chains=2", "track.times=[0.5]")
 _GRID = ("task=voxels", "data.molecules=40", "data.track_conformers=2", "data.final_conformers=2")
 _BIG = ("task=forcefield", "data.frames=2000", "data.max_atoms=24", "batch_size=64", "model.size=6M")
@@ -30,10 +31,10 @@ _PAPER_GRID = ("grid.size=64", "grid.resolution=0.25", "grid.radius=0.5", "grid.
 #: Name -> (overrides, steps of the long run).
 PRESETS = {
     "default": {
-        "forcefield, edge transformer nano": (_FIELD, 60),
-        "forcefield, EScAIP nano": ((*_FIELD, "model=escaip"), 40),
-        "proteinflow, Proteina 1M": (_FLOW, 24),
-        "voxels, U-Net nano": (_GRID, 16),
+        "forcefield, edge transformer nano": (_FIELD, 40),
+        "forcefield, EScAIP nano": ((*_FIELD, "model=escaip"), 30),
+        "proteinflow, Proteina 1M": (_FLOW, 10),
+        "voxels, U-Net nano": (_GRID, 10),
     },
     "paper": {
         "edge transformer 6M, batch 64": (_BIG, 300),
@@ -90,8 +91,8 @@ class Code:
         raise SystemExit("the process that trains ended; see what it said above")
 
 
-def measured(options: argparse.Namespace) -> list[dict]:
-    """A row a preset."""
+def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) -> None:
+    """A row a preset, told to ``done`` as they come."""
     rows = []
     which = "processor" if options.device == "cpu" else "clock"
     with tempfile.TemporaryDirectory() as place:
@@ -115,8 +116,7 @@ def measured(options: argparse.Namespace) -> list[dict]:
             row = {"preset": name, "before": statistics.median(found[0]), "now": statistics.median(found[1]),
                    "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now}  # fmt: skip
             rows.append(row)
-            print(json.dumps(row), flush=True)
-    return rows
+            done(rows)
 
 
 def main() -> None:
@@ -136,16 +136,13 @@ def main() -> None:
     if options.before is not None:
         asked = ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    rows = measured(options)
     import torch
 
     from equiscope.runs.devices import hardware
 
-    report = {
-        "device": options.device, "hardware": hardware(torch.device(options.device)), "against": commit, "threads": 1,
-        "load": os.getloadavg()[0], "turns": options.turns, "rows": rows,
-    }  # fmt: skip
-    write(report)
+    about = {"device": options.device, "hardware": hardware(torch.device(options.device)), "against": commit}
+    told = {**about, "threads": 1, "turns": options.turns}
+    measured(options, lambda rows: write({**told, "load": os.getloadavg()[0], "rows": rows}))
 
 
 def write(report: dict) -> None:

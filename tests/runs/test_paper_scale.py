@@ -1,5 +1,6 @@
 """The ladder of the paper's sizes, at toy sizes on the processor: plan, order, budget, leases, and going on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,13 @@ import pytest
 
 from equiscope import records
 from equiscope.errors import InputError
-from equiscope.runs import study_run
+from equiscope.runs import study_run, sweep
 from equiscope.runs.config import study_definition
+from equiscope.runs.folder import RunFolder
 from equiscope.runs.study import described, members, planned, run_name
 from equiscope.runs.train import train
 from equiscope.runs.watch import State
+from tests.runs.toy import config as toy_config
 
 TASKS = ("forcefield", "proteinflow", "voxels")
 LADDER = study_definition("paper_scale")
@@ -99,6 +102,41 @@ def _arguments(root):
             "hydra/launcher=basic"]  # fmt: skip
 
 
+class Member:
+    """One run of the toy task as a study has it."""
+
+    def __init__(self, root):
+        self.config = {**toy_config(root), "trainer": {**toy_config(root)["trainer"], "keep": [0, 40]}}
+        self.folder, self.name, self.point = RunFolder(root, "toy", "a"), "a", "p"
+
+
+def test_a_job_ends_with_its_time_and_goes_on(tmp_path):
+    """Over before it began: nothing is made. Over within: a checkpoint and no end. Then the rest, and the analyses."""
+    one = Member(tmp_path)
+    assert sweep._failure(one, until=time.time() - 1) == ""
+    assert not one.folder.path.exists()
+    train(one.config, show_progress=False, until=time.time())
+    assert one.folder.checkpoint.exists()
+    assert sweep.analyses_due(one, {"heads": {}}) == []
+    assert sweep._failure(one, until=time.time() + 600, analyses={"heads": {"samples": 4}}) == ""
+    book = records.read(one.folder.records)
+    assert [record["kind"] for record in book].count("end") == 1
+    assert [(r["analysis"], r["step"]) for r in book if r["kind"] == "analysis" and r["analysis"] == "heads"] == [
+        ("heads", 0), ("heads", 40)
+    ]  # fmt: skip
+    assert sweep.analyses_due(one, {"heads": {}, "layers": {}}) == [("layers", 0), ("layers", 40)]
+
+
+def test_a_run_whose_time_was_over_has_not_failed(tmp_path):
+    one = Member(tmp_path)
+    path = sweep.answer_path(one, "s")
+    path.parent.mkdir(parents=True)
+    for status, due in (("open", ""), ("finished", ""), ("failed", "so")):
+        path.write_text(json.dumps({"status": status, "reason": "so" if status == "failed" else ""}))
+        assert study_run._reason(one, "s", "") == due
+
+
+@pytest.mark.slow
 def test_a_budget_that_is_over_and_going_on(tmp_path):
     """Nothing is begun once the time is over, which is no failure; a run that was cut off goes on; then all is left."""
     own = ["study.profile=false", "~study.analyse.proteinflow.hessian", "study.toys.proteinflow=" + _TINY]
@@ -142,8 +180,6 @@ def test_the_whole_ladder_killed_and_gone_on_with(tmp_path, task):
     assert {run["status"] for run in runs} == {"finished"}
     # One of them once more, alone: the same losses.
     folder = next((tmp_path / "cut" / task).iterdir())
-    from equiscope.runs.folder import RunFolder
-
     config = {**RunFolder(tmp_path / "cut", task, folder.name).stored_config(), "root": str(tmp_path / "alone")}
     alone = train(config, show_progress=False)
     losses = [[(r["step"], r["loss"]) for r in records.read(place) if r["kind"] == "train"]
