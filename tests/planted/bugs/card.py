@@ -4,7 +4,7 @@ from tests.planted.engine import bug
 
 ARITHMETIC, MODULE, TRACKER = "runs/arithmetic.py", "runs/module.py", "runs/tracker.py"
 STUDY, STUDY_RUN, DEVICES = "runs/study.py", "runs/study_run.py", "runs/devices.py"
-NEIGHBOURS, SEEDED, EDGES = "tasks/forcefield/neighbours.py", "tasks/seeded.py", "tasks/forcefield/edges.py"
+NEIGHBOURS, SEEDED = "tasks/forcefield/neighbours.py", "tasks/seeded.py"
 GPU = "gpu/test_training"
 
 BUGS = (
@@ -20,9 +20,8 @@ BUGS = (
         r"self\._called = \((compiled\([^)]*\)),\)", r"self._called = nn.ModuleList([\1])", GPU),
     bug("prepared: elements checked on the device again", "tasks/forcefield/species.py", "SpeciesIndex.forward",
         r"if known:", r"if False:", GPU),
-    bug("padded: added edges weigh as real ones", EDGES, "geometry",
-        r"weight if found\.real is None else weight\.masked_fill\(~found\.real, -torch\.inf\)", r"weight",
-        "tasks/forcefield/test_neighbours"),
+    bug("padded: added edges belong to an atom of a sample", NEIGHBOURS, "_filled",
+        r'_EDGES \+ "centre": atoms - 1', r'_EDGES + "centre": 0', "tasks/forcefield/test_neighbours"),
     bug("padded: places of edges in a table of the width before", NEIGHBOURS, "_filled",
         r"slot \+ row \* \(places - width\)", r"slot", "tasks/forcefield/test_neighbours"),
     bug("padded: every size is a size of its own", SEEDED, "few_sizes",
