@@ -72,8 +72,8 @@ class Neighbours:
         valid: (A, K) which entries of the table are edges.
         slot: (E,) position of each edge in the flattened (A·K) table.
 
-    Where a batch was filled up to few sizes, the edges added are in no table and lead from the last atom, which was added
-    too and is in no sample, to itself.
+    Where a batch was filled up to few sizes, the edges added are in no table and lead from the last atom, which was
+    added too and is in no sample, to itself.
     """
 
     centre: Tensor
@@ -216,7 +216,9 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
 
 
 def counts(index: Tensor, count: int) -> Tensor:
-    """(count,) how often each of 0 … count − 1 is in ``index``; ``bincount`` would wait for a GPU."""
+    """(count,) how often each of 0 … count − 1 is in ``index``; a GPU would be waited for by ``bincount``."""
+    if index.device.type == "cpu":
+        return torch.bincount(index, minlength=count)
     return index.new_zeros(count).index_add(0, index, torch.ones_like(index))
 
 
