@@ -117,6 +117,20 @@ designs: $(INSTALLED)
 scaling: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py
 
+.PHONY: gpu gpu-page paper-scale-proof
+# On a machine with a card, about five minutes: tests, overheads of the measure, step times, one short run of each task.
+# BEFORE=CHECKOUT times the steps beside those of another commit. Says so in a line where there is no card.
+gpu: $(INSTALLED)
+	@$(BIN)/python scripts/gpu.py $(if $(BEFORE),--before $(BEFORE))
+
+# The page of what ran on a GPU, from the records in benchmarks/results/gpu.
+gpu-page: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_page.py
+
+# The study paper_scale at toy sizes on the processor: stopped at its budget, killed, gone on with (about ten minutes).
+paper-scale-proof: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/runs/test_paper_scale.py --timeout=1800
+
 # A million synthetic frames in SPICE's layout: memory and speed of reading, converting and drawing batches (minutes).
 datasets: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py --out benchmarks/results/datasets.md

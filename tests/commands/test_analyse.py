@@ -68,8 +68,9 @@ def test_without_the_packages_of_pages_the_tables_are_shown_and_the_extra_is_nam
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     forgotten = ("plotly", "jinja2", "equiscope.report")
-    for name in [name for name in sys.modules if name in forgotten or name.startswith(tuple(f"{f}." for f in forgotten))]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in list(sys.modules):
+        if name.startswith(tuple(f"{package}." for package in forgotten)) or name in forgotten:
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     assert main(["analyse", str(run.path), "heads", "--at", "40", "--samples", "4"]) == 0
     told = capsys.readouterr()

@@ -149,8 +149,9 @@ def test_runs_that_go_on_and_hours_of_the_card(tmp_path):
     book[0] |= {"device": "cuda:0", "hardware": "H200"}
     for name, entries in (("a", book), ("b", [record for record in book if record["kind"] != "end"])):
         _write(tmp_path / "forcefield" / f"{name}-0", entries)
+    common = {"seed": 0, "overrides": [], "reason": ""}
     listed = [
-        {"point": name, "seed": 0, "folder": f"../../forcefield/{name}-0", "overrides": [], "status": status, "reason": ""}
+        {"point": name, "folder": f"../../forcefield/{name}-0", "status": status, **common}
         for name, status in (("a", "finished"), ("b", "open"), ("c", "open"))
     ]
     entry = {"kind": "study", "task": "forcefield", "name": "paper_scale", "question": "q", "axis": "a", "runs": listed}

@@ -14,7 +14,7 @@ def test_names(monkeypatch):
     assert devices.fitting(None) == devices.fitting("auto") == devices.fitting("gpu") == "cuda"
     assert [devices.fitting(name) for name in ("cpu", "cuda", "cuda:1", "mps")] == ["cpu", "cuda", "cuda:1", "mps"]
     for wrong in ("gpu:0", "CUDA", "cuda:x", "xpu", ""):
-        with pytest.raises(InputError, match="there is no device .*the devices are cpu, cuda, cuda:0"):
+        with pytest.raises(InputError, match=r"there is no device .*the devices are cpu, cuda, cuda:0"):
             devices.fitting(wrong)
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 
 import pytest
 import torch
@@ -209,6 +210,20 @@ def test_a_fault_in_training_leaves_the_records(tmp_path):
     with pytest.raises(RunError, match="NaN"):
         _train(tmp_path, data={"nan_at": 3})
     assert records.read(RunFolder(tmp_path, "toy", "a").records)[0]["kind"] == "run"
+
+
+def test_leases_add_up_to_the_run(tmp_path, whole):
+    """Cut off again and again by the end of its time, a run ends bit for bit as one alone."""
+    config, leases = toy.config(tmp_path), 0
+    while True:
+        folder = runs.train(config, show_progress=False, until=time.time() + 0.1)
+        leases += 1
+        if records.read(folder.records)[-1]["kind"] == "end":
+            break
+        assert folder.checkpoint.exists()
+        assert leases < 41, "every lease is one step at least"
+    assert leases > 1
+    assert_same_end(folder, whole)
 
 
 def test_nothing_is_printed_without_a_terminal(tmp_path, capfd):

@@ -314,7 +314,6 @@ def _laid_out(figure: go.Figure, chart: Chart) -> go.Figure:
 
 
 def _traces(panel: Panel, named: set[str]) -> list[go.Scatter]:
-    from plotly import graph_objects as go
 
     traces: list[go.Scatter] = []
     for one in panel.series:

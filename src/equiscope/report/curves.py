@@ -52,7 +52,8 @@ class RunHistory:
 
     curves: probe -> its tracked measurements; finals: probe -> the final one; headline, headline_final: those of the
     headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one.
-    times: seconds of training, tracking, analyses and in all, and of a GPU's time; seconds: (T,) those of training at each step of ``headline``.
+    times: seconds of training, tracking, analyses and in all, and of a GPU's time;
+    seconds: (T,) those of training at each step of ``headline``.
     """
 
     run: RunRecord

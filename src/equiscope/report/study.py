@@ -37,7 +37,7 @@ ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equ
 
 @dataclass(frozen=True)
 class Point:
-    """One place on a study's axis: the runs of its seeds as far as they are, why others are missing, how far some are."""
+    """One place on a study's axis: the runs of its seeds, why others are missing, how far unfinished ones are."""
 
     name: str
     runs: tuple[RunHistory, ...]
@@ -178,8 +178,8 @@ def spent(runs: Sequence[RunHistory]) -> str:
         if name:
             train, track, analyses = (f"{hours:.2g}" for hours in sums)
             told.append(
-                f"{sum(sums):.2g} {'GPU-hours' if on_gpu else 'hours'} of {name}: training {train}, measurements {track}, "
-                f"analyses {analyses}"
+                f"{sum(sums):.2g} {'GPU-hours' if on_gpu else 'hours'} of {name}: training {train}, measurements "
+                f"{track}, analyses {analyses}"
             )
     return "; ".join(told) + (". Hours of runs side by side on one device all count." if told else "")
 

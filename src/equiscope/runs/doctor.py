@@ -133,7 +133,7 @@ def threads_worth_having() -> int:
     return cores if seconds[cores] < seconds[1] else 1
 
 
-def findings(facts: Facts, asked: Asked = Asked()) -> list[Finding]:  # noqa: B008
+def findings(facts: Facts, asked: Asked = Asked()) -> list[Finding]:
     """What the facts mean, in the order: threads, precision, packages, devices, what a measurement costs."""
     return [*_threads(facts), *_precision(facts), *_packages(facts), *_devices(facts), *_costs(facts, asked)]
 

@@ -77,7 +77,8 @@ class PointPlan:
     """A point as the study describes it: a list of overrides, or a mapping of these.
 
     Attributes:
-        overrides: ``set``, in which a word of ``named`` of the study stands for its list. seeds: its own, or the study's.
+        overrides: ``set``, in which a word of the study's ``named`` stands for its list. seeds: its own, else those of
+            the study.
         milliseconds: ``ms``, what a step is expected to take, for the order of runs that have not begun.
         seconds: every run of the point is annealed to so many seconds of training, with step times taken alone on the
             device before; steps: the setting that follows, once they are known.

@@ -34,9 +34,7 @@ def geometry(atoms: FlatAtoms, found: Neighbours, cutoff: float) -> tuple[Tensor
     """Lengths (E,) in Å, unit vectors (E, 3) from atom to neighbour, and log envelopes (E,) of the edges found."""
     displacement = atoms.pos.index_select(0, found.neighbour) - atoms.pos.index_select(0, found.centre)
     length, unit = lengths_and_units(displacement)
-    weight = log_envelope(length, cutoff)
-    # What is not real weighs nothing.
-    return length, unit, weight if found.real is None else weight.masked_fill(~found.real, -torch.inf)
+    return length, unit, log_envelope(length, cutoff)
 
 
 class RadialBasis(nn.Module):

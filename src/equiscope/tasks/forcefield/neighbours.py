@@ -71,8 +71,9 @@ class Neighbours:
         table: (A, K) edge indices of each atom, K the largest number of neighbours; 0 where ``valid`` is false.
         valid: (A, K) which entries of the table are edges.
         slot: (E,) position of each edge in the flattened (A·K) table.
-        real: (E,) false for edges that only fill up the shape; ``None`` where all are real. They are in no table, and
-            lead from the last atom to itself.
+
+    Where a batch was filled up to few sizes, the edges added are in no table and lead from the last atom, which was
+    added too and is in no sample, to itself.
     """
 
     centre: Tensor
@@ -81,7 +82,6 @@ class Neighbours:
     table: Tensor
     valid: Tensor
     slot: Tensor
-    real: Tensor | None = None
 
 
 def flatten(batch: Mapping[str, Tensor]) -> FlatAtoms:
@@ -165,7 +165,6 @@ def _filled(made: Mapping[str, Tensor], size: int, length: int) -> dict[str, Ten
     out[_EDGES + "slot"] = functional.pad(slot + row * (places - width), (0, ends - edges), value=(atoms - 1) * places)
     if _EDGES + "reverse" in made:
         out[_EDGES + "reverse"] = torch.cat([made[_EDGES + "reverse"], torch.arange(edges, ends)])
-    out[_EDGES + "real"] = torch.arange(ends) < edges
     return out
 
 
@@ -217,7 +216,9 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
 
 
 def counts(index: Tensor, count: int) -> Tensor:
-    """(count,) how often each of 0 … count − 1 is in ``index``; ``bincount`` would wait for a GPU."""
+    """(count,) how often each of 0 … count − 1 is in ``index``; a GPU would be waited for by ``bincount``."""
+    if index.device.type == "cpu":
+        return torch.bincount(index, minlength=count)
     return index.new_zeros(count).index_add(0, index, torch.ones_like(index))
 
 

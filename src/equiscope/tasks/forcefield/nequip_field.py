@@ -78,13 +78,15 @@ class NequipField(nn.Module):
             "batch": atoms.sample,
             "num_atoms": neighbours.counts(atoms.sample, atoms.shape[0]),
         }
-        out = self.net(data)
         dtype = batch["pos"].dtype
-        if self.config.forces == "gradient":
+        # Its library mixes precisions itself, and fails where autocast does.
+        with torch.autocast(batch["pos"].device.type, enabled=False):
+            out = self.net(data)
+            read = None if self.read is None else self.read(out["node_features"])
+        if read is None:
             return {"energy": out["total_energy"][:, 0].to(dtype), "forces": atoms.pad(out["forces"].to(dtype))}
-        assert self.read is not None
         # The network's own dtype inside, the batch's outside.
-        energy, forces = self.read(out["node_features"]).split([1, 3], dim=1)
+        energy, forces = read.split([1, 3], dim=1)
         # e3nn's vectors are in the order x, y, z since its version 0.2.
         return {"energy": atoms.sum_samples(energy)[:, 0].to(dtype), "forces": atoms.pad(forces.to(dtype))}
 

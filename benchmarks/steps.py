@@ -1,0 +1,173 @@
+"""Seconds of a training step of every preset, of this code and of another commit's in turn, on a device.
+
+    git worktree add ../before COMMIT
+    python benchmarks/steps.py --before ../before [--device cuda] [--sizes paper] [--now trainer.precision=bf16-mixed …]
+
+Each code has a process of its own that stays, and the two train in turn, A B A B. A run is whole: Lightning, batches,
+average of the weights. A step is the difference between a long run and a short one over their steps, in seconds of the
+processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio is
+the median over turns of pairs side by side. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "gpu"
+_QUIET = ("logger=none", "trainer.checkpoint_every=100000", "trainer.keep=0", "track.points=2", "threads=1")
+_FIELD = ("task=forcefield", "data.frames=96", "data.max_atoms=14", "data.track_frames=2", "data.final_frames=2")
+_FLOW = ("task=proteinflow", "data.track_chains=2", "data.final_chains=2", "track.times=[0.5]")
+_GRID = ("task=voxels", "data.molecules=40", "data.track_conformers=2", "data.final_conformers=2")
+_BIG = ("task=forcefield", "data.frames=2000", "data.max_atoms=24", "batch_size=64", "model.size=6M")
+_PAPER_GRID = ("grid.size=64", "grid.resolution=0.25", "grid.radius=0.5", "grid.sigma=0.9", "model.size=28M")
+#: Name -> (overrides, steps of the long run).
+PRESETS = {
+    "default": {
+        "forcefield, edge transformer nano": (_FIELD, 40),
+        "forcefield, EScAIP nano": ((*_FIELD, "model=escaip"), 30),
+        "proteinflow, Proteina 1M": (_FLOW, 10),
+        "voxels, U-Net nano": (_GRID, 10),
+    },
+    "paper": {
+        "edge transformer 6M, batch 64": (_BIG, 300),
+        "EScAIP 6M, batch 64": ((*_BIG, "model=escaip"), 300),
+        "Proteina 60M, 16 × 128": ((*_FLOW, "data.longest=128", "model.size=60M", "batch_size=16"), 100),
+        "VoxMol 28M, batch 16": ((*_GRID, *_PAPER_GRID, "batch_size=16"), 40),
+    },
+}
+SHORT = 4
+
+
+def worker() -> None:
+    """Train what standard input asks for, a line a run, and answer with its seconds of the clock and of the processor."""
+    import time
+
+    from equiscope import records
+    from equiscope.runs.config import configuration
+    from equiscope.runs.train import train
+
+    for line in sys.stdin:
+        overrides = json.loads(line)
+        with tempfile.TemporaryDirectory() as root:
+            config = configuration([*overrides, "run=timed", f"root={root}"])
+            begun = time.process_time()
+            folder = train(config, show_progress=False)
+            spent = time.process_time() - begun
+            end = records.read(folder.records)[-1]
+        print(json.dumps({"clock": end["train_seconds"], "processor": spent}), flush=True)
+
+
+class Code:
+    """One checkout in a process of its own."""
+
+    def __init__(self, source: Path, place: str) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(source.resolve() / "src"), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(Path(__file__).resolve()), "--worker"]
+        self._process = subprocess.Popen(
+            command, env=environment, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def step(self, overrides: list[str], steps: int, which: str) -> float:
+        """Seconds of a step: long run minus short run."""
+        long, short = (self._run([*overrides, f"trainer.max_steps={count}"])[which] for count in (steps + SHORT, SHORT))
+        return (long - short) / steps
+
+    def _run(self, overrides: list[str]) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(overrides) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise SystemExit("the process that trains ended; see what it said above")
+
+
+def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) -> None:
+    """A row a preset, told to ``done`` as they come."""
+    rows = []
+    which = "processor" if options.device == "cpu" else "clock"
+    with tempfile.TemporaryDirectory() as place:
+        # Without another code the figures of this one stand alone.
+        sources = [options.before or Path(__file__).parent.parent, Path(__file__).parent.parent]
+        codes = [Code(source, place) for source in sources[0 if options.before else 1 :]]
+        for name, (overrides, steps) in PRESETS[options.sizes].items():
+            if options.only and options.only not in name:
+                continue
+            common = [*_QUIET, *overrides, f"trainer.accelerator={options.device}"]
+            found: list[list[float]] = [[], []]
+            for turn in range(options.turns + 1):
+                for place_of, code in enumerate(codes):
+                    mine = place_of or not options.before
+                    seconds = code.step([*common, *(options.now if mine else [])], steps, which)
+                    if turn:  # the first makes data and warms up
+                        found[place_of].append(seconds)
+            if not options.before:
+                found = [[float("nan")] * options.turns, found[0]]
+            ratios = [new / old for old, new in zip(*found, strict=True)]
+            row = {"preset": name, "before": statistics.median(found[0]), "now": statistics.median(found[1]),
+                   "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now}  # fmt: skip
+            rows.append(row)
+            done(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--before", type=Path, help="a checkout of the code compared with")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--sizes", default="default", choices=tuple(PRESETS))
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--only", help="part of the name of the presets")
+    parser.add_argument("--now", nargs="*", default=[], metavar="key=value", help="settings of this code alone")
+    options = parser.parse_args()
+    if options.worker:
+        worker()
+        return
+    commit = "none"
+    if options.before is not None:
+        asked = ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    import torch
+
+    from equiscope.runs.devices import hardware
+
+    about = {"device": options.device, "hardware": hardware(torch.device(options.device)), "against": commit}
+    told = {**about, "threads": 1, "turns": options.turns}
+    measured(options, lambda rows: write({**told, "load": os.getloadavg()[0], "rows": rows}))
+
+
+def write(report: dict) -> None:
+    """The two files of results; the column of a GPU is open where none was at hand."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    name = f"steps-{report['device']}"
+    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    seconds = "seconds of the processor" if report["device"] == "cpu" else "seconds of the clock"
+    lines = [
+        f"# A training step beside commit {report['against']}, {report['device']}",
+        "",
+        f"{report['hardware']}, one thread, load {report['load']:.1f}; {seconds}, whole runs in turn, {report['turns']} "
+        "turns; the ratio is the median of pairs, with the lowest and the highest. Asked on a CPU: at most 1.02.",
+        "",
+        "| preset | before, ms | now, ms | ratio | on a GPU |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r['preset']} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
+        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {'open' if report['device'] == 'cpu' else 'here'} |"
+        for r in report["rows"]
+    ]
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
