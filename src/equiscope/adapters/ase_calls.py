@@ -55,12 +55,11 @@ class Calculators:
     def turned(self, batch: Mapping[str, Any]) -> list[Atoms]:
         """The structures with positions, cells and fields of the batch."""
         counts = np.bincount(batch["system"].numpy(), minlength=len(batch["structure"])).cumsum()[:-1]
-        parts = zip(
-            batch["structure"], batch["cell"].numpy(), np.split(batch["positions"].numpy(), counts), strict=True
-        )
+        rows = (np.split(batch[name].numpy(), counts) for name in ("atom", "positions"))
         made = []
-        for bare, cell, positions in parts:
-            atoms = bare.copy()
+        for bare, cell, places, positions in zip(batch["structure"], batch["cell"].numpy(), *rows, strict=True):
+            same = len(places) == len(bare) and bool((places == np.arange(len(bare))).all())
+            atoms = bare.copy() if same else bare[places]
             atoms.set_cell(cell, scale_atoms=False)
             atoms.positions = positions
             made.append(atoms)

@@ -4,7 +4,8 @@ A batch is a dict of tensors in which the atoms of all structures stand one afte
 (:mod:`equiscope.decomposition.ragged`):
 
     positions (atoms, 3), cell (structures, 3, 3) with lattice vectors as rows, numbers (atoms,), pbc (structures, 3),
-    system (atoms,) the structure of each atom, id (structures,), cluster, structure (``Atoms``), and labels
+    system (atoms,) the structure of each atom, atom (atoms,) its place there, id (structures,), cluster,
+    structure (``Atoms``), and labels
 
 Each structure turns by its own rotation, positions and lattice vectors together. What answers such a batch is an
 :class:`Engine`: the doors of ASE, metatomic and torch-sim are one each.
@@ -25,8 +26,10 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 
 # Atoms of one call: beyond these a CPU gains nothing, and a GPU of today is busy.
 MOST_ATOMS = {"cpu": 2048, "cuda": 16384}
+TURN = "turn"
+"""Field with the images of the three axes as rows, R^T for a structure that was turned by R, (structures, 3, 3)."""
 _IRREPS = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}
-_ROWS = {"numbers": "atom", "system": "atom", "pbc": "sample", "id": "sample", "cluster": "sample",
+_ROWS = {"numbers": "atom", "system": "atom", "atom": "atom", "pbc": "sample", "id": "sample", "cluster": "sample",
          "structure": "sample"}  # fmt: skip
 
 
@@ -62,6 +65,7 @@ def declared(
     weights: Mapping[str, float] | None = None,
     center: str = "origin",
     group: str = "SO3",
+    turns: bool = False,
 ) -> Declaration:
     """What turns in a batch of structures, and how the outputs turn back.
 
@@ -70,7 +74,7 @@ def declared(
         fields: further fields of the structures that turn.
         features: outputs that are features, judged as invariants with weight 0, and their rows, "atom" or "sample".
         weights: of energy, forces and stress in the combined loss; 1 where not said.
-        center, group: as for :func:`equiscope.measure`.
+        center, group: as for :func:`equiscope.measure`. turns: the batches keep how each structure was turned.
     """
     labels, features, weights = set(labels), features or {}, weights or {}
     made = {}
@@ -83,6 +87,7 @@ def declared(
             "positions": Input("1o", points=True),
             "cell": Input("1o", points=False, per="sample"),
             **{f.name: Input(f.irreps, points=False, per=f.rows) for f in fields},
+            **({TURN: Input("1o", points=False, per="sample")} if turns else {}),
         },
         outputs=made,
         center=center,
@@ -101,12 +106,14 @@ def joined(
     clusters: Sequence[Any],
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
+    turns: bool = False,
 ) -> dict[str, Any]:
     """The batch of some structures, which must have the same outputs.
 
     Args:
         indices: their ids. structures, clusters: one each. plan: labels, fields and units.
         dtype: of the fields that turn; labels are float64.
+        turns: keep how each structure was turned, in the field :data:`TURN`.
     """
     bare = [st.in_angstrom(atoms, plan.units) for atoms in structures]
     counts = torch.tensor([len(atoms) for atoms in bare])
@@ -116,10 +123,13 @@ def joined(
         "numbers": torch.from_numpy(np.concatenate([a.numbers for a in bare]).astype(np.int64)).to(device),
         "pbc": torch.from_numpy(np.stack([a.pbc for a in bare])).to(device),
         "system": torch.arange(len(bare)).repeat_interleave(counts).to(device),
+        "atom": torch.cat([torch.arange(len(a)) for a in bare]).to(device),
         "id": torch.tensor(list(indices)).to(device),
         "cluster": list(clusters),
         "structure": bare,
     }
+    if turns:
+        batch[TURN] = torch.eye(3, dtype=torch.float64, device=device).repeat(len(bare), 1, 1)
     for extra in plan.fields:
         values = [extra.value(a) for a in bare]
         batch[extra.name] = _tensor(values if extra.rows == "atom" else [v[None] for v in values]).to(device, dtype)
