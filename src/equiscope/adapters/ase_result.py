@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from equiscope.adapters import ase_structures as st
+from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
 from equiscope.words import cell
@@ -208,6 +209,7 @@ class AseResult:
         text = f"{f'{rms:.3g} {unit}'.strip()} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
         if name in self.labels:
             text += f", {own.percent:.3g} % of the loss (R² {own.r2:.2f})"
+            text += f"; the RMSE would be {said}" if (said := show.ratios(own)) else ""
         if not own.distinguishable:
             text += "; not distinguishable from numerical noise"
         return text
