@@ -46,6 +46,8 @@ def test_the_percent_is_also_a_ratio_of_errors():
     """For squared error RMSE of the symmetric model over that of the model is sqrt(twirled / total)."""
     smaller = 100 * (1 - math.sqrt(ONE.twirled / ONE.total))
     assert f"the RMSE would be {show.plain(smaller)} % smaller" in str(ONE)
+    times = math.sqrt(ONE.total / (ONE.total - ONE.twirled))
+    assert f"the equivariance error is {show.plain(times)} times smaller than the error" in str(ONE)
     for changes in ({"loss": "l1"}, {"percent": -0.1}, {"percent": math.nan}, {"distinguishable": False}):
         assert "RMSE" not in str(dataclasses.replace(ONE, **changes))
 

@@ -31,6 +31,7 @@ from equiscope.adapters.ase_calls import Calculators
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
+from equiscope.adapters.peers import check_exports
 from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import second_cosets_need
@@ -69,6 +70,7 @@ def measure(
     csv: str | Path | None = None,
     on_error: str = "report",
     most_atoms: int | None = None,
+    exports: Mapping[str, str | Path] | None = None,
 ) -> AseResult:
     """The equivariance error of a calculator's energies, forces and stresses, and its share of the loss with labels.
 
@@ -105,6 +107,8 @@ def measure(
         on_error: "report": a structure on which the calculator raises becomes a failed row, and the rest goes on;
             "raise": stop at once.
         most_atoms: of one call, where many structures are answered in one; by default what suits the device.
+        exports: ``{"mlip-arena": "file.csv"}``: the columns of another benchmark, from the same passes, beside ours
+            (:mod:`equiscope.adapters.peers`).
 
     Raises:
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
@@ -137,7 +141,7 @@ def measure(
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
     design = AseSettings(
         engine, plan, rotations, cosets, seed, center, group, noise_samples, weights, precision, spectrum, most_atoms,
-        _total(symmetry, energy_per_atom),
+        peers=check_exports(exports, chosen), symmetry=_total(symmetry, energy_per_atom),
     )  # fmt: skip
     named = _clusters(listed, clusters)
     if cosets is not None and not float(cosets).is_integer() and len(listed) < (needed := second_cosets_need(cosets)):
@@ -147,7 +151,11 @@ def measure(
     with untouched(calculator), RowWriter(csv, columns(chosen, found)) as writer:
         for row in bar:
             writer.write(row)
-    return run.result(listed)
+    result = run.result(listed)
+    for benchmark, path in (exports or {}).items():
+        assert design.peers is not None
+        design.peers.write(benchmark, path, result)
+    return result
 
 
 def _total(symmetry: Any, per_atom: bool) -> Any:

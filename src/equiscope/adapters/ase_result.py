@@ -207,6 +207,7 @@ class AseResult:
         text = f"{f'{rms:.3g} {unit}'.strip()} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
         if name in self.labels:
             text += f", {own.percent:.3g} % of the loss (R² {own.r2:.2f})"
+            text += f"; the RMSE would be {said}" if (said := show.ratios(own)) else ""
         if not own.distinguishable:
             text += "; not distinguishable from numerical noise"
         return text

@@ -18,6 +18,7 @@ from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
 from equiscope.adapters.many import Engine, declared, joined, sizes, windows
+from equiscope.adapters.peers import Peers
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.plan import Plan, make_plan
@@ -43,13 +44,14 @@ class AseSettings:
     precision: str = "auto"
     spectrum: bool | int = False
     most_atoms: int | None = None
+    peers: Peers | None = None
     symmetry: Any = "rotation"
 
     def plan_of(self, outputs: Sequence[str]) -> Plan:
         """The plan of structures that have these outputs."""
         plan = self.plan
         declaration = declared(
-            outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group
+            outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group, self.keeps
         )
         forward = functools.partial(self.forward, outputs)
         # Rotations of one structure share a call only where the engine takes many structures.
@@ -57,9 +59,16 @@ class AseSettings:
         more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
         return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether passes are kept for tables of other benchmarks."""
+        return self.peers is not None
+
     def forward(self, outputs: Sequence[str], engine: Engine, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The engine's answer to a turned batch, energies as they are measured."""
         answer = engine.answer(batch, outputs)
+        if self.peers is not None:
+            self.peers.keep(batch, answer)
         if self.plan.per_atom and "energy" in answer:
             answer["energy"] = answer["energy"] / sizes(batch).to(answer["energy"])
         return answer
@@ -164,11 +173,13 @@ class AseRun:
             return [{} for _ in own]
         kind = self._kinds.setdefault(self._kind_of(own[0]), _Kind(outputs))
         collector = Collector(design.engine, design.plan_of(outputs))
+        if design.peers is not None:
+            design.peers.expect(collector.plan, members)
         # One collector a group, so that one which fails half-way leaves nothing behind.
         collector.known = copy.deepcopy(kind.known)
 
         def batch_in(dtype: torch.dtype) -> dict[str, Any]:
-            return joined(members, own, design.plan, clusters, dtype, design.engine.device)
+            return joined(members, own, design.plan, clusters, dtype, design.engine.device, design.keeps)
 
         try:
             if self._dtype is None:

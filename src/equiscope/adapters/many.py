@@ -26,6 +26,8 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 
 # Atoms of one call: beyond these a CPU gains nothing, and a GPU of today is busy.
 MOST_ATOMS = {"cpu": 2048, "cuda": 16384}
+TURN = "turn"
+"""Field with the images of the three axes as rows, R^T for a structure that was turned by R, (structures, 3, 3)."""
 _IRREPS = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}
 _ROWS = {"numbers": "atom", "atom": "atom", "system": "atom", "pbc": "sample", "id": "sample", "cluster": "sample",
          "structure": "sample"}  # fmt: skip
@@ -63,6 +65,7 @@ def declared(
     weights: Mapping[str, float] | None = None,
     center: str = "origin",
     group: str = "SO3",
+    turns: bool = False,
 ) -> Declaration:
     """What turns in a batch of structures, and how the outputs turn back.
 
@@ -71,7 +74,7 @@ def declared(
         fields: further fields of the structures that turn.
         features: outputs that are features, judged as invariants with weight 0, and their rows, "atom" or "sample".
         weights: of energy, forces and stress in the combined loss; 1 where not said.
-        center, group: as for :func:`equiscope.measure`.
+        center, group: as for :func:`equiscope.measure`. turns: the batches keep how each structure was turned.
     """
     labels, features, weights = set(labels), features or {}, weights or {}
     made = {}
@@ -84,6 +87,7 @@ def declared(
             "positions": Input("1o", points=True),
             "cell": Input("1o", points=False, per="sample"),
             **{f.name: Input(f.irreps, points=False, per=f.rows) for f in fields},
+            **({TURN: Input("1o", points=False, per="sample")} if turns else {}),
         },
         outputs=made,
         center=center,
@@ -102,12 +106,14 @@ def joined(
     clusters: Sequence[Any],
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
+    turns: bool = False,
 ) -> dict[str, Any]:
     """The batch of some structures, which must have the same outputs.
 
     Args:
         indices: their ids. structures, clusters: one each. plan: labels, fields and units.
         dtype: of the fields that turn; labels are float64.
+        turns: keep how each structure was turned, in the field :data:`TURN`.
     """
     bare = [st.in_angstrom(atoms, plan.units) for atoms in structures]
     counts = torch.tensor([len(atoms) for atoms in bare])
@@ -122,6 +128,8 @@ def joined(
         "cluster": list(clusters),
         "structure": bare,
     }
+    if turns:
+        batch[TURN] = torch.eye(3, dtype=torch.float64, device=device).repeat(len(bare), 1, 1)
     for extra in plan.fields:
         values = [extra.value(a) for a in bare]
         batch[extra.name] = _tensor(values if extra.rows == "atom" else [v[None] for v in values]).to(device, dtype)

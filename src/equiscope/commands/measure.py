@@ -90,6 +90,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--csv", metavar="FILE", help="table of structures, written as they are measured")
     made.add_argument("--json", metavar="FILE", help="everything, written at the end")
+    made.add_argument(
+        "--export", nargs=2, action="append", default=[], metavar=("BENCHMARK", "FILE"),
+        help="the columns of ml-peg or mlip-arena as a table, from the same passes",
+    )  # fmt: skip
     made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
     made.add_argument("--quiet", action="store_true", help="no progress bar")
     made.set_defaults(stopped="rows measured so far are in the --csv file; the same command begins anew, keeping it")
@@ -110,6 +114,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
     writable("--csv", options.csv, options.structures, options.json)
     writable("--json", options.json, options.structures)
+    for _, path in options.export:
+        writable("--export", path, options.structures, options.csv, options.json)
     structures = read(options.structures, options.index)
     if options.precisions:
         return _ladder(options, structures)
@@ -139,6 +145,7 @@ def run(options: argparse.Namespace) -> int:
         stress_unit=options.stress_unit,
         precision=options.precision,
         csv=options.csv,
+        exports=dict(options.export),
     )
     try:
         # Before anything is printed, which may fail too.

@@ -30,12 +30,25 @@ def skill(loss: str, value: float) -> str:
 
 
 def as_errors(result: Result) -> str:
-    """The percent p of a squared error as the ratio of root mean squares, 100 (1 - sqrt(1 - p / 100)) %, in words."""
-    share = result.percent / 100
-    if result.loss != "mse" or not 0 < share <= 1 or not result.distinguishable:
-        return ""
+    """The percent p of a squared error as ratios of root mean squares, in words.
+
+    Symmetric, the model would have a root mean square error smaller by 100 (1 - sqrt(1 - p / 100)) %; the root of its
+    equivariance error is sqrt(p / 100) of the root mean square error.
+    """
     name = "RMSE" if len(result.outputs) == 1 else "root of the loss"
-    return f"the {name} would be {plain(100 * (1 - math.sqrt(1 - share)))} % smaller if the model were symmetric"
+    return f"the {name} would be {said}" if (said := ratios(result)) else ""
+
+
+def ratios(part: Result | OutputResult) -> str:
+    """The words of :func:`as_errors` after "the RMSE would be"; "" where they do not apply."""
+    share = part.percent / 100
+    if part.loss != "mse" or not 0 < share <= 1 or not part.distinguishable:
+        return ""
+    times = plain(1 / math.sqrt(share))
+    return (
+        f"{plain(100 * (1 - math.sqrt(1 - share)))} % smaller if the model were symmetric; the equivariance error is "
+        f"{times} times smaller than the error"
+    )
 
 
 def of_outputs(result: Result) -> list[str]:
