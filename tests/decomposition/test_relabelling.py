@@ -217,7 +217,7 @@ def test_lone_atoms_axes_that_may_be_atoms_and_positions_without_atoms():
     ragged = graphs() | {"length": torch.ones(8, dtype=torch.float64), "odd": torch.arange(8)}
     ragged["edge_index"] = ragged["edge_index"][:, :7]
     ragged["length"] = ragged["length"][:7]
-    with pytest.raises(InputError, match="may be atoms or something else"):
+    with pytest.raises(InputError, match="may be atoms or components"):
         measure(ragged, batch="batch", fixed=["length"])
     with pytest.raises(InputError, match="lengths do not say which fields"):
         eq.measure(passing, [ragged], symmetry="edges", **RAGGED)

@@ -98,7 +98,7 @@ def atom_fields(
     unsure = [k for k in found - certain if _unsure(batch, fields[k], atoms)]
     if unsure:
         raise InputError(
-            f"with {atoms.shape[-1]} atoms the axis of {sorted(unsure)} may be atoms or something else: say which have "
+            f"with {atoms.shape[-1]} atoms the axis of {sorted(unsure)} may be atoms or components: say which have "
             "atoms, fields=[…] (atom_fields=[…] of an assert), or per={'z': 'atom'} in the declaration"
         )
     return sorted((found | certain) - set(others))
