@@ -28,6 +28,7 @@ from equiscope.decomposition.computing import watched
 from equiscope.decomposition.orbit import input_rows, rotated_back
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import BatchOutput
+from equiscope.symmetry.rotations import EXACT
 
 # Arcs of a sample where a yes or no rests on them.
 ARCS = 3
@@ -51,7 +52,7 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
     s / eps' of it is there already; of jumps at bins or cutoffs, which lie further apart, hardly any is. Every output
     that is rough has to be so.
     """
-    if site.declaration.group == "O":
+    if site.declaration.group in EXACT:
         return eps
     before, step = twisting_of(outputs, seen), eps**0.5
     for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
@@ -95,7 +96,9 @@ def jumps(
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
-    if not places or site.declaration.group == "O":
+    # What turning a grid by interpolation changes is no rounding, and the floor itself.
+    interpolated = any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values())
+    if not places or site.declaration.group in EXACT or interpolated:
         return found
     sure = None if opaque else _jumps_of_twin(site, outputs, twisting, eps)
     if sure is None:

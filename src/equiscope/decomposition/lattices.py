@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, DenseBatch, names
-from equiscope.decomposition.moves import Draw, Family, Moved, Values, needs_points
+from equiscope.decomposition.moves import Draw, Family, Moved, Values, needs_points, unchanged
 from equiscope.decomposition.ragged import RaggedBatch
 from equiscope.decomposition.relabelling import Atoms, atom_fields, atoms_of, outputs_back
 from equiscope.errors import InputError
@@ -132,7 +132,7 @@ class Lattice(Periodic):
             steps = torch.from_numpy(images).to(cells.device) * atoms.real[:, None]
             shifts = torch.einsum("ni,nij->nj", steps, cells[atoms.sample])
             changed |= {name: shifted(fields[name], shifts, atoms) for name in declaration.points}
-        return Moved(batch.with_fields(changed), lambda rows, moved: {k: v.double() for k, v in rows.items()})
+        return Moved(batch.with_fields(changed), unchanged)
 
 
 def shifted(values: Tensor, shifts: Tensor, atoms: Atoms) -> Tensor:

@@ -69,6 +69,11 @@ class Moved:
         return self._made[0]
 
 
+def unchanged(values: Values, moved: Batch) -> dict[str, Tensor]:
+    """Rows of outputs that must be what they were."""
+    return {name: rows.double() for name, rows in values.items()}
+
+
 @dataclass(frozen=True)
 class Family:
     """The transformations of one symmetry.
@@ -188,6 +193,22 @@ class Mirror(Orthogonal):
     def matrices(self, draw: Draw, places: Tensor) -> Tensor:
         normal = draw.once("normal", lambda: haar_keyed(draw.seed, draw.ids, draw.stream)[:, :, :1])
         return torch.eye(3, dtype=torch.float64) - 2.0 * places.double()[:, None, None] * (normal @ normal.mT)
+
+
+@dataclass(frozen=True)
+class Interpolation(Rotation):
+    """Turned there and back, x -> h^-1 h x, with no net rotation: what the interpolation of grids alone does."""
+
+    name = "interpolation"
+
+    @property
+    def whole(self) -> bool:
+        return False
+
+    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+        turns = self.matrices(draw, torch.as_tensor(places)).to(next(iter(batch.fields().values())).device)
+        there = batch_of(rotated(batch, turns, declaration), declaration)
+        return Moved(rotated(there, turns.mT, declaration), unchanged)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, boolean, names
-from equiscope.decomposition.moves import Draw, Family, Moved, Values
+from equiscope.decomposition.moves import Draw, Family, Moved, Values, unchanged
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -245,7 +245,7 @@ class Edges(Family):
 
     def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
         changed = self._padded(batch, draw) if batch.dense else self._ragged(batch, draw)
-        return Moved(batch.with_fields(changed), lambda rows, moved: {k: v.double() for k, v in rows.items()})
+        return Moved(batch.with_fields(changed), unchanged)
 
     def _padded(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
         fields = batch.fields()
