@@ -106,7 +106,9 @@ def atom_fields(
 
 def _unsure(batch: Batch, values: Tensor, atoms: Atoms) -> bool:
     if atoms.dense:
-        return tuple(values.shape[1:]) in AMBIGUOUS
+        # Whole numbers are no stress and no tensor.
+        rest = tuple(values.shape[1:])
+        return rest in AMBIGUOUS and (values.is_floating_point() or rest in ((3,), (3, 3)))
     edges = getattr(batch, "edges", None)
     return len(values) in {batch.size, *(() if edges is None else (len(edges),))}
 
