@@ -1,14 +1,21 @@
 """The documentation site: `make docs` builds it into build/docs. Formulas become MathML, so nothing is fetched."""
 
 import importlib.metadata
+import logging
 import os
 import re
+import sys
+import warnings
 from html import escape
+from pathlib import Path
 
 import latex2mathml.converter
 from docutils import nodes
 from docutils.nodes import SkipNode
 from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).parent))
+import formulas
 
 from equiscope import cli
 from equiscope.runs.settings import settings
@@ -16,8 +23,34 @@ from equiscope.runs.settings import settings
 project = "equiscope"
 author = "The equiscope developers"
 release = importlib.metadata.version("equiscope")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["images"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["images", "gallery/*.ipynb", "gallery/*.py"]
+# What other libraries say while examples run is no part of the pages.
+warnings.filterwarnings("ignore", module="pytorch_lightning")
+for library in ("matplotlib", "pytorch_lightning.utilities.rank_zero"):
+    logging.getLogger(library).setLevel(logging.ERROR)
+# Examples are run whenever the pages are made, so that what is shown is of this code.
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r".*",
+    "run_stale_examples": True,
+    "capture_repr": ("_repr_html_",),
+    "default_thumb_file": "images/curve.png",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "min_reported_time": 1e9,
+    "show_signature": False,
+    "backreferences_dir": None,
+    "remove_config_comments": True,
+}
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
@@ -33,6 +66,7 @@ html_theme_options = {"footer_icons": []}
 copyright = "the equiscope developers, Apache-2.0"
 html_show_sphinx = False
 nitpicky = False
+default_role = "formula"
 
 
 def _inline(translator, node):
@@ -84,5 +118,7 @@ class Settings(SphinxDirective):
 def setup(app):
     app.add_directive("equiscope-commands", Commands)
     app.add_directive("equiscope-settings", Settings)
+    app.add_role("formula", formulas.inline)
+    app.connect("autodoc-process-docstring", formulas.typeset, priority=400)
     app.connect("autodoc-process-docstring", _bars, priority=900)
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -1,4 +1,9 @@
-"""Checks for a test suite: the symmetry that a model claims, and mistakes that break it."""
+"""
+Checks in a test suite
+======================
+
+The symmetry that a model claims, and mistakes that break it.
+"""
 
 import torch
 
@@ -25,8 +30,13 @@ torch.manual_seed(0)
 batches = [{"pos": torch.randn(8, 5, 3)}]
 declaration = eq.Declaration(inputs={"pos": eq.Input("1o")}, outputs={"forces": eq.Output("1o")})
 
+# %%
+# What is symmetric passes in silence. The tolerance is the numerical noise floor, so there is none to choose.
 testing.assert_equivariant(Claimed(), batches, declaration)
 testing.assert_permutation_equivariant(Claimed(), batches, declaration)
+
+# %%
+# What is not says by how much, on which samples, and what the error looks like.
 try:
     testing.assert_equivariant(Broken(), batches, declaration)
 except AssertionError as report:

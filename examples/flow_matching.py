@@ -1,5 +1,11 @@
-"""A flow: the noised point turns, the time does not; one declaration, a measurement at each flow time."""
+"""
+A flow at several times
+=======================
 
+The noised point turns, the time does not: one declaration, a measurement at each flow time.
+"""
+
+import matplotlib.pyplot as plt
 import torch
 
 import equiscope as eq
@@ -29,6 +35,8 @@ def batch(t, count=64, points=8, seed=0):
     return {"x_t": (1 - t) * noise + t * chain, "t": torch.full((count,), t), "v": chain - noise}
 
 
+# %%
+# A short training.
 model = Velocity()
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 for step in range(300):
@@ -38,8 +46,12 @@ for step in range(300):
     loss.backward()
     optimizer.step()
 
+# %%
+# The noise is part of the input: drawn once, turned with the sample. Late in the flow this small network has no skill
+# (R² under zero), so a small percent means little there.
+measured = {}
 for t in (0.0, 0.4, 0.8, 0.95):
-    result = eq.measure(
+    measured[t] = eq.measure(
         model,
         [batch(t)],
         inputs={"x_t": eq.Input("1o", points=True)},
@@ -47,4 +59,9 @@ for t in (0.0, 0.4, 0.8, 0.95):
         target="v",
         fixed=["t"],
     )
-    print(f"t = {t}: {str(result).splitlines()[0]}")
+    print(f"t = {t}: {str(measured[t]).splitlines()[0]}")
+
+plt.semilogy(list(measured), [result.percent for result in measured.values()], "o-")
+plt.xlabel("flow time t")
+plt.ylabel("equivariance error, percent of the loss")
+plt.show()

@@ -1,4 +1,9 @@
-"""Images turn in their plane: quarter turns are exact, other angles need interpolation, which is measured beside."""
+"""
+Images
+======
+
+Images turn in their plane: quarter turns are exact, other angles need interpolation, which is measured beside.
+"""
 
 import torch
 

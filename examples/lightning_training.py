@@ -1,5 +1,11 @@
-"""Lightning: a callback measures along training, sends the figures to the loggers and keeps its history."""
+"""
+A curve along a Lightning training
+==================================
 
+A callback measures along training, sends the figures to the loggers and keeps its history.
+"""
+
+import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 
@@ -29,6 +35,8 @@ def samples(count, seed):
     return [{"x": a, "y": b, "id": i} for i, (a, b) in enumerate(zip(x, y, strict=True))]
 
 
+# %%
+# The samples that are followed are always the same, turned by the same rotations.
 torch.manual_seed(0)
 train = torch.utils.data.DataLoader(samples(2048, 1), batch_size=32, shuffle=True)
 held_out = torch.utils.data.DataLoader(samples(128, 2), batch_size=64)
@@ -42,10 +50,20 @@ tracker = eq.EquivarianceTracker(
     per_decade=4,
 )
 trainer = pl.Trainer(
-    max_epochs=3, callbacks=[tracker], logger=False, accelerator="cpu", enable_checkpointing=False,
+    max_steps=178, callbacks=[tracker], logger=False, accelerator="cpu", enable_checkpointing=False,
     enable_progress_bar=False, enable_model_summary=False,
 )  # fmt: skip
 trainer.fit(Regression(), train)
 
+# %%
+# Symmetry and skill along training.
 for tracked in tracker.history:
     print(f"step {tracked.step:4d}: {tracked.result.percent:7.3f} %, R² {tracked.result.r2:.3f}")
+
+figure, (above, below) = plt.subplots(2, 1, sharex=True, layout="constrained")
+steps = [tracked.step for tracked in tracker.history]
+above.semilogy(steps, [tracked.result.percent for tracked in tracker.history], "o-")
+above.set_ylabel("equivariance error,\npercent of the loss")
+below.plot(steps, [tracked.result.r2 for tracked in tracker.history], "o-")
+below.set(xlabel="training step", xscale="symlog", ylabel="R²")
+plt.show()

@@ -1,4 +1,9 @@
-"""Any nn.Module: padded molecules, forces and energy together, clusters of conformers, how it is broken."""
+"""
+Any nn.Module
+=============
+
+Padded molecules, forces and energy together, clusters of conformers, and how the symmetry is broken.
+"""
 
 import torch
 
@@ -36,6 +41,8 @@ def batches(count=8, size=16, atoms=6):
         }
 
 
+# %%
+# A short training.
 model, data = ForceField(), list(batches())
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 for step in range(300):
@@ -47,6 +54,8 @@ for step in range(300):
     loss.backward()
     optimizer.step()
 
+# %%
+# Two outputs, each with its own loss and weight.
 result = eq.measure(
     model,
     list(batches()),
@@ -61,8 +70,9 @@ result = eq.measure(
 )
 print(result)
 
+# %%
 # Where the symmetry is broken: shares of the error by Wigner degree, from the same model calls.
-spectrum = eq.measure(
+broken = eq.measure(
     model,
     list(batches()),
     inputs={"pos": "1o"},
@@ -72,5 +82,10 @@ spectrum = eq.measure(
     clusters="molecule",
     rotations="O",
     spectrum=True,
-).spectrum
-print(spectrum)
+)
+for degree, share in zip(broken.spectrum["degrees"], broken.spectrum["share"], strict=True):
+    print(f"degree {degree}: {100 * share:.0f} % of the error")
+
+# %%
+# The same as a figure: percent with its interval, shares by degree, every sample, and the worst of them.
+broken.plot()

@@ -1,4 +1,9 @@
-"""PyTorch Geometric: batches as they come from its DataLoader; each graph turns by a rotation of its own."""
+"""
+PyTorch Geometric graphs
+========================
+
+Batches as they come from its DataLoader; each graph turns by a rotation of its own.
+"""
 
 import torch
 from torch_geometric.data import Data
@@ -32,6 +37,8 @@ def graph(size):
     return Data(pos=pos, edge_index=edges, edge_shift=shift, forces=forces)
 
 
+# %%
+# A short training.
 model, loader = MessagePassing(), DataLoader([graph(int(n)) for n in torch.randint(3, 9, (64,))], batch_size=16)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 for _ in range(40):
@@ -41,6 +48,8 @@ for _ in range(40):
         loss.backward()
         optimizer.step()
 
+# %%
+# What belongs to nodes, edges and graphs is read from the batch.
 result = eq.measure(
     model,
     loader,
@@ -48,3 +57,4 @@ result = eq.measure(
     outputs={"forces": eq.Output("1o", target="forces")},
 )
 print(result)
+result.plot()

@@ -1,4 +1,9 @@
-"""Other symmetries than rotations by the same measure, and how much of a whole error each one adds."""
+"""
+Other symmetries
+================
+
+Translations, orders of atoms and parity by the same measure, and how much of a whole error each one adds.
+"""
 
 import torch
 

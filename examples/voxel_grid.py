@@ -1,4 +1,9 @@
-"""A voxel network: grids turn exactly under the octahedral group, by permuting voxels, noise and all."""
+"""
+A voxel network
+===============
+
+Grids turn exactly under the octahedral group, by permuting voxels, noise and all.
+"""
 
 import torch
 
@@ -27,8 +32,9 @@ class Denoiser(torch.nn.Module):
         return {"clean": self.net(batch["noisy"])}
 
 
-model, clean = Denoiser(), grids(16)
+# %%
 # The noise is part of the input: drawn once, turned with it. Fresh noise for each rotation would count as error.
+model, clean = Denoiser(), grids(16)
 data = [{"noisy": clean + 0.3 * torch.randn_like(clean), "clean": clean}]
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 for _ in range(40):
@@ -37,6 +43,8 @@ for _ in range(40):
     loss.backward()
     optimizer.step()
 
+# %%
+# The whole group is measured, so the figure has no randomness of rotations.
 result = eq.measure(
     model,
     data,
@@ -47,3 +55,4 @@ result = eq.measure(
     cosets=1,
 )
 print(result)
+result.plot()

@@ -45,7 +45,7 @@ def _fails(capsys, *arguments):
         (["run=a", "task=proteinflow", "loss=squared"], "one of flow for task 'proteinflow', got 'squared'"),
         (["run=a", "+loss.power=3"], "loss 'squared' has no setting 'power': it has forces, energy"),
         (["run=a", "model=unet"], "for task 'forcefield', got 'unet'"),
-        (["run=a", "task=voxels", "model=escaip"], "one of unet, unet_tied, steerable for task 'voxels', got 'escaip'"),
+        (["run=a", "task=voxels", "model=escaip"], "unet_tied, voxmol, steerable for task 'voxels', got 'escaip'"),
         (["run=a", "task=proteinflow", "model=unet"], "proteina_equivariant for task 'proteinflow', got 'unet'"),
         (["run=a", "task=voxels", "data=spice", "data.path=x"], "unknown data settings"),
         (["run=a", "task=proteinflow", "data=spice", "data.path=x"], "for task 'proteinflow'; the known ones"),

@@ -102,13 +102,47 @@ def test_a_wrong_input_is_answered_by_its_remedy(typed):
     assert "\n" not in str(caught.value)
 
 
-def test_an_energy_a_graph_names_per_sample():
+def test_an_energy_a_graph_is_understood():
+    """One label a graph, and not one a node, says that the output is one a graph; the result says how it was taken."""
     pyg = pytest.importorskip("torch_geometric.data")
     import equiscope.adapters.pyg  # noqa: F401
 
-    graphs = pyg.Batch.from_data_list([pyg.Data(pos=torch.randn(n, 3), y=torch.randn(1)) for n in (3, 4, 5)])
+    def model(batch):
+        return torch.zeros(batch.num_graphs).index_add(0, batch.batch, batch.pos[:, 0])
+
+    graphs = pyg.Batch.from_data_list([pyg.Data(pos=torch.randn(n, 3), y=torch.randn(1)) for n in (3, 4, 5, 1)])
+    settings = {"inputs": {"pos": "1o"}, "target": "y"}
+    short = eq.measure(model, [graphs], outputs={"energy": "0e"}, **settings)
+    said = eq.measure(model, [graphs], outputs={"energy": eq.Output("0e", per="sample")}, **settings)
+    assert (short.total, short.equivariance) == (said.total, said.equivariance)
+    assert set(short.notes) - set(said.notes) == {
+        "'energy' was taken as one row for each sample, as its labels are: per='sample' says so"
+    }
     with pytest.raises(EquiscopeError, match="per='sample'"):
-        eq.measure(lambda b: b.y, [graphs], inputs={"pos": "1o"}, outputs={"energy": "0e"}, target="y")
+        eq.measure(model, [graphs], inputs={"pos": "1o"}, outputs={"energy": "0e"}, fixed=["y"])
+
+
+def test_matrices_are_no_vectors():
+    """(…, 3, 3) declared '1o' would be turned on its last axis alone: refused, unless said."""
+    pos = torch.randn(6, 5, 3)
+    batch = {"pos": pos, "s": pos.mT @ pos}
+
+    def measured(spec, **inputs):
+        settings = {"inputs": {"pos": "1o", **inputs}, "outputs": {"s": spec}, "target": None if inputs else "s"}
+        return eq.measure(lambda b: b["pos"].mT @ b["pos"], [batch], **settings)
+
+    for refused in ("1o", eq.Output("1o", per="sample")):
+        with pytest.raises(EquiscopeError, match=r"its last axis alone: a 3 x 3 tensor is 'cartesian'.*points=False"):
+            measured(refused)
+    with pytest.raises(EquiscopeError, match=r"input 's' \(6, 3, 3\).*eq\.Input\('1o', points=False\)"):
+        measured("cartesian", s="1o")
+    assert measured(eq.Output("cartesian", per="sample")).relative_equivariance < 1e-10
+    # On purpose: the rows turned as vectors are no symmetry of this model.
+    assert measured(eq.Output("1o", per="sample", points=False)).relative_equivariance > 1e-2
+    # Three atoms are no matrix.
+    water = {"pos": torch.randn(6, 3, 3)}
+    found = eq.measure(lambda b: b["pos"], [water], inputs={"pos": "1o"}, outputs={"f": "1o"})
+    assert found.relative_equivariance < 1e-10
 
 
 def test_graph_networks_are_called_by_their_signature():

@@ -9,7 +9,7 @@ import equiscope
 
 # The package's own front page (`import equiscope as eq`) shows the measure, so it stands on the measure's floor.
 FLOORS = (
-    ("errors", "words"),
+    ("errors", "words", "signatures"),
     ("symmetry", "units", "labels", "files", "writing"),
     ("decomposition", "records", "testing", "equiscope"),
     ("adapters", "analysis", "tasks"),

@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "errors",
     "measure",
+    "precisions",
     "symmetries",
     "testing",
 ]
@@ -35,6 +36,7 @@ _LAZY = {
     "EquivarianceError": ("equiscope.decomposition.metric", "EquivarianceError"),
     "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
     "adapters": ("equiscope.adapters", None),
+    "precisions": ("equiscope.decomposition.ladder", "precisions"),
     "symmetries": ("equiscope.decomposition.families", None),
     "testing": ("equiscope.testing", None),
 }

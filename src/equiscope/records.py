@@ -59,6 +59,9 @@ def digest(record: Mapping[str, Any]) -> str:
 def read(path: str | os.PathLike[str]) -> list[Record]:
     """All whole records of a file, in order; a torn last line (a write cut off) is left out with a warning.
 
+    Args:
+        path: of ``records.jsonl``.
+
     Raises:
         IntegrityError: if any line is damaged, missing or out of order, naming the line.
     """

@@ -10,10 +10,22 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.neighborlist import neighbor_list
+from ase.stress import full_3x3_to_voigt_6_stress
 
 FORCE = np.array([0.3, -0.2, 0.5])
 DIPOLE = np.array([0.1, 0.4, -0.2])
 STRESS = np.array([0.02, -0.01, -0.04, 0.03, -0.05, 0.01])
+CUTOFF = 4.0
+# Symmetric and traceless: what a fixed one does to a vector is of Wigner degree 2 alone.
+BEND = np.array([[0.02, 0.03, -0.01], [0.03, -0.05, 0.02], [-0.01, 0.02, 0.03]])
+TILT = np.array([0.01, -0.02, 0.03])
+
+
+def bent_share() -> float:
+    """Relative equivariance error of vectors v + B v: q / (1 + q) with q = tr(B B) / 3, since E R^T B B R = q."""
+    q = float((BEND @ BEND).trace()) / 3
+    return q / (1 + q)
 
 
 def stress_matrix(voigt: np.ndarray) -> np.ndarray:
@@ -102,6 +114,33 @@ class Fields(Calculator):
             energy += float((moments * np.cross(centred, momenta)).sum())
             forces = forces + np.cross(moments, momenta)
         self.results = {"energy": energy, "forces": forces}
+
+
+class PairsInAse(Calculator):
+    """Energy: sum over pairs (1 - r²/c²)³ / 2 + t . sum of positions; forces its gradient, or ``direct``: (1 + B) times
+    those of the pairs.
+    """
+
+    implemented_properties = ("energy", "forces", "stress")
+
+    def __init__(self, bend: Any = BEND, tilt: Any = 0 * TILT, direct: bool = False):
+        super().__init__()
+        self.bend, self.tilt, self.direct = np.asarray(bend), np.asarray(tilt), direct
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        first, second, vector = neighbor_list("ijD", atoms, CUTOFF)
+        inside = 1 - (vector**2).sum(-1) / CUTOFF**2
+        weight = (1 + atoms.numbers[first]) * (1 + atoms.numbers[second]) / 100
+        pull = -(weight * 6 * inside**2 / CUTOFF**2)[:, None] * vector
+        forces = np.zeros((len(atoms), 3))
+        np.add.at(forces, first, pull)
+        self.results["energy"] = (weight * inside**3).sum() / 2 + float((atoms.positions @ self.tilt).sum())
+        self.results["forces"] = forces + forces @ self.bend if self.direct else forces - self.tilt
+        if atoms.cell.rank == 3:
+            gradient = vector.T @ pull / 2 + atoms.positions.sum(0)[:, None] * self.tilt[None]
+            whole = gradient / atoms.get_volume()
+            self.results["stress"] = full_3x3_to_voigt_6_stress((whole + whole.T) / 2)
 
 
 def crystals() -> list[Atoms]:

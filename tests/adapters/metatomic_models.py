@@ -1,12 +1,9 @@
-"""metatomic models with known equivariance error, and the same functions as an ASE calculator."""
+"""metatomic models with known equivariance error: the function of ``PairsInAse`` in torch."""
 
 from typing import Any, Dict, List, Optional  # noqa: UP035
 
 import numpy as np
 import torch
-from ase.calculators.calculator import Calculator, all_changes
-from ase.neighborlist import neighbor_list
-from ase.stress import full_3x3_to_voigt_6_stress
 from metatensor.torch import Labels, TensorBlock, TensorMap
 from metatomic.torch import (
     AtomisticModel,
@@ -17,16 +14,7 @@ from metatomic.torch import (
     System,
 )
 
-CUTOFF = 4.0
-# Symmetric and traceless: what a fixed one does to a vector is of Wigner degree 2 alone.
-BEND = np.array([[0.02, 0.03, -0.01], [0.03, -0.05, 0.02], [-0.01, 0.02, 0.03]])
-TILT = np.array([0.01, -0.02, 0.03])
-
-
-def bent_share() -> float:
-    """Relative equivariance error of vectors v + B v: q / (1 + q) with q = tr(B B) / 3, since E R^T B B R = q."""
-    q = float((BEND @ BEND).trace()) / 3
-    return q / (1 + q)
+from tests.adapters.calculators import BEND, CUTOFF, TILT
 
 
 class Pairs(torch.nn.Module):
@@ -108,28 +96,3 @@ def model(
             dtype=dtype,
         ),
     )
-
-
-class PairsInAse(Calculator):
-    """The function of :class:`Pairs` written again, by ASE's neighbour list; ``direct`` for its direct forces."""
-
-    implemented_properties = ("energy", "forces", "stress")
-
-    def __init__(self, bend: Any = BEND, tilt: Any = 0 * TILT, direct: bool = False):
-        super().__init__()
-        self.bend, self.tilt, self.direct = np.asarray(bend), np.asarray(tilt), direct
-
-    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
-        super().calculate(atoms, properties, system_changes)
-        first, second, vector = neighbor_list("ijD", atoms, CUTOFF)
-        inside = 1 - (vector**2).sum(-1) / CUTOFF**2
-        weight = (1 + atoms.numbers[first]) * (1 + atoms.numbers[second]) / 100
-        pull = -(weight * 6 * inside**2 / CUTOFF**2)[:, None] * vector
-        forces = np.zeros((len(atoms), 3))
-        np.add.at(forces, first, pull)
-        self.results["energy"] = (weight * inside**3).sum() / 2 + float((atoms.positions @ self.tilt).sum())
-        self.results["forces"] = forces + forces @ self.bend if self.direct else forces - self.tilt
-        if atoms.cell.rank == 3:
-            gradient = vector.T @ pull / 2 + atoms.positions.sum(0)[:, None] * self.tilt[None]
-            whole = gradient / atoms.get_volume()
-            self.results["stress"] = full_3x3_to_voigt_6_stress((whole + whole.T) / 2)

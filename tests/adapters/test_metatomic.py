@@ -17,14 +17,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import equiscope as eq
 from equiscope.analysis.layers import layers
 from equiscope.errors import InputError
-from tests.adapters.calculators import crystals, molecules
+from tests.adapters.calculators import BEND, TILT, PairsInAse, bent_share, crystals, molecules
 
 pytest.importorskip("metatomic.torch", reason="metatomic is not installed")
 
 from equiscope.adapters.ase_structures import AsePlan
 from equiscope.adapters.many import declared, joined
 from equiscope.adapters.metatomic import Metatomic, measure
-from tests.adapters.metatomic_models import BEND, TILT, Pairs, PairsInAse, bent_share, model
+from tests.adapters.metatomic_models import Pairs, model
 
 EXACT = 1e-10
 

@@ -115,8 +115,15 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, path,
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta"])
-def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(InputError, match=f"--device '{name}' cannot be used here"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cuda:99", "the device 'cuda:99' cannot be used here"),
+        ("nonsense", "there is no device 'nonsense': the devices are cpu, cuda, cuda:0"),
+        ("meta", "there is no device 'meta'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(name, words):
+    with pytest.raises(InputError, match=f"--device {name}: {words}"):
         common.device(name)
     assert common.device("cpu") == "cpu"

@@ -84,7 +84,8 @@ CASES = {
         NonFiniteError, "'v'"),
     "nan cell": (
         dict(batch=batch(cell=torch.full((B, 3, 3), NAN).double()),
-             inputs={"pos": eq.Input("1o", points=True), "cell": "1o"}), NonFiniteError, "'cell'"),
+             inputs={"pos": eq.Input("1o", points=True), "cell": eq.Input("1o", points=False)}),
+        NonFiniteError, "'cell'"),
     "nan centre": (dict(batch=batch(c=torch.full((B, 3), NAN).double()), center="c"), NonFiniteError, "'c'"),
     "nan prediction": (after(0, lambda x: x * NAN), NonFiniteError, "prediction 'forces'"),
     "nan prediction at one rotation": (after(9, lambda x: x * NAN), NonFiniteError, "prediction 'forces'"),
@@ -167,9 +168,9 @@ CASES = {
     "key gone at the fifth call": (
         answers(lambda b, n: {"forces" if n < 4 else "f": b["pos"]}), DeclarationError, "'forces'"),
     "shape changed between repeats": (
-        dict(target=None, fixed=["y"], **after(1, lambda x: x[:, 1:])), InputError, "'forces'.*shape"),
+        dict(target=None, fixed=["y"], **after(1, lambda x: x[:, 2:])), InputError, "'forces'.*shape"),
     "shape changed between rotations": (
-        dict(target=None, fixed=["y"], **after(9, lambda x: x[:, 1:])), InputError, "'forces'.*shape"),
+        dict(target=None, fixed=["y"], **after(9, lambda x: x[:, 2:])), InputError, "'forces'.*shape"),
     "shape broadcasts between rotations": (
         dict(target=None, fixed=["y"], **after(9, lambda x: x[:, :1])), InputError, "'forces'.*shape"),
     "one tensor for two outputs": (

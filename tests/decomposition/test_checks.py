@@ -30,7 +30,7 @@ def batch(**changes):
 
 def declaration(**changes):
     settings = {
-        "inputs": {"pos": Input("1o", points=True), "v": "1o", "cell": "1o"},
+        "inputs": {"pos": Input("1o", points=True), "v": "1o", "cell": Input("1o", points=False)},
         "outputs": {"forces": Output("1o", target="y"), "energy": Output("0e", target="e", per="sample")},
         "fixed": ["charge"], "mask": "mask", "center": "centre", "clusters": "family",
     }  # fmt: skip

@@ -198,7 +198,7 @@ BAD = {
     "with an axis too many": (flat(batch=torch.zeros(19, 1).long()), {}, r"\(19, 1\)"),
     "samples without atoms": (flat(batch=torch.arange(19) * 2), {}, r"samples \[1, 3, 5, 7, 9\] .*have no atoms"),
     "fewer atoms": (flat(batch=torch.zeros(7).long()), {}, "expected 7 atoms first"),
-    "another number of labels": (flat(y=torch.zeros(5, 3).double()), {}, "'y'.* expected 19 atoms first"),
+    "another number of labels": (flat(y=torch.zeros(5, 3).double()), {}, "19, 3.* labels 'y' have one row for each"),
 }  # fmt: skip
 
 

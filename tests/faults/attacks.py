@@ -10,11 +10,11 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
-import warnings
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import torch
 import yaml
 from torch import nn
 
-from equiscope import cli, records, words, writing
+from equiscope import records, words, writing
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import EquiscopeError, InputError, IntegrityError, ModelError, RunError
 from equiscope.report import build
@@ -35,47 +35,14 @@ from equiscope.runs.train import train
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import mapped
 from equiscope.tasks.datasets.blocks import Block
+from tests.faults.data_files import damaged_files
+from tests.faults.disks import disk_errors
 from tests.faults.faults import Tally, in_child
+from tests.faults.harness import command, holds, quietly, refused
 from tests.runs import toy
 from tests.runs.ends import assert_same_end
 
 SECRET = b"what somebody else keeps\n" * 40
-
-
-class Broken(AssertionError):
-    """An attack succeeded."""
-
-
-def holds(fact, what="") -> None:
-    if not fact:
-        raise Broken(what)
-
-
-@contextmanager
-def refused(*kinds, match=""):
-    """The body must end in one of these errors, in one line."""
-    wanted = kinds or (EquiscopeError,)
-    try:
-        yield
-    except wanted as error:
-        holds(match in str(error), f"refused with other words: {error}")
-        return
-    raise Broken("it was accepted")
-
-
-def quietly(action):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return action()
-
-
-def command(*arguments) -> tuple[int, str]:
-    """Exit code and everything printed by a command, which must end without a traceback and without "unforeseen"."""
-    out = io.StringIO()
-    with redirect_stdout(out), redirect_stderr(out):
-        code = cli.main([str(a) for a in arguments])
-    holds("Traceback" not in out.getvalue() and code != cli.UNFORESEEN, out.getvalue()[-300:])
-    return code, out.getvalue()
 
 
 def stopped(root: Path, at: int = 24, **changes) -> RunFolder:
@@ -237,6 +204,20 @@ def locks(root: Path):
         folder.release()
 
     yield "through another path", other_path
+    if _mounted(root, root / "probe"):
+        _unmount(root / "probe")
+
+        def bind_mounted():
+            folder, place = held(root, "bound"), root / "mounted"
+            _mounted(root / "bound", place)
+            try:
+                holds(second(RunFolder(place, "toy", "a")) == 71, "admitted through a bind mount")
+                folder.release()
+                holds(second(RunFolder(place, "toy", "a")) == 0, "the lock was not given back")
+            finally:
+                _unmount(place)
+
+        yield "through a bind mount", bind_mounted
 
     def renamed():
         folder = held(root, "renamed")
@@ -333,6 +314,16 @@ def locks(root: Path):
         lock.drop()
 
     yield "a study started twice", study
+
+
+def _mounted(folder: Path, place: Path) -> bool:
+    """Whether a folder could be mounted at a second place, which only some users may."""
+    place.mkdir()
+    return subprocess.run(["mount", "--bind", folder, place], capture_output=True).returncode == 0
+
+
+def _unmount(place: Path) -> None:
+    subprocess.run(["umount", place], check=True, capture_output=True)
 
 
 def _posix(path: Path) -> None:
@@ -920,6 +911,8 @@ CLASSES = {
     "keys and passwords": secrets,
     "records of others": odd_records,
     "names of folders": roots,
+    "errors of the disk": disk_errors,
+    "damaged data files": damaged_files,
 }
 
 

@@ -13,6 +13,8 @@ SOME = {
     "names on pages and in figures": 4,
     "records of others": 5,
     "models in threads": 2,
+    "errors of the disk": 5,
+    "damaged data files": 13,
 }
 
 

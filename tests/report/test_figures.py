@@ -202,3 +202,18 @@ def test_too_few_runs_and_empty_ones_are_refused(tmp_path):
         beside([a], tmp_path / "x.png")
     with pytest.raises(InputError, match="fewer than two measurements"):
         beside([a, b], tmp_path / "x.png")
+
+
+def test_the_parts_of_the_loss_of_every_probe():
+    told = history(synthetic.flow_run())
+    made = figures.parts(told)
+    assert figures.parts(history(synthetic.force_field_run())) is None
+    assert [row[0].y.title for row in made.rows] == ["total loss", "twirled loss", "equivariance error"]
+    assert [series.name for series in made.rows[0][0].series] == list(told.curves)[:10]
+    for row, name in zip(made.rows, ("total", "twirled", "equivariance"), strict=True):
+        for series, curve in zip(row[0].series, told.curves.values(), strict=False):
+            values = getattr(curve, name)
+            np.testing.assert_array_equal(series.y[values > 0], values[values > 0])
+            assert np.isnan(series.y[values <= 0]).all()
+    colours = [series.colour for series in made.rows[0][0].series]
+    assert len(set(colours)) == len(colours)

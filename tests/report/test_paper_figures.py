@@ -1,8 +1,12 @@
 """Panels in a journal's column: sizes, fonts, and which runs are drawn."""
 
+import re
+from pathlib import Path
+
 from PIL import Image
 
-from equiscope.report import paper_figures
+from equiscope.report import figures, kinds, paper, paper_figures
+from equiscope.report.curves import history
 from equiscope.report.evidence import gather
 from tests.report import synthetic
 from tests.report.test_evidence import renamed
@@ -57,7 +61,33 @@ def test_the_paper_s_other_figures(tmp_path):
     _, panel, _ = paper_figures._extra(evidence)["percent-gradient-ratio-forcefield"]
     # The first step and what is missing are left out; the second of the pair lies along.
     assert (list(panel.series[0].x), list(panel.series[0].y)) == ([1.0, 0.1], [5.0, 0.5])
+    # Of several flow times each is a colour of its own, and named.
+    timed = [{**record, "probe": f"t={t}", "second": [2.0, t, t, t]} for t in (0.2, 0.9)]
+    flow = write(tmp_path / "timed", [*synthetic.flow_run(), *timed])
+    _, panel, _ = paper_figures._extra(gather([flow]))["percent-gradient-ratio-proteinflow"]
+    assert [(series.name, list(series.x)) for series in panel.series] == [("t=0.2", [0.2, 0.2]), ("t=0.9", [0.9, 0.9])]
     claim, panel, _ = paper_figures._extra(evidence)["times-proteinflow"]
     assert claim == "penalty"
     assert list(panel.series[0].x) == list(synthetic.TIMES)
     assert set(panel.series[0].y) == {3.1}
+
+
+def test_every_figure_of_the_authors_that_the_documentation_names_is_drawn(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "reading.md").read_text().split("## The figures of the paper")[1]
+    cells = [row.split("|")[3] for row in page.splitlines() if row.startswith("| ") and "equiscope" in row]
+    named = {name for cell in cells for name in re.findall(r"`([\w-]+)`", cell)}
+    steps = [0, 10, 100]
+    pairs = [{"kind": "analysis", "analysis": "relations", "probe": "p", "pair": pair, "step": 100, "steps": steps,
+              "first": [3.0, 2.0, 1.0], "second": [3.0, 2.0, 1.0], "values": {}}
+             for pair in paper.OWN_PAIRS]  # fmt: skip
+    force, flow = synthetic.force_field_run(), synthetic.flow_run()
+    evidence = gather([write(tmp_path / "a", [*force, *pairs]), write(tmp_path / "b", [*flow, *pairs])])
+    drawn = {one.name for one in paper_figures.save(evidence, tmp_path / "figures", dpi=30)}
+    drawn |= set(figures.charts(history(force)))
+    drawn |= {name for name in ("panels", "parts") if getattr(figures, name)(history(flow)) is not None}
+    # One file a study, and one of several runs, whatever they are called.
+    assert named <= drawn | {"figure", "beside"}, named - drawn
+    sections = re.findall(r"section “([^”]+)”", page)
+    assert len(sections) == 2
+    titles = [kind.title for kind in kinds.kinds().values()]
+    assert all(any(title.startswith(section) for title in titles) for section in sections)

@@ -6,12 +6,14 @@ import pytest
 
 from equiscope.errors import InputError
 from equiscope.records import Records
+from equiscope.records import read as read_records
 from equiscope.report import study
+from equiscope.report.curves import history
 from tests.report import synthetic
 
 
 def _write(folder, entries):
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with Records(folder / "records.jsonl") as records:
         for entry in entries:
             records.append(entry["kind"], **{k: v for k, v in entry.items() if k != "kind"})
@@ -104,3 +106,62 @@ def test_studies_of_the_task_beside_these_are_on_the_page_too(tmp_path):
     with pytest.warns(UserWarning, match="forcefield-optimizer is left out of the page"):
         found = study.with_siblings([sizes], ("replicates", "model_size", "optimizer", "augmentation", "efficiency"))
     assert found == [replicates, sizes]
+
+
+def test_a_model_worse_than_the_linear_predictor_has_no_skilled_crossing_whatever_its_r2(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, "")])
+    run = tmp_path / "forcefield" / "58k-0" / "records.jsonl"
+    records = [{k: v for k, v in r.items() if k not in ("n", "sha")} for r in read_records(run)]
+    for file in run.parent.iterdir():
+        file.unlink()
+    _write(run.parent, [{**r, "skill": -0.2} if r["kind"] == "measure" else r for r in records])
+    loaded = study.load(folder)
+    (row,) = study.table(loaded)
+    assert row[study.COLUMNS.index("skilled crossing")] == "none"
+    assert row[study.COLUMNS.index("skill")] == "−0.20"
+    said = study.verdict(loaded)
+    assert said.startswith("No run has a skilled crossing: under 2 % for good with R² ≥ 0.5 and a loss below that of")
+    (final,) = [r["result"]["r2"] for r in records if r.get("part") == "final"]
+    assert said.endswith(f"At the end R² {final:.2f} and skill −0.20.")
+    _, _, _, able = study._common(loaded.points[0].curves)
+    assert not able.any()
+    assert "measured on the same" in study.build([folder]).with_suffix(".md").read_text()
+
+
+def test_voxels_are_studied_on_the_probe_that_decides():
+    told = history([
+        {"kind": "run", "name": "n", "task": "voxels", "model": "unet", "parameters": 1, "config": {}},
+        *({"kind": "measure", "step": step, "part": part, "probe": probe, "headline": probe == "octahedral",
+           "seconds": 0.0, "skill": 0.5, "result": {"percent": percent, "percent_interval": [percent, percent],
+           "interval_kind": "two-sided", "r2": 0.9}}
+          for step, part in ((0, "track"), (10, "track"), (10, "final"))
+          for probe, percent in (("octahedral", 1.0), ("SO(3), cubic, noise averaged", 40.0))),
+    ])  # fmt: skip
+    point = study.Point("a", (told,), ())
+    assert [curve.probe for curve in point.curves] == ["SO(3), cubic, noise averaged"]
+    assert point.finals[0].result.percent == 40.0
+
+
+def test_runs_that_go_on_and_hours_of_the_card(tmp_path):
+    """An open run is shown as far as it is; hours are those of training, measurements and analyses, in words."""
+    folder = tmp_path / "studies" / "forcefield-paper_scale"
+    book = [dict(record) for record in synthetic.force_field_run()]
+    book[0] |= {"device": "cuda:0", "hardware": "H200"}
+    for name, entries in (("a", book), ("b", [record for record in book if record["kind"] != "end"])):
+        _write(tmp_path / "forcefield" / f"{name}-0", entries)
+    listed = [
+        {"point": name, "seed": 0, "folder": f"../../forcefield/{name}-0", "overrides": [], "status": status, "reason": ""}
+        for name, status in (("a", "finished"), ("b", "open"), ("c", "open"))
+    ]
+    entry = {"kind": "study", "task": "forcefield", "name": "paper_scale", "question": "q", "axis": "a", "runs": listed}
+    _write(folder, [entry])
+    found = study.load(folder)
+    assert [point.going for point in found.points] == [(), ("seed 0: step 2,400 of 2,400",), ("seed 0: not begun",)]
+    assert [len(point.runs) for point in found.points] == [1, 1, 0]
+    page = study.build([folder]).read_text()
+    assert "Not finished." in page
+    assert "GPU-hours of H200: training" in page
+    end = book[-1]
+    one = study.spent([found.points[0].runs[0]])
+    hours = (end["train_seconds"] + end["track_seconds"]) / 3600
+    assert one.startswith(f"{hours:.2g} GPU-hours of H200: training {end['train_seconds'] / 3600:.2g}, measurements")

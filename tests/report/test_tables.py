@@ -80,3 +80,18 @@ def test_outputs_table_only_for_several_outputs():
     assert tables.outputs_table(view(Result, one)) == []
     two = one | {"outputs": {**one["outputs"], "energy": one["outputs"]["forces"] | {"percent": 0.1}}}
     assert [row[0] for row in tables.outputs_table(view(Result, two))] == ["forces", "energy"]
+
+
+def test_what_a_run_computed_in_is_in_its_table():
+    book = [dict(record) for record in synthetic.force_field_run()]
+    book[0] |= {
+        "device": "cuda:0", "hardware": "NVIDIA H200",
+        "computing": {"training": "bf16-mixed", "matmul": "high", "compile": "inductor",
+                      "measured": {"track": "float32", "final": "as trained (bf16-mixed)"}},
+    }  # fmt: skip
+    book[-1] |= {"gpu_seconds": 7200.0}
+    rows = dict(tables.run_table(history(book)))
+    assert rows["hardware"] == "NVIDIA H200"
+    assert rows["training computes in"] == "bf16-mixed, float32 products high, compiled by inductor"
+    assert rows["measured in"] == "track float32, final as trained (bf16-mixed)"
+    assert rows["GPU time"] == "2 h 0 min"

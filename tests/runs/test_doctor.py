@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from equiscope.errors import InputError
 from equiscope.runs import doctor
 from equiscope.runs.doctor import GOOD, SLOW, WRONG, Facts, findings, gather
 
@@ -48,6 +49,20 @@ def test_each_fault(changes, level, message, remedy):
     assert found.level == level
     assert message in found.what
     assert remedy in found.remedy
+
+
+def test_what_a_measurement_costs_by_counting():
+    asked = doctor.Asked(parameters=5e6, tokens=100, samples=10, rotations=24, batch=10)
+    # 10 samples × 26 passes × 2 × 5e6 × 100 operations at 1e11 a second.
+    assert doctor.cost(asked, 1e11, 0.0) == pytest.approx(260 * 1e9 / 1e11)
+    # A model of nothing waits for 500 launches a pass of ten samples.
+    assert doctor.cost(replace(asked, parameters=1), 1e11, 1e-5) == pytest.approx(260 * 500 * 1e-5 / 10)
+    facts = replace(HEALTHY, product={"cuda": 1e11}, launch={"cuda": 0.0})
+    (found,) = [f for f in findings(facts, asked) if f not in findings(HEALTHY)]
+    assert "100 GFLOP/s" in found.what
+    assert "takes at least 2.6 s" in found.what
+    with pytest.raises(InputError, match="--samples must be at least 1, got 0"):
+        doctor.Asked(samples=0)
 
 
 def test_threads_that_help_are_praised():

@@ -96,11 +96,11 @@ def test_optimizer_settings_out_of_range(settings, words):
 
 def test_loader_goes_on_at_the_given_step():
     task = Toy(0, 4)
-    batches = list(loader(Steps(task, 6), start=4))
+    batches = list(loader(Steps(task, 6), 6, start=4))
     assert len(batches) == 2
     for step, batch in zip((4, 5), batches, strict=True):
         assert all(torch.equal(batch[k], v) for k, v in task.training_batch(step).items())
-    assert len(loader(Steps(task, 6), start=4)) == 6
+    assert len(loader(Steps(task, 6), 6, start=4)) == 6
 
 
 def test_shares_make_up_the_batch():

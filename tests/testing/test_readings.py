@@ -43,7 +43,8 @@ def polar(degree, v):
 
 def said(function, irreps, per="sample", **settings):
     """What a failed check of ``function(positions)`` says."""
-    outputs = {"f": Output(irreps, per=per)}
+    # Rows of a matrix are vectors where it is said.
+    outputs = {"f": Output(irreps, per=per, points=False if irreps == "1o" else None)}
     declared = Declaration({"x": Input("1o", points=True)}, outputs, **settings)
     with pytest.raises(AssertionError) as caught:
         assert_equivariant(lambda batch: {"f": function(batch["x"])}, [{"x": points()}], declared)
@@ -110,7 +111,7 @@ def test_columns_rows_and_flat_matrices_are_named():
     (hint,) = said(lambda x: vectors(x).mT, "cartesian")
     assert "one in each column: give values.mT, declared '1o'" in hint
     (hint,) = said(vectors, "cartesian")
-    assert "one in each row: declare '1o'" in hint
+    assert "one in each row: declare eq.Output('1o', points=False)" in hint
     (hint,) = said(lambda x: tensor(x).flatten(1), "0e+1e+2e")
     assert "a 3 x 3 matrix, row after row" in hint
     (hint,) = said(lambda x: tensor(x)[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]], "0e+2e")

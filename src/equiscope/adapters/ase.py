@@ -72,8 +72,11 @@ def measure(
 ) -> AseResult:
     """The equivariance error of a calculator's energies, forces and stresses, and its share of the loss with labels.
 
-    For output f and g Haar distributed, p_g = g^-1 f(g x): equivariance = E_g |p_g - E p|^2, per component. With labels
-    y, percent = 100 mean(equivariance) / mean(E_g |p_g - y|^2); see :func:`equiscope.measure`.
+    For output f and g Haar distributed, with `p_g = g^-1 f(g x)`, and labels y where there are some, per component,
+
+        equivariance = E_g |p_g - E p|^2,        percent = 100 mean(equivariance) / mean(E_g |p_g - y|^2),
+
+    see :func:`equiscope.measure`.
 
     Args:
         calculator: an ASE calculator, asked anew at every rotation, its cached results dropped; or an

@@ -178,11 +178,7 @@ class AseResult:
 
     def to_json(self, path: str | Path) -> None:
         """Everything of :meth:`to_dict`, with null for what does not exist (percent without labels)."""
-        text = json.dumps(_finite(self.to_dict()), ensure_ascii=False, indent=1, allow_nan=False)
-        try:
-            write_atomically(path, (text + "\n").encode())
-        except OSError as error:
-            raise InputError(f"cannot write the result to {str(path)!r}: {error.strerror}") from error
+        write_json(path, self.to_dict())
 
     def __str__(self) -> str:
         first = self.result
@@ -214,6 +210,19 @@ class AseResult:
         if not own.distinguishable:
             text += "; not distinguishable from numerical noise"
         return text
+
+
+def write_json(path: str | Path, plain: Mapping[str, Any]) -> None:
+    """Plain types as a JSON file, null for what is not finite.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    text = json.dumps(_finite(plain), ensure_ascii=False, indent=1, allow_nan=False)
+    try:
+        write_atomically(path, (text + "\n").encode())
+    except OSError as error:
+        raise InputError(f"cannot write the result to {str(path)!r}: {error.strerror}") from error
 
 
 def _finite(value: Any) -> Any:

@@ -52,7 +52,9 @@ class AseSettings:
             outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group
         )
         forward = functools.partial(self.forward, outputs)
-        more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry}
+        # Rotations of one structure share a call only where the engine takes many structures.
+        fold = "auto" if self.engine.most_atoms else 1
+        more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
         return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 
     def forward(self, outputs: Sequence[str], engine: Engine, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch.utils.data import DistributedSampler
@@ -41,7 +41,8 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
-from equiscope.symmetry.declaration import Declaration
+from equiscope.signatures import handing_on
+from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ class EquivarianceTracker(Callback):
     Args:
         batches: batches that can be gone through more than once (a list, a DataLoader), or a function that returns
             an iterable of batches. Keep them the same and in the same order, so that the curve has no other noise.
-        declaration, inputs, outputs, target, loss, rotations, cosets, seed, noise_samples, settings: as for
+        declaration, inputs, outputs, target, loss, rotations, cosets, seed, noise_samples: as for
             :func:`equiscope.measure`. In a distributed run with a DistributedSampler samples need ``ids``.
+        fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: likewise.
         when: ``"validation"``: in every validation; an integer n: at optimizer steps 0, n, 2n, …;
             ``"log"``: at step 0 and ``per_decade`` log-spaced steps a decade; or a sequence of steps.
         per_decade: see ``when``.
@@ -92,6 +94,7 @@ class EquivarianceTracker(Callback):
         InputError: for arguments out of range, or batches that cannot be gone through twice.
     """
 
+    @handing_on(Declaration)
     def __init__(
         self,
         batches: Iterable[Any] | Callable[[], Iterable[Any]],
@@ -111,7 +114,7 @@ class EquivarianceTracker(Callback):
         cosets: int | None = None,
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
-        **settings: Any,
+        **settings: Unpack[DeclarationSettings],
     ):
         super().__init__()
         if isinstance(batches, Iterator):

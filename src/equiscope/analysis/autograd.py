@@ -43,13 +43,14 @@ def pulled(outputs: Derivatives, inputs: Sequence[Tensor], along: Derivatives, a
 @dataclass(frozen=True)
 class _Linearised:
     """Graphs of Gauss-Newton products: predictions ``rows``, ``back`` = J^T u with u the ``dummies``, and the loss's
-    ``slopes`` F' at the ``leaves``, the predictions cut off the network."""
+    ``slopes`` F' at the ``leaves``, the predictions cut off the network; the outputs' ``names`` of every pass."""
 
     rows: list[Tensor]
     dummies: list[Tensor]
     back: Derivatives
     leaves: list[Tensor]
     slopes: Sequence[Tensor]
+    names: list[list[str]]
 
 
 class Graphs:
@@ -99,16 +100,44 @@ class Graphs:
             key: tells what is kept of one loss from that of others.
         """
         again, own = self.memory == "all", self._parameters
-        if self.holds(key, kind):
-            _, held = self._kept[key, kind]
-        else:
-            held = (self._sloped if kind == "hessian" else self._linearised)(run(), loss)
-            if again:
-                self._kept[key, kind] = self._versions(), held
+        held = self._held(key, kind, run, loss)
         if kind == "hessian":
             return pulled(held, own, vector, again)
         moved = pulled(held.back, held.dummies, vector, again)
         return pulled(held.rows, own, pulled(held.slopes, held.leaves, moved, again), again)
+
+    def form(
+        self,
+        key: Hashable,
+        vectors: Sequence[Sequence[Tensor]],
+        run: Callable[[], Predictions],
+        losses: Sequence[Callable[[Predictions], Tensor]],
+    ) -> list[Tensor]:
+        """(k, k) u_i^T G u_j with the Gauss-Newton matrix G of each of several losses of ``run()``.
+
+        Of every vector only J u is needed, once for all losses: no product is carried back to the parameters.
+        """
+        held = self._held(key, "gauss_newton", run, losses[0])
+        moved = [pulled(held.back, held.dummies, vector, True) for vector in vectors]
+        flat = torch.stack([torch.cat([_filled(m, r).flatten() for m, r in zip(one, held.rows, strict=True)]).double()
+                            for one in moved])  # fmt: skip
+        found = []
+        for loss in losses:
+            slopes, leaves = _slopes(held.rows, held.names, loss)
+            bent = [pulled(slopes, leaves, one, True) for one in moved]
+            images = [torch.cat([_filled(b, r).flatten() for b, r in zip(one, held.rows, strict=True)]) for one in bent]
+            found.append(flat @ torch.stack(images).double().T)
+        return found
+
+    def _held(
+        self, key: Hashable, kind: str, run: Callable[[], Predictions], loss: Callable[[Predictions], Tensor]
+    ) -> Any:
+        if self.holds(key, kind):
+            return self._kept[key, kind][1]
+        held = (self._sloped if kind == "hessian" else self._linearised)(run(), loss)
+        if self.memory == "all":
+            self._kept[key, kind] = self._versions(), held
+        return held
 
     def _sloped(self, rows: Predictions, loss: Callable[[Predictions], Tensor]) -> Derivatives:
         return torch.autograd.grad(loss(rows), self._parameters, create_graph=True, allow_unused=True)
@@ -118,9 +147,22 @@ class Graphs:
         dummies = [torch.zeros_like(r, requires_grad=True) for r in flat]
         # J^T u is linear in u: its derivative along v by u is J v.
         back = torch.autograd.grad(flat, self._parameters, dummies, create_graph=True, allow_unused=True)
-        cut = [{name: r.detach().requires_grad_(True) for name, r in one.items()} for one in rows]
-        slopes = torch.autograd.grad(loss(cut), tensors(cut), create_graph=True)
-        return _Linearised(flat, dummies, back, tensors(cut), slopes)
+        slopes, leaves = _slopes(flat, [list(one) for one in rows], loss)
+        return _Linearised(flat, dummies, back, leaves, slopes, [list(one) for one in rows])
+
+
+def _slopes(
+    flat: Sequence[Tensor], names: Sequence[Sequence[str]], loss: Callable[[Predictions], Tensor]
+) -> tuple[Sequence[Tensor], list[Tensor]]:
+    """The loss's derivatives by the predictions, with their graph, and the predictions cut off the network."""
+    leaves = [row.detach().requires_grad_(True) for row in flat]
+    each = iter(leaves)
+    cut = [{name: next(each) for name in one} for one in names]
+    return torch.autograd.grad(loss(cut), leaves, create_graph=True), leaves
+
+
+def _filled(found: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if found is None else found.detach()
 
 
 @contextlib.contextmanager

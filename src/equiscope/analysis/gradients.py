@@ -69,7 +69,7 @@ def gradients(
             f"unbiased products need at least {MIN_GROUPS} independent batches, got {min(len(parts), groups)}: "
             "make the batches smaller"
         )
-    metric = None if optimizer_state is None else _adam_metric(model, parts, optimizer_state)
+    metric = None if optimizer_state is None else adam_metric(model, parts, optimizer_state)
     count = min(groups, len(parts))
     weights, losses = np.zeros(count), np.zeros((2, count))
     kept: list[list[Tensor | None]] = [[None] * count for _ in HALVES]
@@ -131,7 +131,7 @@ def _layers(parts: Parts) -> dict[str, slice]:
     return found
 
 
-def _adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Tensor:
+def adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Tensor:
     """Diagonal of Adam's preconditioner over the chosen parameters, flat."""
     moments = state.get("state", {})
     order = [i for group in state.get("param_groups", []) for i in group["params"]]

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.orbit import predict
-from equiscope.decomposition.plan import Plan, as_plan, declared
+from equiscope.decomposition.orbit import output_rows, predict
+from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
+from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import Action, IrrepsAction, action
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import GROUP_DEGREES, RotationSet, rotation_set
@@ -125,6 +126,7 @@ def refuse_other_losses(declaration: Declaration, why: str) -> None:
         raise InputError(f"{why} under squared error only: declare loss='mse', got {', '.join(others)}")
 
 
+@handing_on(make_plan)
 def heads(
     model: nn.Module,
     batches: Iterable[Any],
@@ -137,22 +139,24 @@ def heads(
     """How far a model's linear head is from symmetric, and the equivariance error it causes.
 
     A :class:`RowHead` (EScAIP) has its error in closed form, with D the deviation from the mean row and
-    Q = E V V^T: tr(D Q D^T) / 3, here divided by 3 once more as losses are means over components. E is the mean of
+    `Q = E V V^T`: `tr(D Q D^T) / 3`, here divided by 3 once more as losses are means over components. E is the mean of
     :func:`equiscope.measure`: over a sample's atoms and then over samples, or over all atoms where ``weighting`` says
-    so, times the output's weight. It is taken apart exactly into three factors, form = variance x features x alignment:
+    so, times the output's weight. It is taken apart exactly into three factors whose product it is:
 
         variance  = |D|^2 / (3 H)             the paper's plain variance of the weights
         features  = tr(Q) / 3                 how large the features are
         alignment = H tr(D Q D^T) / (|D|^2 tr Q)   whether D lies where the features are
 
-    Any other linear head w (the answer doubles when its weights do) has L_equiv = w^T G w exactly, G = E Cov_g(A_g),
-    and the same three factors with |w|^2 / n, tr G and n w^T G w / (|w|^2 tr G).
+    Any other linear head w (the answer doubles when its weights do) has `L_equiv = w^T G w` exactly,
+    `G = E Cov_g(A_g)`, and the same three factors with `|w|^2 / n`, `tr G` and `n w^T G w / (|w|^2 tr G)`.
 
     Args:
+        model, batches: as for :func:`equiscope.measure`.
+        plan: what is measured, or a declaration with the arguments below.
         head: name of the head's layer; None finds it, the last layer on which the answer depends linearly.
-        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
-            :func:`equiscope.measure`.
-        probes: random heads (signs) whose mean error is tr G (Hutchinson), for heads without the closed form.
+        forward, rotations, cosets, seed, shift, spectrum, alone, judged: as for
+            :func:`equiscope.decomposition.plan.make_plan`.
+        probes: random heads (signs) whose mean error is `tr G` (Hutchinson), for heads without the closed form.
 
     Returns:
         ``layer``, ``kind`` ("rows" or "linear"), ``variance``, ``normalised_variance`` (by the mean square of the
@@ -220,7 +224,7 @@ def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tens
     """
     counts = torch.bincount(sample, minlength=batch.size).double()
     name, spec = next(iter(declaration.outputs.items()))
-    rows = batch.rows(name, spec.per, spec.mask)
+    rows = output_rows(batch, name, declaration)
     other = spec.mask is not None and not torch.equal(rows.counts.to(counts.device), counts)
     if other or spec.action.shape != (3,) or len(counts) != batch.size:
         raise InputError(

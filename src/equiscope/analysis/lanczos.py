@@ -28,6 +28,7 @@ class Lanczos:
         vector: its Ritz vector, of norm 1.
         steps: products used. converged: residual within the tolerance asked for.
         first: (q^T H q, |H q|^2) of the start.
+        basis: (k, n) Krylov basis Q, its first row q; ritz: (k, k) columns are the Ritz vectors in it. If kept.
     """
 
     nodes: Array
@@ -37,6 +38,8 @@ class Lanczos:
     steps: int
     converged: bool
     first: tuple[float, float]
+    basis: Tensor | None = None
+    ritz: Array | None = None
 
     @property
     def largest(self) -> float:
@@ -49,12 +52,13 @@ def lanczos(
     steps: int,
     tolerance: float | None = None,
     least: int = 1,
+    keep: bool = False,
 ) -> Lanczos:
     """At most ``steps`` products; fewer once the largest Ritz value's residual is under tolerance * |value|.
 
     Args:
         product: v -> H v, H symmetric. start: (n,), any norm but zero; the basis has its dtype and device.
-        least: go on for so many steps in any case.
+        least: go on for so many steps in any case. keep: the basis and the Ritz vectors too.
     """
     count = min(steps, len(start))
     basis = torch.zeros(count, len(start), dtype=start.dtype, device=start.device)
@@ -81,7 +85,8 @@ def lanczos(
         basis[k + 1] = image / beta
     vector = basis[: len(alphas)].T @ torch.from_numpy(vectors[:, -1].copy()).to(basis)
     converged = exhausted or len(alphas) == len(start) or (tolerance is not None and done)
-    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), first)
+    kept = (basis[: len(alphas)], vectors) if keep else (None, None)
+    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), first, *kept)
 
 
 def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Array, Array]:

@@ -30,13 +30,14 @@ from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
-from equiscope.decomposition.plan import Plan, as_plan
+from equiscope.decomposition.plan import Plan, as_plan, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum, summarise_spectrum
 from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import EquiscopeError, InputError, NonFiniteError
+from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration
 
@@ -57,6 +58,7 @@ class _Layer:
     weight: list[float] = field(default_factory=list)
 
 
+@handing_on(make_plan)
 def layers(
     model: nn.Module,
     batches: Iterable[Any],
@@ -77,14 +79,16 @@ def layers(
         model: any module; called as ``model(batch)`` or ``forward(model, batch)`` in eval mode; left as it was.
         batches: as for :func:`equiscope.measure`; labels are not needed.
         plan: what rotates, and how (:func:`equiscope.decomposition.plan.make_plan` with ``spectrum``, and
-            ``judged=False``), or a declaration with ``forward, rotations, cosets, seed`` as for
-            :func:`equiscope.measure`, rotations ``"O"`` by default. Degrees up to the set's own are told apart. With
-            ``weighting="component"`` a sample counts by the layer's rows in it.
+            ``judged=False``), or a declaration with the arguments below, rotations ``"O"`` by default.
+            Degrees up to the set's own are told apart. With ``weighting="component"`` a sample counts by the layer's
+            rows in it.
         names: shell patterns of submodules (``"layers.*.attention"``), ``"answer"`` for the model's own outputs;
             None for its blocks and the answer.
         degrees: highest degree, if the plan does not say it; beyond the set's own it needs three cosets or more.
         rows: most rows of one sample that are kept, evenly spread, which bounds the memory.
         advance: called once a sample, for a progress bar.
+        forward, rotations, cosets, seed, shift, spectrum, alone, judged: as for
+            :func:`equiscope.decomposition.plan.make_plan`.
 
     Returns:
         ``layers``: a list in order of execution of ``name``, ``width`` (features), ``rows`` (mean a sample),

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.analysis.pairs import Array, interval
 from equiscope.analysis.parts import Parts
-from equiscope.decomposition.plan import Plan
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.errors import InputError
+from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration
 
 # Largest second difference, relative to the first, of an answer that counts as linear.
@@ -30,6 +31,7 @@ _LINEAR = 1e-3
 MOST = 2048
 
 
+@handing_on(make_plan)
 def linear_head(
     model: nn.Module,
     batches: Iterable[Any],
@@ -50,8 +52,12 @@ def linear_head(
     condition number give one coset of a large set.
 
     Args:
-        plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
-            :func:`equiscope.measure`.
+        model: as for :func:`equiscope.measure`.
+        plan: what is measured, or a declaration with the arguments below.
+        head: name of the layer.
+        rank_tolerance: eigenvalues below it, relative to the largest, count as zero.
+        forward, rotations, cosets, seed, shift, spectrum, alone, judged: as for
+            :func:`equiscope.decomposition.plan.make_plan`.
         batches: independent ones, whose spread gives the intervals: jackknife of the logarithm, rank held fixed.
 
     Returns:

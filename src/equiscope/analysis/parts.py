@@ -197,6 +197,20 @@ class Parts:
             run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
             return self.flat(self.graphs.product((index, part), kind, v, run, loss))
 
+    def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
+        """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
+        self.check_parts(parts)
+        split = [self.split_vector(vector) for vector in vectors]
+        found = dict.fromkeys(parts, torch.zeros(()))
+        for index, fixed in enumerate(self._fixed):
+            with self._ready(index):
+                if not self._twice:
+                    self._check_twice(fixed)
+                losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
+                made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
+            found = {part: found[part].to(one) + one for part, one in zip(parts, made, strict=True)}
+        return found
+
     def _check_twice(self, fixed: Prepared) -> None:
         """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
         own = list(self.parameters.values())

@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         made.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
     trust = "import the task that the run's configuration names, code that is not equiscope's"
     made.add_argument("--trust", action="store_true", help=trust)
-    made.add_argument("--device", help="cpu, cuda, …; a GPU if there is one")
+    made.add_argument("--device", help="cpu, cuda, cuda:1, mps, or gpu; a GPU if there is one")
     return made
 
 

@@ -63,15 +63,12 @@ def device(name: str | None) -> str:
     Raises:
         InputError: for a device that torch does not know, or that this machine does not have.
     """
-    import torch
+    from equiscope.runs.devices import usable
 
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(f"--device {chosen!r} cannot be used here ({why}): give cpu, or cuda:0 of a GPU") from error
-    return chosen
+        return usable(name)
+    except InputError as error:
+        raise InputError(f"--device {name or ''}: {error}") from error
 
 
 def writable(option: str, path: str | None, *others: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from equiscope.commands.common import add_command, paint
 
-_EXAMPLES = ("equiscope doctor", "equiscope doctor --quiet")
+_EXAMPLES = ("equiscope doctor", "equiscope doctor --quiet", "equiscope doctor --parameters 6e6 --samples 1000")
 SOMETHING_WRONG = 1
 _MARKS = {"good": ("ok   ", "32"), "slow": ("slow ", "1;33"), "wrong": ("wrong", "1;31")}
 
@@ -18,6 +18,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     summary = "versions, threads, precision, GPU: what slows or spoils a measurement here"
     made = add_command(subparsers, "doctor", run, summary, _EXAMPLES)
     made.add_argument("--quiet", action="store_true", help="only what is slow or wrong")
+    told = made.add_argument_group("a measurement whose cost is estimated")
+    told.add_argument("--parameters", type=float, default=1e6, help="of the model (1e6)")
+    told.add_argument("--tokens", type=int, default=200, help="atoms, edges, residues or voxels of a sample (200)")
+    told.add_argument("--samples", type=int, default=256, help="that are measured (256)")
+    told.add_argument("--rotations", type=int, default=24, help="of each sample (24)")
+    told.add_argument("--batch", type=int, default=64, help="samples a call (64)")
     return made
 
 
@@ -25,8 +31,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the findings; 1 if something makes figures wrong."""
     from equiscope.runs import doctor
 
+    asked = doctor.Asked(options.parameters, options.tokens, options.samples, options.rotations, options.batch)
     facts = doctor.gather()
-    found = doctor.findings(facts)
+    found = doctor.findings(facts, asked)
     if not options.quiet:
         print(f"Python {facts.python}, {facts.system}")
     shown = [finding for finding in found if not options.quiet or finding.level != doctor.GOOD]

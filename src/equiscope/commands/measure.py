@@ -85,6 +85,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--label-length-unit", help="of force labels, where it is not --length-unit")
     made.add_argument("--stress-unit", help="of stress labels, such as GPa")
     made.add_argument("--precision", default="auto", help="of the calculator: auto (default), float32 or float64")
+    made.add_argument(
+        "--precisions", metavar="NAMES", help="the same rotations in each of float64,float32,tf32,bf16,float16,compiled"
+    )
     made.add_argument("--csv", metavar="FILE", help="table of structures, written as they are measured")
     made.add_argument("--json", metavar="FILE", help="everything, written at the end")
     made.add_argument("--worst", type=int, default=5, help="how many of the worst structures to list (default 5)")
@@ -108,6 +111,8 @@ def run(options: argparse.Namespace) -> int:
     writable("--csv", options.csv, options.structures, options.json)
     writable("--json", options.json, options.structures)
     structures = read(options.structures, options.index)
+    if options.precisions:
+        return _ladder(options, structures)
     result = door.measure(
         _model(options),
         structures,
@@ -144,6 +149,35 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(_table(result, options.worst)))
     failed = [r for r in result.unmeasured if r.status == "failed"]
     return SOME_FAILED if failed else 0
+
+
+def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
+    """The same rotations in several precisions; labels play no part in it.
+
+    Raises:
+        InputError: with options of labels or a table of structures; see :func:`run`.
+    """
+    from equiscope.adapters.ase_ladder import precisions
+    from equiscope.adapters.ase_result import write_json
+
+    unused = [o for o in ("csv", "with_labels", "label") if getattr(options, o)]
+    if unused:
+        raise InputError(f"--precisions compares relative errors: leave out --{unused[0].replace('_', '-')}")
+    found = precisions(
+        load_calculator(options.calculator, _keywords(options.keywords)),
+        structures,
+        options.precisions,
+        options.outputs.split(",") if options.outputs else None,
+        rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
+        energy_per_atom=not options.total_energy,
+        **{o: getattr(options, o) for o in ("rotations", "cosets", "seed", "clusters", "center", "group", "length_unit")},
+    )
+    try:
+        if options.json:
+            write_json(options.json, found.to_dict())
+    finally:
+        print(found)
+    return 0
 
 
 def _table(result: Any, count: int) -> list[str]:

@@ -13,6 +13,7 @@ _EXAMPLES = (
     "equiscope study model_size task=forcefield",
     "equiscope study optimizer task=forcefield study.seeds=[0,1] trainer.max_steps=2400",
     "equiscope study efficiency task=forcefield --parallel 2",
+    "equiscope study paper_scale study.minutes=240 --parallel 3",
     "equiscope study all task=forcefield hydra/launcher=submitit_slurm +hydra.launcher.partition=gpu",
 )
 
@@ -21,7 +22,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "train the runs of a study and report on them; go on if it was stopped"
     made = add_command(subparsers, "study", run, summary, _EXAMPLES)
-    names = "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; or efficiency"
+    names = (
+        "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; "
+        "efficiency, dynamics, paper_scale"
+    )
     made.add_argument("name", help=names)
     settings = made.add_argument(
         "settings", nargs="*", metavar="key=value", help="for every run, for the study (study.…), or for Hydra (hydra…)"
@@ -33,22 +37,26 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Run one study or all; 1 if a run failed."""
-    from equiscope.runs.study_run import STUDIES, run_study, summary
+    from equiscope.runs.study_run import STUDIES, by_task, run_study, summary
 
     if options.parallel is not None and options.parallel < 1:
         raise InputError(f"--parallel must be at least 1, got {options.parallel}")
     names = STUDIES if options.name == "all" else (options.name,)
     failed, folders = 0, []
     for name in names:
-        print(f"study {name}", file=sys.stderr)
-        outcome = run_study(name, options.settings, options.parallel)
-        print(f"{name}:\n{summary(outcome)}")
-        failed += len(outcome.failed)
-        folders.append(outcome.folder)
+        for settings in by_task(name, options.settings):
+            print(f"study {name}", file=sys.stderr)
+            outcome = run_study(name, settings, options.parallel)
+            print(f"{name}:\n{summary(outcome)}")
+            failed += len(outcome.failed)
+            folders.append(outcome.folder)
     try:
         from equiscope.report.study import build, with_siblings
     except ModuleNotFoundError as error:
         print(f"no page was made, the records are whole: {sentence(error)}", file=sys.stderr)
-    else:
-        print(f"report: {build(with_siblings(folders, (*STUDIES, 'efficiency')))}")
+        return 1 if failed else 0
+    tasks = dict.fromkeys(folder.name.partition("-")[0] for folder in folders)
+    for task in tasks:
+        own = [folder for folder in folders if folder.name.startswith(f"{task}-")]
+        print(f"report: {build(with_siblings(own, (*STUDIES, 'efficiency', 'paper_scale')))}")
     return 1 if failed else 0

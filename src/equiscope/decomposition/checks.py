@@ -17,6 +17,9 @@ from equiscope.decomposition.orbit import (
     check_rows,
     has_inner_axis,
     input_rows,
+    output_rows,
+    refuse_matrix,
+    row_axes,
     rows_of,
     sample_means,
 )
@@ -49,6 +52,9 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
                 f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
                 + other_irreps(spec.action.label, seen)
             )
+        if name not in declaration.points or values.ndim > 3:
+            per = declaration.rows_of_input(name)
+            refuse_matrix(values, spec, f"input {name!r}", row_axes(values, batch, declaration, per == "sample"))
         if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
             raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
     for name in _tensors_besides_inputs(declaration):
@@ -170,7 +176,7 @@ def follows_points(values: Tensor, name: str, batch: Batch, declaration: Declara
     points = declaration.points[0]
     rows = input_rows(batch, points, declaration)
     here = sample_means(rows.select(batch.fields()[points], (3,)).double(), rows)
-    off = sample_means(values, batch.rows(name, spec.per, spec.mask)) - here
+    off = sample_means(values, output_rows(batch, name, declaration)) - here
     far = middle.square().sum()
     return bool((far > FAR * values.square().mean() * len(middle)) & (off.square().sum() < NEAR * far))
 
@@ -215,7 +221,7 @@ def _check_target(batch: Batch, name: str, declaration: Declaration) -> None:
     if spec.target is None:
         return
     values, loss = batch.fields()[spec.target], find_loss(spec.loss)
-    rows = batch.rows(name, spec.per, spec.mask)
+    rows = output_rows(batch, name, declaration)
     if loss.classes:
         what = f"target {spec.target!r} of output {name!r}"
         check_rows(values, name, batch, declaration, what)

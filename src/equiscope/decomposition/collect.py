@@ -18,7 +18,15 @@ from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
 from equiscope.decomposition.moves import Moves
-from equiscope.decomposition.orbit import Caller, input_rows, output_middle, predict, rows_of
+from equiscope.decomposition.orbit import (
+    Caller,
+    input_rows,
+    one_a_sample,
+    output_middle,
+    output_rows,
+    predict,
+    rows_of,
+)
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
@@ -112,7 +120,7 @@ def prepared_batches(batches: Iterable[Any], plan: Plan) -> list[Prepared]:
 
 def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
     spec, loss = plan.declaration.outputs[name], plan.losses[name]
-    rows = batch.rows(name, spec.per, spec.mask)
+    rows = output_rows(batch, name, plan.declaration)
     parts = plan.scheme.parts(batch, plan.declaration) if plan.scheme else None
     output = BatchOutput(name, rows, spec.action, loss, None, output_middle(batch, name, plan.declaration), parts)
     if spec.target is None:
@@ -311,6 +319,10 @@ class BatchOrbit:
             finite = output.rows.sum((~torch.isfinite(given[name])).flatten(1).any(1).double()) == 0
             what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
             _check_finite(finite, what, "the model", self.of.ids, "")
+            if one_a_sample(self.of.batch, name, declaration):
+                self.notes[f"{name} per sample"] = (
+                    f"{name!r} was taken as one row for each sample, as its labels are: per='sample' says so"
+                )
             labels = None if output.labels is None else output.labels.target
             vectors = rows if labels is None or labels.shape != rows.shape else labels
             if follows_points(vectors, name, self.of.batch, declaration):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import as_batches
-from equiscope.decomposition.measure import measure
+from equiscope.decomposition.measure import MeasureSettings, measure
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import PerSample, Result, carried
 from equiscope.errors import InputError
+from equiscope.signatures import handing_on
+from equiscope.symmetry.declaration import Declaration
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Comparison:
         error: its standard error over clusters, the larger of delta method and jackknife.
         interval: 95 %, as wide as few clusters need (:mod:`equiscope.decomposition.statistics`), within +-100 points.
         unpaired_error: what the error would be with independent samples and rotations.
-        twirled_difference: b.twirled - a.twirled; equivariance_difference likewise.
+        twirled_difference: b.twirled - a.twirled.
+        equivariance_difference: b.equivariance - a.equivariance.
         effective_clusters: how many clusters carry the interval, as in :class:`Result`.
     """
 
@@ -48,17 +51,29 @@ class Comparison:
         )
 
 
-def compare(a: Any, b: Any, batches: Iterable[Any], *arguments: Any, **settings: Any) -> Comparison:
+@handing_on(measure, without=("rtol", "max_passes"))
+def compare(
+    a: Any,
+    b: Any,
+    batches: Iterable[Any],
+    declaration: Declaration | None = None,
+    **settings: Unpack[MeasureSettings],
+) -> Comparison:
     """Measure two models on the same samples with the same rotations, and pair the difference.
 
-    With R = sum A / sum B per model, the difference R_b - R_a has cluster influence
-    d_c = (A_bc - R_b B_bc) / B_b - (A_ac - R_a B_ac) / B_a and variance n/(n-1) sum_c d_c^2 (delta method): what the
-    two models share cancels. The interval is that of :mod:`equiscope.decomposition.statistics`, on the linear scale.
+    With `R = sum A / sum B` per model, the difference `R_b - R_a` has cluster influence
+
+        d_c = (A_bc - R_b B_bc) / B_b - (A_ac - R_a B_ac) / B_a
+
+    and variance `n / (n - 1) sum_c d_c^2` (delta method): what the two models share cancels. The interval is that
+    of :mod:`equiscope.decomposition.statistics`, on the linear scale.
 
     Args:
         a, b: the models.
         batches: as for :func:`equiscope.measure`; read into a list, since both models see them.
-        arguments, settings: everything else goes to :func:`equiscope.measure`, except ``rtol``.
+        declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed: as for :func:`equiscope.measure`.
+        shift, spectrum, noise_samples, progress: likewise.
+        fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: likewise.
 
     Raises:
         InputError: for ``rtol``, which would give the models different rotations, or without labels.
@@ -66,7 +81,7 @@ def compare(a: Any, b: Any, batches: Iterable[Any], *arguments: Any, **settings:
     if settings.get("rtol") is not None:
         raise InputError("compare measures both models with the same passes: give cosets instead of rtol")
     kept = list(as_batches(batches))
-    first, second = (measure(model, kept, *arguments, **settings) for model in (a, b))
+    first, second = (measure(model, kept, declaration, **settings) for model in (a, b))
     for which, result in (("a", first), ("b", second)):
         if result.total == 0:
             raise InputError(f"the total loss is zero for model {which}: it has no percent to compare")

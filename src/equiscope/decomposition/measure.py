@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -19,7 +19,8 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
-from equiscope.symmetry.declaration import Declaration, declare
+from equiscope.signatures import handing_on
+from equiscope.symmetry.declaration import Declaration, DeclarationSettings, declare
 
 NOISE_SAMPLES = 64
 FIRST_OF_A_STREAM = (
@@ -28,6 +29,24 @@ FIRST_OF_A_STREAM = (
 )
 
 
+class MeasureSettings(DeclarationSettings, total=False):
+    """Keywords of :func:`measure` that every measurement takes, for what hands them on."""
+
+    inputs: Mapping[str, Any] | None
+    outputs: Mapping[str, Any] | None
+    target: str | None
+    loss: Any
+    forward: Callable[[Any, Any], Any] | None
+    rotations: str
+    cosets: float | None
+    seed: int
+    shift: bool
+    spectrum: bool | int
+    noise_samples: int
+    progress: bool
+
+
+@handing_on(Declaration)
 def measure(
     model: nn.Module | Callable[[Any], Any],
     batches: Iterable[Any],
@@ -49,16 +68,16 @@ def measure(
     noise_samples: int = NOISE_SAMPLES,
     fold: int | str = "auto",
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[DeclarationSettings],
 ) -> Result:
     """Split a model's loss into what a perfectly symmetric version of it would have, and the rest.
 
-    With p_g = g^-1 f(g x) and g Haar distributed, for a convex loss l,
+    With `p_g = g^-1 f(g x)` and g Haar distributed, for a convex loss l,
 
         total = E_g l(p_g, y) = l(E_g p_g, y) + equivariance,        percent = 100 mean(equivariance) / mean(total)
 
-    with means over samples; for squared error equivariance = E_g |p_g - E p|^2. The rotations of each sample are
-    ``cosets`` independent random cosets K u, which makes the estimate exactly unbiased for squared error
+    with means over samples; for squared error `equivariance = E_g |p_g - E p|^2`. The rotations of each sample
+    are ``cosets`` independent random cosets K u, which makes the estimate exactly unbiased for squared error
     (:mod:`equiscope.decomposition.split`) at ``cosets * len(K)`` passes.
 
     Args:
@@ -66,16 +85,20 @@ def measure(
             ``forward(model, batch)``; it is left as it was.
         batches: iterable of dicts of tensors, samples first, or with ``batch=`` atoms first, of tuples whose parts
             ``fields=("pos", "forces")`` names, or of batches an adapter registered.
-        declaration: what rotates; or give its fields here: ``inputs={"pos": "1o"}, outputs={"forces": "1o"},
-            target="forces"``, and ``fixed``, ``clusters``, ``ids``, ``mask``, ``batch``, ``per``, ``fields``,
-            ``center``, ``group``, ``weighting``.
+        declaration: what rotates, where it is made beforehand; else give its fields here, as they are explained at
+            :class:`Declaration`.
+        inputs: what turns among the fields of a batch, ``{"pos": "1o"}``, or :class:`Input` for more.
+        outputs: what the model answers, ``{"forces": "1o"}``, or :class:`Output` for more.
+        target: the field with the labels of the only output; None measures without labels (no percent).
+        loss: of the only output, a name such as ``"mse"`` or a function ``loss(prediction, target)`` -> per sample.
+        forward: ``forward(model, batch)``, where the model is not called as ``model(batch)`` or by field names.
         rotations: ``"T"`` (12 rotations, exact to Wigner degree 2), ``"D2"``, ``"O"``, ``"I"``, ``"haar"``,
             ``"superfibonacci-N"`` or ``"lebedev-T"``; with ``group="O"`` give ``"O"``, the whole group once, exact.
         cosets: independent cosets per sample; by default 2 for squared error and 4 for other losses, which is the least
             that is unbiased, and 10 with ``rotations="haar"``. A number between 1
             and 2, such as 1.25, gives each sample one and a random quarter of them a second: unbiased over samples, and
             with ``rotations="O"`` the most exact figure for its passes where the error lies at low Wigner degrees
-            (:mod:`equiscope.decomposition.plan`); it needs at least 8 / (cosets - 1) samples.
+            (:mod:`equiscope.decomposition.plan`); it needs at least `8 / (cosets - 1)` samples.
         seed: rotations are a pure function of (seed, sample id, coset).
         shift: False with ``cosets=1`` uses the set K itself, unshifted, for a figure without randomness: exact when the
             twisted prediction has no Wigner degree above half the set's, otherwise biased by aliasing.
@@ -97,6 +120,16 @@ def measure(
             many as make a GPU busy in a quarter of its free memory, and on a CPU for batches under four samples only.
             A model whose samples see each other is found out and asked one rotation a call, which a note says.
         progress: show a progress bar.
+        fixed: floating fields that do not rotate (charges, times).
+        center: what is turned about: ``"origin"``, ``"mean"`` of the points, or a field (samples, 3).
+        group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``.
+        mask: boolean field (samples, atoms) of the real atoms.
+        batch: integer field (atoms,) with the sample of each atom, where the atoms of all stand one after another.
+        per: whether a further field has rows for atoms or samples, ``{"z": "atom"}``.
+        clusters: the field naming what is independent (molecule, protein family), for the interval.
+        ids: integer field identifying samples; their position in the data set by default.
+        weighting: ``"sample"``: mean over samples of means over components; ``"component"`` pools components.
+        fields: names of the parts of batches that are tuples.
 
     Returns:
         A frozen :class:`Result`; losses in the units of the target squared (squared error) or of the loss.
@@ -176,7 +209,7 @@ def resolve_declaration(
     outputs: Mapping[str, Any] | None,
     target: str | None,
     loss: Any,
-    settings: Mapping[str, Any],
+    settings: DeclarationSettings,
 ) -> Declaration:
     """The declaration given, or made of its fields.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import Samples, no_samples
 from equiscope.errors import InputError
-from equiscope.symmetry.declaration import Declaration
+from equiscope.signatures import handing_on
+from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 
 
 class EquivarianceError(Metric):
@@ -37,8 +38,9 @@ class EquivarianceError(Metric):
     sharded. ``compute()`` gathers over processes like any torchmetrics metric.
 
     Args:
-        declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed, settings: as for
+        declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed: as for
             :func:`equiscope.measure`.
+        fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: likewise.
         noise_samples: as for :func:`equiscope.measure`, over all processes.
         metric_arguments: keyword arguments of ``torchmetrics.Metric``.
 
@@ -66,6 +68,7 @@ class EquivarianceError(Metric):
     float64_change: Tensor
     precision: Tensor
 
+    @handing_on(Declaration)
     def __init__(
         self,
         declaration: Declaration | None = None,
@@ -80,7 +83,7 @@ class EquivarianceError(Metric):
         seed: int = 0,
         noise_samples: int = NOISE_SAMPLES,
         metric_arguments: Mapping[str, Any] | None = None,
-        **settings: Any,
+        **settings: Unpack[DeclarationSettings],
     ):
         super().__init__(**(metric_arguments or {}))
         self.declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)

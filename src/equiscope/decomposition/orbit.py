@@ -19,7 +19,7 @@ from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.decomposition.calling import Call, cannot_call, found_outputs, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
-from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.declaration import VECTORS, Declaration, Input, Output
 
 Forward = Callable[[Any, Any], Any]
 
@@ -126,11 +126,31 @@ def input_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
     return batch.rows(name, "block" if per == "sample" else per, None)
 
 
+def one_a_sample(batch: Batch, name: str, declaration: Declaration) -> bool:
+    """Whether the labels of an output of which no rows are declared are one for each sample, not one for each atom.
+
+    Known where the atoms of all samples stand one after another; where samples come first it has to be said.
+    """
+    spec = declaration.outputs[name]
+    label = batch.fields().get(spec.target or "")
+    if spec.per is not None or label is None or batch.dense:
+        return False
+    return len(label) == batch.size != batch.rows(name, "atom", None).first
+
+
+def output_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
+    """The rows of an output, "atom" or "sample" as declared or as its labels have them."""
+    spec = declaration.outputs[name]
+    if spec.per == "sample" or one_a_sample(batch, name, declaration):
+        return batch.rows(name, "sample", None)
+    return batch.rows(name, "atom", spec.mask)
+
+
 def output_middle(batch: Batch, name: str, declaration: Declaration) -> Tensor | None:
     """The centre about which each row of an output of positions turns, (n, 1, 3) float64; None for the origin."""
     spec = declaration.outputs[name]
     centers = center(batch, declaration) if spec.points else None
-    return None if centers is None else centers[batch.rows(name, spec.per, spec.mask).sample][:, None, :]
+    return None if centers is None else centers[output_rows(batch, name, declaration).sample][:, None, :]
 
 
 def center(batch: Batch, declaration: Declaration) -> Tensor | None:
@@ -209,7 +229,8 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     """Real rows of a tensor shaped like output ``name`` (the output itself, or its target, named by ``what``)."""
     spec = declaration.outputs[name]
     shape = spec.action.shape
-    what = what or f"output {name!r}"
+    # Of answers the labels speak, where there are some.
+    judged, what = bool(what) or spec.target is None, what or f"output {name!r}"
     check_plain(value, what)
     if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
@@ -219,9 +240,37 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
     rows = check_rows(value, name, batch, declaration, what)
+    if judged:
+        refuse_matrix(value, spec, what, row_axes(value, batch, declaration, spec.per == "sample"))
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
     return rows.select(value, shape)
+
+
+def row_axes(value: Tensor, batch: Batch, declaration: Declaration, whole: bool) -> int:
+    """How many of the first axes of a tensor count samples and atoms; ``whole``: it has rows for samples alone."""
+    if whole or not batch.dense:
+        return 1
+    fields = batch.fields()
+    vectors = [name for name, spec in declaration.inputs.items() if spec.irreps in VECTORS]
+    others = [fields[name] for name in (declaration.mask, *vectors) if name in fields]
+    alike = [other.shape[:2] for other in others if other is not value]
+    return 2 if not alike or value.shape[:2] in alike else 1
+
+
+def refuse_matrix(value: Tensor, spec: Input | Output, what: str, axes: int) -> None:
+    """A 3 x 3 tensor is no vector: declared as one, its last axis alone would be turned.
+
+    Raises:
+        DeclarationError: with both ways to declare it, unless ``points`` says that its rows are vectors.
+    """
+    if spec.irreps in VECTORS and spec.points is None and value.shape[-2:] == (3, 3) and value.ndim - 2 >= axes:
+        kind = type(spec).__name__
+        raise DeclarationError(
+            f"{what} {tuple(value.shape)} is declared {spec.irreps!r}, which turns its last axis alone: a 3 x 3 tensor "
+            f"is 'cartesian' (a stress 'stress'); that its three rows are vectors, as a cell's, is said by "
+            f"eq.{kind}('1o', points=False)"
+        )
 
 
 def check_plain(value: Tensor, what: str) -> None:
@@ -244,7 +293,7 @@ def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration,
         DeclarationError: if its first axes are not those rows.
     """
     spec = declaration.outputs[name]
-    rows = batch.rows(name, spec.per, spec.mask)
+    rows = output_rows(batch, name, declaration)
     if spec.mask is not None and rows.leading == 2:
         expected = tuple(batch.fields()[spec.mask].shape)
         inner = not value.is_floating_point() or has_inner_axis(value, spec.action.shape)
@@ -256,7 +305,7 @@ def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration,
     elif rows.leading == 1 and value.shape[:1] != (rows.first,):
         raise DeclarationError(
             f"{what} has {tuple(value.shape)}, expected {rows.first} {rows.unit} first: "
-            f"{_rows_first(batch, spec.per, len(value))}"
+            + _rows_first(batch, spec, len(value))
         )
     return rows
 
@@ -267,9 +316,12 @@ def has_inner_axis(value: Tensor, shape: tuple[int, ...]) -> bool:
     return value.ndim > len(shape) + (shape != (1,))
 
 
-def _rows_first(batch: Batch, per: str, seen: int) -> str:
+def _rows_first(batch: Batch, spec: Output, seen: int) -> str:
     if batch.dense:
         return "samples come first; where the atoms of several samples stand one after another say batch='batch'"
+    if spec.per is None and spec.target in batch.fields() and len(batch.fields()[spec.target]) == batch.size != seen:
+        return f"its labels {spec.target!r} have one row for each sample"
+    per = spec.per or "atom"
     fits = f"; one for each of {seen} samples is said by eq.Output(…, per='sample')" if seen == batch.size else ""
     return f"it is declared per={per!r}, one row for each {per}{fits}"
 
@@ -285,7 +337,7 @@ def rotated_back(
     back: dict[str, Tensor] = {}
     for name, rows in values.items():
         spec = declaration.outputs[name]
-        sample = batch.rows(name, spec.per, spec.mask).sample
+        sample = output_rows(batch, name, declaration).sample
         middle = None if linear else output_middle(batch, name, declaration)
         back[name] = turned(spec.action, inverse[sample], rows, middle)
     return back

@@ -222,9 +222,10 @@ def make_plan(
     symmetry: Any = "rotation",
     fold: int | str = "auto",
 ) -> Plan:
-    """The plan of these arguments, which are those of :func:`equiscope.measure`.
+    """The plan of these arguments.
 
     Args:
+        declaration, forward, rotations, cosets, seed, shift, spectrum: as for :func:`equiscope.measure`.
         alone: one coset may stand alone, for the average over it or its own variance, as may one rotation for the loss
             of the turned batch.
         judged: False where no loss is taken: for averages of predictions, or of features.

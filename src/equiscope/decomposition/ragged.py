@@ -156,6 +156,17 @@ class Ragged:
             )
         return first
 
+    def picked(self, sample: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
+        """(rows of the samples asked for, in that order; which of them each belongs to)."""
+        order = sample.argsort(stable=True)
+        counts = torch.bincount(sample, minlength=self.size)
+        starts = counts.cumsum(0) - counts
+        asked = torch.tensor(places, device=sample.device)
+        copies = torch.arange(len(places), device=sample.device).repeat_interleave(counts[asked])
+        within = torch.arange(len(copies), device=sample.device)
+        within = within - (counts[asked].cumsum(0) - counts[asked])[copies]
+        return order[starts[asked][copies] + within], copies
+
 
 class RaggedBatch(Ragged):
     """A dict of tensors with atoms first, where ``declaration.batch`` names the field with the sample of each.
@@ -195,7 +206,7 @@ class RaggedBatch(Ragged):
         """
         if places == list(range(self.size)):
             return dict(self._batch)
-        nodes, copies = self._picked(self.nodes, places)
+        nodes, copies = self.picked(self.nodes, places)
         picked: dict[str, Any] = {}
         unsaid: list[str] = []
         for name, value in self._batch.items():
@@ -210,7 +221,7 @@ class RaggedBatch(Ragged):
                 if rows is None or len(rows) != len(value):
                     unsaid.append(name)
                 else:
-                    order = self._picked(rows, places)[0]
+                    order = self.picked(rows, places)[0]
                     picked[name] = [value[i] for i in order] if isinstance(value, list | tuple) else value[order]
             else:
                 picked[name] = value
@@ -237,20 +248,9 @@ class RaggedBatch(Ragged):
             made["ptr"] = torch.cat([ends[:1], later.flatten()])
         return made
 
-    def _picked(self, sample: Tensor, places: list[int]) -> tuple[Tensor, Tensor]:
-        """(rows of the samples asked for, in that order; which of them each belongs to)."""
-        order = sample.argsort(stable=True)
-        counts = torch.bincount(sample, minlength=self.size)
-        starts = counts.cumsum(0) - counts
-        asked = torch.tensor(places, device=sample.device)
-        copies = torch.arange(len(places), device=sample.device).repeat_interleave(counts[asked])
-        within = torch.arange(len(copies), device=sample.device)
-        within = within - (counts[asked].cumsum(0) - counts[asked])[copies]
-        return order[starts[asked][copies] + within], copies
-
     def _picked_edges(self, pairs: Tensor, nodes: Tensor, places: list[int]) -> Tensor:
         assert self.edges is not None
-        edges, copies = self._picked(self.edges, places)
+        edges, copies = self.picked(self.edges, places)
         asked = torch.tensor(places, device=nodes.device)
         place = torch.empty_like(self.nodes)
         order = self.nodes.argsort(stable=True)
@@ -270,6 +270,10 @@ class RaggedBatch(Ragged):
             return self.rows(name, {"atom": "points", "sample": "block", None: "any"}[per], None).sample
         if per is None:
             return None
+        # Of an output of which nobody said it, the labels show it.
+        unsaid = any(o.target == name and o.per is None for o in self._declaration.outputs.values())
+        if unsaid and len(self._batch[name]) == self.size:
+            per = "sample"
         return self.nodes if per == "atom" else torch.arange(self.size, device=self.nodes.device)
 
 

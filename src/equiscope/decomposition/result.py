@@ -72,29 +72,44 @@ class Result:
     """How much of a loss is there only because the symmetry is imperfect.
 
     Attributes:
-        percent: 100 x equivariance / total, a ratio of means over samples; NaN without labels.
+        percent: `100 equivariance / total`, a ratio of means over samples; NaN without labels.
         percent_interval: its 95 % interval over clusters; ``(0, upper)`` where ``interval_kind`` is "upper limit".
-        percent_error: its standard error.
+        percent_error: its standard error, in percentage points.
         interval_kind: ``"two-sided"``, ``"upper limit"`` or ``"none"`` (fewer than two clusters).
-        effective_clusters: how many clusters carry the interval, (sum r^2)^2 / sum r^4 of their influence values r
+        effective_clusters: how many clusters carry the interval, `(sum r^2)^2 / sum r^4` of their influence values r
             (:mod:`equiscope.decomposition.statistics`); under three it is not to be trusted. None in records that do
             not say.
         drawn: which samples of a longer data set were measured, where not all: "drawn at random from 900", or
             "the first 64 of an unknown number".
         mean_of_ratios_percent: mean of per-sample percents, another and biased quantity, for comparison.
-        total: mean over rotations of the loss; twirled: loss of the rotation-averaged prediction;
-            equivariance: total - twirled.
-        r2: 1 - total / loss of the best constant equivariant predictor (called skill for losses other than squared).
-        relative_equivariance: equivariance / mean |f|^2.
+        total: mean over rotations of the loss, in the unit of the loss (that of the target squared for squared error).
+        twirled: loss of the rotation-averaged prediction, what a perfectly symmetric version of the model would have.
+        equivariance: `total - twirled`.
+        r2: `1 - total / constant`, with the loss of the best constant equivariant predictor (called skill for
+            losses other than squared).
+        relative_equivariance: `equivariance / mean |f|^2`.
         noise_floor: equivariance error that rounding alone would show, same unit as ``equivariance``.
+        noise_floor_percent: the same as percent of the total loss.
         distinguishable: whether more than rounding was seen: the variance over rotations exceeds three floors of it, or
             more where few samples carry either (:func:`equiscope.decomposition.noise.floors_allowed`), an answer as
             given stands apart, or the model is discontinuous.
         loss_as_given: the loss on the batches as they came, not averaged over rotations.
-        samples, clusters: how many; passes: rotations a sample; model_calls: calls of the model in all.
-        rotated: field -> how it turned; held_fixed: fields that did not; center, group: as declared.
+        samples: how many were measured.
+        clusters: how many independent ones (molecules, protein families), over which the interval is taken.
+        passes: rotations a sample, the mean where some have more.
+        model_calls: calls of the model in all, those for the noise floor among them.
+        rotations: the set of rotations, such as ``"T"``.
+        cosets: independent random turns of that set a sample.
+        seed: of the rotations.
+        weighting: ``"sample"`` or ``"component"``, as declared.
+        loss: its name; of several outputs the names, joined by "+".
+        rotated: field -> how it turned.
+        held_fixed: fields that did not turn.
+        center: what was turned about, as declared.
+        group: the symmetry claimed, as declared.
         orientation: eigenvalues of the data's orientation tensor, (1/3, 1/3, 1/3) when even; None without points.
-        outputs: per-output splits; notes: what a reader must know.
+        outputs: name -> :class:`equiscope.decomposition.result.OutputResult`, the split of each output.
+        notes: what a reader must know, in sentences.
         symmetry: what was measured, "rotation" or others; ``passes`` then counts their moves.
         by_symmetry: of several symmetries, their names, the share of the error that each adds in that order, and its
             standard error (:mod:`equiscope.decomposition.nested`).
@@ -103,6 +118,8 @@ class Result:
             copy was made.
         variance_parts: variances of the prediction over rotations, over noise and over both together, where rotations
             were crossed with noise (:mod:`equiscope.decomposition.crossed`); None elsewhere.
+        per_sample: figures of every sample, ``ids``, ``clusters``, ``total``, ``equivariance`` and ``weight``; None in
+            a result that was read from records.
     """
 
     percent: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.measure import resolve_declaration
-from equiscope.decomposition.orbit import answer_of, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import answer_of, output_rows, rotated, rotated_back, rows_of
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import NonFiniteError
-from equiscope.symmetry.declaration import Declaration
+from equiscope.signatures import handing_on
+from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 
 
 class Twirled(nn.Module):
-    """f averaged over rotations: (1/C) sum_c sum_k w_k g^-1 f(g x), g = k u_c.
+    """f averaged over rotations.
+
+        (1 / C) sum_c sum_k w_k g^-1 f(g x),        g = k u_c
 
     The shifts u_c are the same for every sample and call (a function of ``seed``), so that the averaged model is a
     deterministic function; ``cosets=1, shift=False`` averages over the set K itself, which for a finite group makes
@@ -27,7 +30,9 @@ class Twirled(nn.Module):
 
     Args:
         model: any module; called as ``model(batch)`` or ``forward(model, batch)``.
-        declaration: or its fields, as for :func:`equiscope.measure` (targets are not needed).
+        declaration, inputs, outputs: as for :func:`equiscope.measure`; targets are not needed.
+        forward: ``forward(model, batch)``, where the model is not called as ``model(batch)`` or by field names.
+        fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: as for :func:`equiscope.measure`.
         rotations, cosets, seed: the set K, the number of shifts and their seed.
         shift: whether to shift the set by random u_c.
 
@@ -41,6 +46,7 @@ class Twirled(nn.Module):
         ModelError: in a call, around whatever the model raises.
     """
 
+    @handing_on(Declaration)
     def __init__(
         self,
         model: nn.Module,
@@ -53,7 +59,7 @@ class Twirled(nn.Module):
         cosets: int = 1,
         seed: int = 0,
         shift: bool = True,
-        **settings: Any,
+        **settings: Unpack[DeclarationSettings],
     ):
         super().__init__()
         declaration = resolve_declaration(declaration, inputs, outputs, None, "mse", settings)
@@ -80,9 +86,9 @@ class Twirled(nn.Module):
             for name, back in rotated_back(rows, wrapped, turns, self.declaration).items():
                 sums[name] = sums[name] + weight * back if name in sums else weight * back
         averaged = {}
-        for name, spec in self.declaration.outputs.items():
+        for name in self.declaration.outputs:
             if not bool(torch.isfinite(sums[name].detach()).all()):
                 raise NonFiniteError(f"prediction {name!r} is NaN or infinite for at least one rotation of a batch")
-            rows_like = wrapped.rows(name, spec.per, spec.mask).scatter(sums[name], found[name].detach())
+            rows_like = output_rows(wrapped, name, self.declaration).scatter(sums[name], found[name].detach())
             averaged[name] = rows_like.to(found[name].dtype)
         return averaged

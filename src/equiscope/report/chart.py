@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from equiscope.report import style
 from equiscope.report.style import Axis
 from equiscope.writing import inner_folder, replacing
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -272,6 +271,8 @@ _STILL: dict[type, Callable[..., None]] = {Panel: _still_panel, Heat: _still_hea
 
 def live(chart: Chart) -> go.Figure:
     """The figure for the page."""
+    from plotly.subplots import make_subplots
+
     if chart.slider:
         return _with_slider(chart)
     columns = max(map(len, chart.rows))
@@ -313,6 +314,8 @@ def _laid_out(figure: go.Figure, chart: Chart) -> go.Figure:
 
 
 def _traces(panel: Panel, named: set[str]) -> list[go.Scatter]:
+    from plotly import graph_objects as go
+
     traces: list[go.Scatter] = []
     for one in panel.series:
         fresh = bool(one.name) and one.name not in named
@@ -324,6 +327,8 @@ def _traces(panel: Panel, named: set[str]) -> list[go.Scatter]:
 
 def _band_traces(one: Band, fresh: bool) -> list[go.Scatter]:
     """A closed shape for each stretch without a gap."""
+    from plotly import graph_objects as go
+
     x, low, high = (np.asarray(values, dtype=float) for values in (one.x, one.low, one.high))
     colour = "rgba({},{},{},{})".format(*(int(one.colour[i : i + 2], 16) for i in (1, 3, 5)), one.opacity)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.isfinite(low) & np.isfinite(high), [0]])))
@@ -338,6 +343,8 @@ def _band_traces(one: Band, fresh: bool) -> list[go.Scatter]:
 
 
 def _series_traces(one: Series, fresh: bool) -> list[go.Scatter]:
+    from plotly import graph_objects as go
+
     y = np.asarray(one.y, dtype=float)
     if not np.isfinite(y).any():
         return []
@@ -379,6 +386,8 @@ def _live_axis(axis: Axis, title: str) -> dict[str, Any]:
 
 
 def _surface_trace(panel: Surface) -> go.Surface:
+    from plotly import graph_objects as go
+
     return go.Surface(
         x=panel.along_x, y=panel.along_y, z=panel.z, colorscale="Viridis", showscale=False,
         contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}}},
@@ -397,6 +406,8 @@ def _scene(panel: Surface) -> dict[str, Any]:
 
 def _with_slider(chart: Chart) -> go.Figure:
     """The heats of the first row behind a slider, the last of them shown."""
+    from plotly import graph_objects as go
+
     figure, heats = go.Figure(), [panel for panel in chart.rows[0] if isinstance(panel, Heat)]
     for place, heat in enumerate(heats):
         ticks = list(heat.scale.ticks)

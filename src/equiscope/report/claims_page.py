@@ -28,6 +28,10 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
 
     Everything comes from the records of the runs, and the page holds all it shows: no network, no other file.
 
+    Args:
+        folders: of the runs, and of studies.
+        out: the folder that is written.
+
     Raises:
         InputError: if no run has measurements.
         IntegrityError: for damaged records.

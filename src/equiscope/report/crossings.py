@@ -113,7 +113,14 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
     Steps are measured steps, nothing is interpolated. A NaN percent, upper limit or R² never counts as
     under the threshold or as skilled, so a curve without intervals has no sustained crossing.
 
-    Raises InputError when the threshold is not a positive percentage.
+    Args:
+        curve: the measurements of one probe along training.
+        threshold: in percent.
+        skill: the R² from which on a crossing counts as skilled.
+
+    Raises:
+        InputError: when the threshold is not a positive percentage.
+
     Source: science.md §2(1), "first-crossing time is a minimum statistic".
     """
     if not 0 < threshold < 100:

@@ -52,7 +52,7 @@ class RunHistory:
 
     curves: probe -> its tracked measurements; finals: probe -> the final one; headline, headline_final: those of the
     headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one.
-    times: seconds of training, tracking and in all; seconds: (T,) those of training at each step of ``headline``.
+    times: seconds of training, tracking, analyses and in all, and of a GPU's time; seconds: (T,) those of training at each step of ``headline``.
     """
 
     run: RunRecord
@@ -172,7 +172,11 @@ def _times(records: list[Record]) -> dict[str, float]:
     if track is None:
         seconds = [number(r.get("seconds")) for r in records if r["kind"] == "measure" and r.get("part") == "track"]
         track = sum(seconds) if seconds else None
-    return {"train": number(train), "track": number(track), "wall": number(end.get("wall_seconds"))}
+    device = str(_last(records, "run").get("device"))
+    gpu = end.get("gpu_seconds", number(train) + (track or 0.0) if device.startswith("cuda") else None)
+    analyses = sum(float(r["seconds"]) for r in records if r["kind"] == "analysis" and "seconds" in r)
+    found = {"train": train, "track": track, "wall": end.get("wall_seconds"), "gpu": gpu, "analyses": analyses}
+    return {name: number(value) for name, value in found.items()}
 
 
 def _remarks(told: RunHistory) -> list[str]:

@@ -85,6 +85,26 @@ def panels(told: RunHistory) -> Chart | None:
     return Chart(rows, (3.1 * columns, 2.5 * len(rows) + 0.6), 260, shared=True, legend=min(3, columns))
 
 
+def parts(told: RunHistory) -> Chart | None:
+    """Total loss, twirled loss and equivariance error against step, a line for each probe; None for a single probe.
+
+    Of flows, one line a flow time: the chain's error as the paper draws it is the velocity's times (1 − t)².
+    """
+    curves = list(told.curves.values())[: len(style.RAMP)]
+    if len(curves) < 2:
+        return None
+    axis, rows = style.step_axis(np.concatenate([curve.step for curve in curves])), []
+    for name, title in (("total", "total loss"), ("twirled", "twirled loss"), ("equivariance", "equivariance error")):
+        series = []
+        for colour, curve in zip(style.colours(len(curves)), curves, strict=False):
+            values = getattr(curve, name)
+            shown = "" if rows else curve.probe
+            series.append(Series(axis.place(curve.step), np.where(values > 0, values, np.nan), shown, colour, "solid",
+                                 "circle", size=3, width=1.4))  # fmt: skip
+        rows.append([Panel(axis, Axis(title, True), series)])
+    return Chart(rows, (8.2, 9.0), shared=True, legend=4)
+
+
 def percent_ends(told: RunHistory, curves: Sequence[Curve], axis: Axis) -> tuple[float, float]:
     """Ends of the percent axis around these curves and what of the paper's lies within the run's steps."""
     points = np.concatenate([style.reference_points(told, curve.probe) for curve in curves])
@@ -240,6 +260,11 @@ def beside(folders: Sequence[str | Path], out: str | Path, dpi: int = 150) -> Pa
 
     Seconds are those of training, tracking left out, as the train records hold them. A percent that is zero or
     negative, as of an equivariant model, is drawn at its noise floor with a hollow mark.
+
+    Args:
+        folders: of two to six runs.
+        out: the file, a PNG, or a PDF by its name.
+        dpi: dots an inch of a PNG.
 
     Raises:
         InputError: for fewer than two runs, more than six, or a run without measurements.

@@ -37,6 +37,9 @@ def build(run_folder: str | os.PathLike[str]) -> Path:
     The page is replaced whole, so a reader never sees half of it. A run that is still going, or was
     killed, gives a page of what was recorded, which says so.
 
+    Args:
+        run_folder: the run's folder, ``root/task/run``.
+
     Raises:
         IntegrityError: when the records are missing or damaged.
         RunError: when the page cannot be written.
@@ -72,7 +75,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     analysed = {name: section.chart for name, section in sections.items()}
     drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
     # Pages of versions before this one had a figure "skill".
-    drawings |= {"skill": None, "panels": panels, **analysed}
+    drawings |= {"skill": None, "panels": panels, "parts": figures.parts(told), **analysed}
     drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
     images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures", optional=True).items()}
     several = len({section.probe for section in sections.values()}) > 1
@@ -84,7 +87,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
             (f"panel-{place}", panel.title, _json(Chart([[replace(panel, title="")]], height=panels.height, legend=0)))
             for place, panel in enumerate(panel for row in panels.rows for panel in row)
         ],
-        "images": {"panels": None, "pictures": None} | images,
+        "images": {"panels": None, "parts": None, "pictures": None} | images,
         "analyses": [
             {
                 "id": name,

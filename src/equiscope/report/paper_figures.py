@@ -44,7 +44,7 @@ def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[PaperFigure]:
         crosses = " Crosses: the paper." if learning and len(_paper(learning[0])) else ""
         for name, claim, draw, runs, caption in (
             ("percent", "quick", _percent, learning,
-             f"share of the held-out loss. Hollow: R² under {SKILL:g}.{crosses}"),
+             f"share of the held-out loss. Hollow: R² under {SKILL:g}, or a loss above the baseline’s.{crosses}"),
             ("size", "robust", _sizes, _sized(learning),
              "step of the skilled crossing against the number of parameters."),
             ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
@@ -143,10 +143,11 @@ def _extra(evidence: Evidence) -> dict[str, tuple[str, Panel, str] | None]:
         timed = [run for run in shown(evidence.of(task)) if len(_times(run)) > 1]
         ended = "penalty", _by_time(timed), f"{title}: share of the loss at the end of the run."
         found[f"times-{task}"] = ended if timed else None
-        newest = {(run.name, str(record["pair"])): (run, record) for run, record in evidence.analyses("relations")
-                  if run.task == task and record.get("second")}  # fmt: skip
+        told = [(run, record) for run, record in evidence.analyses("relations")
+                if run.task == task and record.get("second")]  # fmt: skip
+        newest = {(run.name, record["probe"], str(record["pair"])): (run, record) for run, record in told}
         for pair in paper.OWN_PAIRS:
-            own = [one for (_, name), one in newest.items() if name == pair][:MOST]
+            own = [one for (*_, name), one in newest.items() if name == pair][: len(style.RAMP)]
             stem = "-".join(pair.replace("~", "").split())
             caption = f"{title}: {pair}, a point for each analysed step after the first."
             found[f"{stem}-{task}"] = ("relations", _scatter(pair, own), caption) if own else None
@@ -170,12 +171,16 @@ def _by_time(runs: Sequence[Run]) -> Panel:
 
 
 def _scatter(pair: str, found: Sequence[tuple[Run, Record]]) -> Panel:
+    """A colour a run and probe, which is named where the probes differ: flow times, as the paper draws them."""
     upper, lower = pair.split(" ~ ")
     series = []
-    for colour, (run, record) in zip(style.COLOURS, found, strict=False):
+    runs, probes = ({of(one) for one in found} for of in (lambda one: one[0].name, lambda one: one[1]["probe"]))
+    for colour, (run, record) in zip(style.colours(len(found)), found, strict=False):
         points = [(x, y) for x, y in zip(record["second"], record["first"], strict=True)
                   if x is not None and y is not None and x > 0 and y > 0]  # fmt: skip
         if points:
             x, y = np.array(points[1:] or points, dtype=float).T
-            series.append(Series(x, y, _label(run), colour, mark="circle", size=3))
+            told = [_label(run)] if len(runs) > 1 or len(probes) == 1 else []
+            told += [str(record["probe"])] if len(probes) > 1 else []
+            series.append(Series(x, y, ", ".join(told), colour, mark="circle", size=3))
     return Panel(Axis(lower, True), Axis(upper, True), series)

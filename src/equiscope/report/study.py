@@ -15,49 +15,60 @@ from typing import Any
 import numpy as np
 
 from equiscope import records as record_files
-from equiscope.decomposition.result import Result
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings
+from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.style import log_axis
-from equiscope.report.views import view
-from equiscope.words import as_csv, raised
+from equiscope.report.views import Measurement, view
+from equiscope.words import as_csv, r2, raised
 
 COLUMNS = (
     "point", "seeds", "parameters", "first ≤ 2 %", "last above 2 %", "sustained", "skilled crossing",
-    "dip", "final percent", "final R²", "seconds",
+    "dip", "final percent", "final R²", "skill", "seconds",
 )  # fmt: skip
+
+#: What makes a model skilled, in words.
+ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equivariant predictor"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place on a study's axis: the finished runs of its seeds, and why others are missing."""
+    """One place on a study's axis: the runs of its seeds as far as they are, why others are missing, how far some are."""
 
     name: str
     runs: tuple[RunHistory, ...]
     missing: tuple[str, ...]
+    going: tuple[str, ...] = ()
 
     @property
     def curves(self) -> list[Curve]:
-        return [run.headline for run in self.runs if run.headline is not None]
+        """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
+        found = ((run, run.curves.get(_deciding(run)) or run.headline) for run in self.runs)
+        return [with_known_baseline(curve, run.run.task) for run, curve in found if curve is not None]
 
     @property
-    def finals(self) -> list[Result]:
-        return [run.headline_final.result for run in self.runs if run.headline_final is not None]
+    def finals(self) -> list[Measurement]:
+        found = (run.finals.get(_deciding(run)) or run.headline_final for run in self.runs)
+        return [final for final in found if final is not None]
+
+
+def _deciding(run: RunHistory) -> str:
+    return paper.TASKS.get(run.run.task, paper.NOTHING).probe
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A run in the record of a study; reason: why it is missing, empty for a finished one."""
+    """A run in the record of a study; reason: why it is missing, empty for a finished one and one that is going on."""
 
     point: str
     seed: int
     folder: str
     reason: str
+    status: str
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,18 @@ def load(folder: str | os.PathLike[str]) -> Study:
     points = []
     for name in dict.fromkeys(run.point for run in told.runs):
         own = [run for run in told.runs if run.point == name]
-        done = tuple(read(place / run.folder) for run in own if not run.reason)
-        points.append(Point(name, done, tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)))
+        begun = [run for run in own if run.status == "open" and (place / run.folder / "records.jsonl").exists()]
+        done = [run for run in own if not run.reason and (run.status != "open" or run in begun)]
+        histories = {run: read(place / run.folder) for run in done}
+        far = {run: f"step {h.last_step:,} of {h.planned_steps or 0:,}" for run, h in histories.items()}
+        points.append(
+            Point(
+                name,
+                tuple(histories.values()),
+                tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason),
+                tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open"),
+            )
+        )
     return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
 
 
@@ -113,7 +134,9 @@ def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
         raise InputError(f"one page is of one task, got studies of {', '.join(names)}")
     parts = [_part(study, folder) for study, folder in zip(studies, map(Path, folders), strict=True)]
     target = Path(folders[0]).parent / f"{names[0]}.html"
-    content = {"task": names[0], "studies": parts, "columns": COLUMNS, "paper_columns": paper.COLUMNS}
+    probes = sorted({curve.probe for study in studies for point in study.points for curve in point.curves})
+    content = {"task": names[0], "probes": probes, "able": ABLE, "studies": parts, "columns": COLUMNS,
+               "paper_columns": paper.COLUMNS}  # fmt: skip
     environment = page_environment()
     page = environment.get_template("study.html.j2").render(**content)
     record_files.write_atomically(target, page.encode())
@@ -136,10 +159,29 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "rows": rows,
         "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
+        "going": [f"{point.name}, {far}" for point in study.points for far in point.going],
+        "spent": spent([run for point in study.points for run in point.runs]),
         "band": "Lines: geometric mean over seeds; bands: lowest to highest seed."
         if any(len(point.curves) > 1 for point in study.points) else "One seed a point.",
         "costs": _costs(study, folder),
     }  # fmt: skip
+
+
+def spent(runs: Sequence[RunHistory]) -> str:
+    """Hours of each device that runs had it, side by side or alone; nothing where they do not say what it was."""
+    parts = ("train", "track", "analyses")
+    told = []
+    for name in dict.fromkeys(run.run.hardware or "" for run in runs):
+        own = [run for run in runs if run.run.hardware == name]
+        sums = [sum(value for run in own if np.isfinite(value := run.times[part])) / 3600 for part in parts]
+        on_gpu = any((run.run.device or "").startswith("cuda") for run in own)
+        if name:
+            train, track, analyses = (f"{hours:.2g}" for hours in sums)
+            told.append(
+                f"{sum(sums):.2g} {'GPU-hours' if on_gpu else 'hours'} of {name}: training {train}, measurements {track}, "
+                f"analyses {analyses}"
+            )
+    return "; ".join(told) + (". Hours of runs side by side on one device all count." if told else "")
 
 
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
@@ -187,7 +229,7 @@ def table(study: Study) -> list[tuple[str, ...]]:
 
 
 def _row(point: Point) -> tuple[str, ...]:
-    found, finals = [crossings(curve) for curve in point.curves], point.finals
+    found, finals = [crossings(curve) for curve in point.curves], [final.result for final in point.finals]
     dips = [f.skilled_dip for f in found if f.skilled_dip is not None]
     low, high = (raised(f"{end(dip.percent for dip in dips):.2g}") if dips else "" for end in (min, max))
     # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
@@ -202,6 +244,7 @@ def _row(point: Point) -> tuple[str, ...]:
         f"{low if low == high else f'{low}–{high}'} % at {_steps(dips)}" if dips else "none",
         final,
         _mean([result.r2 for result in finals], ",.3f"),
+        _mean([final.skill for final in point.finals], ".2f"),
         _mean([run.times["train"] for run in point.runs], ",.0f"),
     )
 
@@ -225,17 +268,28 @@ def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
 
 def verdict(study: Study) -> str:
     """What the runs say to the study's question, in steps of the skilled crossing and the spread of final figures."""
-    skilled = {p.name: [f.skilled for f in map(crossings, p.curves)] for p in study.points}
-    steps = sorted(one.step for found in skilled.values() for one in found if one is not None)
+    crossed = {p.name: [f.skilled for f in map(crossings, p.curves)] for p in study.points}
+    steps = sorted(one.step for found in crossed.values() for one in found if one is not None)
+    finals = [final for point in study.points for final in point.finals]
     if not steps:
-        return f"No run has a skilled crossing: under {THRESHOLD:g} % with R² ≥ {SKILL:g} from some step on."
+        ability = [f"{name} {_ends([value for value in values if np.isfinite(value)])}" for name, values in (
+            ("R²", [final.result.r2 for final in finals]), ("skill", [final.skill for final in finals]),
+        ) if np.isfinite(values).any()]  # fmt: skip
+        end = f" At the end {' and '.join(ability)}." if ability else ""
+        return f"No run has a skilled crossing: under {THRESHOLD:g} % for good with {ABLE}.{end}"
     when = f"between steps {steps[0]:,} and {steps[-1]:,}" if steps[0] < steps[-1] else f"at step {steps[0]:,}"
-    ends = [result.percent for point in study.points for result in point.finals]
+    ends = [final.result.percent for final in finals]
     low, high = (raised(f"{end(ends):.2g}") if ends else "" for end in (min, max))
     spread = f"; final percents lie between {low} and {high}" if ends else ""
-    unskilled = ", ".join(name for name, found in skilled.items() if None in found)
-    words = f"Where a run gets under {THRESHOLD:g} % for good with R² ≥ {SKILL:g}, it does so {when}{spread}."
+    unskilled = ", ".join(name for name, found in crossed.items() if None in found)
+    words = f"Where a run gets under {THRESHOLD:g} % for good with {ABLE}, it does so {when}{spread}."
     return words + (f" Not there at the end: {unskilled}." if unskilled else "")
+
+
+def _ends(values: Sequence[float]) -> str:
+    """``between 0.60 and 0.64``, or ``0.60``."""
+    low, high = r2(min(values)), r2(max(values))
+    return low if low == high else f"between {low} and {high}"
 
 
 def draw(study: Study) -> Chart | None:
@@ -248,10 +302,10 @@ def draw(study: Study) -> Chart | None:
     upper: list[Series | Band] = []
     lower: list[Series | Band] = []
     for point, colour in zip(points, style.COLOURS, strict=False):
-        steps, percents, skills = _common(point.curves)
+        steps, percents, skills, able = _common(point.curves)
         shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, style.LOWEST_R2)
-        middle, skilled = np.exp(np.log(shown).mean(0)), skills.min(0) >= SKILL
-        upper += figures.skilled_curve(x, middle, (shown.min(0), shown.max(0)), skilled, point.name, colour)
+        middle, band = np.exp(np.log(shown).mean(0)), (shown.min(0), shown.max(0))
+        upper += figures.skilled_curve(x, middle, band, able.all(0), point.name, colour)
         lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
     upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
     lower.append(figures.level(axis, SKILL, "", style.SKILLED))
@@ -260,9 +314,10 @@ def draw(study: Study) -> Chart | None:
     return Chart(rows, (8.2, 6.4), heights=(2.6, 1.2), shared=True, legend=3)
 
 
-def _common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps that every curve was measured at, and (seeds, steps) percents and R² there."""
+def _common(curves: Sequence[Curve]) -> tuple[np.ndarray, ...]:
+    """Steps that every curve was measured at, and (seeds, steps) percents, R² and whether a model is skilled there."""
     steps = np.array(sorted(set.intersection(*(set(c.step.tolist()) for c in curves))), dtype=int)
     places = [np.searchsorted(c.step, steps) for c in curves]
-    percents = np.array([c.percent[i] for c, i in zip(curves, places, strict=True)])
-    return steps, percents, np.array([c.r2[i] for c, i in zip(curves, places, strict=True)])
+    values = ([of(c)[i] for c, i in zip(curves, places, strict=True)] for of in (
+        lambda c: c.percent, lambda c: c.r2, skilled))  # fmt: skip
+    return steps, *map(np.array, values)

@@ -28,6 +28,8 @@ SHADE = "#f3ead7"
 
 #: Of several runs, or points of a study, on one axis.
 COLOURS = (OURS, LIMIT, SKILLED, PURPLE, "#E69F00", TWIRLED, GREY)
+#: More lines than that are an ordered family, such as flow times: dark to light.
+RAMP = ("#440154", "#482677", "#3f4788", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6dcd59", "#b4a000", "#d97b00")
 
 #: R² is drawn no lower than this: that of an untrained model lies far below.
 LOWEST_R2 = -0.5
@@ -155,6 +157,11 @@ def r2_axis(far: bool = True) -> Axis:
     ticks = (LOWEST_R2, 0, 0.5, 1) if far else (0, 0.5, 1)
     labels = [r2(tick).rstrip("0").rstrip(".") or "0" for tick in ticks]
     return Axis("R²", low=-0.55 if far else -0.12, high=1.06, ticks=ticks, labels=labels)
+
+
+def colours(count: int) -> Sequence[str]:
+    """Colours of so many lines, of ten at most."""
+    return COLOURS if count <= len(COLOURS) else RAMP
 
 
 def decade_ticks(low: float, high: float) -> list[float]:

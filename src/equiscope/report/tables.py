@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from equiscope.decomposition.result import Result
 from equiscope.report import style
@@ -147,16 +149,35 @@ def run_table(told: RunHistory) -> list[Row]:
         ("parameters", text(run.parameters)),
         ("steps", f"{told.last_step:,}{planned}" + ("" if told.finished else " (not ended)")),
         ("device", text(run.device)),
+        ("hardware", text(run.hardware)),
+        ("training computes in", _arithmetic(run.computing)),
+        ("measured in", _measured(run.computing)),
         ("threads", text(run.threads)),
         ("processes", text(run.processes)),
         ("started", moment(run.time)),
         ("restarts", str(told.resumes) if told.resumes else ""),
         ("training time", duration(times["train"])),
         ("tracking time", duration(times["track"])),
+        ("GPU time", duration(times["gpu"])),
         ("tracking share", f"{100 * tracking:.0f} % of training and tracking" if math.isfinite(tracking) else ""),
         ("time in all", duration(times["wall"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
     ])  # fmt: skip
+
+
+def _arithmetic(computing: Mapping[str, Any]) -> str:
+    """Precision, float32 products and compilation of the steps; nothing where the run did not say."""
+    if not computing:
+        return ""
+    backend = computing.get("compile")
+    compiled = f"compiled by {backend}" if backend else "not compiled"
+    return f"{computing.get('training')}, float32 products {computing.get('matmul')}, {compiled}"
+
+
+def _measured(computing: Mapping[str, Any]) -> str:
+    told = computing.get("measured") or {}
+    found = [told[part] for part in ("track", "final") if part in told]
+    return found[0] if len(set(found)) == 1 else ", ".join(f"{part} {told[part]}" for part in told)
 
 
 def _known(rows: list[Row]) -> list[Row]:

@@ -106,6 +106,8 @@ class RunRecord:
     config: dict[str, Any]
     versions: dict[str, str]
     device: str | None
+    hardware: str | None
+    computing: dict[str, Any]
     threads: int | None
     processes: int | None
     time: Any

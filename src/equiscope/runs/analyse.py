@@ -46,6 +46,7 @@ def analyse(
         probes: names of the run's probes; None for the headline probe.
         changes: settings that differ from the defaults of each kind; one of a single kind concerns it alone.
         device: where the model runs.
+        show_progress: bars on or off; None for bars in a terminal only.
         trust: as for :func:`equiscope.runs.trained.open_run`.
 
     Returns:

@@ -24,7 +24,8 @@ GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
 _PATHS = ("root", "path", "smiles", "store", "dir")
 _SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
-_ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep")
+_ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep",
+             "compile")  # fmt: skip
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
+from equiscope.errors import InputError
 from equiscope.tasks.datasets.processes import available_cores
 
 GOOD, SLOW, WRONG = "good", "slow", "wrong"
@@ -43,6 +44,8 @@ class Facts:
         devices: names of the GPUs; matmul_error: {device: relative error of a float32 matrix product}.
         precision: torch's setting for float32 products: highest, high or medium.
         default_dtype: torch's.
+        product: {device: floating-point operations a second} of a float32 matrix product.
+        launch: {device: seconds} until the next operation can be given to it, one after the other.
     """
 
     versions: Mapping[str, str | None]
@@ -55,8 +58,43 @@ class Facts:
     matmul_error: Mapping[str, float]
     precision: str
     default_dtype: str
+    product: Mapping[str, float] = field(default_factory=dict)
+    launch: Mapping[str, float] = field(default_factory=dict)
     python: str = field(default_factory=platform.python_version)
     system: str = field(default_factory=platform.platform)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A measurement whose cost is estimated.
+
+    Attributes:
+        parameters: of the model; tokens: that they are applied to in a sample (atoms, edges, residues, voxels).
+        samples: measured; rotations: of each; batch: samples a call.
+    """
+
+    parameters: float = 1e6
+    tokens: int = 200
+    samples: int = 256
+    rotations: int = 24
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value >= 1:
+                raise InputError(f"--{name} must be at least 1, got {value!r}")
+
+
+# A pass takes two operations a parameter and token; a call of a network gives a device about so many to do.
+_LAUNCHES = 500
+
+
+def cost(asked: Asked, product: float, launch: float) -> float:
+    """Seconds of a measurement by counting, max(2 · parameters · tokens / product, launches · launch / batch) a sample
+    and pass, of rotations + 2 passes: a lower limit, since no network reaches the speed of a large product."""
+    computing = 2 * asked.parameters * asked.tokens / product
+    waiting = _LAUNCHES * launch / min(asked.batch, asked.samples)
+    return asked.samples * (asked.rotations + 2) * max(computing, waiting)
 
 
 @dataclass(frozen=True)
@@ -83,6 +121,8 @@ def gather() -> Facts:
         matmul_error={name: _matmul_error(name) for name in ("cpu", *(["cuda"] if devices else []))},
         precision=torch.get_float32_matmul_precision(),
         default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        product={name: _product(name) for name in ("cpu", *(["cuda"] if devices else []))},
+        launch={name: _launch(name) for name in ("cpu", *(["cuda"] if devices else []))},
     )
 
 
@@ -93,9 +133,9 @@ def threads_worth_having() -> int:
     return cores if seconds[cores] < seconds[1] else 1
 
 
-def findings(facts: Facts) -> list[Finding]:
-    """What the facts mean, in the order: threads, precision, packages, devices."""
-    return [*_threads(facts), *_precision(facts), *_packages(facts), *_devices(facts)]
+def findings(facts: Facts, asked: Asked = Asked()) -> list[Finding]:  # noqa: B008
+    """What the facts mean, in the order: threads, precision, packages, devices, what a measurement costs."""
+    return [*_threads(facts), *_precision(facts), *_packages(facts), *_devices(facts), *_costs(facts, asked)]
 
 
 def _threads(facts: Facts) -> list[Finding]:
@@ -167,11 +207,47 @@ def _packages(facts: Facts) -> list[Finding]:
 
 def _devices(facts: Facts) -> list[Finding]:
     if facts.devices:
-        return [Finding(GOOD, f"GPU: {', '.join(facts.devices)}")]
+        named = [f"{name} (cuda:{number})" for number, name in enumerate(facts.devices)]
+        return [Finding(GOOD, f"GPU: {', '.join(named)}")]
     built = facts.versions.get("torch") or ""
     if "+cpu" in built or torch.version.cuda is None:
         return [Finding(GOOD, "no GPU: this torch is built for the CPU")]
     return [Finding(SLOW, "torch is built for a GPU and sees none", "check the driver, or CUDA_VISIBLE_DEVICES")]
+
+
+def _costs(facts: Facts, asked: Asked) -> list[Finding]:
+    size = f"{asked.samples:,} samples of {asked.tokens:,} tokens, {asked.rotations} rotations, {asked.parameters:,.3g}"
+    return [
+        Finding(
+            GOOD,
+            f"{device}: {speed / 1e9:,.0f} GFLOP/s in a product, {1e6 * facts.launch[device]:.1f} µs an operation; a "
+            f"measurement of {size} parameters takes at least {cost(asked, speed, facts.launch[device]):.2g} s",
+        )
+        for device, speed in facts.product.items()
+    ]
+
+
+def _timed(device: str, call: Callable[[], object], count: int) -> float:
+    """Median seconds of one of ``count`` calls in a row, the device's work included."""
+    rounds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        for _ in range(count):
+            call()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        rounds.append((time.perf_counter() - begun) / count)
+    return statistics.median(rounds[1:])
+
+
+def _product(device: str, size: int = 512) -> float:
+    a = torch.randn(size, size, device=device)
+    return 2 * size**3 / _timed(device, lambda: a @ a, 8 if device == "cpu" else 100)
+
+
+def _launch(device: str) -> float:
+    one = torch.ones(8, device=device)
+    return _timed(device, lambda: one + 1, 500)
 
 
 def _version(name: str) -> str | None:

@@ -26,7 +26,8 @@ from torch.utils.flop_counter import flop_registry
 from equiscope import tasks
 from equiscope.decomposition.orbit import Caller
 from equiscope.errors import RunError
-from equiscope.runs.module import build_optimizer
+from equiscope.runs.arithmetic import TRAINED, Arithmetic
+from equiscope.runs.module import arrange, build_optimizer, compiled
 
 
 @dataclass
@@ -40,26 +41,35 @@ class Bench:
     samples: int
     asked: dict[str, Tensor]
     caller: Caller
+    called: nn.Module
+    arithmetic: Arithmetic
 
     @classmethod
     def of(cls, config: Mapping[str, Any], device: torch.device | None = None) -> Bench:
-        """The model of a configuration at its initial weights, on a training batch of its own task."""
+        """The model of a configuration at its initial weights, on a batch of its own task, as it is trained."""
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         task = tasks.build(config, trust=True)
         task.prepare(progress=False)
         model = task.build_model().to(device)
         probe = next(probe for probe in task.probes("track") if probe.headline)
-        batch, asked = (
-            {name: value.to(device) for name, value in found.items()}
-            for found in (task.training_batch(0), probe.batches[0])
-        )
-        optimizer = build_optimizer(model.parameters(), dict(config["optimizer"]))
-        return cls(model, task, batch, optimizer, int(config["batch_size"]), asked, Caller(probe.forward))
+        arithmetic, given = Arithmetic.of(config.get("trainer") or {}), task.training_batch(0)
+        if device.type != "cpu" or arithmetic.backend:
+            given = arrange(task, arithmetic.backend is not None, given)
+        stays = getattr(task, "host_fields", ())
+        batch = {name: value if name in stays else value.to(device) for name, value in given.items()}
+        asked = {name: value.to(device) for name, value in probe.batches[0].items()}
+        optimizer = build_optimizer(model.parameters(), dict(config["optimizer"]), device.type == "cuda")
+        called = compiled(model, arithmetic.backend)
+        size = int(config["batch_size"])
+        return cls(model, task, batch, optimizer, size, asked, Caller(probe.forward), called, arithmetic)
 
     def train_step(self) -> None:
         """Forward, backward and the optimiser's step, as in training."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.task.training_loss(self.model, self.batch)["loss"].backward()
+        with self.arithmetic.measuring(self.called, TRAINED, next(self.model.parameters()).device) as net:
+            loss = self.task.training_loss(net, self.batch)["loss"]
+        with self.arithmetic.training():
+            loss.backward()
         self.optimizer.step()
 
     def infer(self) -> None:
@@ -191,6 +201,13 @@ def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[
         }
         for place, (name, bench) in enumerate(benches.items())
     }
+
+
+def paces(configs: Mapping[str, Mapping[str, Any]], rounds: int = 9) -> dict[str, float]:
+    """Name -> median seconds of a training step, the models in turn and nothing else on the device."""
+    benches = {name: Bench.of(config) for name, config in configs.items()}
+    taken = seconds(list(benches.values()), "train_step", rounds, warmup=3)
+    return {name: float(np.median(taken[:, place])) for place, name in enumerate(benches)}
 
 
 if __name__ == "__main__":

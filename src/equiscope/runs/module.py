@@ -6,6 +6,8 @@ import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from equiscope.errors import InputError, RunError
 from equiscope.records import plain
+from equiscope.runs.arithmetic import Arithmetic
 from equiscope.runs.checkpoint import check_fit
 from equiscope.tasks.task import Task
 
@@ -36,6 +39,12 @@ class TaskModule(pl.LightningModule):
         clip: largest norm of the gradient; 0 leaves it alone.
         ema: decay of the average of the weights that is measured; 0 measures the weights themselves.
         seed: of the random state each step starts from (dropout).
+        workers: processes that prepare batches; with none a GPU gets a thread that is a few batches ahead.
+        arithmetic: what the steps compute in, and whether the model is compiled for them. What is measured, averaged
+            and stored is the model itself.
+
+    Raises:
+        InputError: for a setting out of range, or a model that cannot be compiled.
     """
 
     _bad_step: Tensor
@@ -50,6 +59,7 @@ class TaskModule(pl.LightningModule):
         ema: float = 0.0,
         seed: int = 0,
         workers: int = 0,
+        arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
     ) -> None:
         super().__init__()
         if not 0 <= ema < 1:
@@ -68,12 +78,14 @@ class TaskModule(pl.LightningModule):
             # Loggers are shown the whole configuration instead.
             logger=False,
         )
-        self._task, self._workers = task, workers
+        self._task, self._workers, self.arithmetic = task, workers, arithmetic
         self._optimizer, self._schedule = dict(optimizer), dict(schedule)
         self._max_steps, self._clip, self._seed = max_steps, clip, seed
         self.net = task.build_model()
         self.averaged = copy.deepcopy(self.net).requires_grad_(False) if ema > 0 else None
         self._ema = ema
+        # In a tuple, since a module in a module would be stored with it.
+        self._called = (compiled(self.net, arithmetic.backend),)
         self.register_buffer("_bad_step", torch.tensor(-1), persistent=False)
 
     @property
@@ -82,7 +94,9 @@ class TaskModule(pl.LightningModule):
         return self.net if self.averaged is None else self.averaged
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.net.parameters(), self._optimizer)
+        # Gradient scaling of 16-mixed would be undone inside a fused step, after they have been clipped.
+        fused = self.device.type == "cuda" and self.arithmetic.precision != "16-mixed"
+        optimizer = build_optimizer(self.net.parameters(), self._optimizer, fused)
         factor = schedule_factor(self._max_steps, **self._schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -91,9 +105,22 @@ class TaskModule(pl.LightningModule):
         check_fit(self.state_dict(), checkpoint["state_dict"], "this run")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        trainer = self.trainer
-        steps = Steps(self._task, self._max_steps, trainer.global_rank, trainer.world_size)
-        return loader(steps, trainer.global_step, self._workers)
+        trainer, device = self.trainer, self.trainer.strategy.root_device
+        arranged = None
+        if device.type != "cpu" or self.arithmetic.backend:
+            arranged = partial(arrange, self._task, self.arithmetic.backend is not None)
+        steps: Dataset[Batch] = Steps(
+            self._task, self._max_steps, trainer.global_rank, trainer.world_size, arranged
+        )
+        ahead = device.type == "cuda" and not self._workers
+        steps = Ahead(steps, self._max_steps) if ahead else steps
+        return loader(steps, self._max_steps, trainer.global_step, self._workers, device.type == "cuda" and not ahead)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        stays = getattr(self._task, "host_fields", ())
+        moved = {name: value for name, value in batch.items() if name not in stays}
+        kept = {name: value for name, value in batch.items() if name in stays}
+        return {**super().transfer_batch_to_device(moved, device, dataloader_idx), **kept}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the like become a function of (seed, step, process), so a resumed run replays them.
@@ -101,7 +128,7 @@ class TaskModule(pl.LightningModule):
         torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        losses = self._task.training_loss(self.net, batch)
+        losses = self._task.training_loss(self._called[0], batch)
         loss = losses["loss"]
         self._note_bad(loss)
         return {"loss": loss, **{k: v.detach() for k, v in losses.items() if k != "loss"}}
@@ -157,8 +184,29 @@ def update_average(averaged: nn.Module, net: nn.Module, step: int, decay: float)
         mine.copy_(theirs)
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """AdamW, Adam or SGD.
+def compiled(net: nn.Module, backend: str | None) -> nn.Module:
+    """The model as a training step calls it, with the same parameters.
+
+    Raises:
+        InputError: if it takes derivatives or calls code of its own on the way, which torch does not follow.
+    """
+    if backend is None:
+        return net
+    if not getattr(net, "compilable", True):
+        raise InputError(f"trainer.compile: {type(net).__name__} cannot be compiled; leave it out for this model")
+    return torch.compile(net, backend=backend)  # type: ignore[return-value]
+
+
+def arrange(task: Task, padded: bool, batch: Batch) -> Batch:
+    """A batch as the task arranges it on the host, if it does."""
+    make = getattr(task, "arranged", None)
+    return batch if make is None else make(batch, padded)
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], settings: Mapping[str, Any], fused: bool = False
+) -> torch.optim.Optimizer:
+    """AdamW, Adam or SGD; ``fused`` in one kernel, which rounds differently.
 
     Raises:
         InputError: for another name, or a setting that is unknown or out of range.
@@ -169,11 +217,11 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: Mapping[str, A
     first, second = settings.get("betas", (0.9, 0.999))
     betas = (float(first), float(second))
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay)
+        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay)
+        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
     momentum = float(settings.get("momentum", 0.0))
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=fused or None)
 
 
 def check_optimizer(settings: Mapping[str, Any]) -> None:
@@ -203,29 +251,33 @@ def _is_number(value: Any) -> bool:
 
 
 def schedule_factor(
-    max_steps: int, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0
+    max_steps: int, warmup: float = 0.0, warmup_factor: float = 0.2, min_factor: float = 0.0, hold: float = 0.0
 ) -> Callable[[int], float]:
-    """Factor of the learning rate at step s: linear warm-up, then half a cosine.
+    """Factor of the learning rate at step s: linear warm-up, a constant rate while it is held, then half a cosine.
 
-    With S = max_steps, W = warmup S, w = warmup_factor and m = min_factor,
+    With S = max_steps, W = warmup S, H = max(W, hold S), w = warmup_factor and m = min_factor,
 
-        s < W:   w + (1 - w) s / W
-        s >= W:  m + (1 - m) (1 + cos(pi (s - W) / (S - W))) / 2
+        s < W:       w + (1 - w) s / W
+        W <= s < H:  1
+        s >= H:      m + (1 - m) (1 + cos(pi (s - H) / (S - H))) / 2
 
     Raises:
-        InputError: if the share of the warm-up is not in [0, 1), or a factor is negative.
+        InputError: if the share of the warm-up is not in [0, 1), that of the hold not in [0, 1], or a factor negative.
     """
     if not 0 <= warmup < 1:
         raise InputError(f"schedule.warmup is the share of the steps spent warming up, in [0, 1), got {warmup}")
+    if not 0 <= hold <= 1:
+        raise InputError(f"schedule.hold is the share of the steps after which the rate falls, in [0, 1], got {hold}")
     for key, value in (("warmup_factor", warmup_factor), ("min_factor", min_factor)):
         if not 0 <= value < math.inf:
             raise InputError(f"schedule.{key} is a factor of the learning rate, at least 0, got {value}")
     ramp = warmup * max_steps
+    held = max(ramp, hold * max_steps)
 
     def factor(step: int) -> float:
         if step < ramp:
             return warmup_factor + (1 - warmup_factor) * step / ramp
-        done = min(1.0, (step - ramp) / max(1.0, max_steps - ramp))
+        done = min(1.0, max(0.0, step - held) / max(1.0, max_steps - held))
         return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * done)) / 2
 
     return factor
@@ -237,21 +289,32 @@ Batch = dict[str, Tensor]
 class Steps(Dataset[Batch]):
     """Item s is the batch of step s, or this process's share of it: every ``processes``-th sample.
 
-    Equal shares make the mean of the processes' gradients the gradient of the whole batch.
+    Equal shares make the mean of the processes' gradients the gradient of the whole batch. ``arranged`` is done to a
+    share.
 
     Raises:
         InputError: on access, if the batch does not divide evenly among the processes.
     """
 
-    def __init__(self, task: Task, max_steps: int, process: int = 0, processes: int = 1) -> None:
-        self._task, self._max_steps = task, max_steps
+    def __init__(
+        self,
+        task: Task,
+        max_steps: int,
+        process: int = 0,
+        processes: int = 1,
+        arranged: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        self._task, self._max_steps, self._arranged = task, max_steps, arranged
         self._process, self._processes = process, processes
 
     def __len__(self) -> int:
         return self._max_steps
 
     def __getitem__(self, step: int) -> Batch:
-        batch = self._task.training_batch(step)
+        batch = self._share(self._task.training_batch(step))
+        return batch if self._arranged is None else self._arranged(batch)
+
+    def _share(self, batch: Batch) -> Batch:
         if self._processes == 1:
             return batch
         for name, tensor in batch.items():
@@ -261,6 +324,31 @@ class Steps(Dataset[Batch]):
                     "share evenly: choose a batch_size that is a multiple of the number of processes"
                 )
         return {name: tensor[self._process :: self._processes] for name, tensor in batch.items()}
+
+
+class Ahead(Dataset[Batch]):
+    """The same batches, made by a thread while the steps before are taken, in memory that a GPU copies from by itself.
+
+    Batches are functions of the step, so that they are equal whoever makes them, and whenever.
+    """
+
+    def __init__(self, steps: Dataset[Batch], max_steps: int, depth: int = 3, pinned: bool = True) -> None:
+        self._steps, self._max_steps, self._depth, self._pinned = steps, max_steps, depth, pinned
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._made: dict[int, Future[Batch]] = {}
+
+    def __len__(self) -> int:
+        return self._max_steps
+
+    def __getitem__(self, step: int) -> Batch:
+        for coming in range(step, min(step + self._depth + 1, self._max_steps)):
+            if coming not in self._made:
+                self._made[coming] = self._thread.submit(self._make, coming)
+        return self._made.pop(step).result()
+
+    def _make(self, step: int) -> Batch:
+        batch = self._steps[step]
+        return {name: value.pin_memory() for name, value in batch.items()} if self._pinned else batch
 
 
 class Remaining(Sampler[int]):
@@ -276,8 +364,10 @@ class Remaining(Sampler[int]):
         return iter(range(self._start, self._max_steps))
 
 
-def loader(steps: Steps, start: int, workers: int = 0) -> DataLoader[Batch]:
+def loader(
+    steps: Dataset[Batch], max_steps: int, start: int, workers: int = 0, pinned: bool = False
+) -> DataLoader[Batch]:
     """The loader of a run that has ``start`` steps behind it."""
     return DataLoader(
-        steps, batch_size=None, sampler=Remaining(start, len(steps)), num_workers=workers, pin_memory=False
+        steps, batch_size=None, sampler=Remaining(start, max_steps), num_workers=workers, pin_memory=pinned
     )

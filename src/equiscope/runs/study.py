@@ -18,6 +18,8 @@ from equiscope.records import plain
 from equiscope.runs.config import configuration
 from equiscope.runs.folder import FREE_KEYS, RunFolder
 
+# Settings that earlier versions did not have: where they are off, a run is called what it was called then.
+LATER = (("trainer", "matmul"), ("trainer", "compile"), ("track", "precision"), ("final", "precision"))
 # Overrides that every run of a study gets unless told otherwise: runs share the cores of the machine.
 ONE_THREAD = "threads=1"
 
@@ -49,28 +51,84 @@ def planned(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> li
     """(point, seed, overrides) of each run of a study on a task, in the order of its points and seeds.
 
     Args:
-        study: ``name``, ``points`` (task -> point -> overrides), ``seeds``, ``base`` (overrides of every run).
+        study: ``name``, ``points`` (task -> point -> overrides, or see :class:`PointPlan`), ``seeds``, ``base``
+            (overrides of every run, or task -> overrides); with ``toy`` the overrides ``toys`` have the last word.
         user: overrides given on the command line for every run; they win over ``base``, points win over them.
 
     Raises:
         InputError: if the study has no points for the task, seeds are no integers, or an override is no ``key=value``.
     """
-    for key, kind, example in (("points", Mapping, "{task: {point: [key=value]}}"), ("base", list, "[key=value]")):
+    examples = (("points", Mapping, "{task: {point: [key=value]}}"), ("base", list | Mapping, "[key=value]"))
+    for key, kind, example in examples:
         if study.get(key) is not None and not isinstance(study[key], kind):
             raise InputError(f"study.{key} must be like {example}, got {study[key]!r}")
+    points = described(study, task)
+    base = [f"task={task}", ONE_THREAD, *of_task(study.get("base"), task)]
+    small = of_task(study.get("toys"), task) if study.get("toy") else []
+    return [
+        (point.name, seed, merged(base, user, point.overrides, small, point.steps, [f"seed={seed}"]))
+        for point in points
+        for seed in point.seeds
+    ]
+
+
+@dataclass(frozen=True)
+class PointPlan:
+    """A point as the study describes it: a list of overrides, or a mapping of these.
+
+    Attributes:
+        overrides: ``set``, in which a word of ``named`` of the study stands for its list. seeds: its own, or the study's.
+        milliseconds: ``ms``, what a step is expected to take, for the order of runs that have not begun.
+        seconds: every run of the point is annealed to so many seconds of training, with step times taken alone on the
+            device before; steps: the setting that follows, once they are known.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    seeds: tuple[int, ...]
+    milliseconds: float
+    seconds: float | None
+    steps: tuple[str, ...]
+
+
+def described(study: Mapping[str, Any], task: str) -> list[PointPlan]:
+    """The points of a study on a task, in their order.
+
+    Raises:
+        InputError: if there are none, or one is described in another way.
+    """
     points = (study.get("points") or {}).get(task)
     if not points:
         known = ", ".join(sorted(study.get("points") or {}))
         raise InputError(f"study {study.get('name')!r} has no points for task {task!r}; it has them for {known}")
-    seeds = study.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise InputError(f"study.seeds must be a list of integers >= 0, such as [0,1,2], got {seeds!r}")
-    base = [f"task={task}", ONE_THREAD, *(study.get("base") or [])]
-    return [
-        (str(point), int(seed), merged(base, user, overrides or [], [f"seed={seed}"]))
-        for point, overrides in points.items()
-        for seed in seeds
-    ]
+    found: list[PointPlan] = []
+    for number, (name, told) in enumerate(points.items()):
+        own = dict(told) if isinstance(told, Mapping) else {"set": told}
+        if unknown := sorted(set(own) - {"set", "seeds", "ms", "seconds"}):
+            raise InputError(f"point {str(name)!r} has no {unknown[0]!r}: it has set, seeds, ms, seconds")
+        seeds = study.get("seeds", [0]) if own.get("seeds") is None else own["seeds"]
+        if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
+            raise InputError(f"study.seeds must be a list of integers >= 0, such as [0,1,2], got {seeds!r}")
+        seconds = own.get("seconds") if not study.get("toy") else own.get("seconds") and study.get("toy_seconds", 2)
+        known = (study.get("steps") or [0] * len(points))[number]
+        steps = (f"trainer.max_steps={known}",) if known else ()
+        named = {**(study.get("named") or {}), **((study.get("toy") and study.get("toy_named")) or {})}
+        overrides = tuple(one for word in own.get("set") or () for one in named.get(word, [word]))
+        expected = float(own.get("ms") or 0)
+        found.append(PointPlan(str(name), overrides, tuple(seeds), expected, seconds, steps))
+    return found
+
+
+def analyses_of(study: Mapping[str, Any], task: str) -> dict[str, dict[str, Any]]:
+    """The analyses of every finished run: kind -> its settings."""
+    told = (study.get("analyse") or {}).get(task) or {}
+    small = study.get("toy_analyse") or {}
+    return {kind: dict(small.get(kind) or {} if study.get("toy") else own or {}) for kind, own in told.items()}
+
+
+def of_task(told: Any, task: str) -> list[str]:
+    """Overrides for every task, or those for this one of a mapping task -> overrides."""
+    return list((told.get(task) if isinstance(told, Mapping) else told) or [])
 
 
 def members(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> list[Member]:
@@ -99,6 +157,9 @@ def member(point: str, seed: int, overrides: Sequence[str]) -> Member:
 def run_name(config: Mapping[str, Any]) -> str:
     """``MODEL-sSEED-HASH``; settings that change no figure (:data:`FREE_KEYS`) are left out of the hash."""
     kept = {key: value for key, value in config.items() if key not in (*FREE_KEYS, "run")}
+    for group, name in LATER:
+        if isinstance(kept.get(group), Mapping) and not kept[group].get(name):
+            kept[group] = {key: value for key, value in kept[group].items() if key != name}
     text = json.dumps(plain(kept), sort_keys=True)
     model = str((config.get("model") or {}).get("name", "model"))
     return f"{model}-s{config.get('seed')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,19 @@ import torch
 from equiscope.errors import EquiscopeError, InputError, RunError
 from equiscope.records import Records
 from equiscope.runs.config import quoted, spelled, study_definition
-from equiscope.runs.efficiency import profile
-from equiscope.runs.study import Member, members, study_folder
-from equiscope.runs.sweep import PARENT, answer_path, multirun, training_overrides
+from equiscope.runs.devices import hardware
+from equiscope.runs.efficiency import paces, profile
+from equiscope.runs.study import Member, analyses_of, described, members, study_folder
+from equiscope.runs.study import member as configured
+from equiscope.runs.study import planned as planned_runs
+from equiscope.runs.sweep import PARENT, analyses_due, answer_path, multirun, training_overrides
 from equiscope.runs.watch import Watch, state, table
 from equiscope.tasks.datasets.processes import available_cores
 from equiscope.writing import Lock, inner_folder
 
 STUDIES = ("replicates", "model_size", "data_size", "optimizer", "augmentation")
+# Runs side by side on one card, where nobody says how many.
+ON_A_GPU = 4
 # Runs of a study share the cores, and threads that compete for one are many times slower than one.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -32,22 +39,27 @@ class Outcome:
     """What became of a study.
 
     Attributes:
-        folder: of its records and report; members: its runs; failed: run name -> reason.
+        folder: of its records and report; members: its runs; failed: run name -> reason; unfinished: names of runs that
+            the time was too short for.
     """
 
     folder: Path
     members: tuple[Member, ...]
     failed: dict[str, str]
+    unfinished: tuple[str, ...] = ()
 
 
 def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = None, show: bool = True) -> Outcome:
     """Train every run of a study that is not finished; the same call goes on with a study that was stopped.
 
+    With ``study.minutes`` it stops then, every run with a checkpoint. With ``study.lease`` (minutes) a run gives its
+    place to the next after that time, those first that have the least to do, until all are finished: leases add up.
+
     Args:
         name: of ``conf/study/NAME.yaml``.
         arguments: ``task=…``, overrides for every run, ``study.seeds=[0,1]`` and the like, and settings of Hydra's
             launcher (``hydra/launcher=submitit_slurm hydra.launcher.partition=…``).
-        parallel: runs at a time with the local launcher; None for one a core.
+        parallel: runs at a time with the local launcher; None for one a core, and not more than four on a GPU.
         show: a live table on the error stream.
 
     Raises:
@@ -57,15 +69,52 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
     arguments = [spelled(text) for text in arguments]
     task, own = _task(arguments), [text for text in arguments if _belongs_to(text, "study")]
     study = study_definition(name, own)
-    planned = members(study, task, training_overrides(arguments))
-    folder = study_folder(planned[0].config["root"], task, name)
+    begun = time.time()
+    user = training_overrides(arguments)
+    check_time(study)
+    folder = study_folder(configured(*planned_runs(study, task, user)[0]).config["root"], task, name)
     inner_folder(folder)
     lock = Lock(folder)
     lock.take()
     try:
-        return _run(name, study, task, planned, folder, arguments, parallel, show)
+        steps = _annealed(folder, study, task, user)
+        if steps:
+            study["steps"] = steps
+            arguments = [*arguments, f"+study.steps=[{','.join(map(str, steps))}]"]
+        if study.get("minutes"):
+            study["until"] = begun + 60 * study["minutes"]
+            arguments = [*arguments, f"+study.until={study['until']}"]
+        return _run(name, study, task, members(study, task, user), folder, arguments, parallel, show)
     finally:
         lock.drop()
+
+
+def check_time(study: Mapping[str, Any]) -> None:
+    """Minutes and leases are positive numbers where they are given.
+
+    Raises:
+        InputError: naming the value seen.
+    """
+    for key in ("minutes", "lease"):
+        value = study.get(key)
+        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
+            raise InputError(f"study.{key} must be a positive number of minutes, or null, got {value!r}")
+
+
+def _annealed(folder: Path, study: dict[str, Any], task: str, user: Sequence[str]) -> list[int]:
+    """Steps of every point, 0 where its settings say them: ``seconds`` over the time of a step, taken once, alone."""
+    points = described(study, task)
+    timed = {point.name: point.seconds for point in points if point.seconds}
+    if not timed:
+        return []
+    with Records(folder / "records.jsonl") as records:
+        known = records.find("pace", seconds=timed)
+        if known is None:
+            configs = {p: dict(configured(p, s, o).config) for p, s, o in planned_runs(study, task, user) if p in timed}
+            found = paces(configs)
+            steps = {name: max(2, round(timed[name] / found[name])) for name in timed}
+            known = records.append("pace", seconds=timed, step_seconds=found, steps=steps, hardware=here())
+    return [known["steps"].get(point.name, 0) for point in points]
 
 
 def _run(
@@ -78,24 +127,42 @@ def _run(
     parallel: int | None,
     show: bool,
 ) -> Outcome:
-    open_numbers = [i for i, member in enumerate(planned) if state(member).status != "finished"]
+    begun, analyses = time.time(), analyses_of(study, task)
+
+    def unfinished() -> list[int]:
+        found = [i for i, one in enumerate(planned) if state(one).status != "finished" or analyses_due(one, analyses)]
+        return sorted(found, key=lambda i: _left(planned[i], study, task)) if study.get("lease") else found
+
+    open_numbers = unfinished()
     for number in open_numbers:
         answer_path(planned[number], name).unlink(missing_ok=True)
     for variable in _ONE_THREAD:
         os.environ.setdefault(variable, "1")
     os.environ[PARENT] = str(os.getpid())
-    broken = ""
-    if open_numbers:
-        launch = [*_hydra(arguments, folder, parallel), f"+study={name}", f"+point={','.join(map(str, open_numbers))}"]
-        with Watch(planned) if show else contextlib.nullcontext():
-            broken = _launch([*[text for text in arguments if not _belongs_to(text, "hydra")], *launch])
-    failed = {m.name: r for m in planned if (r := _reason(m, name, broken))}
-    _record(folder, study, task, planned, failed)
-    if study.get("profile"):
+    broken, given = "", [text for text in arguments if not _belongs_to(text, "hydra")]
+    with Watch(planned) if show and open_numbers else contextlib.nullcontext():
+        while open_numbers and not broken:
+            points = f"+point={','.join(map(str, open_numbers))}"
+            broken = _launch([*given, *_hydra(arguments, folder, parallel), f"+study={name}", points])
+            # Another round for those whose lease is over, while there is time.
+            again = [i for i in unfinished() if answer(planned[i], name).get("status") in ("open", "finished")]
+            open_numbers = again if time.time() < study.get("until", math.inf) else []
+    left = [planned[i] for i in unfinished()]
+    failed = {one.name: reason for one in left if (reason := _reason(one, name, broken))}
+    short = [one.name for one in left if one.name not in failed]
+    _record(folder, study, task, planned, failed, short, time.time() - begun)
+    if study.get("profile") and not short and time.time() < study.get("until", math.inf):
         _profile(folder, study, task, planned)
     if broken and len(failed) == len(planned):
         raise RunError(broken)
-    return Outcome(folder, tuple(planned), failed)
+    return Outcome(folder, tuple(planned), failed, tuple(short))
+
+
+def _left(one: Member, study: dict[str, Any], task: str) -> float:
+    """Seconds that a run still needs, by its own pace, or what its point expects before it has one."""
+    now = state(one)
+    expected = next(point.milliseconds for point in described(study, task) if point.name == one.point) / 1000
+    return (now.steps - now.step) * (now.seconds / now.step if now.step and now.seconds else expected)
 
 
 def _launch(arguments: Sequence[str]) -> str:
@@ -107,6 +174,33 @@ def _launch(arguments: Sequence[str]) -> str:
     except Exception as error:
         return f"the launcher stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return ""
+
+
+def by_task(name: str, arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The arguments of a study for each task that it names, if none was chosen; they share its minutes.
+
+    A task gets what the others before it left, in equal parts.
+    """
+    own = [text for text in arguments if _belongs_to(text, "study")]
+    study = study_definition(name, [spelled(text) for text in own])
+    check_time(study)
+    tasks = study.get("tasks") or []
+    if not tasks or any(text.startswith("task=") for text in arguments):
+        yield list(arguments)
+        return
+    begun = time.time()
+    for number, task in enumerate(tasks):
+        mine = [*arguments, f"task={task}"]
+        if study.get("minutes"):
+            left = study["minutes"] - (time.time() - begun) / 60
+            # Even where nothing is left, so that what is there is recorded and shown.
+            mine.append(f"study.minutes={max(left / (len(tasks) - number), 0.01):.3f}")
+        yield mine
+
+
+def here() -> str:
+    """The device that runs of this machine are given."""
+    return hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _task(arguments: Sequence[str]) -> str:
@@ -128,7 +222,8 @@ def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list
     made = [f"hydra.sweep.dir={jobs}", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
     if not any(text.startswith("hydra/launcher=") for text in given):
-        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or available_cores()}"]
+        most = min(available_cores(), ON_A_GPU) if torch.cuda.is_available() else available_cores()
+        made += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={parallel or most}"]
     if any("ray.init.address=" in text for text in given) and not any("object_store_memory" in text for text in given):
         # The launcher sets it otherwise, and ray then refuses to join a cluster that is there already.
         made.append("+hydra.launcher.ray.init.object_store_memory=null")
@@ -136,16 +231,28 @@ def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list
 
 
 def _reason(member: Member, study: str, broken: str) -> str:
-    """Why a run is not finished; empty if it is."""
-    if state(member).status == "finished":
+    """Why a run that is not finished failed; empty if its time was over."""
+    told = answer(member, study)
+    if told.get("status") in ("open", "finished"):
         return ""
+    return str(told.get("reason") or broken or "it ended without an answer: was its process killed?")
+
+
+def answer(member: Member, study: str) -> dict[str, Any]:
+    """What the job of a run answered; nothing if it did not."""
     path = answer_path(member, study)
-    answer: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return str(answer.get("reason") or broken or "it ended without an answer: was its process killed?")
+    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return found
 
 
 def _record(
-    folder: Path, study: dict[str, Any], task: str, planned: Sequence[Member], failed: dict[str, str]
+    folder: Path,
+    study: dict[str, Any],
+    task: str,
+    planned: Sequence[Member],
+    failed: dict[str, str],
+    short: Sequence[str],
+    seconds: float,
 ) -> None:
     """One record of the study and its runs; the newest counts."""
     runs = [
@@ -154,20 +261,21 @@ def _record(
             "seed": member.seed,
             "folder": os.path.relpath(member.folder.path, folder),
             "overrides": list(member.overrides),
-            "status": "failed" if member.name in failed else "finished",
+            "status": "failed" if member.name in failed else "open" if member.name in short else "finished",
             "reason": failed.get(member.name, ""),
         }
         for member in planned
     ]
     with Records(folder / "records.jsonl") as records:
         told = {key: study.get(key) for key in ("name", "question", "axis")}
-        records.append("study", task=task, **told, runs=runs)
+        records.append("study", task=task, **told, runs=runs, seconds=seconds, hardware=here())
 
 
 def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[Member]) -> None:
     """What a step of each model costs, once a study; a model is timed at its first point, all cost the same."""
     configs: dict[str, Any] = {}
-    for member in planned:
+    timed = [point.name for point in described(study, task) if point.seconds]
+    for member in (one for one in planned if not timed or one.point in timed):
         configs.setdefault(str(member.config["model"]["name"]), dict(member.config))
     with Records(folder / "records.jsonl") as records:
         if records.find("profile", models=list(configs)) is None:
@@ -184,6 +292,7 @@ def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[M
                 against=(study.get("against") or {}).get(task),
                 threads=planned[0].config.get("threads"),
                 device="cuda" if torch.cuda.is_available() else "cpu",
+                hardware=here(),
                 load=os.getloadavg(),
             )
 
@@ -195,4 +304,6 @@ def summary(outcome: Outcome) -> str:
     for member in outcome.members:
         if member.name in outcome.failed:
             lines.append(f"failed: {member.point}, seed {member.seed}: {outcome.failed[member.name]}")
+    if outcome.unfinished:
+        lines.append(f"{len(outcome.unfinished)} runs are not finished: the same command goes on with them")
     return "\n".join(lines)

@@ -12,17 +12,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from equiscope import records
 from equiscope.errors import InputError, sentence
-from equiscope.runs.study import Member, member, planned, study_folder
+from equiscope.runs.analyse import analyse
+from equiscope.runs.study import Member, analyses_of, member, planned, study_folder
 from equiscope.runs.train import train
+from equiscope.runs.watch import state
 from equiscope.writing import inner_folder, write_atomically
 
 # Keys of the multirun itself; everything else on its command line is for the training runs.
@@ -44,9 +48,11 @@ def _root(override: str) -> str:
 def run_point(config: DictConfig) -> Path:
     """Train the run of one point; a failure is an answer, so that the other points go on.
 
+    A study with ``lease`` (minutes) or ``until`` (seconds of the epoch) has the run stop then with a checkpoint.
+
     Returns:
-        The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"`` or ``"failed"``) and the
-        ``reason`` of a failure.
+        The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"``, ``"open"`` where its time
+        was over before, or ``"failed"``) and the ``reason`` of a failure.
     """
     study: Any = OmegaConf.to_container(config.study, resolve=True)
     user = training_overrides(list(HydraConfig.get().overrides.task))
@@ -56,8 +62,12 @@ def run_point(config: DictConfig) -> Path:
     path = answer_path(chosen, str(study["name"]))
     inner_folder(path.parent)
     _end_with_study()
-    reason = _failure(chosen)
-    answer = {"status": "failed" if reason else "finished", "reason": reason}
+    until = study.get("until")
+    lease = time.time() + 60 * study["lease"] if study.get("lease") else None
+    until = min((end for end in (until, lease) if end is not None), default=None)
+    reason = _failure(chosen, until, analyses_of(study, str(config.task)))
+    done = state(chosen).status == "finished"
+    answer = {"status": "failed" if reason else "finished" if done else "open", "reason": reason}
     write_atomically(path, json.dumps(answer).encode())
     return path
 
@@ -82,13 +92,28 @@ def answer_path(member: Member, study: str) -> Path:
     return folder / "answers" / f"{member.name}.json"
 
 
-def _failure(member: Member) -> str:
-    """Train the run; the reason in one line if that failed, else nothing."""
+def _failure(member: Member, until: float | None = None, analyses: Mapping[str, Any] | None = None) -> str:
+    """Train the run, then make its analyses, as far as the time goes; the reason in one line if that failed."""
     try:
-        train(member.config, show_progress=False)
+        if until is None or time.time() < until:
+            train(member.config, show_progress=False, **({} if until is None else {"until": until}))
+        device, path = "cuda" if torch.cuda.is_available() else "cpu", member.folder.path
+        for kind, step in analyses_due(member, analyses or {}):
+            if until is not None and time.time() >= until:
+                break
+            analyse(path, [kind], [step], changes=(analyses or {})[kind], device=device, show_progress=False)
     except Exception as error:
         return sentence(error)
     return ""
+
+
+def analyses_due(member: Member, analyses: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(kind, kept step) of the analyses of a finished run that are not recorded yet."""
+    if not analyses or state(member).status != "finished":
+        return []
+    book = records.read(member.folder.records)
+    made = {(record["analysis"], record["step"]) for record in book if record["kind"] == "analysis"}
+    return [(kind, step) for kind in analyses for step in member.folder.kept_steps() if (kind, step) not in made]
 
 
 @hydra.main(config_path="pkg://equiscope.conf", config_name="config", version_base="1.3")

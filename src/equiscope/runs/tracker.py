@@ -24,6 +24,7 @@ from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
+from equiscope.runs.arithmetic import TRAINED
 from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
 from equiscope.runs.deal import thinned
@@ -50,6 +51,8 @@ class Tracking:
         first: the first measured step after 0.
         share: largest share of the run's time that tracking may take.
         gradients: record the gradients of both losses too, as ``equiscope analyse RUN gradients`` would.
+        precision: what the measured copy computes in: None for float32 (the run's double in a run in double), whatever
+            the training computes in, or ``"trained"`` for the same as the training.
     """
 
     rotations: str = "T"
@@ -59,6 +62,7 @@ class Tracking:
     first: int = 10
     share: float = 0.2
     gradients: bool = False
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.points is not None and self.points < 2:
@@ -67,6 +71,8 @@ class Tracking:
             raise InputError(f"track.share must be in (0, 1), got {self.share}")
         if self.first < 1:
             raise InputError(f"track.first must be at least 1, got {self.first}")
+        if self.precision not in (None, TRAINED):
+            raise InputError(f"track.precision and final.precision are null or {TRAINED}, got {self.precision!r}")
         check_cosets(self.cosets, fractional=False)
         check_count("seed", self.seed)
         rotation_set(self.rotations)
@@ -305,17 +311,14 @@ class Tracker(pl.Callback):
         self._measured = step
         assert isinstance(module, TaskModule)
         module.check_finite()
-        with self._clock.tracking(module.device):
+        measuring = module.arithmetic.measuring(module.measured, self._settings.precision, module.device)
+        with self._clock.tracking(module.device), measuring as net:
             if self._records is not None:
-                found, before = record_probes(
-                    self._records, module.measured, self._probes, "track", step, self._settings
-                )
+                found, before = record_probes(self._records, net, self._probes, "track", step, self._settings)
                 self._clock.track += before
                 if self._settings.gradients:
                     state = trainer.optimizers[0].state_dict()
-                    self._clock.track += record_gradients(
-                        self._records, module.measured, self._probes, step, state
-                    )
+                    self._clock.track += record_gradients(self._records, net, self._probes, step, state)
                 self.latest = next(record for record in found if record["headline"])
             trainer.strategy.barrier("tracking")
 
@@ -350,12 +353,16 @@ class Checkpoints(pl.Callback):
         folder: the run's folder.
         every: steps between two saves.
         keep: steps whose checkpoints are also saved under a name of their own, which nothing overwrites.
+        until: seconds of the epoch after which training is stopped with a checkpoint.
     """
 
-    def __init__(self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = ()) -> None:
+    def __init__(
+        self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = (), until: float | None = None
+    ) -> None:
         if every < 1:
             raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
         self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
+        self._until = math.inf if until is None else until
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0:
@@ -365,13 +372,15 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        due = step % self._every == 0 or step == self._max_steps
+        over = time.time() >= self._until
+        due = step % self._every == 0 or step == self._max_steps or over
         if due or step in self._keep:
             assert isinstance(pl_module, TaskModule)
             pl_module.check_finite()
         self._save_kept(trainer)
         if due:
             trainer.save_checkpoint(str(self._folder.checkpoint))
+        trainer.should_stop = trainer.should_stop or over
 
     def _save_kept(self, trainer: pl.Trainer) -> None:
         if trainer.global_step in self._keep:

@@ -23,9 +23,11 @@ from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, RunError, first_line
 from equiscope.records import FORMAT, Record, Records, plain
 from equiscope.runs import loggers, progress
+from equiscope.runs.arithmetic import Arithmetic
 from equiscope.runs.baseline import record_baseline
 from equiscope.runs.checkpoint import VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
+from equiscope.runs.devices import accelerator, hardware
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.identity import check_data, data_checksum
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
@@ -47,7 +49,7 @@ TRAINER_KEYS = ("accelerator", "devices", "num_nodes", "strategy", "precision", 
 _PACKAGES = ("equiscope", "torch", "pytorch-lightning", "e3nn", "numpy")
 
 
-def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFolder:
+def train(config: Mapping[str, Any], show_progress: bool | None = None, until: float | None = None) -> RunFolder:
     """Train, track, measure; everything in ``root/task/run/``.
 
     A run that was stopped at any instant goes on from its last checkpoint with the same configuration; on one
@@ -56,6 +58,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     Args:
         config: the resolved configuration, see ``conf/config.yaml``.
         show_progress: bars on or off; None for bars in a terminal only.
+        until: seconds of the epoch at which training stops with a checkpoint, to be gone on with by another call.
 
     Raises:
         RunError: the folder is in use or belongs to another configuration; the loss is not finite.
@@ -74,7 +77,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
     task = tasks.build(config, trust=True)
     folder = RunFolder(config["root"], task.name, config["run"])
     if getattr(rank_zero_only, "rank", 0):
-        _run(config, folder, task, None, show=False)
+        _run(config, folder, task, None, show=False, until=until)
         return folder
     with folder.kept_if_used():
         folder.open(config)
@@ -85,7 +88,7 @@ def train(config: Mapping[str, Any], show_progress: bool | None = None) -> RunFo
                     "being written); it is set aside beside the file and made again"
                 )
             if records.find("end") is None:
-                _run(config, folder, task, records, show)
+                _run(config, folder, task, records, show, until)
     return folder
 
 
@@ -104,6 +107,8 @@ def _check(config: Mapping[str, Any]) -> None:
             raise InputError(f"trainer.{name} must be at least 0, got {options[name]!r}")
     if threads is not None and int(threads) < 1:
         raise InputError(f"threads must be at least 1, or null for torch's choice, got {threads!r}")
+    Arithmetic.of(options)
+    accelerator(options.get("accelerator"), options.get("devices"))
     check_optimizer(config["optimizer"])
     known = set(inspect.signature(schedule_factor).parameters) - {"max_steps"}
     if unknown := sorted(set(config["schedule"]) - known):
@@ -113,7 +118,14 @@ def _check(config: Mapping[str, Any]) -> None:
     _settings(config["final"])
 
 
-def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Records | None, show: bool) -> None:
+def _run(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    task: Task,
+    records: Records | None,
+    show: bool,
+    until: float | None = None,
+) -> None:
     clock = Clock()
     task.prepare(progress=show)
     tasks.check_batch(task, int(config["batch_size"]))
@@ -128,6 +140,7 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         ema=float(options.get("ema") or 0.0),
         seed=int(config["seed"]),
         workers=int(options.get("workers") or 0),
+        arithmetic=Arithmetic.of(options),
     )
     probes = task.probes("track")
     settings = _settings(config["track"])
@@ -138,7 +151,7 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         settings = replace(settings, points=points)
     tracker = Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
     keep = kept_steps(options.get("keep"), max_steps, settings.first)
-    checkpoints = Checkpoints(folder, int(options["checkpoint_every"]), max_steps, keep)
+    checkpoints = Checkpoints(folder, int(options["checkpoint_every"]), max_steps, keep, until)
     callbacks = [tracker, checkpoints, progress.Bar(tracker, max_steps, show)]
     state = loggers.read_state(folder, loggers.chosen(config))
     logger = loggers.build(config, folder, state)
@@ -149,8 +162,9 @@ def _run(config: Mapping[str, Any], folder: RunFolder, task: Task, records: Reco
         _open_records(records, config, task, module, trainer, tracker.steps)
         checkpoint_io.run = records.entries[0]["sha"]
         record_baseline(records, task, probes, "track", partial(measure_probe, settings=settings))
-    _fit(trainer, module, folder)
-    if records is not None:
+    with module.arithmetic.training():
+        _fit(trainer, module, folder, paused_at=until)
+    if records is not None and trainer.global_step >= max_steps:
         _finish(records, config, task, module, trainer, clock, show)
     if mirror:
         mirror.finish()
@@ -169,6 +183,8 @@ def _trainer(
     checkpoint_io: VerifiedCheckpointIO,
 ) -> pl.Trainer:
     """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
+    given = {key: options.get(key) for key in TRAINER_KEYS}
+    given |= accelerator(given["accelerator"], given["devices"])
     try:
         return pl.Trainer(
             max_steps=max_steps,
@@ -181,7 +197,7 @@ def _trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            **{key: options[key] for key in TRAINER_KEYS if options.get(key) is not None},
+            **{key: value for key, value in given.items() if value is not None},
         )
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"the Trainer refuses trainer.*: {error}") from error
@@ -217,6 +233,10 @@ def _open_records(
             versions={**_versions(), "python": platform.python_version()},
             threads=torch.get_num_threads(),
             device=str(trainer.strategy.root_device),
+            hardware=hardware(trainer.strategy.root_device),
+            computing=module.arithmetic.recorded(
+                _settings(config["track"]).precision, _settings(config["final"]).precision
+            ),
             processes=trainer.world_size,
             measured_steps=list(steps),
             reference=task.reference(),
@@ -237,7 +257,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
+def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder, paused_at: float | None = None) -> None:
     checkpoint = str(folder.checkpoint) if folder.checkpoint.exists() else None
     if trainer.precision == "64-true":
         # Lightning converts after it has loaded a checkpoint, whose weights would be rounded on their way.
@@ -256,7 +276,7 @@ def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
         raise KeyboardInterrupt from error
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if trainer.global_step < int(trainer.max_steps):
+    if trainer.global_step < int(trainer.max_steps) and (paused_at is None or time.time() < paused_at):
         raise RunError(f"training stopped at step {trainer.global_step} of {trainer.max_steps}: run it again to go on")
 
 
@@ -271,10 +291,12 @@ def _finish(
 ) -> None:
     """The final figure on its independent set, and the end record."""
     step = trainer.global_step
-    net = module.measured.to(trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    net = module.measured.to(device)
     probes, settings = task.probes("final"), _settings(config["final"])
     record_baseline(records, task, probes, "final", partial(measure_probe, settings=settings))
-    record_probes(records, net, probes, "final", step, settings, progress=show)
+    with module.arithmetic.measuring(net, settings.precision, device) as judged:
+        record_probes(records, judged, probes, "final", step, settings, progress=show)
     pictures = getattr(task, "pictures", None)
     if pictures is not None and records.find("pictures") is None:
         records.append("pictures", step=step, pictures=plain(pictures(net)))
@@ -285,6 +307,8 @@ def _finish(
         track_seconds=clock.track,
         track_share=clock.share,
         wall_seconds=clock.wall,
+        # Time in which the card was this run's, or shared with runs beside it.
+        **({"gpu_seconds": (clock.train + clock.track) * trainer.world_size} if device.type == "cuda" else {}),
     )
 
 

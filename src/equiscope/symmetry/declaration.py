@@ -14,7 +14,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -69,7 +69,9 @@ class Output:
             ``loss(prediction, target) -> per sample``.
         mask: boolean batch field marking the real atoms; None takes the declaration's mask.
         weight: factor of this output in the total loss.
-        per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …).
+        per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …). None (default) means ``"atom"``, but
+            ``"sample"`` where atoms stand one after another and the labels have one row for each sample and not one for
+            each atom; the Result says so.
         points: True for positions, which turn about the declared centre as positions among the inputs do, and whose
             size and skill are taken about it; None (default) and False for vectors and tensors. Where None is declared
             and the labels or answers follow the centre, the Result says so.
@@ -80,12 +82,13 @@ class Output:
     loss: str | Callable[[Tensor, Tensor], Tensor] = "mse"
     mask: str | None = None
     weight: float = 1.0
-    per: str = "atom"
+    per: str | None = None
     points: bool | None = None
 
     def __post_init__(self) -> None:
         _check_points(self.points)
-        _check_per("per", self.per)
+        if self.per is not None:
+            _check_per("per", self.per)
         if self.points and (self.irreps not in VECTORS if isinstance(self.irreps, str) else self.action.shape != (3,)):
             raise DeclarationError(
                 f"an output declared {self.action.label!r} holds no positions: those are vectors, "
@@ -164,7 +167,7 @@ class Declaration:
         object.__setattr__(
             self,
             "outputs",
-            {k: replace(o, mask=o.mask or self.mask if o.per == "atom" else None) for k, o in as_output.items()},
+            {k: replace(o, mask=o.mask or self.mask if o.per != "sample" else None) for k, o in as_output.items()},
         )
         object.__setattr__(self, "inputs", as_input)
         object.__setattr__(self, "fixed", tuple(self.fixed))
@@ -240,7 +243,7 @@ class Declaration:
             return "atom"
         if name in (self.ids, self.clusters, self.center):
             return "sample"
-        return next((o.per for o in self.outputs.values() if o.target == name), None)
+        return next((o.per or "atom" for o in self.outputs.values() if o.target == name), None)
 
     @property
     def known_fields(self) -> set[str]:
@@ -250,6 +253,21 @@ class Declaration:
         if self.center not in ("origin", "mean"):
             named.add(self.center)
         return {name for name in named if name}
+
+
+class DeclarationSettings(TypedDict, total=False):
+    """What a :class:`Declaration` takes besides inputs and outputs, as keywords of whatever makes one."""
+
+    fixed: Sequence[str]
+    center: str
+    group: str
+    mask: str | None
+    batch: str | None
+    per: Mapping[str, str]
+    clusters: str | None
+    ids: str | None
+    weighting: str
+    fields: Sequence[str]
 
 
 def _check_mapping(name: str, value: Any, example: str) -> None:
@@ -277,7 +295,7 @@ def declare(
     outputs: Mapping[str, Any],
     target: str | None = None,
     loss: Any = "mse",
-    **settings: Any,
+    **settings: Unpack[DeclarationSettings],
 ) -> Declaration:
     """A declaration from the short form, in which ``target`` and ``loss`` speak for the only output.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equiscope.errors import InputError
@@ -36,6 +37,20 @@ def rotate(batch: Mapping[str, Tensor], fields: Sequence[str], share: float, see
     for name in fields:
         out[name] = (out[name].double() @ rotations.mT).to(out[name].dtype)
     return out
+
+
+def few_sizes(count: int) -> int:
+    """The next of few sizes, 8 … 15 times a power of two: at most an eighth more, so that compiled shapes recur."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
+
+
+def lengthened(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch with its padded axis, that of ``mask`` (B, N), filled up to one of :func:`few_sizes` with zeros."""
+    length = batch["mask"].shape[1]
+    more = few_sizes(length) - length
+    wide = {name: value for name, value in batch.items() if value.ndim > 1 and value.shape[1] == length}
+    return {**batch, **{name: F.pad(value, (*[0, 0] * (value.ndim - 2), 0, more)) for name, value in wide.items()}}
 
 
 def key(seed: int, *what: str | int) -> int:

@@ -54,7 +54,9 @@ class Task(Protocol):
     It may also have ``losses`` (name -> settings) and ``models`` (names), so that those of other tasks are refused, and
     ``training_samples``, so that no batch is larger, where noise does not make another sample of each visit;
     ``checksum()`` of its data, so that a run does not go on with others; ``baseline()``, the best linear equivariant
-    predictor as a module, against which the model's ``skill`` is recorded.
+    predictor as a module, against which the model's ``skill`` is recorded; ``arranged(batch, padded)``, a training
+    batch with whatever the model would have to count on the device, filled up to few sizes where it is compiled;
+    ``host_fields``, the names of those fields of a training batch that stay on the host.
     """
 
     name: str

@@ -120,9 +120,9 @@ def assert_equivariant(
     seed: int = 0,
     symmetry: Any = "rotation",
 ) -> EquivarianceReport:
-    """Every declared output satisfies f(g x) = D(g) f(x), to rounding or to a tolerance.
+    """Every declared output satisfies `f(g x) = D(g) f(x)`, to rounding or to a tolerance.
 
-    For each output, with p_g = g^-1 f(g x) over random cosets, the root mean square deviation
+    For each output, with `p_g = g^-1 f(g x)` over random cosets, the root mean square deviation
 
         sqrt(E_x E_g |p_g - E_g p_g|^2)   must be   <= sqrt(3) x the noise floor,   or   <= tolerance x sqrt(E |f|^2),
 

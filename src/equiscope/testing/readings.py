@@ -116,6 +116,10 @@ def reread(irreps: str | Action, name: str) -> Action:
 
         eq.Output(testing.reread("voigt", "vasp"), per="sample")
 
+    Args:
+        irreps: how it is declared, as for :class:`equiscope.Input`.
+        name: of the convention, such as ``"vasp"`` or ``"engineering"``.
+
     Raises:
         InputError: for a name that is no reading of such a tensor; the message lists them.
     """
@@ -167,7 +171,7 @@ def _to_columns(values: Tensor) -> Tensor:
 
 def _rows() -> Convention:
     made = Reread("1o in rows", action("1o"), partial(torch.flatten, start_dim=1, end_dim=2), _to_rows, (3, 3))
-    return Convention("rows", "three vectors, one in each row", "declare '1o'", made)
+    return Convention("rows", "three vectors, one in each row", "declare eq.Output('1o', points=False)", made)
 
 
 def _to_rows(values: Tensor) -> Tensor:

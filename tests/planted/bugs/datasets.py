@@ -21,4 +21,11 @@ BUGS = (
         r"(\w+)\[(\w+)\], (\w+)\[\2\]\)", r"\1[\2])", "tasks/forcefield/test_real"),
     bug("reference energies of all frames for the training part's", REAL, "_references",
         r"(from_numpy\(\w+\)) \+ len\(\w+\) \* \(~\w+\)\.long\(\)", r"\1", "tasks/forcefield/test_real"),
+    bug("the orientation test takes frames of one group for independent", f"{SETS}/orientation_bias.py", "_judged",
+        r"np\.unique\((\w+), return_inverse=True\)", r"None, np.arange(len(\1))",
+        "tasks/datasets/test_orientation_bias"),
+    bug("the orientation test's copies are not turned", f"{SETS}/orientation_bias.py", "_features",
+        r"haar_keyed\(seed, keys, stream=1 \+ copy\)", "turns[0]", "tasks/datasets/test_orientation_bias"),
+    bug("data files of this package: frames of one molecule read for another's", f"{SETS}/made.py", "Made.blocks",
+        r"row \+ frames \* n", "row + frames", "tasks/datasets/test_made"),
 )  # fmt: skip

@@ -10,7 +10,7 @@ BUGS = (
     bug("dashboards: the final figure under the tracked name", LOGGERS, "metrics_of",
         r'if (\w+)\.get\("headline"\) and \1\["part"\] == "track":', r'if \1.get("headline"):', "runs/test_loggers"),
     bug("studies: finished runs trained again", STUDY, "_run",
-        r' if (\w+)\((\w+)\)\.status != "finished"\]', "]", "commands/test_study"),
+        r' if (\w+)\((\w+)\)\.status != "finished" or [^\]]*\]', "]", "commands/test_study"),
     bug("studies: a failed run without its reason", STUDY, "_reason",
         r'(\w+)\.get\("reason"\) or (\w+)', r"\2", "runs/test_study_run"),
     bug("checkpoints: those to be kept are overwritten", TRACKER, "Checkpoints._save_kept",

@@ -12,6 +12,10 @@ from equiscope.runs.kinds import COMMON, analyses, check, settable
 RECORDED = {
     "brute": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 2, "count": 100_000},
     "conditioning": {"rotations": "O", "cosets": 1, "seed": 0, "samples": 32, "batch": 4, "head": None},
+    "dynamics": {
+        "rotations": "T", "cosets": 1, "seed": 0, "samples": None, "minibatches": 40, "draws": 3, "curved": 12,
+        "depth": 14, "products": 5, "batch": 4,
+    },
     "gradients": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 48, "batch": 4},
     "heads": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 64, "head": None},
     "hessian": {
@@ -40,6 +44,8 @@ def test_the_command_offers_the_settings_that_have_words():
     assert {name: kinds for name, (_, kinds) in found.items() if name not in COMMON} == {
         "count": ["brute"],
         "batch": ["conditioning", "gradients", "hessian", "landscape"],
+        "minibatches": ["dynamics"],
+        "draws": ["dynamics"],
         "head": ["conditioning", "heads"],
         "matrices": ["hessian"],
         "vectors": ["hessian"],
@@ -50,7 +56,7 @@ def test_the_command_offers_the_settings_that_have_words():
 
 @pytest.mark.parametrize(("kinds", "words"), [(["heads", "x"], "unknown analysis 'x'"), ([], "no analysis given")])
 def test_what_is_no_analysis_is_said(kinds, words):
-    with pytest.raises(InputError, match=f"{words}: name one or more of brute, conditioning, gradients"):
+    with pytest.raises(InputError, match=f"{words}: name one or more of brute, conditioning, dynamics, gradients"):
         check(kinds)
     check(["heads", "layers"])
 

@@ -8,7 +8,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from tests.tasks.datasets import layouts, test_geom, test_mptrj, test_structures
+from equiscope.tasks.datasets import store
+from tests.tasks.datasets import layouts, test_geom, test_made, test_mptrj, test_structures
 from tests.tasks.datasets.test_protein_chains import helix
 
 
@@ -68,6 +69,11 @@ def _structures(folder):
     return folder, {}
 
 
+def _made(folder):
+    arrays = test_made.of(layouts.MOLECULES)
+    return store.write(folder / "made.npz", arrays, {"format": "equiscope-forcefield"}), {}
+
+
 SMALLEST = {
     "spice": lambda folder: (layouts.spice(folder / "a.hdf5"), {}),
     "md17": lambda folder: (layouts.md17(folder / "a.npz"), {}),
@@ -81,6 +87,7 @@ SMALLEST = {
     "geom_crude": _geom_crude,
     "geom": _geom,
     "midi": _midi,
+    "made": _made,
     "smiles": _smiles,
     "structures": _structures,
 }

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from equiscope.tasks.datasets import catalogue, mapped, stream
+from equiscope.tasks.datasets import catalogue, mapped, orientation_bias, stream
 from equiscope.tasks.datasets.description import describe
 from tests.tasks.datasets import layouts
 
@@ -61,7 +61,11 @@ def peak(work):
         ("extxyz", extxyz, "xyz", 2000, {"energy_unit": "eV", "length_unit": "Å"}),
     ],
 )
-def test_reading(tmp_path, name, write, ending, atoms, options):
+def test_reading(tmp_path, monkeypatch, name, write, ending, atoms, options):
+    # The frames that the orientation test keeps are full in the shorter file already.
+    monkeypatch.setattr(orientation_bias, "FRAMES", 64)
+    monkeypatch.setattr(orientation_bias, "ATOMS_AT_ONCE", 200)
+
     def work(path):
         source, rejected = catalogue.source(name, path, options), Counter()
         return lambda: describe(stream.read(source, stream.Rules(), stream.Sample(), rejected), {}, rejected)

@@ -5,22 +5,25 @@ import numpy as np
 import pytest
 import torch
 
+from equiscope.errors import InputError
 from equiscope.symmetry.rotations import haar
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import log_envelope
-from equiscope.tasks.forcefield.escaip import legendre, order_parameters
+from equiscope.tasks.forcefield.escaip import legendre, order_parameters, sum_edges
 from equiscope.tasks.forcefield.models import build
 from tests.tasks.forcefield.molecules import random_batch, rotated
 from tests.tasks.forcefield.test_models import awake
 
+PUBLISHED = {"norm": "rms", "angle": "cosine", "aggregation": "mean", "dropout": 0.05, "attention_dropout": 0.1}
+
 
 def model_of(name: str, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
-    return awake(build(name, **settings).double())
+    return awake(build(name, **settings).double()).eval()
 
 
 @pytest.mark.parametrize("determinant", [1, -1])
-@pytest.mark.parametrize("settings", [{}, {"nearest": 5}])
+@pytest.mark.parametrize("settings", [{}, {"nearest": 5}, {**PUBLISHED, "nearest": 5}])
 def test_the_tied_twin_is_exactly_equivariant(determinant: int, settings: dict) -> None:
     model = model_of("escaip_tied", **settings)
     batch = random_batch([12, 15, 1, 8], pad=float("nan"))
@@ -50,8 +53,9 @@ def test_the_tied_twin_runs_the_same_code_on_the_same_weights() -> None:
     torch.testing.assert_close(free(batch)["forces"], tied(batch)["forces"], atol=1e-10, rtol=1e-10)
 
 
-def test_head_inputs_give_the_forces() -> None:
-    model = model_of("escaip")
+@pytest.mark.parametrize("settings", [{}, PUBLISHED])
+def test_head_inputs_give_the_forces(settings: dict) -> None:
+    model = model_of("escaip", **settings)
     batch = random_batch([12, 15, 1, 8], pad=999.0)
     inputs = model.head_inputs(batch)
     rows = inputs.features @ model.force_head.weight.T
@@ -99,3 +103,60 @@ def test_order_parameters_are_norms_of_mean_spherical_harmonics() -> None:
         mean = mean.index_add(0, edges.found.centre, weight[:, None] * harmonics)
         expected = (mean.square().sum(1) + 1e-6).sqrt() / (1 + total)
         torch.testing.assert_close(order_parameters(edges)[:, degree], expected, atol=1e-9, rtol=0)
+
+
+def test_means_over_neighbours_are_means() -> None:
+    model, plain = model_of("escaip", **PUBLISHED), model_of("escaip")
+    atoms = neighbours.flatten(random_batch([12, 15, 2]))
+    edges, _ = model._edges(atoms)
+    values = torch.randn(len(edges.unit), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    summed = sum_edges(values, edges, len(atoms.sample))
+    linked = edges.found.valid.any(1)
+    assert not summed[~linked].any()
+    for atom in linked.nonzero().flatten().tolist():
+        own = values[edges.found.centre == atom]
+        torch.testing.assert_close(summed[atom], own.mean(0), atol=1e-12, rtol=1e-12)
+    assert (edges.weight == 1).all()
+    assert (plain._edges(atoms)[0].weight < 1).all()
+    # |mean Y_l|² by e3nn's harmonics.
+    for l in range(5):  # noqa: E741
+        harmonics = e3nn.o3.spherical_harmonics(l, edges.unit, True, normalization="norm")
+        own = torch.stack([harmonics[edges.found.centre == atom].mean(0) for atom in linked.nonzero().flatten()])
+        expected = (own.square().sum(-1) + 1e-6).sqrt()
+        torch.testing.assert_close(order_parameters(edges, mean=True)[linked, l], expected, atol=1e-10, rtol=1e-10)
+
+
+def test_the_cosine_has_one_scalar_a_head_that_starts_at_one() -> None:
+    attention = build("escaip", **PUBLISHED).double().eval().layers[0].attention
+    assert torch.equal(attention.angle, torch.ones(1, 4, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 36, dtype=torch.float64, generator=generator)
+    unit = torch.nn.functional.normalize(torch.randn(3, 3, dtype=torch.float64, generator=generator), dim=-1)
+    cosine = unit @ unit.T
+    table, slot, bias = torch.arange(3)[None], torch.arange(3), torch.zeros(1, 1, 1, 3, dtype=torch.float64)
+    given = attention(x, table, slot, legendre(cosine, 4)[None], bias)
+    q, k, v = attention.qkv(x).reshape(3, 3, 4, 9).permute(1, 2, 0, 3)
+    mixed = ((q @ k.mT / 3 + cosine).softmax(-1) @ v).transpose(0, 1).reshape(3, 36)
+    torch.testing.assert_close(given, attention.out(mixed), atol=1e-12, rtol=1e-12)
+
+
+def test_dropout_is_in_training_alone_and_the_norms_are_what_they_are_called() -> None:
+    model, batch = model_of("escaip", **PUBLISHED), random_batch([12, 8])
+    model.eval()
+    assert torch.equal(model(batch)["forces"], model(batch)["forces"])
+    model.train()
+    assert not torch.equal(model(batch)["forces"], model(batch)["forces"])
+    kinds = {type(module).__name__ for module in model.modules()}
+    assert "RMSNorm" in kinds
+    assert "LayerNorm" not in kinds
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.05, 0.1}
+
+
+def test_unknown_options_are_refused() -> None:
+    for settings, message in (
+        ({"norm": "batch"}, "norm must be one of layer, rms"), ({"angle": "none"}, "angle must be one of"),
+        ({"aggregation": "max"}, "aggregation must be one of"), ({"dropout": 2.0}, "dropout must be a share"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            build("escaip", **settings)

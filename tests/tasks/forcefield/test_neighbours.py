@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from equiscope.errors import InputError
-from equiscope.tasks.forcefield import neighbours
+from equiscope.tasks.forcefield import models, neighbours
+from equiscope.tasks.seeded import few_sizes, lengthened
 from tests.tasks.forcefield.molecules import random_batch
 
 CUTOFF = 3.5
@@ -123,3 +124,39 @@ def test_bad_batches_are_named(change, message: str) -> None:
 def test_impossible_settings_are_refused(settings: dict) -> None:
     with pytest.raises(InputError, match="must be"):
         edges(random_batch([3]), **settings)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("edge_transformer", {}), ("escaip", {}), ("escaip", {"nearest": 3})])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_prepared_batch_gives_what_the_plain_one_does(name, settings, padded):
+    """Values, and gradients of every weight, in float64; the shapes of the padded one are few."""
+    torch.manual_seed(0)
+    model = models.build(name, "nano", **settings).double()
+    batch = _uneven(5, 13)
+    made = neighbours.prepared(lengthened(batch) if padded else batch, 5.0, settings.get("nearest"), padded)
+    found, due = model(made), model(batch)
+    assert torch.allclose(found["energy"], due["energy"], rtol=1e-12, atol=1e-13)
+    assert torch.allclose(found["forces"][:, :13], due["forces"], rtol=1e-12, atol=1e-13)
+    assert not found["forces"][:, 13:].any()
+    weights = list(model.parameters())
+    grads = [torch.autograd.grad(sum(v.square().sum() for v in out.values()), weights) for out in (found, due)]
+    for mine, theirs in zip(*grads, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+    if padded:
+        assert all(len(v) == few_sizes(len(v)) for k, v in made.items() if k.startswith(("atoms.", "edges.")))
+
+
+def test_few_sizes_are_few_and_close():
+    sizes = [few_sizes(count) for count in range(1, 10_000)]
+    assert all(count <= size <= max(count, 9 / 8 * count) for count, size in enumerate(sizes, 1))
+    # Eight to an octave, from eight on: 7 + 8 · log2(10,000 / 8) at most.
+    assert len(set(sizes)) <= 7 + 8 * 11
+
+
+def _uneven(samples, length):
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.arange(length) < torch.randint(2, length + 1, (samples,), generator=generator)[:, None]
+    pos = 2 * torch.randn(samples, length, 3, generator=generator, dtype=torch.float64)
+    # What stands in the padding is never read.
+    species = torch.where(mask, torch.randint(6, 9, (samples, length), generator=generator), 99)
+    return {"pos": torch.where(mask[..., None], pos, torch.nan), "species": species, "mask": mask}

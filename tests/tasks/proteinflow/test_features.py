@@ -51,12 +51,12 @@ def test_bias_has_one_map_for_every_layer_and_head_and_depends_on_the_order_of_r
     torch.manual_seed(0)
     bias = PairBias(8, layers=3, heads=2, smooth=True).double()
     b = batch()
-    out = bias(b["x_t"], b["x_sc"], b["residue"])
+    out = bias(bias.features(b["x_t"], b["x_sc"], b["residue"]))
     assert out.shape == (3, 3, 2, 14, 14)
     assert not torch.allclose(out, out.mT)
-    far = bias(b["x_t"], b["x_sc"], 1000 * b["residue"])
+    far, capped = (bias(bias.features(b["x_t"], b["x_sc"], factor * b["residue"])) for factor in (1000, 64))
     # Separations beyond ±63 share one vector: then only the sign of i − j is left of the order.
-    assert torch.allclose(far, bias(b["x_t"], b["x_sc"], 64 * b["residue"]))
+    assert torch.allclose(far, capped)
 
 
 def test_sinusoids_start_at_cos_zero_and_have_the_wavelengths_asked_for():

@@ -119,3 +119,21 @@ def test_the_first_pass_is_the_estimate_without_self_conditioning_and_without_gr
 def test_times_of_the_paper():
     assert flow.FLOW_TIMES == (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
     assert np.all(np.diff(flow.FLOW_TIMES) > 0)
+
+
+def test_the_distogram_loss_is_the_cross_entropy_of_the_bins_of_real_pairs_late_in_the_flow():
+    mask = torch.tensor([[True] * 4, [True] * 3 + [False], [True] * 4])
+    generator = torch.Generator().manual_seed(7)
+    chain = torch.randn(3, 4, 3, generator=generator, dtype=torch.float64)
+    logits = torch.randn(3, 4, 4, 6, generator=generator, dtype=torch.float64)
+    found = flow.distogram_loss(logits, chain, torch.tensor([0.31, 0.9, 0.3]), mask)
+    # Six bins: up to 0, 0.25, 0.5, 0.75 and 1 nm, and beyond.
+    for sample in (0, 1):
+        terms = []
+        for i in range(int(mask[sample].sum())):
+            for j in range(int(mask[sample].sum())):
+                distance = float((chain[sample, i] - chain[sample, j]).norm())
+                place = sum(distance > edge for edge in (0, 0.25, 0.5, 0.75, 1.0))
+                terms.append(-float(logits[sample, i, j].log_softmax(-1)[place]))
+        assert float(found[sample]) == pytest.approx(sum(terms) / len(terms), rel=1e-9)
+    assert float(found[2]) == 0

@@ -8,10 +8,14 @@ from equiscope.tasks.proteinflow.task import MODELS
 from equiscope.tasks.proteinflow.transformer import relative_neighbours
 from tests.tasks.proteinflow.common import batch, make, rotations, turned
 
+# What the published sizes have beside the small ones.
+PUBLISHED = {"conditioning": 2, "qk_norm": "width", "pair_every": 1}
 
+
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["small", "published"])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_chain_gets_the_same_velocity_alone_and_in_a_padded_batch(model):
-    net, b = make(model).double(), batch(lengths=(14, 9, 12))
+def test_a_chain_gets_the_same_velocity_alone_and_in_a_padded_batch(model, changes):
+    net, b = make(model, **changes).double(), batch(lengths=(14, 9, 12))
     together = net(b)["velocity"]
     for row, length in enumerate((14, 9, 12)):
         alone = {key: value[row : row + 1] for key, value in b.items()}
@@ -20,9 +24,10 @@ def test_a_chain_gets_the_same_velocity_alone_and_in_a_padded_batch(model):
     assert (together[~b["mask"]] == 0).all()
 
 
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["small", "published"])
 @pytest.mark.parametrize("model", MODELS)
-def test_what_stands_in_the_padding_does_not_matter(model):
-    net, b = make(model).double(), batch()
+def test_what_stands_in_the_padding_does_not_matter(model, changes):
+    net, b = make(model, **changes).double(), batch()
     dirty = dict(b)
     for name in ("x_t", "x_sc"):
         dirty[name] = torch.where(b["mask"][..., None], b[name], torch.full_like(b[name], 7.0))
@@ -40,9 +45,10 @@ def test_every_input_is_used(model, field):
     assert change > 1e-3
 
 
+@pytest.mark.parametrize("changes", [{}, PUBLISHED], ids=["small", "published"])
 @pytest.mark.parametrize("model", MODELS)
-def test_every_parameter_gets_a_gradient(model):
-    net, b = make(model).double().train(), batch()
+def test_every_parameter_gets_a_gradient(model, changes):
+    net, b = make(model, **changes).double().train(), batch()
     net(b)["velocity"].square().sum().backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert without == []
@@ -100,3 +106,17 @@ def test_neighbours_break_the_symmetry_too_and_leave_padding_alone():
     assert torch.allclose(net(alone)["velocity"][0], plain[1, :9], atol=1e-10)
     with pytest.raises(InputError, match="at least 0"):
         make("proteina", neighbours=-1)
+
+
+def test_the_published_twin_is_equivariant_with_updated_pairs_too():
+    net, b = make("proteina_equivariant", **PUBLISHED).double(), batch()
+    turns = rotations(3)
+    assert torch.allclose(net(turned(b, turns))["velocity"] @ turns, net(b)["velocity"], atol=1e-8)
+
+
+def test_distances_are_predicted_where_they_are_asked_for():
+    net, b = make("proteina", **PUBLISHED, distogram=5).double(), batch()
+    assert net(b)["distogram"].shape == (3, 14, 14, 5)
+    assert "distogram" not in make("proteina", **PUBLISHED).double()(b)
+    with pytest.raises(InputError, match="set pair_every"):
+        make("proteina", distogram=5)

@@ -5,7 +5,7 @@ import torch
 
 from equiscope.errors import InputError
 from equiscope.tasks.proteinflow.task import MODELS, build
-from equiscope.tasks.proteinflow.trunk import SIZES, AdaptiveNorm, PairBiasedAttention
+from equiscope.tasks.proteinflow.trunk import SIZES, AdaptiveNorm, PairBiasedAttention, Trunk, TrunkConfig
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -89,3 +89,39 @@ def test_second_derivatives_agree_with_differences_of_the_gradient(model):
     step = 1e-5
     differences = (shifted(step) - shifted(-step)) / (2 * step)
     assert (exact - differences).norm() < 1e-5 * differences.norm()
+
+
+def test_queries_and_keys_may_be_normalised_over_all_heads_at_once():
+    torch.manual_seed(0)
+    net = PairBiasedAttention(8, 2, "width").double()
+    tokens, bias = torch.randn(3, 5, 8, dtype=torch.float64), torch.randn(3, 2, 5, 5, dtype=torch.float64)
+    q, k, v = (tokens @ w.T for w in net.qkv.weight.chunk(3))
+    q, k = net.norm_q(q), net.norm_k(k)
+    mixed = []
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        mixed.append((q[..., part] @ k[..., part].mT / 2 + bias[:, head]).softmax(-1) @ v[..., part])
+    gated = torch.cat(mixed, -1) * torch.sigmoid(net.gate(tokens))
+    assert torch.allclose(net(tokens, bias), gated @ net.out.weight.T, atol=1e-12)
+
+
+def test_the_flow_time_may_go_through_gated_transitions():
+    torch.manual_seed(0)
+    net = Trunk(TrunkConfig(width=8, layers=1, heads=2, condition=4, conditioning=2)).double()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for transition in net.conditioning[:2]:
+        wide, gate = (x @ transition.widen.weight.T).chunk(2, -1)
+        x = (gate / (1 + (-gate).exp()) * wide) @ transition.narrow.weight.T
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    expected = (x - mean) / (variance + 1e-5).sqrt()
+    torch.manual_seed(0)
+    Trunk(TrunkConfig(width=8, layers=1, heads=2, condition=4, conditioning=2))
+    given = torch.randn(3, 4, dtype=torch.float64)
+    torch.testing.assert_close(net.conditioning(given), expected, atol=1e-12, rtol=1e-12)
+
+
+def test_pairs_are_updated_after_the_first_layer_and_every_so_many():
+    sizes = {"width": 8, "heads": 2, "condition": 4}
+    assert TrunkConfig(**sizes, layers=18, pair_every=5).updated == (0, 5, 10, 15)
+    assert TrunkConfig(**sizes, layers=6, pair_every=5).updated == (0,)
+    assert TrunkConfig(**sizes, layers=6).updated == ()

@@ -150,7 +150,35 @@ def test_the_papers_configuration_is_whole():
     assert made.name == "voxels"
     assert made.settings.grid.shape == (8, 64, 64, 64)
     assert (made.settings.grid.resolution, made.settings.grid.radius, made.settings.sigma) == (0.25, 0.5, 0.9)
-    assert made.settings.size == "111M"
+    assert (made.settings.model, made.settings.size) == ("voxmol", "111M")
+    assert made.settings.grid.crop
+
+
+def test_training_molecules_are_shifted_along_each_axis_and_held_out_ones_are_not(task, config):
+    shifted = build({**config, "data": {**config["data"], "shift": 0.5}})
+    shifted.prepare(progress=False)
+    moved = []
+    for step in range(40):
+        here, there = task.training_batch(step), shifted.training_batch(step)
+        difference = (there["pos"] - here["pos"])[here["mask"]]
+        moved.append(torch.stack([(there["pos"] - here["pos"])[i][here["mask"][i]].mean(0) for i in range(3)]))
+        assert torch.allclose(difference, moved[-1].repeat_interleave(here["mask"].sum(1), 0), atol=1e-5)
+        assert torch.equal(there["pos"], shifted.training_batch(step)["pos"])
+    every = torch.cat(moved)
+    # Uniform in ±0.5: 360 numbers of variance 1/12, whose own standard error is 0.0039.
+    assert every.abs().max() <= 0.5 + 1e-5
+    assert abs(float(every.square().mean()) - 1 / 12) < 4 * 0.0039
+    assert abs(float(every.mean())) < 4 * 12**-0.5 / 360**0.5
+    # Each axis by itself: correlations of 120 pairs.
+    assert torch.corrcoef(every.T).triu(1).abs().max() < 4 / 120**0.5
+    for ours, theirs in zip(shifted.probes("track")[0].batches, task.probes("track")[0].batches, strict=True):
+        assert torch.equal(ours["clean"], theirs["clean"])
+
+
+def test_a_shift_off_the_grid_is_refused_unless_it_crops(config):
+    with pytest.raises(InputError, match=r"data\.shift of 2 Å moves molecules off the grid, which has 1\.116 Å"):
+        build({**config, "data": {**config["data"], "shift": 2.0}})
+    build({**config, "data": {**config["data"], "shift": 2.0}, "grid": {**config["grid"], "crop": True}})
 
 
 def test_nothing_can_be_had_before_the_data(config):

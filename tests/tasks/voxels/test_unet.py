@@ -50,6 +50,41 @@ def test_the_twin_is_exact_in_float64():
         assert (turned - permute(model(data)["clean"], turns)).abs().max() < 1e-13
 
 
+def symmetrised(model: UNet) -> UNet:
+    """The model with every kernel averaged over the 24 rotations: as symmetric as learning could make its numbers."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            weight = layer.weight.data.double()
+            turned = [permute(weight, element.expand(len(weight), 3, 3)) for element in group("O").matrices]
+            layer.weight.data = torch.stack(turned).mean(0).to(layer.weight.dtype)
+    return model
+
+
+def test_strides_break_the_symmetry_that_pooling_keeps_whatever_the_kernels():
+    """An even grid has no symmetric stride of 2: of a mirrored line the voxels 2i-1, 2i, 2i+1 are others."""
+    results = {
+        downsampling: eq.measure(
+            symmetrised(made(downsampling=downsampling, head_scale=1.0)), [batch()], octahedral_declaration(8),
+            rotations="O",
+        )
+        for downsampling in ("pool", "stride")
+    }  # fmt: skip
+    assert not results["pool"].distinguishable
+    assert results["pool"].percent < 1e-9
+    assert results["stride"].distinguishable
+    assert results["stride"].relative_equivariance > 1e-4
+
+
+def test_strided_sizes_and_refusals():
+    model = made(downsampling="stride", blocks=2)
+    assert model(batch())["clean"].shape == (3, 2, 8, 8, 8)
+    assert [type(layer).__name__ for layer in model.resize] == ["Conv3d", "ConvTranspose3d"]
+    with pytest.raises(InputError, match="tied kernels need downsampling=pool"):
+        made(tied=True, downsampling="stride")
+    with pytest.raises(InputError, match="downsampling must be one of pool, stride"):
+        made(downsampling="max")
+
+
 def test_gradients_reach_every_parameter_and_recomputing_changes_none():
     model = made(blocks=2)
     model(batch())["clean"].square().mean().backward()

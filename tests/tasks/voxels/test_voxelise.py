@@ -53,6 +53,22 @@ def test_every_octahedral_rotation_permutes_it_to_the_bit():
         assert torch.equal(turned, permute(made, element.expand(6, 3, 3)).float())
 
 
+def test_cropped_atoms_end_at_the_edge_as_they_are_defined_and_turn_to_the_bit():
+    grid = Grid(size=8, resolution=0.5, radius=0.6, elements=(1, 6), crop=True)
+    pos, species, mask = molecules(4, 12, grid, seed=4)
+    pos = 2.2 * pos  # up to 3.9 Å from the centre of a grid that ends at 1.75 Å
+    assert (pos.abs().amax(-1) > grid.half).any()
+    made = voxelise(pos, species, mask, grid)
+    assert (made - definition(pos, species, mask, grid)).abs().max() < 2e-6
+    for element in group("O").matrices[::7]:
+        turned = voxelise((pos.double() @ element.T).float(), species, mask, grid)
+        assert torch.equal(turned, permute(made, element.expand(4, 3, 3)).float())
+    far = pos + 100.0
+    assert not voxelise(far, species, mask, grid).any()
+    with pytest.raises(InputError, match="nan"):
+        voxelise(torch.full_like(pos, torch.nan), species, mask, grid)
+
+
 def test_padding_neighbours_and_batch_change_nothing():
     pos, species, mask = molecules(5, 8, SMALL, seed=2)
     made = voxelise(pos, species, mask, SMALL)

@@ -28,6 +28,7 @@ FORMATS: dict[str, str] = {
     "geom_crude": "geom:GeomCrude",
     "geom": "geom:GeomFolder",
     "midi": "geom:Midi",
+    "made": "made:Made",
     "smiles": "smiles:Smiles",
     "structures": "structures:Structures",
 }

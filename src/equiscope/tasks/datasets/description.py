@@ -15,6 +15,7 @@ import torch
 from equiscope.files import REMARK
 from equiscope.symmetry.orientation import Orientation, OrientationSum
 from equiscope.tasks.datasets.blocks import SYMBOLS, Block
+from equiscope.tasks.datasets.orientation_bias import TOO_FEW, BiasTest, OrientationBias
 from equiscope.tasks.datasets.reading import told
 
 
@@ -32,6 +33,7 @@ class Description:
         net_force: eV/Å, largest |Σ forces| / atoms of a frame: 0 for a molecule on its own.
         charges: total charge → frames, where the source says it.
         orientation: None if no frame has a longest axis.
+        orientation_bias: whether a classifier tells the frames from turned ones; None where there are too few.
         units: of the file, and how they are known.
         rejected: reason → frames (or groups, files) left out.
         remarks: what was remarkable → lines (or frames) that were read all the same.
@@ -48,6 +50,7 @@ class Description:
     net_force: float | None
     charges: Mapping[int, int]
     orientation: Orientation | None
+    orientation_bias: OrientationBias | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     rejected: Mapping[str, int] = field(default_factory=dict)
     remarks: Mapping[str, int] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Description:
         if self.charges:
             lines.append("total charge (frames): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()))
         lines.append(str(self.orientation) if self.orientation else "orientation tensor: no frame has a longest axis")
+        lines.append(str(self.orientation_bias or TOO_FEW))
         known = self.units.get("known from")
         stated = ", ".join(f"{name} {unit}" for name, unit in self.units.items() if name != "known from")
         lines.append(f"units of the file: {stated or 'none'}" + (f" ({known})" if known else ""))
@@ -80,18 +84,20 @@ class Description:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "orientation"}
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("orientation")}
         for name in ("elements", "labels", "units", "rejected", "remarks"):
             plain[name] = dict(plain[name])
         plain["atoms"] = list(self.atoms)
         plain["energy_per_atom"] = list(self.energy_per_atom) if self.energy_per_atom else None
         plain["charges"] = {str(charge): frames for charge, frames in self.charges.items()}
-        plain["orientation"] = self.orientation.to_dict() if self.orientation else None
+        for name in ("orientation", "orientation_bias"):
+            found = getattr(self, name)
+            plain[name] = found.to_dict() if found else None
         return plain
 
 
 class Describer:
-    """Takes in blocks and gives a :class:`Description`; it keeps eight bytes for each group, nothing for a frame."""
+    """Takes in blocks and gives a :class:`Description`; it keeps 8 bytes a group and some thousand frames."""
 
     def __init__(self) -> None:
         self._frames = 0
@@ -102,7 +108,7 @@ class Describer:
         self._charges: Counter[int] = Counter()
         self._energy = [math.inf, -math.inf]
         self._squares, self._components, self._largest, self._net = 0.0, 0, 0.0, 0.0
-        self._orientation = OrientationSum()
+        self._orientation, self._bias = OrientationSum(), BiasTest()
 
     def add(self, block: Block) -> None:
         """Take in a block."""
@@ -126,6 +132,7 @@ class Describer:
             self._largest = max(self._largest, float(np.linalg.norm(block.forces, axis=-1).max()))
             self._net = max(self._net, float(np.linalg.norm(block.forces.sum(1), axis=-1).max()) / atoms)
         self._orientation.add(torch.from_numpy(block.positions))
+        self._bias.add(block.group, block.numbers, block.positions, block.cell)
 
     def result(self, units: Mapping[str, str], rejected: Mapping[str, int]) -> Description:
         """Of all blocks so far."""
@@ -142,6 +149,7 @@ class Describer:
             net_force=self._net if forces else None,
             charges=dict(sorted(self._charges.items())),
             orientation=self._orientation.result(),
+            orientation_bias=self._bias.result(),
             units=dict(units),
             rejected={why: count for why, count in most_first.items() if not why.startswith(REMARK)},
             remarks={why: count for why, count in most_first.items() if why.startswith(REMARK)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from equiscope.errors import DataError, InputError
 from equiscope.files import LARGEST_UNPACKED, PACKED, needed, text_lines
 from equiscope.symmetry.orientation import Orientation, OrientationSum
+from equiscope.tasks.datasets.orientation_bias import TOO_FEW, BiasTest, OrientationBias
 from equiscope.tasks.datasets.protein_chains import (
     LONGEST_STEP,
     SHORTEST_STEP,
     ProteinChains,
     centred,
+    read_npz,
     rejection,
     require_some,
     tally,
@@ -42,19 +45,20 @@ class _Residue:
 
 @dataclass(frozen=True)
 class Structures:
-    """A folder of structure files as a format of the catalogue; ``path`` as for :func:`read_structures`."""
+    """Chains as a format of the catalogue: a folder for :func:`read_structures`, or an npz for :func:`read_npz`."""
 
     path: str | Path
 
     def describe(self, sample: Sample) -> StructuresDescription:
-        """All chains of the folder; a sample of them is not drawn.
+        """All chains; a sample of them is not drawn.
 
         Raises:
-            InputError: a sample is asked for. DataError: see :func:`read_structures`.
+            InputError: a sample is asked for. DataError: see :func:`read_structures` and :func:`read_npz`.
         """
         if sample.frames is not None or sample.share < 1:
             raise InputError("a folder of structures is described whole: leave out frames and share")
-        return StructuresDescription(read_structures(self.path))
+        read = read_npz if Path(self.path).suffix == ".npz" else read_structures
+        return StructuresDescription(read(self.path))
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,14 @@ class StructuresDescription:
             total.add(torch.from_numpy(trace)[None])
         return total.result()
 
+    @cached_property
+    def orientation_bias(self) -> OrientationBias | None:
+        """Whether a classifier tells the traces from turned ones; chains of one file (or entry) are one group."""
+        test = BiasTest()
+        for name, trace in zip(self.chains.ids, self.chains.ca, strict=True):
+            test.add(name.split("_")[0], np.full(len(trace), 6), trace[None])
+        return test.result()
+
     def __str__(self) -> str:
         found, lengths = self.orientation(), self.chains.lengths
         counts = ", ".join(f"{count:,} {reason}" for reason, count in self.chains.counts.items())
@@ -77,6 +89,7 @@ class StructuresDescription:
             [
                 f"{len(self.chains):,} chains, {lengths.min()} to {lengths.max()} residues, {lengths.sum():,} in all",
                 str(found) if found else "orientation tensor: no chain has a longest axis",
+                str(self.orientation_bias or TOO_FEW),
                 "units of the file: positions Å (the mmCIF and PDB standards)",
                 f"files and chains: {counts}",
             ]
@@ -89,6 +102,7 @@ class StructuresDescription:
             "chains": len(self.chains),
             "residues": [int(lengths.min()), int(lengths.max())],
             "orientation": found.to_dict() if found else None,
+            "orientation_bias": self.orientation_bias.to_dict() if self.orientation_bias else None,
             "counts": dict(self.chains.counts),
         }
 

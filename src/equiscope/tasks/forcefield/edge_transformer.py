@@ -135,7 +135,7 @@ class EdgeTransformer(nn.Module):
 
     def tokens(self, atoms: neighbours.FlatAtoms) -> Tokens:
         """Edges and central tokens of the atoms of a batch."""
-        index = self.species(atoms.species)
+        index = self.species(atoms.species, known=atoms.found is not None)
         found = neighbours.find(atoms, self.config.cutoff)
         assert found.reverse is not None
         edges, count = len(found.centre), len(index)

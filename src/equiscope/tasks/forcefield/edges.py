@@ -34,7 +34,9 @@ def geometry(atoms: FlatAtoms, found: Neighbours, cutoff: float) -> tuple[Tensor
     """Lengths (E,) in Å, unit vectors (E, 3) from atom to neighbour, and log envelopes (E,) of the edges found."""
     displacement = atoms.pos.index_select(0, found.neighbour) - atoms.pos.index_select(0, found.centre)
     length, unit = lengths_and_units(displacement)
-    return length, unit, log_envelope(length, cutoff)
+    weight = log_envelope(length, cutoff)
+    # What is not real weighs nothing.
+    return length, unit, weight if found.real is None else weight.masked_fill(~found.real, -torch.inf)
 
 
 class RadialBasis(nn.Module):
@@ -63,9 +65,10 @@ class EdgeAttention(nn.Module):
     derivative.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -78,5 +81,5 @@ class EdgeAttention(nn.Module):
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         for bias in biases:
             logits = logits + bias
-        mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
+        mixed = (self.dropout(logits.softmax(-1)) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
         return self.out(mixed.index_select(0, slot))

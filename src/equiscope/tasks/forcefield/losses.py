@@ -55,6 +55,8 @@ class ForceFieldLoss:
             forces = (error.square().sum(dim=(1, 2)) / (3 * mask.sum(1))).mean()
             energy = offset.square().mean()
         else:
-            forces = torch.linalg.vector_norm(error, dim=-1)[mask].mean()
+            length = torch.linalg.vector_norm(error, dim=-1)
+            # Padding has length zero; picking atoms by the mask would wait for a GPU to count them.
+            forces = length.sum() / mask.sum() if length.is_cuda else length[mask].mean()
             energy = offset.abs().mean()
         return {"loss": self.forces * forces + self.energy * energy, "forces": forces, "energy": energy}

@@ -2,17 +2,22 @@
 
 A padded batch (B, N) is flattened to its A real atoms once; edges, tables and indices then refer to flat atoms,
 so padding (which may hold anything, 999 or NaN) is never read and atoms of different samples never meet.
+
+Numbers of atoms and edges are known only once they are counted, for which a GPU is waited for. A batch of the training
+is therefore :func:`prepared` on the host, and the model finds the list in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from equiscope.errors import InputError
+from equiscope.tasks.seeded import few_sizes
 
 PAIRS_AT_ONCE = 1 << 20
 """Upper bound of the atom pairs whose distances are held at one time (about 16 MB in float32)."""
@@ -28,6 +33,8 @@ class FlatAtoms:
         place: (A,) index of each atom in the flattened (B·N) batch.
         sample: (A,) sample of each atom, ascending.
         shape: (B, N) of the batch.
+        found: the neighbours, where the batch was :func:`prepared`. Then atoms may have been added at the end that are
+            in no sample (``sample`` B, ``place`` B·N).
     """
 
     pos: Tensor
@@ -35,16 +42,22 @@ class FlatAtoms:
     place: Tensor
     sample: Tensor
     shape: tuple[int, int]
+    found: Neighbours | None = None
 
     def sum_samples(self, values: Tensor) -> Tensor:
         """(A, ...) per-atom values → (B, ...) sums over the atoms of each sample."""
-        return values.new_zeros(self.shape[0], *values.shape[1:]).index_add(0, self.sample, values)
+        size, more = self.shape[0], self.found is not None
+        return values.new_zeros(size + more, *values.shape[1:]).index_add(0, self.sample, values)[:size]
 
     def pad(self, values: Tensor) -> Tensor:
         """(A, ...) per-atom values → (B, N, ...) with zeros in the padding."""
         size, length = self.shape
-        flat = values.new_zeros(size * length, *values.shape[1:])
-        return flat.index_copy(0, self.place, values).reshape(size, length, *values.shape[1:])
+        if self.found is None:
+            flat = values.new_zeros(size * length, *values.shape[1:]).index_copy(0, self.place, values)
+        else:
+            # One more place, which the added atoms share.
+            flat = values.new_zeros(size * length + 1, *values.shape[1:]).index_add(0, self.place, values)[:-1]
+        return flat.reshape(size, length, *values.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,8 @@ class Neighbours:
         table: (A, K) edge indices of each atom, K the largest number of neighbours; 0 where ``valid`` is false.
         valid: (A, K) which entries of the table are edges.
         slot: (E,) position of each edge in the flattened (A·K) table.
+        real: (E,) false for edges that only fill up the shape; ``None`` where all are real. They are in no table, and
+            lead from the last atom to itself.
     """
 
     centre: Tensor
@@ -66,6 +81,7 @@ class Neighbours:
     table: Tensor
     valid: Tensor
     slot: Tensor
+    real: Tensor | None = None
 
 
 def flatten(batch: Mapping[str, Tensor]) -> FlatAtoms:
@@ -78,6 +94,11 @@ def flatten(batch: Mapping[str, Tensor]) -> FlatAtoms:
     if missing:
         raise InputError(f"the batch has no {missing}; it has {sorted(batch)}: add the missing fields")
     pos, species, mask = batch["pos"], batch["species"], batch["mask"]
+    if _PLACE in batch:
+        place, sample = batch[_PLACE], batch[_SAMPLE]
+        source = batch.get(_SOURCE, place)
+        found = Neighbours(**{name: batch.get(_EDGES + name) for name in _LISTED})  # type: ignore[arg-type]
+        return FlatAtoms(*_taken(batch, source), place, sample, (mask.shape[0], mask.shape[1]), found)
     if mask.dtype != torch.bool:
         raise InputError(f"mask must be boolean (true for real atoms), it is {mask.dtype}: use mask.bool()")
     if pos.shape != (*mask.shape, 3) or species.shape != mask.shape:
@@ -91,13 +112,61 @@ def flatten(batch: Mapping[str, Tensor]) -> FlatAtoms:
     if bool((atoms == 0).any()):
         empty = (atoms == 0).nonzero().flatten().tolist()
         raise InputError(f"samples {empty[:8]} of the batch have no atoms (mask all false): leave them out")
-    return FlatAtoms(
-        pos=pos.reshape(-1, 3).index_select(0, place),
-        species=species.flatten().index_select(0, place),
-        place=place,
-        sample=sample,
-        shape=(mask.shape[0], mask.shape[1]),
-    )
+    return FlatAtoms(*_taken(batch, place), place, sample, (mask.shape[0], mask.shape[1]))
+
+
+def _taken(batch: Mapping[str, Tensor], place: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and species of the atoms at these places."""
+    return batch["pos"].reshape(-1, 3).index_select(0, place), batch["species"].flatten().index_select(0, place)
+
+
+# Fields of a prepared batch.
+_PLACE, _SOURCE, _SAMPLE, _EDGES = "atoms.place", "atoms.source", "atoms.sample", "edges."
+_LISTED = tuple(field.name for field in fields(Neighbours))
+
+
+def prepared(
+    batch: Mapping[str, Tensor], cutoff: float, nearest: int | None = None, padded: bool = False
+) -> dict[str, Tensor]:
+    """The batch with its neighbour list, found where the batch lies, so that the model has nothing to count.
+
+    The fields added are no samples: what is shared among processes is shared before.
+
+    Args:
+        cutoff, nearest: as for :func:`find`, and as the model's.
+        padded: fill atoms, edges and table up to one of few sizes (:func:`equiscope.tasks.seeded.few_sizes`).
+
+    Raises:
+        InputError: as :func:`flatten` and :func:`find`.
+    """
+    atoms = flatten(batch)
+    found = find(atoms, cutoff, nearest)
+    made = {_PLACE: atoms.place, _SAMPLE: atoms.sample}
+    made |= {_EDGES + name: value for name in _LISTED if (value := getattr(found, name)) is not None}
+    return {**batch, **(_filled(made, *atoms.shape) if padded else made)}
+
+
+def _filled(made: Mapping[str, Tensor], size: int, length: int) -> dict[str, Tensor]:
+    """Atoms that are in no sample and edges that are not real, up to the next of few sizes."""
+    # Added atoms are copies of the first, whose element the model knows.
+    out = {**made, _SOURCE: made[_PLACE]}
+    (count, width), edges = made[_EDGES + "table"].shape, len(made[_EDGES + "centre"])
+    # At least one atom more, to whom the edges that are not real belong.
+    atoms, places, ends = few_sizes(count + 1), few_sizes(width), few_sizes(edges)
+    more = {_PLACE: size * length, _SOURCE: int(made[_PLACE][0]), _SAMPLE: size}
+    for name, value in {**more, _EDGES + "centre": atoms - 1, _EDGES + "neighbour": atoms - 1}.items():
+        target = atoms if name in more else ends
+        out[name] = functional.pad(out[name], (0, target - len(out[name])), value=value)
+    for name in ("table", "valid"):
+        out[_EDGES + name] = functional.pad(made[_EDGES + name], (0, places - width, 0, atoms - count))
+    slot = made[_EDGES + "slot"]
+    row = slot.div(max(width, 1), rounding_mode="floor")
+    # A place of the last atom, where no real edge is.
+    out[_EDGES + "slot"] = functional.pad(slot + row * (places - width), (0, ends - edges), value=(atoms - 1) * places)
+    if _EDGES + "reverse" in made:
+        out[_EDGES + "reverse"] = torch.cat([made[_EDGES + "reverse"], torch.arange(edges, ends)])
+    out[_EDGES + "real"] = torch.arange(ends) < edges
+    return out
 
 
 def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_once: int = PAIRS_AT_ONCE) -> Neighbours:
@@ -121,12 +190,14 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
         raise InputError(f"the cutoff must be a positive length in Å, it is {cutoff}")
     if nearest is not None and nearest < 1:
         raise InputError(f"nearest must be at least 1 or None, it is {nearest}")
+    if atoms.found is not None:
+        return atoms.found
     centre, neighbour, squared = _edges(atoms, cutoff, pairs_at_once)
     count = len(atoms.sample)
     if nearest is not None:
         keep = _shortest(centre, squared, count, nearest)
         centre, neighbour = centre[keep], neighbour[keep]
-    degree = torch.bincount(centre, minlength=count)
+    degree = counts(centre, count)
     width = int(degree.max()) if count else 0
     first = degree.cumsum(0) - degree
     column = torch.arange(len(centre), device=centre.device) - first[centre]
@@ -145,13 +216,19 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
     )
 
 
+def counts(index: Tensor, count: int) -> Tensor:
+    """(count,) how often each of 0 … count − 1 is in ``index``; ``bincount`` would wait for a GPU."""
+    return index.new_zeros(count).index_add(0, index, torch.ones_like(index))
+
+
 def _edges(atoms: FlatAtoms, cutoff: float, pairs_at_once: int) -> tuple[Tensor, Tensor, Tensor]:
     """Centres, neighbours and squared lengths of all edges, sorted by (centre, neighbour)."""
     pos, sample = atoms.pos.detach(), atoms.sample
     count, device = len(sample), pos.device
-    sizes = torch.bincount(sample, minlength=atoms.shape[0])
+    sizes = counts(sample, atoms.shape[0])
     starts = sizes.cumsum(0) - sizes
-    longest = int(sizes.max()) if count else 0
+    # A batch is padded to its largest sample or a little more, and its length is known without counting.
+    longest = atoms.shape[1] if count else 0
     centres, neighbours, lengths = [], [], []
     for begin, end, low, high in _blocks(count, longest, pairs_at_once):
         rows = torch.arange(begin, end, device=device)
@@ -188,6 +265,6 @@ def _shortest(centre: Tensor, squared: Tensor, count: int, nearest: int) -> Tens
     """Indices, ascending, of the ``nearest`` shortest edges of every atom."""
     order = squared.argsort(stable=True)
     order = order[centre[order].argsort(stable=True)]
-    degree = torch.bincount(centre, minlength=count)
+    degree = counts(centre, count)
     rank = torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]
     return order[rank < nearest].sort().values

@@ -57,6 +57,9 @@ class NequipField(nn.Module):
         InputError: if the ``nequip`` package is not installed.
     """
 
+    # Its library scripts code of its own, and forces are a derivative taken on the way.
+    compilable = False
+
     def __init__(self, config: NequipConfig) -> None:
         super().__init__()
         self.config = config
@@ -71,9 +74,9 @@ class NequipField(nn.Module):
         data = {
             "pos": atoms.pos.double(),
             "edge_index": torch.stack([found.centre, found.neighbour]),
-            "atom_types": self.species(atoms.species),
+            "atom_types": self.species(atoms.species, known=atoms.found is not None),
             "batch": atoms.sample,
-            "num_atoms": torch.bincount(atoms.sample, minlength=atoms.shape[0]),
+            "num_atoms": neighbours.counts(atoms.sample, atoms.shape[0]),
         }
         out = self.net(data)
         dtype = batch["pos"].dtype

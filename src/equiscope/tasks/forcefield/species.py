@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -27,13 +29,20 @@ class SpeciesIndex(nn.Module):
         index[list(elements)] = torch.arange(len(elements))
         self.register_buffer("index", index, persistent=False)
 
-    def forward(self, species: Tensor) -> Tensor:
+    def forward(self, species: Tensor, known: bool = False) -> Tensor:
+        """The indices; with ``known`` nothing is checked, for which a GPU would have to be waited for."""
+        if known:
+            return self.index[species]
         index = self.index[species.clamp(0, len(self.index) - 1)]
-        known = (index >= 0) & (species >= 0) & (species < len(self.index))
-        if not bool(known.all()):
-            seen = sorted(set(species[~known].tolist()))
-            raise InputError(
-                f"atomic numbers {seen} are not among the elements of this model {list(self.elements)}: "
-                "build it with elements=… that contain them"
-            )
+        right = (index >= 0) & (species >= 0) & (species < len(self.index))
+        if not bool(right.all()):
+            refuse(species[~right], self.elements)
         return index
+
+
+def refuse(species: Tensor, elements: Sequence[int]) -> None:
+    """Say which atomic numbers a model does not know."""
+    raise InputError(
+        f"atomic numbers {sorted(set(species.tolist()))} are not among the elements of this model {list(elements)}: "
+        "build it with elements=… that contain them"
+    )

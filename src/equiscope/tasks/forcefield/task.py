@@ -15,9 +15,20 @@ from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.baseline import PairPotential
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
 from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
+from equiscope.tasks.forcefield.neighbours import prepared
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
+from equiscope.tasks.forcefield.species import refuse
 from equiscope.tasks.guards import at_least, chosen
-from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, key, rotate, spread
+from equiscope.tasks.seeded import (
+    SeededTask,
+    Shuffled,
+    TaskSettings,
+    configured,
+    key,
+    lengthened,
+    rotate,
+    spread,
+)
 from equiscope.tasks.task import Probe
 
 FORCES = Declaration(
@@ -31,7 +42,8 @@ FORCES = Declaration(
     ids="id",
 )
 # Settings of the data section that say how frames are used, whatever they come from.
-_USE = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
+_COUNTS = ("workers", "train_frames", "track_frames", "final_frames", "probe_batch")
+_USE = (*_COUNTS, "labels")
 # Training frames that the baseline is fitted to.
 _FITTED = 512
 # Read off the vector figures of the paper (its first default run): step, percent.
@@ -49,6 +61,7 @@ class ForceFieldSettings(TaskSettings):
         train_frames: use only so many, None for all.
         track_frames, final_frames: held-out frames measured along the way and at the end, None for all.
         probe_batch: their batch size.
+        labels: factor of all labels, trained on and measured; the scales of the loss stay. 0 teaches to answer zero.
     """
 
     data: ForceFieldData | RealData
@@ -58,10 +71,12 @@ class ForceFieldSettings(TaskSettings):
     track_frames: int | None = None
     final_frames: int | None = None
     probe_batch: int = 64
+    labels: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, "data.", **{name: getattr(self, name) for name in _USE})
+        at_least(1, "data.", **{name: getattr(self, name) for name in _COUNTS})
+        at_least(0, "data.", labels=self.labels)
 
 
 class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
@@ -117,9 +132,19 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
 
         Frames come in passes over the training set, each in an order of its own: a function of (seed, step).
         """
-        s, frames = self.settings, self.data
-        batch = frames.batch(self._order.take(step * s.batch_size, s.batch_size))
+        s, _ = self.settings, self.data  # says what is missing before prepare()
+        batch = self._batch(self._order.take(step * s.batch_size, s.batch_size))
         return rotate(batch, ("pos", "forces"), s.augment, key(s.seed, "rotations", step))
+
+    def arranged(self, batch: Mapping[str, Tensor], padded: bool = False) -> dict[str, Tensor]:
+        """A training batch with its neighbour list, see :func:`equiscope.tasks.forcefield.neighbours.prepared`."""
+        s = self.settings
+        network = configured("force-field", models.MODELS, s.model, s.size, s.model_settings)[1]
+        batch = lengthened(batch) if padded else batch
+        species = batch["species"][batch["mask"]]
+        if len(unknown := species[~torch.isin(species, torch.tensor(network.elements))]):
+            refuse(unknown, network.elements)
+        return prepared(batch, network.cutoff, getattr(network, "nearest", None), padded)
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``loss`` and its parts, see :class:`ForceFieldLoss`."""
@@ -131,12 +156,17 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
         frames, rows = self.data, self._chosen(part)
         # Sorted by size, so that batches carry little padding.
         rows = rows[torch.argsort(frames.atoms[rows], stable=True)]
-        return [Probe("forces", [frames.batch(some) for some in rows.split(self.settings.probe_batch)], FORCES)]
+        return [Probe("forces", [self._batch(some) for some in rows.split(self.settings.probe_batch)], FORCES)]
+
+    def _batch(self, rows: Any) -> dict[str, Tensor]:
+        """Frames with their labels as they are taught."""
+        batch, factor = self.data.batch(rows), self.settings.labels
+        return batch if factor == 1 else {**batch, **{name: factor * batch[name] for name in ("forces", "energy")}}
 
     def baseline(self) -> nn.Module:
         """The pair potential with the least squared error on (at most 512 of) the training frames."""
         rows = spread(self._order.items, _FITTED)
-        found = [self.data.batch(some) for some in rows.split(32)]
+        found = [self._batch(some) for some in rows.split(32)]
         elements = torch.unique(torch.cat([batch["species"][batch["mask"]] for batch in found]))
         return PairPotential.fit(found, elements)
 

@@ -58,8 +58,9 @@ class ProteinaEquivariant(nn.Module):
         x_t, x_sc, residue, mask = batch["x_t"], batch["x_sc"], batch["residue"], batch["mask"]
         index = sinusoids(residue, self.sizes.width, longest=2000.0).to(x_t.dtype)
         tokens = self.read_index(index) + self.read_shape(_shape(x_t, x_sc, mask))
-        bias = self.pair(x_t, x_sc, residue)
-        tokens = self.norm(self.trunk(tokens, bias[:-2], batch["t"].to(x_t.dtype), mask))
+        pair = self.pair.features(x_t, x_sc, residue)
+        tokens, _, bias = self.trunk(tokens, pair, self.pair, batch["t"].to(x_t.dtype), mask)
+        tokens = self.norm(tokens)
         noisy, guessed = self._weights(tokens, bias[-2:], mask)
         informed = x_sc.abs().amax((1, 2), keepdim=True) > 0
         guessed = torch.where(informed, guessed, torch.zeros_like(guessed))

@@ -67,10 +67,14 @@ class PairBias(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, layers * heads, bias=False)
 
-    def forward(self, x_t: Tensor, x_sc: Tensor, residue: Tensor) -> Tensor:
+    def features(self, x_t: Tensor, x_sc: Tensor, residue: Tensor) -> Tensor:
+        """(B, N, N, width), before the norm."""
         apart = (residue[:, None, :] - residue[:, :, None]).clamp(-LARGEST_SEPARATION, LARGEST_SEPARATION)
         pair = self.noisy(distances(x_t)) + self.separation(apart + LARGEST_SEPARATION)
-        pair = pair + self.guessed(distances(x_sc))
+        return pair + self.guessed(distances(x_sc))
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """The bias of pair features."""
         bias = self.project(self.norm(pair))
         return bias.unflatten(-1, (self.layers, self.heads)).permute(3, 0, 4, 1, 2)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 UNIFORM_PART, BETA_SHAPE = 0.02, 1.9
+# Flow time after which distances are predicted, and the last edge of their bins in nm.
+DISTOGRAM_FROM, DISTOGRAM_END = 0.3, 1.0
 FLOW_TIMES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -78,6 +80,20 @@ def flow_loss(velocity: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """
     square = torch.where(mask[..., None], velocity - target, torch.zeros_like(target)).square()
     return square.sum((1, 2)) / (3 * mask.sum(1).clamp_min(1))
+
+
+def distogram_loss(logits: Tensor, chain: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy of the binned distances of a chain (B, N, 3) in nm under ``logits`` (B, N, N, bins), (B,).
+
+    The mean over pairs of real residues, at t > 0.3 alone; the bins divide 0 to 1 nm, the last is open (Proteina).
+    """
+    bins = logits.shape[-1]
+    edges = torch.linspace(0.0, DISTOGRAM_END, bins - 1, device=chain.device, dtype=chain.dtype)
+    target = torch.bucketize(torch.cdist(chain, chain, compute_mode="donot_use_mm_for_euclid_dist"), edges)
+    entropy = nn.functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").view(target.shape)
+    real = mask[:, :, None] & mask[:, None, :]
+    mean = torch.where(real, entropy, 0.0).sum((1, 2)) / real.sum((1, 2)).clamp_min(1)
+    return torch.where(t > DISTOGRAM_FROM, mean, 0.0)
 
 
 def first_pass(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -19,6 +19,7 @@ from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
     clean_estimate,
+    distogram_loss,
     draw_noise,
     first_pass,
     flow_loss,
@@ -28,7 +29,7 @@ from equiscope.tasks.proteinflow.flow import (
 from equiscope.tasks.proteinflow.reference import proteina_reference
 from equiscope.tasks.proteinflow.transformer import Proteina
 from equiscope.tasks.proteinflow.trunk import SIZES
-from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured
+from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
 
 MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
@@ -68,6 +69,7 @@ class ProteinFlowSettings(TaskSettings):
 
     Attributes:
         self_conditioning: share of the training batches that see the model's own first estimate.
+        distogram: weight of :func:`distogram_loss` in the loss of a model that predicts distances too.
         data: which chains; track: what is measured.
     """
 
@@ -75,6 +77,7 @@ class ProteinFlowSettings(TaskSettings):
     model: str = "proteina"
     size: str = "1M"
     self_conditioning: float = 0.5
+    distogram: float = 1.0
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
 
@@ -106,8 +109,10 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     """Flow matching of Cα backbones (Proteina); implements :class:`equiscope.tasks.task.Task`. Lengths in nm."""
 
     name = "proteinflow"
-    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning",)}
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("self_conditioning", "distogram")}
     models = tuple(MODELS)
+    # Asked by the host at every step.
+    host_fields = ("self_condition",)
     _order: TrainingStream
 
     @classmethod
@@ -124,6 +129,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         settings = ProteinFlowSettings.of(
             config,
             self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
+            distogram=float(config.get("loss", {}).get("distogram", 1.0)),
             data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
             track=TrackSettings(**track),
         )
@@ -151,13 +157,24 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         _ = self.data  # says what is missing before prepare()
         return self._order.batch(step)
 
+    def arranged(self, batch: Mapping[str, Tensor], padded: bool = False) -> dict[str, Tensor]:
+        """A training batch as it is, or filled up to one of few lengths."""
+        return lengthened(batch) if padded else dict(batch)
+
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean over chains of :func:`flow_loss`; ``clean`` is the error of the predicted chain, in nm²."""
+        """Mean over chains of :func:`flow_loss`, and of the weighted :func:`distogram_loss` of a model that predicts
+        distances; ``clean`` is the error of the predicted chain, in nm²."""
         if bool(batch["self_condition"].any()):
             batch = {**batch, "x_sc": first_pass(model, batch)}
-        loss = flow_loss(model(batch)["velocity"], batch["velocity"], batch["mask"])
+        answer = model(batch)
+        loss = flow_loss(answer["velocity"], batch["velocity"], batch["mask"])
         clean = loss.detach() * (1 - batch["t"]).square()
-        return {"loss": loss.mean(), "clean": clean.mean()}
+        parts = {"loss": loss.mean(), "clean": clean.mean()}
+        if "distogram" not in answer or not self.settings.distogram:
+            return parts
+        chain = clean_estimate(batch["x_t"], batch["velocity"], batch["t"])
+        entropy = distogram_loss(answer["distogram"], chain, batch["t"], batch["mask"]).mean()
+        return {**parts, "loss": parts["loss"] + self.settings.distogram * entropy, "distogram": entropy.detach()}
 
     def probes(self, part: str) -> list[Probe]:
         """One probe per flow time, and two pooled over the training law of flow times.

@@ -32,7 +32,8 @@ class Proteina(nn.Module):
 
     v = Linear(LayerNorm(trunk(Linear(x_t) + Linear(x_sc) + Linear(index), bias(|x_i − x_j|, i − j), t))).
     Batch fields: ``x_t`` and ``x_sc`` (B, N, 3) nm, ``t`` (B,), ``residue`` (B, N) int, ``mask`` (B, N) bool.
-    Returns ``{"velocity": (B, N, 3)}`` in nm, zero in padding.
+    Returns ``{"velocity": (B, N, 3)}`` in nm, zero in padding, and where the sizes ask for one, ``distogram`` (B, N, N,
+    bins), the logits of :func:`equiscope.tasks.proteinflow.flow.distogram_loss`.
 
     Args:
         sizes: width, layers and so on.
@@ -56,6 +57,9 @@ class Proteina(nn.Module):
         self.pair = PairBias(sizes.pair, sizes.layers, sizes.heads, smooth_bins)
         self.trunk = Trunk(sizes)
         self.head = nn.Sequential(nn.LayerNorm(sizes.width), nn.Linear(sizes.width, 3, bias=False))
+        self.distogram = (
+            nn.Sequential(nn.LayerNorm(sizes.pair), nn.Linear(sizes.pair, sizes.distogram)) if sizes.distogram else None
+        )
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         x_t, x_sc, residue, mask = batch["x_t"], batch["x_sc"], batch["residue"], batch["mask"]
@@ -63,6 +67,8 @@ class Proteina(nn.Module):
         tokens = self.read_noisy(x_t) + self.read_guess(x_sc) + self.read_index(index)
         if self.read_local is not None:
             tokens = tokens + self.read_local(relative_neighbours(x_t, mask, self.neighbours))
-        tokens = self.trunk(tokens, self.pair(x_t, x_sc, residue), batch["t"].to(x_t.dtype), mask)
+        pair = self.pair.features(x_t, x_sc, residue)
+        tokens, pair, _ = self.trunk(tokens, pair, self.pair, batch["t"].to(x_t.dtype), mask)
         velocity = self.head(tokens)
-        return {"velocity": torch.where(mask[..., None], velocity, torch.zeros_like(velocity))}
+        answer = {"velocity": torch.where(mask[..., None], velocity, torch.zeros_like(velocity))}
+        return answer if self.distogram is None else {**answer, "distogram": self.distogram(pair)}

@@ -35,8 +35,8 @@ class ConformerSet(PaddedSet):
 def load(path: str | Path, grid: Grid) -> ConformerSet:
     """Read a data file and keep the conformers that fit the grid in every orientation.
 
-    A conformer fits if no atom is farther from its centre than ``grid.reach``; the others, and those with an element
-    that has no channel, are counted in ``metadata["counts"]["conformers rejected"]``.
+    A conformer fits if no atom is farther from its centre than ``grid.reach``, or if the grid crops; the others, and
+    those with an element that has no channel, are counted in ``metadata["counts"]["conformers rejected"]``.
 
     Raises:
         DataError: another kind of file, or a part of the split without a conformer that fits.
@@ -45,7 +45,7 @@ def load(path: str | Path, grid: Grid) -> ConformerSet:
     arrays, metadata = read(path, ConformerData, "conformers")
     distance = np.linalg.norm(arrays["positions"], axis=-1).max(1)
     unknown = (arrays["mask"] & ~np.isin(arrays["species"], grid.elements)).any(1)
-    outside = distance > grid.reach
+    outside = (distance > grid.reach) & (not grid.crop)
     kept = ~(unknown | outside)
     counts = {"element without a channel": int(unknown.sum()), "outside the grid": int((outside & ~unknown).sum())}
     metadata["counts"] = {**metadata["counts"], "conformers rejected": counts}

@@ -22,22 +22,27 @@ UNETS = {
     "28M": replace(PAPER, width=16),
     "111M": replace(PAPER, width=32),
 }
-"""U-Nets by name; the last three have VoxMol's levels and widths, of which 111M is the published one."""
+"""U-Nets by name; the last three have VoxMol's levels and widths, but pool where it strides."""
+
+_PUBLISHED = {"tied": False, "downsampling": "stride", "attention_norm": False, "head_scale": 1.0}
 
 STEERABLES = {"nano": SteerableConfig(), "1M": SteerableConfig(layers=8, scalars=80, vectors=60, tensors=32)}
 
 MODELS: Models = {
     "unet": (UNet, UNETS, {"tied": False}),
     "unet_tied": (UNet, UNETS, {"tied": True}),
+    "voxmol": (UNet, UNETS, _PUBLISHED),
     "steerable": (Steerable, STEERABLES, {}),
 }
+
 
 def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = False, **overrides: Any) -> nn.Module:
     """A freshly initialised model (weights from torch's global generator).
 
     Args:
-        name: ``unet``, ``unet_tied`` (its twin that is exactly equivariant under the octahedral group) or
-            ``steerable`` (under all rotations, up to the grid's own error).
+        name: ``unet``, ``unet_tied`` (its twin that is exactly equivariant under the octahedral group), ``voxmol`` (the
+            published network, with strided and transposed convolutions; its 111M is the published one) or ``steerable``
+            (equivariant under all rotations, up to the grid's own error).
         size: ``nano``, ``1M``, ``7M``, ``28M`` or ``111M``; ``nano`` or ``1M`` of ``steerable``.
         channels: of the grid, one an element.
         recompute: U-Nets run their levels again in the backward pass, to save memory.

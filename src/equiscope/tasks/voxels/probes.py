@@ -62,10 +62,11 @@ def _declaration(inputs: Mapping[str, Input], grid: GridAction, group: str, **se
 
 
 def denoise(grid: Grid) -> Callable[[nn.Module, Mapping[str, Tensor]], Any]:
-    """Voxelise positions, add the noise of the batch, and ask the model."""
+    """Voxelise positions (that :func:`gridded` has checked), add the noise of the batch, and ask the model."""
 
     def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Any:
-        return model({"noisy": voxelise(batch["pos"], batch["species"], batch["mask"], grid) + batch["noise"]})
+        clean = voxelise(batch["pos"], batch["species"], batch["mask"], grid, checked=True)
+        return model({"noisy": clean + batch["noise"]})
 
     return forward
 
@@ -74,7 +75,7 @@ def exact(grid: Grid) -> Callable[[nn.Module, Mapping[str, Tensor]], Any]:
     """The exact answer to a turned molecule, whatever the model."""
 
     def forward(model: nn.Module, batch: Mapping[str, Tensor]) -> Any:
-        return {"clean": voxelise(batch["pos"], batch["species"], batch["mask"], grid)}
+        return {"clean": voxelise(batch["pos"], batch["species"], batch["mask"], grid, checked=True)}
 
     return forward
 

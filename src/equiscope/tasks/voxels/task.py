@@ -28,7 +28,7 @@ ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "Si": 14, "P": 15, "S"
 # Training conformers that the baseline is fitted to.
 _FITTED = 256
 # Settings of the data section that say how conformers are used.
-_USE = ("workers", "train_conformers", "track_conformers", "final_conformers", "probe_batch")
+_USE = ("workers", "train_conformers", "track_conformers", "final_conformers", "probe_batch", "shift")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class VoxelSettings(TaskSettings):
         track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
             molecules.
         probe_batch: their batch size.
+        shift: training molecules are moved by up to so much along each axis, in Å; held-out ones stay centred.
         so3_rotations: Haar rotations of quantities (b) and (c); draws: noises of quantity (c).
     """
 
@@ -56,6 +57,7 @@ class VoxelSettings(TaskSettings):
     track_conformers: int = 16
     final_conformers: int = 48
     probe_batch: int = 8
+    shift: float = 0.0
     so3_rotations: int = 4
     draws: int = 2
 
@@ -63,7 +65,14 @@ class VoxelSettings(TaskSettings):
         super().__post_init__()
         if not 0 < self.sigma < math.inf:
             raise InputError(f"grid.sigma, the noise level, must be positive, got {self.sigma!r}")
-        at_least(1, "data.", **{name: getattr(self, name) for name in _USE})
+        at_least(1, "data.", **{name: getattr(self, name) for name in _USE if name != "shift"})
+        at_least(0, "data.", shift=self.shift)
+        room = math.inf if self.grid.crop else self.grid.half - self.grid.reach
+        if self.shift > room:
+            raise InputError(
+                f"data.shift of {self.shift:g} Å moves molecules off the grid, which has {room:g} Å of room around "
+                "those that fit: take at most that, or grid.crop=true"
+            )
         at_least(2, "track.", so3_rotations=self.so3_rotations, draws=self.draws)
 
 
@@ -73,6 +82,8 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     name = "voxels"
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"voxels": ()}
     models = tuple(models.MODELS)
+    # Read by the host at every step, to make the noise on the model's device.
+    host_fields = ("noise_seed",)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
@@ -126,7 +137,8 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         return models.build(s.model, s.size, channels=len(s.grid.elements), **s.model_settings)
 
     def _voxelise(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid)
+        # Only conformers that fit the grid in every orientation were loaded.
+        return voxelise(batch["pos"], batch["species"], batch["mask"], self.settings.grid, checked=True)
 
     def training_batch(self, step: int) -> dict[str, Tensor]:
         """``pos`` (B, N, 3), each turned by its own Haar rotation, ``species``, ``mask`` (B, N), ``molecule``, ``id``,
@@ -135,7 +147,11 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         conformers, first = self.data, step * s.batch_size
         batch = conformers.batch(self._order.take(first, s.batch_size))
         batch["noise_seed"] = torch.tensor([key(s.seed, "training noise", first + i) for i in range(s.batch_size)])
-        return rotate(batch, ("pos",), s.augment, key(s.seed, "rotations", step))
+        batch = rotate(batch, ("pos",), s.augment, key(s.seed, "rotations", step))
+        if s.shift:
+            generator = torch.Generator().manual_seed(key(s.seed, "shifts", step))
+            batch["pos"] = batch["pos"] + s.shift * (2 * torch.rand(s.batch_size, 1, 3, generator=generator) - 1)
+        return batch
 
     def training_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Mean squared error of the voxels over that of the zero predictor, about 1 - R²; ``mse`` is without it."""

@@ -4,6 +4,10 @@ Residual blocks (GroupNorm, SiLU, 3^3 convolutions), attention over voxels at th
 down and nearest neighbours up, each with a convolution after it: on grids whose size is a multiple of 2^(levels-1) all
 of it commutes with the 24 rotations of the grid, except the 3^3 kernels. With ``tied`` each kernel is one number for
 its centre, faces, edges and corners, and the network is exactly equivariant under the octahedral group.
+
+With ``downsampling="stride"`` it halves and doubles its grids as VoxMol's published network does. A convolution of
+stride 2 on an even grid sees the voxels 2i−1, 2i, 2i+1 of each axis: not the mirror image of what it sees from the
+other end, so that no kernel, tied or not, makes it commute with the rotations of the grid.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import one_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,10 @@ class UNetConfig:
         groups: of GroupNorm, or as many as divide the channels.
         dropout: inside residual blocks, while training.
         tied: kernels tied over the octahedral group.
+        downsampling: ``"pool"``, averages down and nearest neighbours up; or ``"stride"``, a 3^3 convolution of stride
+            2 down and a transposed 4^3 one up.
+        attention_norm: GroupNorm before attention.
+        head_scale: of the initial weights of the last convolution; under 1 its bias starts at zero.
         channels: of the grid, one an element.
     """
 
@@ -43,15 +52,29 @@ class UNetConfig:
     groups: int = 8
     dropout: float = 0.0
     tied: bool = False
+    downsampling: str = "pool"
+    attention_norm: bool = True
+    # Grids are nearly empty: a full-size answer would start a hundred times above the zero predictor's loss.
+    head_scale: float = 0.1
     channels: int = 7
 
     def __post_init__(self) -> None:
+        one_of(("pool", "stride"), downsampling=self.downsampling)
+        if self.tied and self.strided:
+            raise InputError("tied kernels need downsampling=pool: strides break the symmetry of the grid by structure")
+        if not self.head_scale > 0:
+            raise InputError(f"head_scale must be positive, got {self.head_scale!r}")
         if min(self.width, self.blocks, self.heads, self.groups, self.channels, *self.multipliers) < 1:
             raise InputError(f"the sizes of a U-Net must be positive, got {self}")
         if len(self.attention) != len(self.multipliers):
             raise InputError(f"attention has {len(self.attention)} flags for {len(self.multipliers)} levels")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def strided(self) -> bool:
+        """Whether convolutions change the size of the grid, in place of pooling and copying before them."""
+        return self.downsampling == "stride"
 
     @property
     def widths(self) -> list[int]:
@@ -91,6 +114,14 @@ def _convolution(inner: int, outer: int, config: UNetConfig) -> TiedConv3d | nn.
     return TiedConv3d(inner, outer) if config.tied else nn.Conv3d(inner, outer, 3, padding=1)
 
 
+def _halving(width: int, config: UNetConfig) -> nn.Module:
+    return nn.Conv3d(width, width, 3, 2, padding=1) if config.strided else _convolution(width, width, config)
+
+
+def _doubling(width: int, config: UNetConfig) -> nn.Module:
+    return nn.ConvTranspose3d(width, width, 4, 2, padding=1) if config.strided else _convolution(width, width, config)
+
+
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
     groups = min(groups, channels)
     while channels % groups:
@@ -120,7 +151,7 @@ class VoxelAttention(nn.Module):
     def __init__(self, channels: int, config: UNetConfig) -> None:
         super().__init__()
         self.heads = config.heads if channels % config.heads == 0 else 1
-        self.norm = _norm(channels, config.groups)
+        self.norm = _norm(channels, config.groups) if config.attention_norm else nn.Identity()
         self.qkv, self.out = nn.Conv3d(channels, 3 * channels, 1), nn.Conv3d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,7 +200,7 @@ class UNet(nn.Module):
                 previous = width
                 skips.append(width)
             if len(self.down) < blocks * len(widths):
-                self.resize.append(_convolution(width, width, config))
+                self.resize.append(_halving(width, config))
                 skips.append(width)
         self.middle = nn.Sequential(
             Residual(previous, previous, config), VoxelAttention(previous, config), Residual(previous, previous, config)
@@ -181,14 +212,14 @@ class UNet(nn.Module):
                 self.up.append(Level([(previous + skips.pop(), outer)], attends, config))
                 previous = outer
             if skips:
-                self.resize.append(_convolution(previous, previous, config))
+                self.resize.append(_doubling(previous, config))
         self.norm = _norm(previous, config.groups)
         self.head = _convolution(previous, config.channels, config)
-        with torch.no_grad():
-            # Grids are nearly empty: a full-size answer would start a hundred times above the zero predictor's loss.
-            self.head.weight.mul_(0.1)
-            assert self.head.bias is not None
-            self.head.bias.zero_()
+        if config.head_scale < 1:
+            with torch.no_grad():
+                self.head.weight.mul_(config.head_scale)
+                assert self.head.bias is not None
+                self.head.bias.zero_()
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         x = self.embed(self.check(batch["noisy"]))
@@ -198,13 +229,14 @@ class UNet(nn.Module):
             x = self._run(level, x)
             skips.append(x)
             if place % blocks == blocks - 1 and place < blocks * levels - 1:
-                x = next(resize)(functional.avg_pool3d(x, 2))
+                x = next(resize)(x if self.config.strided else functional.avg_pool3d(x, 2))
                 skips.append(x)
         x = self.middle(x)
         for place, level in enumerate(self.up):
             x = self._run(level, torch.cat([x, skips.pop()], dim=1))
             if place % (blocks + 1) == blocks and skips:
-                x = next(resize)(functional.interpolate(x, scale_factor=2, mode="nearest"))
+                x = x if self.config.strided else functional.interpolate(x, scale_factor=2, mode="nearest")
+                x = next(resize)(x)
         return {"clean": self.head(functional.silu(self.norm(x)))}
 
     def _run(self, level: nn.Module, x: Tensor) -> Tensor:

@@ -37,6 +37,8 @@ class Grid:
         resolution: spacing in Å.
         radius: r of an atom in Å.
         elements: atomic number of each channel.
+        crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is
+            cut off does not turn with its grid, except by the 24 rotations of the grid.
 
     Raises:
         InputError: for sizes that are no integer >= 2, lengths that are not positive, or no or repeated elements.
@@ -46,6 +48,7 @@ class Grid:
     resolution: float = 0.5
     radius: float = 0.6
     elements: tuple[int, ...] = (1, 6, 7, 8, 9, 16, 17)
+    crop: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
@@ -77,21 +80,29 @@ class Grid:
         return (len(self.elements), self.size, self.size, self.size)
 
 
-def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Tensor:
+def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid, checked: bool = False) -> Tensor:
     """The grids (B, channels, N, N, N) float32 of padded molecules, on their device.
 
     Args:
         positions: (B, A, 3) in Å, each molecule about the origin.
         species: (B, A) atomic numbers; mask: (B, A) true for real atoms.
+        checked: that they are inside and have channels is known; finding it out again would wait for a GPU.
 
     Raises:
-        InputError: positions that are not finite, an atom outside the grid, or an element without a channel.
+        InputError: unless ``checked``, positions that are not finite, an atom outside a grid without ``crop``, or an
+            element without a channel.
     """
-    channel = channels(species, mask, grid.elements)
+    channel = channels(species, mask, grid.elements, checked)
     positions = torch.where(mask[..., None], positions, 0.0).double()
-    _check_inside(positions, grid)
+    if not checked:
+        _check_inside(positions, grid)
     reach = math.ceil(math.sqrt(CUTOFF) * grid.width / grid.resolution + 0.5)
-    padded = grid.size + 2 * reach
+    margin = reach
+    if grid.crop:
+        # Atoms that do not reach the grid are left out; the others have all their voxels in its margin.
+        near = positions.abs().amax(-1) < grid.half + reach * grid.resolution
+        mask, positions, margin = mask & near, torch.where(near[..., None], positions, 0.0), 2 * reach
+    padded = grid.size + 2 * margin
     empty = torch.ones(len(positions), len(grid.elements), padded**3, dtype=torch.float64, device=positions.device)
     offsets = torch.arange(-reach, reach + 1, device=positions.device)
     nearest = (positions / grid.resolution + (grid.size - 1) / 2).round().long()
@@ -99,7 +110,7 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
     voxel = nearest[..., None] + offsets
     along = (voxel - (grid.size - 1) / 2) * grid.resolution - positions[..., None]
     squared = ((along / grid.width).square() * FINEST).round()
-    voxel = voxel + reach
+    voxel = voxel + margin
     row = torch.arange(len(positions), device=positions.device)
     for atom in range(positions.shape[1]):
         x, y, z = squared[:, atom].unbind(1)
@@ -111,13 +122,13 @@ def voxelise(positions: Tensor, species: Tensor, mask: Tensor, grid: Grid) -> Te
         flat = empty.view(-1)
         flat[place] = flat[place] * factor
     full = (1 - empty).view(len(positions), len(grid.elements), padded, padded, padded)
-    inside = slice(reach, reach + grid.size)
+    inside = slice(margin, margin + grid.size)
     return full[:, :, inside, inside, inside].float()
 
 
 def gaussian(t: Tensor) -> Tensor:
     """exp(-t) for t >= 0 in float64, interpolated in a table, 0 from the cutoff on: equal bits for equal t."""
-    table = _table().to(t.device)
+    table = _table(t.device)
     place = t.clamp(max=CUTOFF) * STEPS
     low = place.floor()
     index = low.long()
@@ -126,20 +137,25 @@ def gaussian(t: Tensor) -> Tensor:
 
 
 @functools.cache
-def _table() -> Tensor:
-    return torch.exp(-torch.arange(int(CUTOFF * STEPS) + 2, dtype=torch.float64) / STEPS)
+def _table(device: torch.device) -> Tensor:
+    # Made on the CPU whatever the device: its bits are the same everywhere.
+    return torch.exp(-torch.arange(int(CUTOFF * STEPS) + 2, dtype=torch.float64) / STEPS).to(device)
 
 
-def channels(species: Tensor, mask: Tensor, elements: Sequence[int]) -> Tensor:
+@functools.cache
+def _known(elements: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(elements, device=device)
+
+
+def channels(species: Tensor, mask: Tensor, elements: Sequence[int], checked: bool = False) -> Tensor:
     """(B, A) channel of every atom, 0 in the padding.
 
     Raises:
-        InputError: an element that has no channel.
+        InputError: unless ``checked``, an element that has no channel.
     """
-    known = torch.tensor(list(elements), device=species.device)
-    match = species[..., None] == known
+    match = species[..., None] == _known(tuple(elements), species.device)
     unknown = mask & ~match.any(-1)
-    if bool(unknown.any()):
+    if not checked and bool(unknown.any()):
         seen = sorted({int(z) for z in species[unknown]})
         raise InputError(f"atomic numbers {seen} have no channel; the grid has {list(elements)}: add them to it")
     return match.long().argmax(-1)
@@ -147,7 +163,8 @@ def channels(species: Tensor, mask: Tensor, elements: Sequence[int]) -> Tensor:
 
 def _check_inside(positions: Tensor, grid: Grid) -> None:
     farthest = positions.abs().amax(dim=(1, 2)) if positions.numel() else positions.new_zeros(0)
-    outside = ~(farthest <= grid.half)
+    # Cut-off atoms may lie anywhere, but somewhere.
+    outside = ~(farthest <= (torch.finfo(farthest.dtype).max if grid.crop else grid.half))
     if bool(outside.any()):
         rows = outside.nonzero().flatten().tolist()
         raise InputError(

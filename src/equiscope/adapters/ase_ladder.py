@@ -1,0 +1,83 @@
+"""An ASE calculator on the same rotations in several precisions: which part of its equivariance error is arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from equiscope.adapters import ase
+from equiscope.adapters import ase_structures as st
+from equiscope.adapters.ase_result import MEASURED, AseResult
+from equiscope.decomposition.ladder import DEFAULT, Figures, Ladder, checked, climbed, outermost
+from equiscope.errors import InputError
+
+__all__ = ["precisions"]
+
+
+def precisions(
+    calculator: Any,
+    structures: str | Path | Iterable[Atoms],
+    names: Sequence[str] | str = DEFAULT,
+    outputs: Sequence[str] | None = None,
+    **settings: Any,
+) -> Ladder:
+    """The precision ladder of a calculator; see :func:`equiscope.precisions`.
+
+    The modules that a copy of the calculator holds are converted, what it hands them is cast, and positions and cells
+    are rounded to the precision before. A calculator that makes its inputs in float32 keeps that rounding in the row of
+    float64: then make one calculator for each precision and measure them one by one.
+
+    Args:
+        names: as for :func:`equiscope.precisions`.
+        settings: as for :func:`equiscope.adapters.ase.measure`, but labels, precision, csv and on_error.
+
+    Raises:
+        InputError: a calculator in which no torch module is found; else as for both functions.
+    """
+    wanted = checked(names)
+    found = outermost(calculator)
+    if not found:
+        raise InputError(f"{type(calculator).__name__} holds no torch module whose precision could be changed")
+    listed = st.as_structures(structures)
+    device = next((p.device for module in found for p in module.parameters()), torch.device("cpu"))
+
+    def figures(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
+        precision = str(dtype).removeprefix("torch.")
+        settled = {"noise_samples": 0, "progress": False, **settings}
+        return _figures(ase.measure(prepared, listed, outputs, precision=precision, on_error="raise", **settled))
+
+    return climbed(calculator, device, wanted, figures)
+
+
+def _figures(result: AseResult) -> dict[str, Figures]:
+    """Equivariance error and mean square of every structure, by output."""
+    kinds = {name: kind for name, kind in result.results.items() if name != "all" or len(result.results) == 1}
+    clusters = {
+        i: c for kind in kinds.values() if (p := kind.per_sample) for i, c in zip(p.ids, p.clusters, strict=True)
+    }
+    rows = [row for row in result.rows if row.status == MEASURED]
+    found = {}
+    for output in result.outputs:
+        own = [row for row in rows if f"{output}_rms" in row.values]
+        error = np.array([row.values[f"{output}_rms"] ** 2 for row in own])
+        square = np.full(len(own), np.nan)
+        for i, row in enumerate(own):
+            if error[i] > 0:
+                square[i] = error[i] / row.values[f"{output}_relative"]
+        # The mean square of all is known; structures without any error, whose own is not, share what is left of it.
+        whole = sum(
+            kind.samples * kind.outputs[output].equivariance / kind.outputs[output].relative_equivariance
+            for kind in kinds.values()
+            if output in kind.outputs and kind.outputs[output].relative_equivariance > 0
+        )
+        exact = np.isnan(square)
+        if exact.any():
+            square[exact] = max(whole - np.nansum(square), 0.0) / exact.sum() if whole else 1.0
+        if own:
+            found[output] = Figures(error, square, [clusters[row.id] for row in own])
+    return found

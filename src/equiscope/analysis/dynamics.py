@@ -1,0 +1,144 @@
+"""How much of the equivariance error at a checkpoint is the noise of the optimiser that training goes on with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from equiscope.analysis.gradients import HALVES, adam_metric
+from equiscope.analysis.krylov import Floor, Recursion, noise_floor
+from equiscope.analysis.objective import Objective
+from equiscope.analysis.parts import Parts
+from equiscope.errors import InputError
+
+#: Mini-batches that a covariance of gradients is known from, at least.
+LEAST = 8
+ADAMS = ("adam", "adamw")
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """The optimiser at a checkpoint.
+
+    Attributes:
+        name: adam, adamw or sgd. rate: the learning rate of the next step. momentum: beta_1 of Adam, that of SGD.
+        weight_decay: as torch has it. clip: largest norm of the gradient, 0 for none. average: decay of the averaged
+            weights, 0 for none. state: its ``state_dict``.
+    """
+
+    name: str
+    rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip: float = 0.0
+    average: float = 0.0
+    state: Mapping[str, Any] | None = None
+
+    @property
+    def recursion(self) -> Recursion:
+        """Its heavy ball in the coordinates of its preconditioner."""
+        decoupled = self.rate * self.weight_decay if self.name == "adamw" else 0.0
+        rate = self.rate if self.name in ADAMS else self.rate / (1 - self.momentum)
+        return Recursion(rate, self.momentum, decoupled, self.average)
+
+    def metric(self, model: nn.Module, parts: Parts) -> Tensor:
+        """Diagonal of P: 1 / (sqrt(v) + eps) of Adam, bias corrected, 1 of SGD."""
+        if self.name in ADAMS:
+            return adam_metric(model, parts, self.state or {})
+        own = next(iter(parts.parameters.values()))
+        return torch.ones(parts.size, dtype=torch.float64, device=own.device)
+
+
+def noise_share(
+    parts: Parts, objective: Objective, minibatches: Sequence[Any], stepper: Stepper, *, steps: int, vectors: int,
+    depth: int, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
+    """The excess of both parts of the loss that gradient noise sustains, see :func:`krylov.noise_floor`.
+
+    The noise is that of the mini-batches: z = P^1/2 sum_b s_b (g_b - mean g) / sqrt(N - 1) with random signs s_b has
+    its covariance, and each of the ``vectors`` draws of signs gives an estimate. Clipping scales each gradient, and
+    the curvature by the mean of those factors. A weight decay that is added to the gradient is added to A.
+
+    Returns:
+        ``equivariance``, ``twirled``: excess of the ``weights`` and of their average (``averaged``, None without one),
+        each ``value`` with ``interval``, Student's over the vectors; ``of_error``: the share of the equivariance error
+        that is noise; ``kappa``: every Ritz value times eta, ``share`` the noise's weight at it; ``kappa_max``,
+        ``edge``; ``clipped``: mean factor; ``noise`` = tr(PC), ``pull`` = |P^1/2 mean g|^2, unbiased. ``refused``: why
+        there are no excesses, else empty. Plain types.
+
+    Raises:
+        InputError: too few mini-batches, fewer than two vectors, or a state that is not this model's.
+    """
+    if len(minibatches) < LEAST:
+        raise InputError(
+            f"the noise of the gradient is known from {LEAST} mini-batches or more, got {len(minibatches)}: raise "
+            "minibatches"
+        )
+    if vectors < 2:
+        raise InputError(f"the spread over noise vectors needs two of them, got vectors={vectors}")
+    root = stepper.metric(parts.model, parts).sqrt()
+    with parts.steady():
+        pulls = torch.stack([objective.gradient(batch) for batch in minibatches])
+        norms = pulls.norm(dim=1)
+        factors = (stepper.clip / norms).clamp(max=1) if stepper.clip > 0 else torch.ones_like(norms)
+        clipped, mean = float(factors.mean()), (factors[:, None] * pulls).mean(0)
+        noise = root * (factors[:, None] * pulls - mean) / math.sqrt(len(pulls) - 1)
+        starts = _signs(len(pulls), vectors, seed).to(noise) @ noise
+        shrink = stepper.weight_decay if stepper.name != "adamw" else 0.0
+
+        def product(v: Tensor) -> Tensor:
+            return clipped * root * objective.product(root * v) + shrink * root.square() * v
+
+        def forms(basis: Tensor) -> dict[str, Tensor]:
+            return parts.form(HALVES, root * basis)
+
+        floors = noise_floor(list(starts), product, forms, stepper.recursion, steps=steps, depth=depth)
+    parts.release()
+    total, pull = float(noise.square().sum()), float((root * mean).square().sum())
+    return {
+        **_told(floors, parts, stepper),
+        "clipped": clipped,
+        "noise": total,
+        "pull": pull - total / len(pulls),
+        "minibatches": len(pulls),
+    }
+
+
+def _signs(minibatches: int, vectors: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, (vectors, minibatches), generator=generator).double() * 2 - 1
+
+
+def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, Any]:
+    edge, most = stepper.recursion.edge, max(float(one.kappa[-1]) for one in floors)
+    found: dict[str, Any] = {"kappa_max": most, "edge": edge, "refused": "", "kappa": [], "share": []}
+    for one in floors:
+        found["kappa"] += one.kappa.tolist()
+        found["share"] += (one.share / len(floors)).tolist()
+    if most >= edge:
+        found["refused"] = (
+            f"the largest curvature, κ = {most:.3g}, is at or over the edge of stability {edge:.3g}: there is no "
+            "stationary state to speak of"
+        )
+        return found
+    for part in ("equivariance", "twirled"):
+        weights, averaged = ([getattr(one, which)[part] for one in floors] for which in ("weights", "averaged"))
+        found[part] = {"weights": _student(weights), "averaged": _student(averaged) if stepper.average > 0 else None}
+    error = parts.values["equivariance"]
+    one = found["equivariance"]["weights"]
+    found["of_error"] = {"value": one["value"] / error, "interval": [end / error for end in one["interval"]]}
+    return found
+
+
+def _student(values: Sequence[float]) -> dict[str, Any]:
+    """Mean with Student's 95 % interval."""
+    x = np.asarray(values)
+    reach = float(stats.t.ppf(0.975, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return {"value": float(x.mean()), "interval": [float(x.mean()) - reach, float(x.mean()) + reach]}

@@ -1,0 +1,112 @@
+"""What the noise of an optimiser leaves in each part of the loss, in the Krylov space of the noise itself.
+
+Near its path, in the coordinates x = P^-1/2 theta of its preconditioner P, an optimiser with momentum obeys
+
+    m <- beta m + (1 - beta) (A x + P^1/2 xi),    x <- (1 - delta) x - eta m,    A = P^1/2 H P^1/2,
+
+with H the Gauss-Newton matrix of the training loss, xi the gradient noise of a mini-batch, white in time, and delta a
+decoupled weight decay. The answer to one noise vector stays in the space that A spans from it, so that the expected
+excess of a quadratic part of the loss is a double sum over a few Ritz pairs (theory.md, "The floor that noise leaves").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from equiscope.analysis.lanczos import Array, lanczos
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """A heavy ball: rate eta, momentum beta, decoupled decay delta a step, and the decay d of the averaged weights.
+
+    torch's SGD, m <- mu m + g and theta <- theta - lr m, is the one with beta = mu and eta = lr / (1 - mu).
+    """
+
+    rate: float
+    momentum: float = 0.0
+    decay: float = 0.0
+    average: float = 0.0
+
+    @property
+    def edge(self) -> float:
+        """kappa = eta lambda from which on a mode grows without bound, 2 (1 + beta) / (1 - beta) (delta = 0)."""
+        return 2 * (1 + self.momentum) / (1 - self.momentum)
+
+    def responses(self, curvature: Array, steps: int) -> tuple[Array, Array]:
+        """(T, k) x of the weights and of their average, 0 … T - 1 steps after a unit impulse in the gradient.
+
+        Args:
+            curvature: (k,) eigenvalues of A. steps: T; less where all has died out before.
+        """
+        x, average = np.zeros_like(curvature), np.zeros_like(curvature)
+        m = np.full_like(curvature, 1 - self.momentum)
+        weights, averages = [], []
+        for _ in range(steps):
+            x = (1 - self.decay) * x - self.rate * m
+            average = self.average * average + (1 - self.average) * x
+            m = self.momentum * m + (1 - self.momentum) * curvature * x
+            weights.append(x)
+            averages.append(average)
+            if np.abs(np.stack([x, average, self.rate * m])).max() < 1e-14 * self.rate:
+                break
+        return np.stack(weights), np.stack(averages)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The excess that one noise vector leaves, were it drawn anew at every step.
+
+    Attributes:
+        weights, averaged: part of the loss -> excess in it, of the weights and of their average.
+        kappa: eta times the Ritz values, ascending; share: of the noise's square at each of them, sum 1.
+    """
+
+    weights: dict[str, float]
+    averaged: dict[str, float]
+    kappa: Array
+    share: Array
+
+
+def noise_floor(
+    noise: Sequence[Tensor],
+    product: Callable[[Tensor], Tensor],
+    forms: Callable[[Tensor], Mapping[str, Tensor]],
+    recursion: Recursion,
+    *,
+    steps: int,
+    depth: int = 18,
+) -> list[Floor]:
+    """For each vector z = P^1/2 xi the excess 1/2 sum_t h(t)^T A_part h(t), with h(t) the answer t steps after it.
+
+    With Ritz pairs (lambda_i, u_i) of A from z, c_i = u_i . z and h_i(t) as in :meth:`Recursion.responses`,
+
+        excess = 1/2 sum_ij c_i c_j (sum_t h_i(t) h_j(t)) u_i^T A_part u_j.
+
+    The mean over vectors whose covariance is that of P^1/2 xi is the stationary excess 1/2 tr(A_part S); exact for a
+    quadratic loss, white noise and a whole Krylov space. Negative Ritz values, of rounding, count as zero.
+
+    Args:
+        product: v -> A v. forms: U (k, n) -> part -> U A_part U^T (k, k), in the same coordinates.
+        steps: since the noise is what it is; more than every mode remembers for the stationary state.
+        depth: products of A for each vector.
+    """
+    found = []
+    for z in noise:
+        run = lanczos(product, z, depth, keep=True)
+        assert run.basis is not None
+        assert run.ritz is not None
+        nodes = np.maximum(run.nodes, 0.0)
+        shares = [answers.T @ answers for answers in recursion.responses(nodes, steps)]
+        start = float(z.norm()) * run.ritz[0]
+        excess: list[dict[str, float]] = [{}, {}]
+        for name, seen in forms(run.basis).items():
+            form = run.ritz.T @ seen.cpu().numpy() @ run.ritz
+            for told, share in zip(excess, shares, strict=True):
+                told[name] = float(0.5 * start @ (share * (form + form.T) / 2) @ start)
+        found.append(Floor(*excess, recursion.rate * run.nodes, run.weights))
+    return found
