@@ -54,9 +54,10 @@ def run(calculator: Any, symmetry: Any, structures: Any = None, **settings: Any)
     return measure(calculator, structures or crystals(), symmetry=symmetry, progress=False, **settings)
 
 
-@pytest.mark.parametrize(
-    "symmetry", ["translation=5", "parity", "mirror", "permutation", "lattice", "supercell", ("rotation", "permutation")]
-)
+ALL = ["translation=5", "parity", "mirror", "permutation", "lattice", "supercell", ("rotation", "permutation")]
+
+
+@pytest.mark.parametrize("symmetry", ALL)
 def test_a_sound_calculator_has_none(symmetry: Any) -> None:
     found = run(EMT(), symmetry)
     assert all(row.status == "measured" for row in found.rows)

@@ -13,18 +13,18 @@ from typing import Any
 
 from equiscope.decomposition.crystals import PointGroup, SpaceGroup
 from equiscope.decomposition.lattices import Lattice, Supercell
-from equiscope.decomposition.moves import Family, Interpolation, Mirror, Parity, Rotation, Translation
-from equiscope.decomposition.relabelling import Edges, Permutation
+from equiscope.decomposition.moves import Family, Interpolation, Parity, Reflection, Rotation, Translation
+from equiscope.decomposition.relabelling import EdgeOrder, Permutation
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import rotation_set
 
 __all__ = [
-    "Edges",
+    "EdgeOrder",
     "Lattice",
-    "Mirror",
     "Parity",
     "Permutation",
     "PointGroup",
+    "Reflection",
     "Rotation",
     "SpaceGroup",
     "Supercell",
@@ -34,7 +34,7 @@ __all__ = [
 
 FAMILIES: dict[str, type[Family]] = {
     kind.name: kind
-    for kind in (Translation, Parity, Mirror, Permutation, Edges, Lattice, Supercell, SpaceGroup, PointGroup)
+    for kind in (Translation, Parity, Reflection, Permutation, EdgeOrder, Lattice, Supercell, SpaceGroup, PointGroup)
 }
 # What turns by the set K of the call.
 TURNING = {kind.name: kind for kind in (Rotation, Interpolation)}
