@@ -9,12 +9,21 @@ import pytest
 from ase.build import bulk, fcc111, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
-from ase.calculators.lj import LennardJones
 
 from equiscope.adapters.ase import AseResult, measure
 from equiscope.errors import InputError
 
 V = np.array([0.3, -0.5, 0.7])
+
+
+class Zero(Calculator):
+    """No forces at all."""
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "forces", "stress"]
+
+    def calculate(self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(self.atoms), 3)), "stress": np.zeros(6)}
 
 
 class Faulty(Calculator):
@@ -68,13 +77,13 @@ def test_a_sound_calculator_has_none(symmetry: Any) -> None:
 
 def test_planted_faults_at_their_size() -> None:
     """Energies per atom V t: |V|^2 r^2 / 5. Forces i V of the i-th place: |V|^2 (n^2 - 1) / 12. A constant force."""
-    structures = [bulk("Cu")] * 100
-    found = run(Faulty("place", LennardJones(rc=3.0)), "translation=2", structures, outputs=["energy"])
+    structures, few = [bulk("Cu")] * 100, {"noise_samples": 1}
+    found = run(Faulty("place", Zero()), "translation=2", structures, outputs=["energy"], **few)
     values = found.result.per_sample.equivariance
     truth = float(V @ V) * 4 / 5
     assert abs(float((values.mean() - truth) / (values.std() / len(values) ** 0.5))) < 4
-    fault, structures = Faulty("order", LennardJones(rc=3.0)), [bulk("Cu") * (1, 1, 4)] * 100
-    found = run(fault, "permutation", structures, outputs=["forces"], cosets=4)
+    fault, structures = Faulty("order", Zero()), [bulk("Cu") * (1, 1, 4)] * 100
+    found = run(fault, "permutation", structures, outputs=["forces"], cosets=4, **few)
     values = found.result.per_sample.equivariance
     truth = float(V @ V) * 15 / 12 / 3
     assert abs(float((values.mean() - truth) / (values.std() / len(values) ** 0.5))) < 4
@@ -94,10 +103,12 @@ def test_lattices_and_supercells() -> None:
 
 def test_a_cubic_crystals_forces() -> None:
     pytest.importorskip("spglib")
-    perfect, rattled = bulk("Cu", cubic=True), crystals()[0]
+    perfect, rattled = bulk("Cu"), crystals()[0]
     sound = run(EMT(), "space_group", [perfect, rattled])
-    assert not sound.result.distinguishable
-    assert sound.result.passes == 192
+    # Forces vanish by symmetry: what is left of them is rounding.
+    assert sound.result.outputs["forces"].equivariance < 1e-26
+    assert sound.result.outputs["stress"].relative_equivariance < 1e-24
+    assert sound.result.passes == 48
     assert [row.status for row in sound.rows] == ["measured", "failed"]
     assert "space group P1 (1) with the identity alone" in sound.rows[1].message
     broken = run(Faulty("constant"), "space_group", [perfect], outputs=["forces"])
