@@ -31,6 +31,7 @@ from equiscope.adapters.ase_calls import Calculators
 from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, columns
 from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
+from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import second_cosets_need
@@ -49,7 +50,7 @@ def measure(
     rotations: str = "T",
     cosets: float | None = None,
     seed: int = 0,
-    symmetry: Any = "rotation",
+    symmetry: Symmetry = "rotation",
     spectrum: bool | int = False,
     progress: bool = True,
     energy_weight: float = 1.0,

@@ -32,6 +32,8 @@ __all__ = [
     "families",
 ]
 
+Symmetry = str | Family | Sequence[str | Family]
+
 FAMILIES: dict[str, type[Family]] = {
     kind.name: kind
     for kind in (Translation, Parity, Reflection, Permutation, EdgeOrder, Lattice, Supercell, SpaceGroup, PointGroup)
