@@ -156,3 +156,11 @@ def test_translations_without_positions():
     batch = {"q": torch.zeros(2, 1)}
     with pytest.raises(InputError, match="translation needs positions"):
         eq.measure(lambda b: b["q"], [batch], inputs={"q": "0e"}, outputs={"e": "0e"}, symmetry="translation")
+
+
+def test_moves_are_taken_back_last_first():
+    """Shifted and then turned, R (x + t): only turned back and then shifted back it is x again."""
+    declared = {"inputs": {"pos": "1o"}, "outputs": {"p": eq.Output("1o", points=True)}}
+    for symmetry in (("rotation", "translation=5"), ("translation=5", "rotation")):
+        found = eq.measure(lambda b: {"p": b["pos"]}, [{"pos": X[None]}], symmetry=symmetry, **declared)
+        assert found.equivariance < 1e-25

@@ -16,7 +16,7 @@ BUGS = (
     bug("a mirror that turns by its normal once", MOVES, "Reflection.matrices",
         r"- 2\.0 \*", "- 1.0 *", f"{D}/test_moves"),
     bug("answers brought back in the order of the moves", MOVES, "Moves.twisted",
-        r"reversed\((\w+)\)", r"\1", f"{D}/test_lattices"),
+        r"reversed\((\w+)\)", r"\1", f"{D}/test_moves"),
     bug("rows of atoms not put back in order", ORDERS, "outputs_back",
         r"\[place\]", "", f"{D}/test_relabelling"),
     bug("padding shuffled with the atoms", ORDERS, "shuffled",
