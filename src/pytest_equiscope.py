@@ -39,7 +39,7 @@ def equivariance(request: pytest.FixtureRequest) -> Callable[..., Any]:
     from equiscope.symmetry.declaration import Declaration
     from equiscope.testing import assert_equivariant
 
-    own = {"tolerance", "forward", "rotations", "cosets", "seed"}
+    own = {"tolerance", "forward", "rotations", "cosets", "seed", "symmetry"}
 
     def check(
         model: Any,

@@ -105,7 +105,7 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
         "--cosets": "3", "--seed": "4", "--group": "O3", "--center": "mean", "--energy-weight": "0.5",
         "--force-weight": "2", "--stress-weight": "3", "--energy-unit": "Hartree", "--length-unit": "Bohr",
         "--label-length-unit": "nm", "--stress-unit": "GPa", "--clusters": "family", "--rotate": "e_field=1o",
-        "--csv": "rows.csv", "--precision": "float32", "--outputs": "forces,energy",
+        "--csv": "rows.csv", "--precision": "float32", "--outputs": "forces,energy", "--symmetry": "rotation,parity",
     }  # fmt: skip
     with pytest.raises(Stop):
         run("--calculator", f"{HERE}:make_emt", structures, *[x for o in options.items() for x in o],
@@ -118,7 +118,7 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
         "energy_weight": 0.5, "force_weight": 2.0, "stress_weight": 3.0, "energy_per_atom": False,
         "clusters": "family", "rotate": {"e_field": "1o"}, "center": "mean", "group": "O3", "energy_unit": "Hartree",
         "length_unit": "Bohr", "label_length_unit": "nm", "stress_unit": "GPa", "csv": "rows.csv",
-        "precision": "float32",
+        "precision": "float32", "symmetry": ["rotation", "parity"], "spectrum": False, "most_atoms": None,
     }  # fmt: skip
 
 

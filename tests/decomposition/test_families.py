@@ -27,7 +27,7 @@ def test_values_and_several():
     ("given", "message"),
     [
         ("translations", "there is no symmetry 'translations': did you mean 'translation'"),
-        ("scale", "there is no symmetry 'scale': they are rotation, translation"),
+        ("scale", "there is no symmetry 'scale': they are rotation, interpolation, translation"),
         (3, "a symmetry is a name, such as 'translation', or of eq.symmetries, got 3"),
         ((), r"symmetry=\(\) names no symmetry"),
         (("parity", "parity"), "names parity twice"),

@@ -7,7 +7,7 @@ import torch
 
 import equiscope as eq
 from equiscope.decomposition.families import Translation
-from equiscope.decomposition.moves import Draw
+from equiscope.decomposition.moves import MoveKey
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import lebedev
 from tests.decomposition.models import random_batch, repeated, z_score
@@ -24,14 +24,14 @@ def measured(model, symmetry, declared=ENERGY, sample=None, **settings):
 
 
 def test_shifts_are_uniform_in_the_ball():
-    shifts = Translation(3.0).shifts(Draw(0, range(4000), 0))
+    shifts = Translation(3.0).shifts(MoveKey(0, range(4000), 0))
     radii = shifts.norm(dim=1) / 3
     assert radii.max() <= 1
     # The cube of the radius is uniform: mean 1/2, variance 1/12.
     assert abs(radii.pow(3).mean() - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
     assert (shifts.mean(0).abs() < 4 * 3 / 5**0.5 / 4000**0.5).all()
-    assert torch.equal(shifts[[5]], Translation(3.0).shifts(Draw(0, [5], 0)))
-    assert not torch.equal(shifts[[5]], Translation(3.0).shifts(Draw(1, [5], 0)))
+    assert torch.equal(shifts[[5]], Translation(3.0).shifts(MoveKey(0, [5], 0)))
+    assert not torch.equal(shifts[[5]], Translation(3.0).shifts(MoveKey(1, [5], 0)))
 
 
 def test_a_wave_over_translations():
@@ -58,7 +58,7 @@ def test_a_linear_model_over_translations_by_cosets_and_by_brute_force():
     for cosets in (2, 4):
         result = measured(lambda b: {"f": b["pos"] @ matrix.T}, "translation=1.5", FORCES, cosets=cosets)
         assert abs(z_score(result.per_sample.equivariance, truth)) < 4
-    shifts = Translation(1.5).shifts(Draw(3, range(20_000), 9)) @ matrix.T
+    shifts = Translation(1.5).shifts(MoveKey(3, range(20_000), 9)) @ matrix.T
     assert float(shifts.var(0).mean()) == pytest.approx(truth, rel=0.03)
 
 
@@ -153,6 +153,14 @@ def test_ranges_that_are_none(within):
 
 
 def test_translations_without_positions():
+    batch = {"q": torch.zeros(2, 1)}
     with pytest.raises(InputError, match="translation needs positions"):
-        batch = {"q": torch.zeros(2, 1)}
         eq.measure(lambda b: b["q"], [batch], inputs={"q": "0e"}, outputs={"e": "0e"}, symmetry="translation")
+
+
+def test_moves_are_taken_back_last_first():
+    """Shifted and then turned, R (x + t): only turned back and then shifted back it is x again."""
+    declared = {"inputs": {"pos": "1o"}, "outputs": {"p": eq.Output("1o", points=True)}}
+    for symmetry in (("rotation", "translation=5"), ("translation=5", "rotation")):
+        found = eq.measure(lambda b: {"p": b["pos"]}, [{"pos": X[None]}], symmetry=symmetry, **declared)
+        assert found.equivariance < 1e-25

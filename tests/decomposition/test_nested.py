@@ -49,7 +49,7 @@ def test_a_vector_and_a_volume_under_rotations_and_parity():
 
     vector, det = float(C @ C * (X[0] @ X[0]) / 3), float(torch.linalg.det(X)) ** 2
     check(parts_of(model, ("rotation", "parity")), [vector, det])
-    check(parts_of(model, ("rotation", "parity"), cosets=3, rotations="haar"), [vector, det])
+    check(parts_of(model, ("rotation", "parity"), cosets=2, rotations="haar"), [vector, det])
     # In the other order parity finds both, and rotations nothing in the rest, which is even.
     check(parts_of(model, ("parity", "rotation")), [vector + det, 0.0])
 
@@ -80,7 +80,6 @@ def closed_form(families):
 def test_three_families_of_closed_form():
     families = ("rotation", "permutation", f"translation={RADIUS}")
     check(parts_of(three, families), closed_form(3))
-    check(parts_of(three, families, count=1000, cosets=2), closed_form(3))
 
 
 def test_every_order_has_the_same_whole_by_brute_force():

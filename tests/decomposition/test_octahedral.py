@@ -8,6 +8,7 @@ import equiscope as eq
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.grids import GridAction, permute
+from equiscope.symmetry.planar import cyclic
 from equiscope.symmetry.rotations import group
 
 SIZE = 6
@@ -85,3 +86,71 @@ def test_rotations_outside_the_group_are_refused():
         eq.measure(Convolution(), [batch()], declaration(), rotations="I")
     with pytest.raises(InputError, match="claim group='O'"):
         eq.measure(Convolution(), [batch()], declaration("SO3"), rotations="T")
+
+
+class Flat(nn.Module):
+    """A linear map of images without symmetry."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.map = nn.Parameter(torch.randn(3, size * size, generator=generator, dtype=torch.float64))
+
+    def forward(self, batch):
+        return {"logits": batch["image"].flatten(1) @ self.map.T}
+
+
+def images(size: int = 11, samples: int = 6) -> dict[str, torch.Tensor]:
+    axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    places = torch.randn(samples, 1, 1, 1, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return {"image": torch.exp(-(points - places).square().sum(-1) / 4)}
+
+
+def measured(model, data, group, rotations, resampling=None, **more):
+    size = data["image"].shape[-1]
+    return eq.measure(
+        model,
+        [data],
+        inputs={"image": GridAction(size, resampling, dimensions=2)},
+        outputs={"logits": Output("3x0e", per="sample")},
+        group=group,
+        rotations=rotations,
+        **more,
+    )
+
+
+def test_images_under_quarter_turns_are_exact():
+    model, data = Flat(11), images()
+    answers = torch.stack([model({"image": torch.rot90(data["image"], k, (2, 3))})["logits"] for k in range(4)])
+    result = measured(model, data, "C4", "C4")
+    assert result.equivariance == pytest.approx(float(answers.var(0, correction=0).mean()), rel=1e-12)
+    assert (result.passes, result.cosets) == (4, 1)
+    assert "exact for the quarter turns, C4, without interpolation; a lower bound of the error of all angles" in str(
+        result
+    )
+    assert "group C4, a lower bound for all angles" in str(result)
+
+
+def test_images_under_all_angles_by_quadrature():
+    """Spots drawn at turned places, no interpolation at all, at 360 angles."""
+    size, model = 17, Flat(17)
+    axis = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    places = torch.randn(50, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def drawn(where):
+        return torch.exp(-(points - where[:, None, None]).square().sum(-1) / 6)[:, None]
+
+    turns = cyclic(360)[:, :2, :2]
+    answers = torch.stack([model({"image": drawn(places @ turn.T)})["logits"] for turn in turns]).detach()
+    truth = answers.var(0, correction=0).mean(-1)
+    found = measured(model, {"image": drawn(places)}, "SO2", "C8", "cubic", cosets=4)
+    error = found.per_sample.equivariance - truth
+    assert abs(float(error.mean() / (error.std() / len(error) ** 0.5))) < 4
+    assert found.equivariance == pytest.approx(float(truth.mean()), rel=0.02)
+    floor = measured(model, {"image": drawn(places)}, "SO2", "C8", "cubic", symmetry="interpolation")
+    assert 0 < floor.equivariance < 1e-3 * found.equivariance
+    coarse = measured(model, {"image": drawn(places)}, "SO2", "C8", "trilinear", symmetry="interpolation")
+    assert coarse.equivariance > 10 * floor.equivariance
+    assert not any("discontinuous" in note for note in found.notes)

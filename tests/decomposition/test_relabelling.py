@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.moves import Draw
+from equiscope.decomposition.moves import MoveKey
 from equiscope.decomposition.relabelling import shuffled
 from equiscope.errors import InputError
 from tests.decomposition.models import random_batch, repeated, z_score
@@ -29,7 +29,7 @@ def test_random_orders_are_uniform_and_keep_padding_in_place():
     real = torch.tensor([True, True, True, False, True, True])
     seen = {}
     for stream in range(600):
-        order = tuple(shuffled(owner, real, Draw(0, [7, 8], stream)).tolist())
+        order = tuple(shuffled(owner, real, MoveKey(0, [7, 8], stream)).tolist())
         assert order[3] == 3
         assert set(order[4:]) == {4, 5}
         seen[order[:3]] = seen.get(order[:3], 0) + 1
@@ -149,7 +149,7 @@ def test_the_order_of_edges_in_closed_form():
     def model(b):
         return {"e": b["length"].reshape(-1, 3) @ weights}
 
-    edges = eq.symmetries.Edges(fields=["length"])
+    edges = eq.symmetries.EdgeOrder(fields=["length"])
     result = eq.measure(
         model, [batch], inputs={"pos": "1o"}, outputs=ENERGY, batch="batch", fixed=["length"], symmetry=edges,
         noise_samples=1,
@@ -166,12 +166,12 @@ def test_neighbour_lists_of_a_padded_batch():
         return {"f": delta.sum(2) + first * delta[:, :, 0]}
 
     declared = {"inputs": {"pos": "1o"}, "outputs": {"f": "1o"}}
-    family = eq.symmetries.Edges(fields=["near"], axis=2)
+    family = eq.symmetries.EdgeOrder(fields=["near"], axis=2)
     assert eq.measure(model, [batch], symmetry=family, **declared).equivariance < 1e-28
     assert eq.measure(lambda b: model(b, 1.0), [batch], symmetry=family, **declared).equivariance > 0.01
     for wrong in ({}, {"fields": ["far"]}, {"fields": ["near", "pos"], "axis": 2}, {"fields": ["pos"], "axis": 3}):
         with pytest.raises(InputError, match="edges"):
-            eq.measure(model, [batch], symmetry=eq.symmetries.Edges(**wrong), **declared)
+            eq.measure(model, [batch], symmetry=eq.symmetries.EdgeOrder(**wrong), **declared)
 
 
 def test_figures_do_not_depend_on_batches():
@@ -217,7 +217,7 @@ def test_lone_atoms_axes_that_may_be_atoms_and_positions_without_atoms():
     ragged = graphs() | {"length": torch.ones(8, dtype=torch.float64), "odd": torch.arange(8)}
     ragged["edge_index"] = ragged["edge_index"][:, :7]
     ragged["length"] = ragged["length"][:7]
-    with pytest.raises(InputError, match="may be atoms or something else"):
+    with pytest.raises(InputError, match="may be atoms or components"):
         measure(ragged, batch="batch", fixed=["length"])
     with pytest.raises(InputError, match="lengths do not say which fields"):
         eq.measure(passing, [ragged], symmetry="edges", **RAGGED)

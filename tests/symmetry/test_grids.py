@@ -6,6 +6,7 @@ from scipy import ndimage
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.grids import GridAction, octahedral, permute, resample
+from equiscope.symmetry.planar import about_z, cyclic
 from equiscope.symmetry.rotations import group, haar
 
 OCTAHEDRON = group("O").matrices
@@ -114,3 +115,46 @@ def test_bad_grids_are_refused():
         GridAction(6).act(OCTAHEDRON[:1], random_grids(1, 5))
     with pytest.raises(InputError, match="claim group='O'"):
         GridAction(6).act(haar(1), random_grids(1, 6))
+
+
+QUARTERS = cyclic(4)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_quarter_turns_of_an_image_by_numpy(size):
+    image = torch.arange(float(size * size)).reshape(1, 1, size, size)
+    action = GridAction(size, dimensions=2)
+    for turns, matrix in enumerate(QUARTERS):
+        # The first axis turns towards the second, rot90's sense for (0, 1).
+        expected = np.rot90(image[0, 0].numpy(), turns, (0, 1))
+        assert np.array_equal(action.act(matrix[None], image)[0, 0].numpy(), expected)
+        assert torch.equal(action.act(matrix.mT[None], action.act(matrix[None], image)), image.double())
+
+
+@pytest.mark.parametrize("kind", ["trilinear", "cubic"])
+def test_an_image_by_any_angle(kind):
+    """A wide spot turned is the spot at the turned place; quarter turns by interpolation are the permutation."""
+    axis = torch.arange(33, dtype=torch.float64) - 16
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+
+    def spot(place):
+        return torch.exp(-(points - place).square().sum(-1) / 16)[None, None]
+
+    place, turn = torch.tensor([4.0, -2.0], dtype=torch.float64), about_z(torch.tensor([0.7]))
+    action = GridAction(33, kind, dimensions=2)
+    assert (action.act(turn, spot(place)) - spot(turn[0, :2, :2] @ place)).abs().max() < (4e-2, 2e-3)[kind == "cubic"]
+    noise = torch.randn(4, 2, 33, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = GridAction(33, dimensions=2).act(QUARTERS, noise)
+    assert (resample(noise, QUARTERS[:, :2, :2], kind) - exact).abs().max() < 1e-12
+
+
+def test_images_stay_in_their_plane():
+    image = torch.zeros(1, 1, 5, 5)
+    with pytest.raises(InputError, match="an image turns in its plane"):
+        GridAction(5, dimensions=2).act(OCTAHEDRON[5:6], image)
+    with pytest.raises(InputError, match="exactly only under quarter turns"):
+        GridAction(5, dimensions=2).act(about_z(torch.tensor([0.3])), image)
+    with pytest.raises(InputError, match="dimensions must be 3, or 2 for images"):
+        GridAction(5, dimensions=1)
+    with pytest.raises(InputError, match="a grid of"):
+        GridAction(5, dimensions=2).act(QUARTERS[:1], torch.zeros(1, 1, 5, 6))

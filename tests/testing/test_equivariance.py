@@ -202,3 +202,24 @@ def test_generators_and_train_mode():
     model = PairModel().double().train()
     assert_equivariant(model, (b for b in batches()), declaration())
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "fault", "tolerance"),
+    [("translation=3", "place", 1e-5), ("permutation", "order", "noise floor"), ("parity", "pseudo", "noise floor"),
+     (("rotation", "translation=3"), "place", 1e-5)],
+)  # fmt: skip
+def test_other_symmetries(symmetry, fault, tolerance):
+    class Faulty(PairModel):
+        def forward(self, batch):
+            found = super().forward(batch)
+            if self.fault == "place":
+                found["energy"] = found["energy"] + 1e-3 * batch["pos"][:, 0, 0]
+            if self.fault == "pseudo":
+                found["energy"] = found["energy"] + 1e-3 * torch.linalg.det(batch["pos"][:, :3])
+            return found
+
+    report = assert_equivariant(Faulty().double(), batches(), declaration(), tolerance, symmetry=symmetry)
+    assert "the model is equivariant under" in str(report)
+    with pytest.raises(AssertionError, match=r"not equivariant under .*energy"):
+        assert_equivariant(Faulty(fault).double(), batches(), declaration(), tolerance, symmetry=symmetry)

@@ -32,6 +32,7 @@ from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, co
 from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
 from equiscope.adapters.peers import check_exports
+from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import second_cosets_need
@@ -50,7 +51,7 @@ def measure(
     rotations: str = "T",
     cosets: float | None = None,
     seed: int = 0,
-    symmetry: Any = "rotation",
+    symmetry: Symmetry = "rotation",
     spectrum: bool | int = False,
     progress: bool = True,
     energy_weight: float = 1.0,

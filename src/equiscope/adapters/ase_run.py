@@ -242,9 +242,10 @@ class AseRun:
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:
         """All structures of some kinds, in the order of their ids."""
         table = Samples.cat([part for kind in kinds for part in kind.samples], outputs)
-        passes = sum(kind.passes for kind in kinds) / len(table)
         plan, settings = self._design.plan_of(outputs), self._plan.design.described(self._calls)
-        settings |= {"passes": int(passes) if passes.is_integer() else passes}
+        if plan.scheme is not None:
+            passes = sum(kind.passes for kind in kinds) / len(table)
+            settings |= {"passes": int(passes) if passes.is_integer() else passes}
         table = table.take(torch.tensor(table.ids).argsort())
         last = max(kinds, key=lambda kind: kind.samples[-1].ids[-1]).known
         known = replace(last, stored=max(kind.known.stored for kind in kinds))

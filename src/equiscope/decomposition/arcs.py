@@ -112,9 +112,7 @@ def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, T
     group, device = site.declaration.group, next(iter(site.batch.fields().values())).device
     base = uniform_keyed(group, *site.key, stream).to(device)
     for place in range(ARC):
-        turns = base
-        if group != "O":
-            turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1).to(device) @ base
+        turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1, group).to(device) @ base
         halfway = uniform_keyed(group, *site.key, stream + 2 + place).to(device)
         yield turns, halfway
 

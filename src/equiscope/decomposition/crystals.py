@@ -22,7 +22,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
 from equiscope.decomposition.lattices import Periodic, needs_field
-from equiscope.decomposition.moves import Draw, Moved, Values
+from equiscope.decomposition.moves import Moved, MoveKey, Values
 from equiscope.decomposition.orbit import rotated, rotated_back
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.relabelling import atom_fields, atoms_of, outputs_back
@@ -179,7 +179,7 @@ class SpaceGroup(Periodic):
             )
         return every
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         found, atoms, cells = self.of(batch, declaration), atoms_of(batch, declaration), self.cells(batch)
         device, owner = cells.device, atoms.sample.cpu().numpy()
         real, where, images = atoms.real.cpu().numpy(), np.arange(len(owner)), np.zeros((len(owner), 3))

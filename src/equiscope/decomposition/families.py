@@ -13,18 +13,18 @@ from typing import Any
 
 from equiscope.decomposition.crystals import PointGroup, SpaceGroup
 from equiscope.decomposition.lattices import Lattice, Supercell
-from equiscope.decomposition.moves import Family, Mirror, Parity, Rotation, Translation
-from equiscope.decomposition.relabelling import Edges, Permutation
+from equiscope.decomposition.moves import Family, Interpolation, Parity, Reflection, Rotation, Translation
+from equiscope.decomposition.relabelling import EdgeOrder, Permutation
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import rotation_set
 
 __all__ = [
-    "Edges",
+    "EdgeOrder",
     "Lattice",
-    "Mirror",
     "Parity",
     "Permutation",
     "PointGroup",
+    "Reflection",
     "Rotation",
     "SpaceGroup",
     "Supercell",
@@ -32,11 +32,15 @@ __all__ = [
     "families",
 ]
 
+Symmetry = str | Family | Sequence[str | Family]
+
 FAMILIES: dict[str, type[Family]] = {
     kind.name: kind
-    for kind in (Translation, Parity, Mirror, Permutation, Edges, Lattice, Supercell, SpaceGroup, PointGroup)
+    for kind in (Translation, Parity, Reflection, Permutation, EdgeOrder, Lattice, Supercell, SpaceGroup, PointGroup)
 }
-NAMES = (Rotation.name, *FAMILIES)
+# What turns by the set K of the call.
+TURNING = {kind.name: kind for kind in (Rotation, Interpolation)}
+NAMES = (*TURNING, *FAMILIES)
 # The argument that a name may be given with, "translation=100".
 _VALUES = {"translation": ("within", float), "space group": ("symprec", float), "point group": ("symprec", float)}
 
@@ -68,8 +72,8 @@ def _family(given: Any, rotations: str, group: str) -> Family:
     if not isinstance(given, str):
         raise InputError(f"a symmetry is a name, such as 'translation', or of eq.symmetries, got {given!r}")
     name, equals, value = given.replace("_", " ").partition("=")
-    if name == Rotation.name and not equals:
-        return Rotation(rotation_set(rotations, group), group)
+    if name in TURNING and not equals:
+        return TURNING[name](rotation_set(rotations, group), group)
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, NAMES, 1)
         meant = f"did you mean {near[0]!r}? " if near else ""

@@ -30,6 +30,7 @@ from equiscope.decomposition.orbit import input_rows, output_middle, rotated_bac
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import BatchOutput
 from equiscope.errors import InputError
+from equiscope.symmetry.rotations import EXACT
 
 # Arcs of a sample where a yes or no rests on them.
 ARCS = 3
@@ -55,7 +56,7 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
     s / eps' of it is there already; of jumps at bins or cutoffs, which lie further apart, hardly any is. Every output
     that is rough has to be so.
     """
-    if site.declaration.group == "O":
+    if site.declaration.group in EXACT:
         return eps
     before, step = twisting_of(outputs, seen), eps**0.5
     for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
@@ -100,7 +101,9 @@ def jumps(
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
-    if not places or site.declaration.group == "O":
+    # What turning a grid by interpolation changes is no rounding, and the floor itself.
+    interpolated = any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values())
+    if not places or site.declaration.group in EXACT or interpolated:
         return found
     if not opaque and len(places) > max(LOOKED, site.batch.size / 2):
         sizes = torch.stack([v / squares[k].clamp_min(torch.finfo(v.dtype).tiny) for k, v in twisting.items()]).amax(0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, DenseBatch, names
-from equiscope.decomposition.moves import Draw, Family, Moved, Values, needs_points
+from equiscope.decomposition.moves import Family, Moved, MoveKey, Values, needs_points, unchanged
 from equiscope.decomposition.ragged import RaggedBatch
 from equiscope.decomposition.relabelling import Atoms, atom_fields, atoms_of, outputs_back
 from equiscope.errors import InputError
@@ -114,7 +114,7 @@ class Lattice(Periodic):
     images: bool = True
     name = "lattice"
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         flags, cells, atoms = self.periodic(batch), self.cells(batch), atoms_of(batch, declaration)
         fields, owner = batch.fields(), atoms.sample.cpu().numpy()
         chosen, images = np.empty((batch.size, 3, 3)), np.zeros((len(owner), 3))
@@ -132,7 +132,7 @@ class Lattice(Periodic):
             steps = torch.from_numpy(images).to(cells.device) * atoms.real[:, None]
             shifts = torch.einsum("ni,nij->nj", steps, cells[atoms.sample])
             changed |= {name: shifted(fields[name], shifts, atoms) for name in declaration.points}
-        return Moved(batch.with_fields(changed), lambda rows, moved: {k: v.double() for k, v in rows.items()})
+        return Moved(batch.with_fields(changed), unchanged)
 
 
 def shifted(values: Tensor, shifts: Tensor, atoms: Atoms) -> Tensor:
@@ -191,7 +191,7 @@ class Supercell(Periodic):
         doubled = [tuple(2 if i == axis else 1 for i in range(3)) for axis, on in enumerate(flags.pop()) if on]
         return [(1, 1, 1), *doubled]
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         if not isinstance(batch, DenseBatch | RaggedBatch):
             raise InputError(f"supercell: batches must be dicts of tensors, got {type(batch).__name__}")
         if len(set(places)) > 1:

@@ -12,6 +12,7 @@ from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.draw import draw
+from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search
@@ -64,7 +65,7 @@ def measure(
     rtol: float | None = None,
     max_passes: int | None = None,
     spectrum: bool | int = False,
-    symmetry: Any = "rotation",
+    symmetry: Symmetry = "rotation",
     noise_samples: int = NOISE_SAMPLES,
     fold: int | str = "auto",
     progress: bool = False,
@@ -169,7 +170,7 @@ def measured(
 
     def pooled(used: Plan) -> Result:
         described = used.design.described(collector.caller.calls) | {"drawn": drawn}
-        if goal is None:
+        if used.scheme is not None and goal is None:
             described |= {"passes": collector.passes}
         hardware = hardware_notes(device_of(model), collector.known.computing)
         return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
 from equiscope.decomposition.calling import found_outputs
-from equiscope.decomposition.orbit import Forward, answer_of, input_rows, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import Forward, answer_of, input_rows, output_rows, rotated, rotated_back, rows_of
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -28,7 +28,7 @@ Values = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Draw:
+class MoveKey:
     """What a random transformation of every sample is drawn by."""
 
     seed: int
@@ -69,6 +69,11 @@ class Moved:
         return self._made[0]
 
 
+def unchanged(values: Values, moved: Batch) -> dict[str, Tensor]:
+    """Rows of outputs that must be what they were."""
+    return {name: rows.double() for name, rows in values.items()}
+
+
 @dataclass(frozen=True)
 class Family:
     """The transformations of one symmetry.
@@ -106,7 +111,7 @@ class Family:
         """Of the transformations of a coset, (size,) float64, summing to 1."""
         return torch.full((size,), 1.0 / size, dtype=torch.float64)
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         """Every sample of a batch moved by the transformation at its place of the coset drawn for it."""
         raise NotImplementedError
 
@@ -125,11 +130,11 @@ def needs_points(what: str, declaration: Declaration) -> None:
 class Orthogonal(Family):
     """Every sample turned, inverted or mirrored by an orthogonal matrix about the declared centre."""
 
-    def matrices(self, draw: Draw, places: Tensor) -> Tensor:
+    def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
         """(samples, 3, 3) float64, for places (samples,)."""
         raise NotImplementedError
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         turns = self.matrices(draw, torch.as_tensor(places)).to(next(iter(batch.fields().values())).device)
         return Moved(
             rotated(batch, turns, declaration), lambda rows, moved: rotated_back(rows, batch, turns, declaration)
@@ -154,7 +159,7 @@ class Rotation(Orthogonal):
     def weights(self, size: int) -> Tensor:
         return self.chosen.weights
 
-    def matrices(self, draw: Draw, places: Tensor) -> Tensor:
+    def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
         shift = draw.once("shift", lambda: uniform_keyed(self.group, draw.seed, draw.ids, draw.stream))
         return self.chosen.matrices[places] @ shift
 
@@ -172,12 +177,12 @@ class Parity(Orthogonal):
     def size(self, batch: Batch | None, declaration: Declaration) -> int:
         return 2
 
-    def matrices(self, draw: Draw, places: Tensor) -> Tensor:
+    def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
         return (1.0 - 2.0 * places.double())[:, None, None] * torch.eye(3, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Mirror(Orthogonal):
+class Reflection(Orthogonal):
     """The identity, and the reflection at a random plane through the centre, 1 - 2 n n^T with n uniform."""
 
     name = "mirror"
@@ -185,9 +190,25 @@ class Mirror(Orthogonal):
     def size(self, batch: Batch | None, declaration: Declaration) -> int:
         return 2
 
-    def matrices(self, draw: Draw, places: Tensor) -> Tensor:
+    def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
         normal = draw.once("normal", lambda: haar_keyed(draw.seed, draw.ids, draw.stream)[:, :, :1])
         return torch.eye(3, dtype=torch.float64) - 2.0 * places.double()[:, None, None] * (normal @ normal.mT)
+
+
+@dataclass(frozen=True)
+class Interpolation(Rotation):
+    """Turned there and back, x -> h^-1 h x, with no net rotation: what the interpolation of grids alone does."""
+
+    name = "interpolation"
+
+    @property
+    def whole(self) -> bool:
+        return False
+
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
+        turns = self.matrices(draw, torch.as_tensor(places)).to(next(iter(batch.fields().values())).device)
+        there = batch_of(rotated(batch, turns, declaration), declaration)
+        return Moved(rotated(there, turns.mT, declaration), unchanged)
 
 
 @dataclass(frozen=True)
@@ -219,7 +240,7 @@ class Translation(Family):
     def declared(self, declaration: Declaration) -> None:
         needs_points(self.name, declaration)
 
-    def shifts(self, draw: Draw) -> Tensor:
+    def shifts(self, draw: MoveKey) -> Tensor:
         """(samples, 3) float64."""
         found = np.empty((len(draw.ids), 3))
         for row, random in enumerate(draw.generators()):
@@ -227,7 +248,7 @@ class Translation(Family):
             found[row] = self.within * random.random() ** (1 / 3) * normal / np.linalg.norm(normal)
         return torch.from_numpy(found)
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         shifts = self.shifts(draw).to(next(iter(batch.fields().values())).device)
         fields, changed = batch.fields(), {}
         for name in declaration.points:
@@ -243,7 +264,7 @@ class Translation(Family):
             found = {name: rows.double() for name, rows in values.items()}
             for name, spec in declaration.outputs.items():
                 if spec.points:
-                    found[name] = found[name] - shifts[batch.rows(name, spec.per, spec.mask).sample][:, None, :]
+                    found[name] = found[name] - shifts[output_rows(batch, name, declaration).sample][:, None, :]
             return found
 
         return Moved(batch.with_fields(changed), back)
@@ -261,9 +282,9 @@ class Step:
     """
 
     family: Family
-    draw: Draw
+    draw: MoveKey
     place: int | None = None
-    choice: tuple[Draw, int] | None = None
+    choice: tuple[MoveKey, int] | None = None
 
     def moved(self, batch: Batch, declaration: Declaration) -> Moved:
         """The batch moved."""

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.decomposition.moves import Draw, Family, Moves, Step
+from equiscope.decomposition.moves import Family, MoveKey, Moves, Step
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet
 
@@ -79,17 +79,17 @@ class Scheme:
         weights = self.families[0].weights(size).tolist()
         for cell in range(self.cells):
             outer = tuple(self._step(seed, ids, stair, cell, level) for level in range(len(self.families) - 1, 0, -1))
-            draw = Draw(seed, ids, _stream(stair, 0, cell))
+            draw = MoveKey(seed, ids, _stream(stair, 0, cell))
             for place, weight in enumerate(weights):
                 yield Moves((*outer, Step(self.families[0], draw, place))), weight, place == size - 1
 
     def _step(self, seed: int, ids: Sequence[int], stair: int, cell: int, level: int) -> Step:
         """An outer family's element of a cell: level j is drawn anew from cell j + 1 on."""
         number = max(0, cell - level)
-        draw = Draw(seed, ids, _stream(stair, level, number))
+        draw = MoveKey(seed, ids, _stream(stair, level, number))
         outermost = level == len(self.families) - 1
         # Without replacement only where two draws are all that is taken.
-        choice = (Draw(seed, ids, _stream(stair, level, _STAIR - 1)), number) if outermost else (draw, 0)
+        choice = (MoveKey(seed, ids, _stream(stair, level, _STAIR - 1)), number) if outermost else (draw, 0)
         return Step(self.families[level], draw, choice=choice)
 
     def parts(self, batch: Batch, declaration: Declaration) -> StairParts | None:

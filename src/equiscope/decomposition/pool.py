@@ -338,10 +338,12 @@ def fault_notes(name: str, ids: Sequence[Any], pooled: noise.Pooled, apart: np.n
 
 def group_notes(group: str, rotations: Any) -> list[str]:
     """What a claim smaller than SO(3) means for the reader."""
-    if group != "O":
+    whole = {"O": ("octahedral group O", "SO(3) error"), "C4": ("quarter turns, C4", "error of all angles")}
+    if group not in whole:
         return []
-    how = "exact" if rotations == "O" else "unbiased"
-    return [f"{how} for the octahedral group O, without interpolation; a lower bound of the SO(3) error"]
+    name, all_turns = whole[group]
+    how = "exact" if rotations == group else "unbiased"
+    return [f"{how} for the {name}, without interpolation; a lower bound of the {all_turns}"]
 
 
 def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:

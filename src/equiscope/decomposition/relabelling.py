@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, boolean, names
-from equiscope.decomposition.moves import Draw, Family, Moved, Values
+from equiscope.decomposition.moves import Family, Moved, MoveKey, Values, unchanged
+from equiscope.decomposition.orbit import one_a_sample, output_rows
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -98,7 +99,7 @@ def atom_fields(
     unsure = [k for k in found - certain if _unsure(batch, fields[k], atoms)]
     if unsure:
         raise InputError(
-            f"with {atoms.shape[-1]} atoms the axis of {sorted(unsure)} may be atoms or something else: say which have "
+            f"with {atoms.shape[-1]} atoms the axis of {sorted(unsure)} may be atoms or components: say which have "
             "atoms, fields=[…] (atom_fields=[…] of an assert), or per={'z': 'atom'} in the declaration"
         )
     return sorted((found | certain) - set(others))
@@ -106,12 +107,14 @@ def atom_fields(
 
 def _unsure(batch: Batch, values: Tensor, atoms: Atoms) -> bool:
     if atoms.dense:
-        return tuple(values.shape[1:]) in AMBIGUOUS
+        # Whole numbers are no stress and no tensor.
+        rest = tuple(values.shape[1:])
+        return rest in AMBIGUOUS and (values.is_floating_point() or rest in ((3,), (3, 3)))
     edges = getattr(batch, "edges", None)
     return len(values) in {batch.size, *(() if edges is None else (len(edges),))}
 
 
-def shuffled(sample: Tensor, real: Tensor, draw: Draw) -> Tensor:
+def shuffled(sample: Tensor, real: Tensor, draw: MoveKey) -> Tensor:
     """(entries,) a random order of each sample's real entries among themselves; others stay where they are."""
     owner, chosen = sample.cpu().numpy(), real.cpu().numpy()
     order = np.arange(len(owner))
@@ -131,12 +134,13 @@ def outputs_back(
     before, after = atoms_of(batch, declaration), atoms_of(moved, declaration)
     for name, rows in values.items():
         spec = declaration.outputs[name]
-        there = moved.rows(name, spec.per, spec.mask)
-        of_atoms = spec.per == "atom" and (not before.dense or there.index is not None or _has_atoms(rows, after))
+        there = output_rows(moved, name, declaration)
+        of_samples = spec.per == "sample" or one_a_sample(batch, name, declaration)
+        of_atoms = not of_samples and (not before.dense or there.index is not None or _has_atoms(rows, after))
         if not of_atoms:
             back[name] = rows
             continue
-        here = batch.rows(name, spec.per, spec.mask)
+        here = output_rows(batch, name, declaration)
         entries = _entries(rows, there, after)[place]
         whole = here.index is None and before.dense
         back[name] = entries.reshape(before.shape[0], -1, *rows.shape[2:]) if whole else _picked(entries, here)
@@ -205,7 +209,7 @@ class Permutation(Family):
     indices: Sequence[str] = ()
     name = "permutation"
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         atoms = atoms_of(batch, declaration)
         if int(torch.bincount(atoms.sample[atoms.real]).max()) < 2:
             raise InputError("permutation: no sample of the batch has two atoms, there is nothing to exchange")
@@ -229,7 +233,7 @@ def _edge_index(batch: Batch, named: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Edges(Family):
+class EdgeOrder(Family):
     """The edges of a sample, or the neighbours of an atom, in a random order: no output may change.
 
     Attributes:
@@ -243,17 +247,17 @@ class Edges(Family):
     axis: int = 1
     name = "edges"
 
-    def move(self, batch: Batch, declaration: Declaration, draw: Draw, places: Sequence[int]) -> Moved:
+    def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         changed = self._padded(batch, draw) if batch.dense else self._ragged(batch, draw)
-        return Moved(batch.with_fields(changed), lambda rows, moved: {k: v.double() for k, v in rows.items()})
+        return Moved(batch.with_fields(changed), unchanged)
 
-    def _padded(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+    def _padded(self, batch: Batch, draw: MoveKey) -> dict[str, Tensor]:
         fields = batch.fields()
         shapes = {name: tuple(fields[name].shape[: self.axis + 1]) for name in self.fields or () if name in fields}
         if not shapes or len(shapes) < len(self.fields or ()) or len(set(shapes.values())) > 1:
             raise InputError(
                 "edges of a padded batch: name the fields that list them, of one length each, "
-                f"eq.symmetries.Edges(fields=['neighbours'], axis=2), got {self.fields!r}, found {shapes}"
+                f"eq.symmetries.EdgeOrder(fields=['neighbours'], axis=2), got {self.fields!r}, found {shapes}"
             )
         shape = next(iter(shapes.values()))
         if len(shape) != self.axis + 1:
@@ -261,7 +265,7 @@ class Edges(Family):
         order = torch.stack([torch.from_numpy(random.random(shape[1:]).argsort(-1)) for random in draw.generators()])
         return {name: _along(fields[name], order.to(fields[name].device), self.axis) for name in shapes}
 
-    def _ragged(self, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+    def _ragged(self, batch: Batch, draw: MoveKey) -> dict[str, Tensor]:
         fields, edges = batch.fields(), getattr(batch, "edges", None)
         if edges is None:
             raise InputError("edges: the batch has no edge_index (2, edges) whose order could be changed")
@@ -270,7 +274,7 @@ class Edges(Family):
         if named is None and count in (nodes, batch.size):
             raise InputError(
                 f"edges: with {count} edges, {nodes} atoms and {batch.size} samples, lengths do not say which fields "
-                "list edges: eq.symmetries.Edges(fields=[…])"
+                "list edges: eq.symmetries.EdgeOrder(fields=[…])"
             )
         own = [k for k, v in fields.items() if len(v) == count and k != "edge_index"] if named is None else list(named)
         wrong = [name for name in own if name not in fields or len(fields[name]) != count]

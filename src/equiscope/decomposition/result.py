@@ -196,8 +196,8 @@ class Result:
             why = "the total loss is zero" if self.total == 0 else "percent needs labels"
             line = f"relative equivariance error {self.relative_equivariance:.3g} of mean |f|² ({why})"
         head = f"{line}; {measured}"
-        if self.group == "O":
-            head += "; group O, a lower bound for SO(3)"
+        if self.group in ("O", "C4"):
+            head += f"; group {self.group}, a lower bound for {'SO(3)' if self.group == 'O' else 'all angles'}"
         if not self.distinguishable:
             head += "; not distinguishable from numerical noise"
         more = filter(None, (*show.of_outputs(self), *show.of_symmetries(self), show.as_errors(self)))

@@ -213,14 +213,15 @@ def _check_unitary(spec: Action) -> None:
 
     An action that is exact on a finite group only names it as its ``group``, and is checked there.
     """
-    from equiscope.symmetry.rotations import group, haar
+    from equiscope.symmetry.rotations import haar, rotation_set
 
     generator = torch.Generator().manual_seed(7)
     exact_on = getattr(spec, "group", None)
     if exact_on is None:
         g, h = haar(4, generator), haar(4, generator)
     else:
-        g, h = (group(exact_on).matrices[place : place + 4] for place in (5, 14))
+        matrices = rotation_set(exact_on, exact_on).matrices
+        g, h = (matrices[torch.arange(place, place + 4) % len(matrices)] for place in (5, 14))
     x = torch.randn(4, 1, *spec.shape, generator=generator, dtype=torch.float64)
     turned = spec.act(h, x)
     if turned.shape != x.shape:

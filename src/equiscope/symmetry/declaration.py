@@ -21,7 +21,7 @@ from torch import Tensor
 from equiscope.errors import DeclarationError
 from equiscope.symmetry.actions import Action, action
 
-SYMMETRIES = ("SO3", "O3", "O")
+SYMMETRIES = ("SO3", "O3", "O", "SO2", "C4")
 PER = ("atom", "sample")
 VECTORS = ("1o", "1x1o")
 # What a mistyped argument of eq.measure may have meant besides.
@@ -115,7 +115,7 @@ class Declaration:
         fixed: floating batch fields that do not rotate (charges, times); undeclared ones are an error.
         center: ``"origin"``, ``"mean"`` of the real points, or a batch field (samples, 3).
         group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``, the octahedral group of 24 rotations, under which
-            voxel grids rotate exactly.
+            voxel grids rotate exactly; of images ``"SO2"``, or ``"C4"``, the quarter turns, which are exact.
         mask: boolean batch field (samples, atoms) marking real atoms.
         batch: integer batch field (atoms,) with the sample of each atom, 0 and up, where the atoms of all samples stand
             one after another; then fields per atom are (atoms, …) and there is no padding.

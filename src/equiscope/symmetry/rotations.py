@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import InputError
+from equiscope.symmetry.planar import PLANAR, about_z, planar_element, planar_matrices
 
 GROUP_DEGREES = {"D2": 1, "T": 2, "O": 3, "I": 5}
+# Groups that permute the numbers of a grid, without interpolation.
+EXACT = ("O", "C4")
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,11 @@ def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
 def uniform_keyed(symmetry: str, seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
     """One uniformly distributed element of the claimed symmetry per id, keyed as in :func:`haar_keyed`.
 
-    For ``"SO3"`` and ``"O3"`` a Haar rotation (the inversion is part of the set K), for ``"O"`` one of its 24.
+    For ``"SO3"`` and ``"O3"`` a Haar rotation (the inversion is part of the set K), for ``"O"`` one of its 24, for
+    images of :mod:`equiscope.symmetry.planar`.
     """
+    if symmetry in PLANAR:
+        return planar_element(symmetry, haar_keyed(seed, ids, stream))
     if symmetry != "O":
         return haar_keyed(seed, ids, stream)
     matrices = group("O").matrices
@@ -86,8 +92,15 @@ def uniform_keyed(symmetry: str, seed: int, ids: Sequence[int], stream: int = 0)
     return matrices[traces.argmax(dim=1)]
 
 
-def turned_by(angle: float, seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
-    """One rotation by ``angle`` (radians) about a uniformly random axis per id, keyed as in :func:`haar_keyed`."""
+def turned_by(angle: float, seed: int, ids: Sequence[int], stream: int = 0, symmetry: str = "SO3") -> Tensor:
+    """One rotation by ``angle`` (radians) about a uniformly random axis per id, keyed as in :func:`haar_keyed`.
+
+    Of images about their own axis, and of a group without small rotations none.
+    """
+    if symmetry in EXACT:
+        return torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
+    if symmetry in PLANAR:
+        return about_z(torch.full((len(ids),), angle, dtype=torch.float64))
     return roma.rotvec_to_rotmat(angle * haar_keyed(seed, ids, stream)[:, :, 0])
 
 
@@ -214,6 +227,9 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     Raises:
         InputError: for an unknown name, or one whose rotations are not all in the claimed symmetry.
     """
+    if symmetry in PLANAR:
+        matrices = planar_matrices(name, symmetry)
+        return RotationSet(name, matrices, _uniform(len(matrices)), 0)
     if symmetry == "O" and isinstance(name, str) and name not in ("O", "T", "D2", "haar"):
         raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if not isinstance(name, str):

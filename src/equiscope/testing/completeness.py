@@ -91,7 +91,7 @@ def assert_declared_symmetry_complete(
     base = label_free(declaration, given[0])
 
     def errors(chosen: Declaration) -> tuple[dict[str, Tensor], Samples]:
-        samples, _ = orbits(model, given, chosen, forward, rotations, cosets, seed)
+        samples = orbits(model, given, chosen, forward, rotations, cosets, seed).samples()
         return {k: v.equivariance for k, v in samples.figures.items()}, samples
 
     before, samples = errors(base)

@@ -72,10 +72,11 @@ class EquivarianceReport:
 
     outputs: tuple[OutputReport, ...]
     declaration: Declaration
-    passes: int
+    passes: float
     samples: int
     tolerance: float | str
     hints: tuple[str, ...] = ()
+    symmetry: str = "rotation"
 
     @property
     def passed(self) -> bool:
@@ -84,7 +85,9 @@ class EquivarianceReport:
     def __str__(self) -> str:
         broken = [o.name for o in self.outputs if not o.passed]
         d = self.declaration
-        verdict = f"not {d.group} equivariant in {broken}" if broken else f"{d.group} equivariant"
+        turns = self.symmetry == "rotation"
+        claim = f"{d.group} equivariant" if turns else f"equivariant under {self.symmetry}"
+        verdict = f"not {claim} in {broken}" if broken else claim
         allowed = "noise floor" if isinstance(self.tolerance, str) else f"relative deviation {self.tolerance:g}"
         turning = ", ".join(
             f"{k} as {v.action.label}" + (f" about {d.center}" if k in d.points else "") for k, v in d.inputs.items()
@@ -95,10 +98,11 @@ class EquivarianceReport:
             end = "zero output" if o.size == 0 else "ok" if o.passed else "BROKEN"
             rows.append((o.name, o.irreps, *figures, end, f"id {o.worst_id} ({o.worst_deviation:.3g})"))
         lines = [
-            f"the model is {verdict} (tolerance: {allowed}; {self.passes} rotations x {self.samples} samples)",
+            f"the model is {verdict} (tolerance: {allowed}; {self.passes:g} {'rotations' if turns else 'passes'} x "
+            f"{self.samples} samples)",
             *aligned(rows, indent="  "),
             *(f"  {fault}" for o in self.outputs for fault in o.faults),
-            f"  rotated: {turning}; held fixed: {', '.join(d.fixed) or 'nothing'}",
+            f"  {'rotated' if turns else 'declared'}: {turning}; held fixed: {', '.join(d.fixed) or 'nothing'}",
             *(f"  hint: {h}" for h in self.hints),
         ]
         return "\n".join(lines)
@@ -112,8 +116,9 @@ def assert_equivariant(
     *,
     forward: Callable[[Any, Any], Any] | None = None,
     rotations: str = "T",
-    cosets: int = 2,
+    cosets: int | None = None,
     seed: int = 0,
+    symmetry: Any = "rotation",
 ) -> EquivarianceReport:
     """Every declared output satisfies `f(g x) = D(g) f(x)`, to rounding or to a tolerance.
 
@@ -130,8 +135,9 @@ def assert_equivariant(
         tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured in the
             precision in which the model computes (:mod:`equiscope.decomposition.noise`). Or a number, relative to the
             size of the output.
-        model, batches, declaration, forward, rotations, cosets, seed: as for :func:`equiscope.measure`; labels are
-            not needed and losses not used.
+        model, batches, declaration, forward, rotations, cosets, seed, symmetry: as for :func:`equiscope.measure`;
+            labels are not needed and losses not used. A translation far beyond the size of a sample rounds positions
+            more coarsely than the floor has it, which is then reported: give a tolerance for what is acceptable.
 
     Returns:
         The report of a model that passed.
@@ -147,11 +153,15 @@ def assert_equivariant(
     declaration = label_free(declaration, given[0])
 
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
-        samples, passes = orbits(model, given, chosen, called, rotations, cosets, seed)
+        collector = orbits(model, given, chosen, called, rotations, cosets, seed, symmetry)
+        samples, passes, scheme = collector.samples(), collector.passes, collector.plan.scheme
         outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed) for name in chosen.outputs)
-        return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance)
+        label = "rotation" if scheme is None else scheme.label
+        return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance, symmetry=label)
 
     found = report(declaration)
+    if not found.passed and found.symmetry != "rotation":
+        raise AssertionError(str(found))
     if not found.passed:
         called = readings.remembered(forward, declaration)
         hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
@@ -196,16 +206,20 @@ def orbits(
     declaration: Declaration,
     forward: Callable[[Any, Any], Any] | None,
     rotations: str,
-    cosets: int,
+    cosets: int | None,
     seed: int,
-) -> tuple[Samples, int]:
-    """Per-sample figures of every output over random cosets, and the number of rotations of each sample."""
-    check_cosets(cosets, fractional=False)
-    collector = Collector(model, make_plan(declaration, forward, rotations, cosets, seed))
+    symmetry: Any = "rotation",
+) -> Collector:
+    """What has the per-sample figures of every output over random cosets, and the number of passes of each sample."""
+    if cosets is None and symmetry == "rotation":
+        cosets = 2
+    if cosets is not None:
+        check_cosets(cosets, fractional=False)
+    collector = Collector(model, make_plan(declaration, forward, rotations, cosets, seed, symmetry=symmetry))
     with untouched(model):
         for native in given:
             collector.run(native, NOISE_SAMPLES)
-    return collector.samples(), int(collector.plan.design.passes)
+    return collector
 
 
 def _is_tolerance(value: Any) -> bool:
@@ -213,7 +227,7 @@ def _is_tolerance(value: Any) -> bool:
 
 
 def _output(
-    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: int, seed: int
+    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int
 ) -> OutputReport:
     values = samples.figures[name]
     variance, squares, deviation = (host(v) for v in (values.equivariance, values.square, values.deviation))
