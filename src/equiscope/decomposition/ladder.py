@@ -39,6 +39,7 @@ from equiscope.words import aligned
 
 DEFAULT = ("float64", "float32", "bfloat16")
 OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "fp64": "float64"}
+EXPLAINED = "relative error: root mean square over rotations beside that of the output; differences and shares of squares"
 NAMES = ("float64", "float32", "tf32", "bfloat16", "float16", "compiled")
 
 
@@ -111,9 +112,7 @@ class Ladder:
             body.append([r.precision, r.output, f"{_root(r.relative):.2g}", added, share, seconds])
         lines = aligned(body)
         lines += [f"{name}: not measured here: {why}" for name, why in self.unavailable.items()]
-        lines.append("relative error: root mean square over rotations beside that of the output; the difference and its "
-                     "share are of squares")  # fmt: skip
-        return "\n".join(lines)
+        return "\n".join([*lines, EXPLAINED])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for storage."""
@@ -306,7 +305,8 @@ def _rung(precision: str, output: str, reference: Figures, own: Figures) -> Rung
     nothing = np.nan, (np.nan, np.nan)
     added, added_interval = _ratio(e - e0, s) if own is not reference else nothing
     share, share_interval = _ratio(e - e0, e) if own is not reference else nothing
-    return Rung(precision, output, relative, its, added, added_interval, share, share_interval, len(own.clusters), count)
+    figures = relative, its, added, added_interval, share, share_interval
+    return Rung(precision, output, *figures, samples=len(own.clusters), clusters=count)
 
 
 def _ratio(a: statistics.Array, b: statistics.Array) -> tuple[float, tuple[float, float]]:
