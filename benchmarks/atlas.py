@@ -13,10 +13,12 @@ rendered from that file alone.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -60,11 +62,14 @@ def machine() -> str:
 
 def keep(name: str, entry: dict[str, Any]) -> None:
     """Put one entry into the file; those of other environments stay."""
-    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": machine(), "models": {}}
-    stored["models"][name] = entry
-    known = [*MODELS, *(n for n in stored["models"] if n not in MODELS)]
-    stored["models"] = {n: stored["models"][n] for n in known if n in stored["models"]}
-    RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    with (Path(tempfile.gettempdir()) / "equiscope-atlas.lock").open("w") as lock:
+        # Several environments may be measured at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": machine(), "models": {}}
+        stored["models"][name] = entry
+        known = [*MODELS, *(n for n in stored["models"] if n not in MODELS)]
+        stored["models"] = {n: stored["models"][n] for n in known if n in stored["models"]}
+        RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
 
 
 def measure(names: list[str]) -> int:

@@ -39,7 +39,7 @@ from equiscope.words import aligned
 
 DEFAULT = ("float64", "float32", "bfloat16")
 OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "fp64": "float64"}
-EXPLAINED = "relative error: root mean square over rotations beside that of the output; differences and shares of squares"
+EXPLAINED = "relative error: root mean square over rotations beside that of the output; the rest is of squares"
 NAMES = ("float64", "float32", "tf32", "bfloat16", "float16", "compiled")
 
 
