@@ -135,6 +135,8 @@ def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
     from equiscope.adapters.ase_ladder import precisions
     from equiscope.adapters.ase_result import write_json
 
+    if not options.calculator:
+        raise InputError("--precisions converts the torch modules of a --calculator: give one")
     unused = [o for o in ("csv", "with_labels", "label") if getattr(options, o)]
     if unused:
         raise InputError(f"--precisions compares relative errors: leave out --{unused[0].replace('_', '-')}")

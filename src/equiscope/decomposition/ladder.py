@@ -33,7 +33,7 @@ from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import host, sample_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
-from equiscope.errors import EquiscopeError, InputError, first_line
+from equiscope.errors import DataError, DeclarationError, EquiscopeError, InputError, first_line
 from equiscope.symmetry.declaration import Declaration
 from equiscope.words import aligned
 
@@ -207,8 +207,13 @@ def climbed(
         try:
             with in_precision(model, name, device) as (prepared, dtype, said):
                 found[name] = figures(prepared, dtype)
-        except EquiscopeError as error:
-            missing[name], first = str(error).splitlines()[0], first or error
+        except (DeclarationError, DataError):
+            # Wrong in every precision.
+            raise
+        except Exception as error:
+            # A model may lack an operation in a precision, or insist on its own.
+            missing[name] = str(error).splitlines()[0] if isinstance(error, EquiscopeError) else first_line(error)
+            first = first or error
             continue
         seconds[name], how[name] = time.perf_counter() - begun, said
     if not found:
