@@ -185,10 +185,11 @@ def precisions(
                 cast = {k: v.to(dtype) for k, v in batch.fields().items() if v.is_floating_point()}
                 collector.run(batch.with_fields(cast), 0)
         samples, weighting = collector.samples(), declaration.weighting
-        return {
-            name: Figures(*(sample_weights(v, weighting) * host(x) for x in (v.variance, v.square)), samples.clusters)
-            for name, v in samples.figures.items()
-        }
+        found = {}
+        for name, values in samples.figures.items():
+            weights = sample_weights(values, weighting)
+            found[name] = Figures(weights * host(values.variance), weights * host(values.square), samples.clusters)
+        return found
 
     return climbed(model, device_of(model), wanted, figures)
 
