@@ -142,7 +142,10 @@ def main() -> None:
         "loss: its spread becomes a percent only with labels.",
         "",
     ]
-    (RESULTS / "metatomic.md").write_text("\n".join(page))
+    # The second part is that of degree4.py.
+    before = (RESULTS / "metatomic.md").read_text() if (RESULTS / "metatomic.md").exists() else ""
+    rest = before[before.find("\n## ") :] if "\n## " in before else ""
+    (RESULTS / "metatomic.md").write_text("\n".join(page) + rest)
     print("\n".join(page))
 
 

@@ -84,8 +84,17 @@ def one_hot(kinds: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.one_hot(kinds.long(), 28).float()
 
 
-def main() -> None:
-    model, _ = gnina.setup_gnina_model(sys.argv[2] if len(sys.argv) > 2 else "crossdock_default2018")
+DECLARED = {
+    "inputs": {"pos": "1o"},
+    "outputs": {"pose": eq.Output("0e", per="sample"), "affinity": eq.Output("0e", per="sample")},
+    "mask": "mask",
+    "fixed": ["kind", "radius"],
+}
+
+
+def question(weights: str = "crossdock_default2018") -> tuple:
+    """The network, its batches and how it is called on one: what ``eq.measure`` is given beside ``DECLARED``."""
+    model, _ = gnina.setup_gnina_model(weights)
     maker = molgrid.GridMaker(resolution=RESOLUTION, dimension=EDGE)
     shape = maker.grid_dimensions(28)
 
@@ -97,15 +106,12 @@ def main() -> None:
         log_pose, affinity = network(grids)[:2]
         return {"pose": log_pose[:, 1].exp(), "affinity": affinity.flatten()}
 
-    result = eq.measure(
-        model,
-        [batch()],
-        inputs={"pos": "1o"},
-        outputs={"pose": eq.Output("0e", per="sample"), "affinity": eq.Output("0e", per="sample")},
-        mask="mask",
-        fixed=["kind", "radius"],
-        forward=forward,
-    )
+    return model, [batch()], forward
+
+
+def main() -> None:
+    model, batches, forward = question(*sys.argv[2:])
+    result = eq.measure(model, batches, forward=forward, **DECLARED)
     print(result)
     lines = ["## GNINA's voxel network (no symmetry built in)", ""]
     for name, part in result.outputs.items():

@@ -1,4 +1,4 @@
-"""The precision ladder of an ASE calculator: a float32 network behind float64 positions, and what cannot be converted."""
+"""The precision ladder of an ASE calculator: a network behind float64 positions, and what cannot be converted."""
 
 import json
 

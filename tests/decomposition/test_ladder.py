@@ -7,7 +7,7 @@ from torch import nn
 
 import equiscope as eq
 from equiscope.decomposition import ladder
-from equiscope.errors import InputError
+from equiscope.errors import DeclarationError, InputError
 
 from .models import Linear, linear_error, random_batch
 
@@ -93,6 +93,23 @@ def test_what_is_not_there_is_said_and_the_model_is_left_alone():
         eq.precisions(model, [random_batch(4)], names="float8", **VECTORS)
     with pytest.raises(InputError, match="none of tf32 runs here"):
         eq.precisions(model, [random_batch(4)], names="tf32", **VECTORS)
+
+
+class Insists(Pairs):
+    """Runs in float64 alone."""
+
+    def forward(self, batch):
+        return {"forces": torch.bmm(torch.eye(3, dtype=torch.float64).expand(len(batch["pos"]), 3, 3), batch["pos"])}
+
+
+def test_a_precision_that_the_model_does_not_have():
+    found = eq.precisions(Insists(), [{"pos": torch.randn(4, 3, 3, dtype=torch.float64)}], names="float32,float64",
+                          inputs={"pos": "1o"}, outputs={"forces": "1o"})  # fmt: skip
+    assert found.reference == "float64"
+    assert "RuntimeError" in found.unavailable["float32"]
+    # What is wrong in every precision is said as it is.
+    with pytest.raises(DeclarationError, match="'y'"):
+        eq.precisions(Pairs(), [random_batch(4)], inputs={"pos": "1o"}, outputs={"forces": "1o"})
 
 
 def test_compiled_answers_alike(monkeypatch):

@@ -46,15 +46,15 @@ def precisions(
     listed = st.as_structures(structures)
     device = next((p.device for module in found for p in module.parameters()), torch.device("cpu"))
 
-    def figures(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
+    def measured(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
         precision = str(dtype).removeprefix("torch.")
         settled = {"noise_samples": 0, "progress": False, **settings}
-        return _figures(ase.measure(prepared, listed, outputs, precision=precision, on_error="raise", **settled))
+        return figures(ase.measure(prepared, listed, outputs, precision=precision, on_error="raise", **settled))
 
-    return climbed(calculator, device, wanted, figures)
+    return climbed(calculator, device, wanted, measured)
 
 
-def _figures(result: AseResult) -> dict[str, Figures]:
+def figures(result: AseResult) -> dict[str, Figures]:
     """Equivariance error and mean square of every structure, by output."""
     kinds = {name: kind for name, kind in result.results.items() if name != "all" or len(result.results) == 1}
     clusters = {

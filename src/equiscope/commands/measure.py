@@ -167,9 +167,12 @@ def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
     from equiscope.adapters.ase_ladder import precisions
     from equiscope.adapters.ase_result import write_json
 
+    if not options.calculator:
+        raise InputError("--precisions converts the torch modules of a --calculator: give one")
     unused = [o for o in ("csv", "with_labels", "label") if getattr(options, o)]
     if unused:
         raise InputError(f"--precisions compares relative errors: leave out --{unused[0].replace('_', '-')}")
+    same = ("rotations", "cosets", "seed", "clusters", "center", "group", "length_unit")
     found = precisions(
         load_calculator(options.calculator, _keywords(options.keywords)),
         structures,
@@ -177,7 +180,7 @@ def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
         options.outputs.split(",") if options.outputs else None,
         rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
         energy_per_atom=not options.total_energy,
-        **{o: getattr(options, o) for o in ("rotations", "cosets", "seed", "clusters", "center", "group", "length_unit")},
+        **{name: getattr(options, name) for name in same},
     )
     try:
         if options.json:

@@ -33,12 +33,13 @@ from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import host, sample_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
-from equiscope.errors import EquiscopeError, InputError, first_line
+from equiscope.errors import DataError, DeclarationError, EquiscopeError, InputError, first_line
 from equiscope.symmetry.declaration import Declaration
 from equiscope.words import aligned
 
 DEFAULT = ("float64", "float32", "bfloat16")
 OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "fp64": "float64"}
+EXPLAINED = "relative error: root mean square over rotations beside that of the output; the rest is of squares"
 NAMES = ("float64", "float32", "tf32", "bfloat16", "float16", "compiled")
 
 
@@ -111,9 +112,7 @@ class Ladder:
             body.append([r.precision, r.output, f"{_root(r.relative):.2g}", added, share, seconds])
         lines = aligned(body)
         lines += [f"{name}: not measured here: {why}" for name, why in self.unavailable.items()]
-        lines.append("relative error: root mean square over rotations beside that of the output; the difference and its "
-                     "share are of squares")  # fmt: skip
-        return "\n".join(lines)
+        return "\n".join([*lines, EXPLAINED])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for storage."""
@@ -186,10 +185,11 @@ def precisions(
                 cast = {k: v.to(dtype) for k, v in batch.fields().items() if v.is_floating_point()}
                 collector.run(batch.with_fields(cast), 0)
         samples, weighting = collector.samples(), declaration.weighting
-        return {
-            name: Figures(*(sample_weights(v, weighting) * host(x) for x in (v.variance, v.square)), samples.clusters)
-            for name, v in samples.figures.items()
-        }
+        found = {}
+        for name, values in samples.figures.items():
+            weights = sample_weights(values, weighting)
+            found[name] = Figures(weights * host(values.variance), weights * host(values.square), samples.clusters)
+        return found
 
     return climbed(model, device_of(model), wanted, figures)
 
@@ -208,8 +208,13 @@ def climbed(
         try:
             with in_precision(model, name, device) as (prepared, dtype, said):
                 found[name] = figures(prepared, dtype)
-        except EquiscopeError as error:
-            missing[name], first = str(error).splitlines()[0], first or error
+        except (DeclarationError, DataError):
+            # Wrong in every precision.
+            raise
+        except Exception as error:
+            # A model may lack an operation in a precision, or insist on its own.
+            missing[name] = str(error).splitlines()[0] if isinstance(error, EquiscopeError) else first_line(error)
+            first = first or error
             continue
         seconds[name], how[name] = time.perf_counter() - begun, said
     if not found:
@@ -306,7 +311,8 @@ def _rung(precision: str, output: str, reference: Figures, own: Figures) -> Rung
     nothing = np.nan, (np.nan, np.nan)
     added, added_interval = _ratio(e - e0, s) if own is not reference else nothing
     share, share_interval = _ratio(e - e0, e) if own is not reference else nothing
-    return Rung(precision, output, relative, its, added, added_interval, share, share_interval, len(own.clusters), count)
+    figures = relative, its, added, added_interval, share, share_interval
+    return Rung(precision, output, *figures, samples=len(own.clusters), clusters=count)
 
 
 def _ratio(a: statistics.Array, b: statistics.Array) -> tuple[float, tuple[float, float]]:

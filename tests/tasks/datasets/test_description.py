@@ -47,8 +47,21 @@ def test_text():
     assert lines[0] == "2 frames of 1 groups, 1 to 1 atoms"
     assert "labels (frames): none" in lines
     assert "orientation tensor: no frame has a longest axis" in lines
+    assert "random orientation: fewer than 20 frames that have a direction, not tested" in lines
     assert "units of the file: positions nm (the user)" in lines
     assert lines[-1] == "left out: 3 charged"
+
+
+def test_whether_frames_are_randomly_oriented():
+    """Two blocks of one molecule each, all frames alike: a direction that every frame shares is found."""
+    shape = np.array([[0, 0, 0], [0, 0, 1.5], [0.9, 0, 0.2]])
+    random = np.random.default_rng(0)
+    made = [Block(name, np.array([6, 8, 1]), shape + 0.05 * random.normal(size=(30, 3, 3))) for name in "ab"]
+    found = describe(made, {}, {})
+    assert found.orientation_bias.by == "frames"
+    assert found.orientation_bias.auc > 0.9
+    assert "NOT randomly oriented: a classifier tells frames from turned copies of them, AUC 1.00" in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["orientation_bias"]["frames"] == 36
 
 
 def test_nothing():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.structures import read_structures
+from equiscope.tasks.datasets.protein_chains import ProteinChains, centred, write_npz
+from equiscope.tasks.datasets.stream import Sample
+from equiscope.tasks.datasets.structures import Structures, StructuresDescription, read_structures
 from tests.tasks.datasets.test_protein_chains import helix
 
 
@@ -47,6 +49,21 @@ def cif(made: gemmi.Structure, path) -> None:
 
 def same(ca, expected, tolerance=2e-3) -> bool:
     return ca.shape == expected.shape and np.abs(ca - (expected - expected.mean(axis=0))).max() < tolerance
+
+
+def test_a_file_of_chains_is_described_as_a_folder_is(tmp_path):
+    cif(structure(helix(50)), tmp_path / "a.cif")
+    write_npz(read_structures(tmp_path), tmp_path / "chains.npz")
+    places = tmp_path, tmp_path / "chains.npz"
+    one, other = (str(Structures(place).describe(Sample())).splitlines() for place in places)
+    assert one[0] == other[0] == "1 chains, 50 to 50 residues, 50 in all"
+    assert one[2] == other[2] == "random orientation: fewer than 20 frames that have a direction, not tested"
+    # Twenty chains in one orientation, of as many files.
+    ca = tuple(centred(helix(45 + k)) for k in range(20))
+    chains = ProteinChains(tuple(f"f{k}_A_1" for k in range(20)), ca, None, "test")
+    found = StructuresDescription(chains).to_dict()["orientation_bias"]
+    assert (found["by"], found["units"]) == ("groups", 12)
+    assert found["auc"] > 0.9
 
 
 def test_mmcif_pdb_and_gzipped_files_give_the_same_trace(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Made:
             numbers = arrays["species"][atom : atom + n]
             for piece in pieces(frames, n):
                 first, here = row + piece.start * n, piece.stop - piece.start
-                vectors = {
+                vectors: dict[str, Any] = {
                     name: arrays[name][first : first + here * n].reshape(here, n, 3).astype(np.float64)
                     for name in ("positions", "forces")
                     if name in arrays

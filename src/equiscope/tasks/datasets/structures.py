@@ -57,8 +57,8 @@ class Structures:
         """
         if sample.frames is not None or sample.share < 1:
             raise InputError("a folder of structures is described whole: leave out frames and share")
-        read = read_npz if Path(self.path).suffix == ".npz" else read_structures
-        return StructuresDescription(read(self.path))
+        packed = Path(self.path).suffix == ".npz"
+        return StructuresDescription(read_npz(self.path) if packed else read_structures(self.path))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""The atlas: the page is the stored figures and nothing else, and these agree with what was measured elsewhere."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_spec = importlib.util.spec_from_file_location("atlas_page", ROOT / "benchmarks" / "atlas_page.py")
+atlas_page = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(atlas_page)
+
+STORED = json.loads((ROOT / "benchmarks" / "results" / "atlas.json").read_text())
+MODELS = STORED["models"]
+
+
+def test_the_page_is_what_was_stored():
+    assert (ROOT / "docs" / "atlas.md").read_text() == atlas_page.page(STORED)
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "line", "page"),
+    [
+        ("SevenNet-0 (July 2024)", "forces", r"SevenNet-0: relative force error ([\d.e-]+)", "potentials"),
+        ("CHGNet 0.3.0", "forces", r"CHGNet 0.3.0: relative force error ([\d.e-]+)", "potentials"),
+        ("GNINA crossdock_default2018", "pose", r"pose: .*relative ([\d.e-]+)", "voxels"),
+        ("GNINA crossdock_default2018", "affinity", r"affinity: .*relative ([\d.e-]+)", "voxels"),
+    ],
+)
+def test_the_same_model_gives_the_same_figure(model, output, line, page):
+    text = (ROOT / "benchmarks" / "results" / f"pretrained_{page}.md").read_text()
+    known = float(re.search(line, text)[1])
+    found = atlas_page.find(MODELS[model], output)["relative"]
+    # Two digits are printed; rounding differs a little between machines.
+    assert found == pytest.approx(known, rel=0.06 if known > 1e-4 else 0.3)
+
+
+def test_what_claims_symmetry_by_construction_has_it():
+    for name, model in MODELS.items():
+        if name.startswith(("SevenNet", "CHGNet", "MACE", "TorchMD", "nequip")):
+            assert all(r["relative"] < 1e-4 for r in model["rows"]), name
+        if name.startswith("GNINA"):
+            assert all(r["distinguishable"] and r["relative"] > 1e-3 for r in model["rows"]), name
+
+
+def test_a_cell_says_what_is_known():
+    row = {"output": "forces", "on": "molecules", "relative": 0.0234, "interval": [0.0201, 0.0267], "kind": "two-sided",
+           "floor": 1e-7, "distinguishable": True}  # fmt: skip
+    assert atlas_page.value(row) == "0.023 (0.020–0.027)"
+    assert atlas_page.value({**row, "kind": "upper limit", "distinguishable": False}) == "0.023 (under 0.027) noise"
+    assert atlas_page.value({**row, "relative": 3.21e-7, "interval": None}) == "3.2e-07"
+    assert atlas_page.value(None) == "–"
+    assert atlas_page.find({"rows": [{**row, "on": "crystals"}, row]}, "forces") is row
