@@ -90,12 +90,13 @@ def _twirling(
     from equiscope.analysis.parts import Parts
     from equiscope.decomposition.twirled import Twirled
     from equiscope.runs.deal import thinned
+    from equiscope.symmetry.rotations import rotation_set
 
     batches = thinned(other.batches, 2 * settings.curved, next(trained.model.parameters()).device)
     plan = settings.plan(other, alone=True)
-    trained.model.requires_grad_(True)
     values = Parts(trained.model, batches, plan).values
-    twirled = Twirled(trained.model, other.declaration, forward=other.forward, rotations=settings.rotations)
+    twirled = Twirled(trained.model, other.declaration, forward=other.forward,
+                      rotations=settings.rotations, cosets=settings.cosets)  # fmt: skip
     seconds = []
     with torch.no_grad():
         for call in (lambda b: other.forward(trained.model, b) if other.forward else trained.model(b), twirled):
@@ -103,7 +104,7 @@ def _twirling(
             for batch in batches:
                 call(batch)
             seconds.append(time.perf_counter() - begun)
-    count = len(twirled._weights)
+    count = settings.cosets * len(rotation_set(settings.rotations))
     found: Values = {"total": values["total"], "twirled": values["twirled"], "rotations": count,
                      "cost": seconds[1] / seconds[0], "refused": ""}  # fmt: skip
     share = values["equivariance"] / values["total"] if values["total"] > 0 else 0.0
