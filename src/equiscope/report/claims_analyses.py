@@ -105,10 +105,11 @@ def dynamics_rows(evidence: Evidence) -> list[Row]:
     """What the newest analysed checkpoint of each run foretells, with how such predictions fared; decides nothing."""
     newest = {(r.name, str(e.get("probe"))): (r, e) for r, e in evidence.analyses("dynamics")}
     return [
-        Row(run.task, run.name, f"step {record.get('step')}: {what}", ours, f"{rest}; {history}" if history else rest, "", "")
+        Row(run.task, run.name, f"step {record.get('step')}: {what}", ours,
+            f"{rest}; {history}" if history else rest, "", "")
         for run, record in newest.values()
         for what, ours, rest, history in told(view(Dynamics, record["values"]))
-    ]
+    ]  # fmt: skip
 
 
 def _relation_row(run: Run, pair: str, found: Relation) -> Row:

@@ -50,9 +50,9 @@ def entry(step, values):
 def test_a_whole_record_in_words_and_figures():
     (section,) = sections([entry(900, WHOLE)])
     assert section.lead == (
-        "2.5 % of the loss now; the averaged weights have 1.3 (1.2 to 1.4) %: expect that after annealing; the noise of "
-        "the optimiser makes 80 (72 to 88) % of the error; averaging answers over 12 rotations is the cheaper way to the "
-        "same gain for fewer than 87 answers."
+        "2.5 % of the loss now; the averaged weights have 1.3 (1.2 to 1.4) %: expect that after annealing; the noise "
+        "of the optimiser makes 80 (72 to 88) % of the error; averaging answers over 12 rotations is the cheaper way to "
+        "the same gain for fewer than 87 answers."
     )
     cells = {row[1]: row[2:] for row in section.tables[0].rows}
     assert cells["step of 2 % (empirical)"][:2] == ["47 (37 to 338)", "measured at step 64, R² −0.01"]
@@ -72,6 +72,6 @@ def test_what_is_withheld_says_why():
     (section,) = sections([entry(5, BARE)])
     assert section.chart is None
     text = summary([entry(5, BARE)])
-    for reason in ("no average", "too few points", "the learning rate went down", "only 2 measurements", "plain descent"):
+    for reason in ("no average", "too few points", "learning rate went down", "only 2 measurements", "plain descent"):
         assert reason in text
     assert len(told(view(Dynamics, BARE))) == 7

@@ -182,13 +182,15 @@ def told(found: Dynamics) -> list[tuple[str, str, str, str]]:
          twirling.answers.words if twirling.answers else "–", "by the run’s own learning curve, taken without a floor"),
         *_noise(noise),
         ("step of 2 % (empirical)",
-         f"withheld: {crossing.refused}" if crossing.refused else Ends(crossing.step, crossing.low, crossing.high).words,
+         f"withheld: {crossing.refused}" if crossing.refused
+         else Ends(crossing.step, crossing.low, crossing.high).words,
          f"measured at step {crossing.measured:,.0f}, R² {r2(crossing.r2)}" if math.isfinite(crossing.measured)
          else "not measured yet", HISTORY["crossing"]),
     ]  # fmt: skip
     pull = {part: one.mean for part, one in spectrum.parts.items()}
     rows.append((
-        "mean curvature along the gradient of the error, and of the twirled loss", digits(pull.get("equivariance", NAN)),
+        "mean curvature along the gradient of the error, and of the twirled loss",
+        digits(pull.get("equivariance", NAN)),
         f"{digits(pull.get('twirled', NAN))}; cosine of the two {spectrum.cosine.words}", "",
     ))  # fmt: skip
     decay = f"{digits(spectrum.decay[-1])} at step {spectrum.steps[-1]:,.0f}" if spectrum.decay else "withheld"
@@ -203,7 +205,8 @@ def _noise(noise: Noise) -> list[tuple[str, str, str, str]]:
     rest = noise.equivariance.averaged
     return [
         (share, ranged(*_percent(noise.of_error)),
-         f"{noise.equivariance.weights.words} of the error, {noise.twirled.weights.words} of the twirled loss", history),
+         f"{noise.equivariance.weights.words} of the error, {noise.twirled.weights.words} of the twirled loss",
+         history),
         ("noise in the error of the averaged weights", rest.words if rest else "no average",
          f"largest κ {digits(noise.kappa_max)}, edge of stability {digits(noise.edge)}", history),
     ]  # fmt: skip
@@ -248,8 +251,8 @@ def _ratio(now: Annealing, excess: Excess | None) -> float:
 
 
 CAPTION = (
-    "Left: what averaging the weights took from the equivariance error, over the noise that the Krylov solution says it "
-    "takes (1 is a prediction that held). Middle: the error of the weights split into the optimiser’s noise and the "
+    "Left: what averaging the weights took from the equivariance error, over the noise that the Krylov solution says "
+    "it takes (1 is a prediction that held). Middle: the error of the weights split into the optimiser’s noise and the "
     "rest. Right: where the noise lies over κ, with the edge beyond which a mode has no stationary state."
 )
 KIND = Kind(10, "What this checkpoint foretells", Dynamics, words, chart, CAPTION)
