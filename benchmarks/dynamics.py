@@ -102,13 +102,11 @@ def rise(path: Path) -> dict[str, Any]:
                 for e in entries if e["kind"] == "analysis" and e["analysis"] == "gradients" and e["probe"] == probe}
         for probe in probes
     }  # fmt: skip
-    twirled_only = [e["values"] for e in entries if e["kind"] == "pull"]
     return {
         "name": f"{entries[0]['model']} {config['model'].get('size', '')}", "parameters": entries[0]["parameters"],
         "lr": config["optimizer"]["lr"], "steps": config["trainer"]["max_steps"],
         "hold": config["schedule"].get("hold", 0.0), "curves": {p: curve(entries, p) for p in probes if p.startswith("t=")},
         "rates": [[s, rates[s]] for s in sorted(rates)], "gradients": {p: g for p, g in gradients.items() if g},
-        "pull": twirled_only,
     }  # fmt: skip
 
 
@@ -308,7 +306,6 @@ def page(data: dict[str, Any]) -> str:
     floor, floors = noise(runs)
     cross, crossed, started = crossings(runs)
     decay, decayed = decays(runs)
-    notes = RESULTS / "dynamics_notes.md"
     return "\n".join([
         "# Predicted against measured: the dynamics of learned symmetry", "",
         f"Written by `benchmarks/dynamics.py` from `dynamics.json`, {len(runs)} runs of `equiscope study dynamics`. A "
@@ -322,7 +319,6 @@ def page(data: dict[str, Any]) -> str:
         "## The decay under plain descent", "", f"By five Lanczos products at step 0: {decayed}.", "", *decay,
         "## Labels scaled by 0, 1 and 3", "", *labels(runs),
         "## The late rise of the flow", "", *late_rise(data["late"]),
-        notes.read_text() if notes.exists() else "",
     ]).rstrip() + "\n"  # fmt: skip
 
 

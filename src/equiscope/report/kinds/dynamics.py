@@ -81,7 +81,7 @@ class Excess:
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseShare:
     """The optimiser's noise; kappa and share: of all noise vectors."""
 
     refused: str
@@ -119,7 +119,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class GradientSpectra:
     """Both gradients in the spectrum, their cosine, and the decay of the error after so many steps."""
 
     refused: str
@@ -135,9 +135,9 @@ class Dynamics:
 
     annealing: Annealing
     twirling: Twirling
-    noise: Noise
+    noise: NoiseShare
     crossing: CrossingAt
-    spectrum: Spectrum
+    spectrum: GradientSpectra
 
 
 def words(steps: Mapping[int, Dynamics], related: Related) -> tuple[str, list[Table]]:
@@ -198,7 +198,7 @@ def told(found: Dynamics) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _noise(noise: Noise) -> list[tuple[str, str, str, str]]:
+def _noise(noise: NoiseShare) -> list[tuple[str, str, str, str]]:
     share, history = "share of the error that is the optimiser’s noise, %", HISTORY["noise"]
     if noise.equivariance is None or noise.twirled is None:
         return [(share, "withheld", noise.refused, history)]
