@@ -55,7 +55,24 @@ def kept(folder: Path) -> dict[str, Any] | None:
     }  # fmt: skip
     if optimizer["name"] != "sgd" and run["labels"]:
         run["start"] = start_under_adam(folder)
+    if run["hold"] < 1 and run["ema"] and not any(0 < int(step) < run["steps"] for step in run["analyses"]):
+        run["analyses"] |= averaged_alone(folder)
     return run
+
+
+def averaged_alone(folder: Path) -> dict[str, Any]:
+    """The weights and their average at the last checkpoint before the end, of a run that was not analysed."""
+    from equiscope.runs.kinds import dynamics
+    from equiscope.runs.trained import available_steps, open_run
+
+    steps = available_steps(open_run(folder).folder)[:-1]
+    if not steps or not steps[-1]:
+        return {}
+    run, raw = (open_run(folder, averaged=which, step=steps[-1]) for which in (True, False))
+    run.task.prepare(progress=False)
+    probe = next(p for p in run.task.probes("track") if p.headline)
+    found = dynamics._annealing(run, raw.model, True, probe, dynamics.DynamicsSettings())
+    return {str(steps[-1]): {"annealing": found, "noise": {}, "spectrum": {}}}
 
 
 def curve(entries: list[dict[str, Any]], probe: str) -> list[list[float]]:
