@@ -51,8 +51,8 @@ def test_a_whole_record_in_words_and_figures():
     (section,) = sections([entry(900, WHOLE)])
     assert section.lead == (
         "2.5 % of the loss now; the averaged weights have 1.3 (1.2 to 1.4) %: expect that after annealing; the noise "
-        "of the optimiser makes 80 (72 to 88) % of the error; averaging answers over 12 rotations is the cheaper way to "
-        "the same gain for fewer than 87 answers."
+        "of the optimiser makes 80 (72 to 88) % of the error; averaging answers over 12 rotations is the cheaper way "
+        "to the same gain for fewer than 87 answers."
     )
     cells = {row[1]: row[2:] for row in section.tables[0].rows}
     assert cells["step of 2 % (empirical)"][:2] == ["47 (37 to 338)", "measured at step 64, R² −0.01"]
