@@ -23,7 +23,7 @@ BUGS = (
     bug("the training loss's scale taken from a single point", OBJECTIVE, "Objective.scale",
         r"math\.isclose\(near, far, rel_tol=1e-2\)", "True", "analysis/test_objective"),
     bug("noise: SGD's rate without its momentum", DYNAMICS, "Stepper.recursion",
-        r"self\.rate / \(1 - self\.momentum\)", "self.rate", "runs/kinds/test_dynamics"),
+        r"self\.rate / \(1 - self\.momentum\)", "self.rate", "analysis/test_dynamics"),
     bug("noise: a changing learning rate taken for a constant one", KIND, "_unsteady",
         r"max\(rates\) > \(1 \+ RATE_CHANGE\) \* min\(rates\)", "False", "runs/kinds/test_dynamics"),
 )  # fmt: skip
