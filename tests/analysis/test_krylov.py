@@ -1,4 +1,4 @@
-"""The floor of an optimiser's noise against the exact stationary covariance, and its recursion against torch's steps."""
+"""The floor of an optimiser's noise against the exact stationary covariance, its recursion against torch's steps."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,8 @@ def test_the_floor_is_that_of_lyapunovs_equation(recursion):
     )  # fmt: skip
     weights, averaged = exact(a.numpy(), (noise.T @ noise).numpy(), recursion)
     for name, part in parts.items():
-        assert sum(one.weights[name] for one in found) == pytest.approx(0.5 * np.trace(part.numpy() @ weights), rel=1e-6)
+        due = 0.5 * np.trace(part.numpy() @ weights)
+        assert sum(one.weights[name] for one in found) == pytest.approx(due, rel=1e-6)
         due = 0.5 * np.trace(part.numpy() @ averaged)
         assert sum(one.averaged[name] for one in found) == pytest.approx(due, rel=1e-6)
     for one in found:

@@ -1,4 +1,4 @@
-"""The closed forms of docs/theory.md: rotations act on the parameters of closed networks; linear models by simulation."""
+"""The closed forms of docs/theory.md: rotations act on parameters of closed networks; linear models by simulation."""
 
 import copy
 import math

@@ -22,6 +22,17 @@ def test_schedule_closed_form():
     assert schedule_factor(100)(0) == 1.0
 
 
+def test_a_rate_is_held_before_it_falls():
+    factor = schedule_factor(100, warmup=0.2, min_factor=0.5, hold=0.6)
+    assert [factor(step) for step in (20, 40, 60)] == [1.0, 1.0, 1.0]
+    assert factor(80) == pytest.approx(0.75, abs=1e-15)
+    assert factor(100) == pytest.approx(0.5, abs=1e-15)
+    assert schedule_factor(100, hold=1.0)(100) == 1.0
+    assert schedule_factor(100, warmup=0.5, hold=0.1)(50) == 1.0
+    with pytest.raises(InputError, match=r"schedule\.hold .* got 1.5"):
+        schedule_factor(100, hold=1.5)
+
+
 @pytest.mark.parametrize("warmup", [-0.1, 1.0])
 def test_schedule_refuses(warmup):
     with pytest.raises(InputError, match=r"schedule\.warmup"):

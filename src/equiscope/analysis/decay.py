@@ -17,8 +17,8 @@ def gradient_spectra(parts: Parts, products: int = PRODUCTS) -> dict[str, Any]:
     """Spectral measures of the Gauss-Newton matrix of the total loss, seen from the gradient of each part.
 
     Returns:
-        part -> ``nodes`` and ``weights`` (sum 1) of a Lanczos run from its gradient, ``square`` = |gradient|^2, ``mean``
-        = g^T H g / g^T g. Plain types.
+        part -> ``nodes`` and ``weights`` (sum 1) of a Lanczos run from its gradient g, ``square`` = |g|^2, ``mean`` =
+        g^T H g / g^T g. Plain types.
     """
     slopes = parts.gradient(("twirled", "equivariance"))
     found = {}

@@ -85,30 +85,54 @@ def noise_share(
         raise InputError(f"the spread over noise vectors needs two of them, got vectors={vectors}")
     root = stepper.metric(parts.model, parts).sqrt()
     with parts.steady():
-        pulls = torch.stack([objective.gradient(batch) for batch in minibatches])
-        norms = pulls.norm(dim=1)
-        factors = (stepper.clip / norms).clamp(max=1) if stepper.clip > 0 else torch.ones_like(norms)
-        clipped, mean = float(factors.mean()), (factors[:, None] * pulls).mean(0)
-        noise = root * (factors[:, None] * pulls - mean) / math.sqrt(len(pulls) - 1)
-        starts = _signs(len(pulls), vectors, seed).to(noise) @ noise
+        drawn = _drawn(objective, minibatches, root, stepper.clip, vectors, seed)
         shrink = stepper.weight_decay if stepper.name != "adamw" else 0.0
 
         def product(v: Tensor) -> Tensor:
-            return clipped * root * objective.product(root * v) + shrink * root.square() * v
+            return drawn.clipped * root * objective.product(root * v) + shrink * root.square() * v
 
         def forms(basis: Tensor) -> dict[str, Tensor]:
             return parts.form(HALVES, root * basis)
 
-        floors = noise_floor(list(starts), product, forms, stepper.recursion, steps=steps, depth=depth)
+        floors = noise_floor(drawn.vectors, product, forms, stepper.recursion, steps=steps, depth=depth)
     parts.release()
-    total, pull = float(noise.square().sum()), float((root * mean).square().sum())
     return {
         **_told(floors, parts, stepper),
-        "clipped": clipped,
-        "noise": total,
-        "pull": pull - total / len(pulls),
-        "minibatches": len(pulls),
+        "clipped": drawn.clipped,
+        "noise": drawn.noise,
+        "pull": drawn.pull,
+        "minibatches": len(minibatches),
     }
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Noise vectors P^1/2 xi, tr(PC), the unbiased |P^1/2 mean g|^2, and the mean factor of clipping."""
+
+    vectors: list[Tensor]
+    noise: float
+    pull: float
+    clipped: float
+
+
+def _drawn(
+    objective: Objective, minibatches: Sequence[Any], root: Tensor, clip: float, vectors: int, seed: int
+) -> _Drawn:
+    """One mini-batch at a time: nothing is held but sums, whatever the number of them."""
+    count = len(minibatches)
+    signs = _signs(count, vectors, seed).to(root)
+    sums, mean, square, clipped = torch.zeros(vectors, len(root)).to(root), torch.zeros_like(root), 0.0, 0.0
+    for place, batch in enumerate(minibatches):
+        pull = objective.gradient(batch)
+        factor = min(1.0, clip / float(pull.norm())) if clip > 0 else 1.0
+        pull = factor * root * pull
+        sums += signs[:, place, None] * pull
+        mean += pull / count
+        square += float(pull.square().sum())
+        clipped += factor / count
+    sums -= signs.sum(1, keepdim=True) * mean
+    noise = (square - count * float(mean.square().sum())) / (count - 1)
+    return _Drawn(list(sums / math.sqrt(count - 1)), noise, float(mean.square().sum()) - noise / count, clipped)
 
 
 def _signs(minibatches: int, vectors: int, seed: int) -> Tensor:

@@ -109,8 +109,8 @@ def steps_worth(steps: Sequence[float], losses: Sequence[float], share: float) -
     used = (n >= n[-1] / 4) & (n > 0) & (loss > 0)
     if used.sum() < LEAST:
         raise InputError(
-            f"a learning curve needs {LEAST} measurements in its last three quarters, got {int(used.sum())}: track more "
-            "steps (track.points)"
+            f"a learning curve needs {LEAST} measurements in its last three quarters, got {int(used.sum())}: track "
+            "more steps (track.points)"
         )
     line = Line.fit(np.log(n[used]), np.log(loss[used]))
     steepest, flattest = (-end for end in line.interval)

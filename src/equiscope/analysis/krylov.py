@@ -108,5 +108,5 @@ def noise_floor(
             form = run.ritz.T @ seen.cpu().numpy() @ run.ritz
             for told, share in zip(excess, shares, strict=True):
                 told[name] = float(0.5 * start @ (share * (form + form.T) / 2) @ start)
-        found.append(Floor(*excess, recursion.rate * run.nodes, run.weights))
+        found.append(Floor(excess[0], excess[1], recursion.rate * run.nodes, run.weights))
     return found

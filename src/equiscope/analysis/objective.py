@@ -103,4 +103,4 @@ class _Told(nn.Module):
         self._rows = rows
 
     def forward(self, *batch: Any, **named: Any) -> Any:
-        return self._rows[_ONLY] if _ONLY in self._rows else self._rows
+        return self._rows.get(_ONLY, self._rows)

@@ -13,7 +13,7 @@ import numpy as np
 
 from equiscope import tasks
 from equiscope.report import paper
-from equiscope.report.claims_analyses import ENOUGH, brute_rows, landscape_rows, relation_rows
+from equiscope.report.claims_analyses import ENOUGH, brute_rows, dynamics_rows, landscape_rows, relation_rows
 from equiscope.report.claims_efficiency import RATES, SAME_BUDGET, SEEDS, budget_rows, log_ratio
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, skilled
 from equiscope.report.curves import Curve
@@ -63,7 +63,8 @@ RULES = {
     "relations":
         "Only the pairs of the paper decide. Agrees if the 95 % interval of the correlation without the trend lies "
         "above zero; differs if the plain correlation is above zero and the interval without the trend reaches zero or "
-        f"below with at least {ENOUGH} effective points; else undecided. Identities are shown apart.",
+        f"below with at least {ENOUGH} effective points; else undecided. Identities are shown apart, and so is what "
+        "checkpoints foretell, with how such predictions fared: it decides nothing.",
 }  # fmt: skip
 #: The tasks that the paper bases a claim on.
 NEEDED = {key: ("forcefield", "proteinflow") if key in ("easier", "relations") else tuple(paper.TASKS) for key in RULES}
@@ -143,7 +144,7 @@ def claims(evidence: Evidence, authors: Sequence[Claim] = ()) -> list[Claim]:
         "easier": (easier, _unanalysed(easier, curvature)),
         "penalty": ([row for run in learning for row in _penalty_rows(run)], absent),
         "efficiency": budget_rows(evidence),
-        "relations": (related, _unanalysed(related, heads)),
+        "relations": ([*related, *dynamics_rows(evidence)], _unanalysed(related, heads)),
     }
     theirs = {claim.key: claim.rows for claim in authors}
     return [

@@ -9,6 +9,7 @@ from equiscope.report import paper
 from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Evidence, Row, Run, decided
 from equiscope.report.kinds import Relation, kinds
 from equiscope.report.kinds.brute import APART, Brute
+from equiscope.report.kinds.dynamics import Dynamics, told
 from equiscope.report.views import Record, view
 from equiscope.words import correlation, digits, text
 
@@ -98,6 +99,17 @@ def relation_rows(evidence: Evidence) -> list[Row]:
     rows = [_relation_row(run, key[2], view(Relation, record["values"])) for key, (run, record) in newest.items()]
     # The paper's own pairs first: the others are shown and decide nothing.
     return sorted(rows, key=lambda row: not row.verdict)
+
+
+def dynamics_rows(evidence: Evidence) -> list[Row]:
+    """What the newest analysed checkpoint of each run foretells, with how such predictions fared; decides nothing."""
+    newest = {(r.name, str(e.get("probe"))): (r, e) for r, e in evidence.analyses("dynamics")}
+    return [
+        Row(run.task, run.name, f"step {record.get('step')}: {what}", ours,
+            f"{rest}; {history}" if history else rest, "", "")
+        for run, record in newest.values()
+        for what, ours, rest, history in told(view(Dynamics, record["values"]))
+    ]  # fmt: skip
 
 
 def _relation_row(run: Run, pair: str, found: Relation) -> Row:

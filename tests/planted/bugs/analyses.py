@@ -37,7 +37,7 @@ BUGS = (
         r"\((\w+) - 1\) / \1 \*", r"1 / \1 *", "analysis/test_pairs"),
     bug("gradients: rate of the equivariance error along its own gradient alone", GRADIENTS, "_block",
         r"\((\w+) \+ (\w+), (\w+) \+ \2\)", r"(\1 + \2, \3)", "analysis/test_gradients"),
-    bug("gradients: Adam's second moment without its bias correction", GRADIENTS, "_adam_metric",
+    bug("gradients: Adam's second moment without its bias correction", GRADIENTS, "adam_metric",
         r'(\["exp_avg_sq"\].*?) / (\w+)', r"\1", "analysis/test_gradients"),
     bug("landscape: the plane's second axis not orthogonal", LANDSCAPE, "_orthogonal",
         r"(\w+) - (\w+) \* \(\2 @ \1 / \(\2 @ \2\)\)", r"\1", "analysis/test_landscape"),

@@ -92,7 +92,7 @@ def test_bad_input_is_a_sentence(folder, adam):
         values(adam, 300, draws=1)
     adam.acquire()
     try:
-        with pytest.raises(RunError, match="in use|already"):
+        with pytest.raises(RunError, match=r"in use|already"):
             values(adam, 300, seed=7)
     finally:
         adam.release()

@@ -129,6 +129,23 @@ def test_loss_is_standardised_and_trains(task):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("factor", [0.0, 3.0])
+def test_labels_are_scaled_everywhere_and_the_loss_is_not(path, task, factor):
+    data = {"path": path, "track_frames": 3, "probe_batch": 2, "labels": factor}
+    scaled = build(_config(path, data=data))
+    scaled.prepare(progress=False)
+    pairs = [(task.training_batch(2), scaled.training_batch(2))]
+    pairs += zip(*(one.probes("track")[0].batches for one in (task, scaled)), strict=True)
+    for plain, other in pairs:
+        for name in plain:
+            due = factor * plain[name] if name in ("forces", "energy") else plain[name]
+            torch.testing.assert_close(other[name], due)
+    batch, net = scaled.training_batch(0), scaled.build_model()
+    assert torch.equal(task.training_loss(net, batch)["loss"], scaled.training_loss(net, batch)["loss"])
+    with pytest.raises(InputError, match=r"data\.labels must be at least 0, got -1"):
+        build(_config(path, data={**data, "labels": -1.0}))
+
+
 def test_fewer_training_frames(path):
     task = build(_config(path, data={"path": path, "train_frames": 8}))
     task.prepare(progress=False)

@@ -81,7 +81,7 @@ class Excess:
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoiseShare:
     """The optimiser's noise; kappa and share: of all noise vectors."""
 
     refused: str
@@ -119,7 +119,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class GradientSpectra:
     """Both gradients in the spectrum, their cosine, and the decay of the error after so many steps."""
 
     refused: str
@@ -135,14 +135,14 @@ class Dynamics:
 
     annealing: Annealing
     twirling: Twirling
-    noise: Noise
+    noise: NoiseShare
     crossing: CrossingAt
-    spectrum: Spectrum
+    spectrum: GradientSpectra
 
 
 def words(steps: Mapping[int, Dynamics], related: Related) -> tuple[str, list[Table]]:
     """The newest checkpoint in sentences, and every number of every checkpoint with how such predictions fared."""
-    rows = [row for step, found in steps.items() for row in _rows(f"{step:,}", found)]
+    rows = [[f"{step:,}", *row] for step, found in steps.items() for row in told(found)]
     head = ["step", "what", "foretold or found", "beside it", "when it was tested"]
     caption = (
         "95 % intervals: over held-out samples for a percent, over noise vectors for the noise, of the fit for steps. "
@@ -153,58 +153,63 @@ def words(steps: Mapping[int, Dynamics], related: Related) -> tuple[str, list[Ta
 
 def _lead(found: Dynamics) -> str:
     now, averaged = found.annealing.weights, found.annealing.averaged
-    told = [f"{digits(now.value)} % of the loss now"]
+    said = [f"{digits(now.value)} % of the loss now"]
     if averaged is not None:
-        told.append(f"the averaged weights have {averaged.words} %: expect that after annealing")
+        said.append(f"the averaged weights have {averaged.words} %: expect that after annealing")
     if found.noise.equivariance is not None:
-        told.append(f"the noise of the optimiser makes {ranged(*_percent(found.noise.of_error))} % of the error")
+        said.append(f"the noise of the optimiser makes {ranged(*_percent(found.noise.of_error))} % of the error")
     if found.twirling.answers is not None:
-        told.append(f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain "
+        said.append(f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain "
                     f"for fewer than {digits(found.twirling.answers.steps)} answers")  # fmt: skip
-    return "; ".join(told) + "."
+    return "; ".join(said) + "."
 
 
 def _percent(one: Figure) -> tuple[float, Interval]:
     return 100 * one.value, (100 * one.interval[0], 100 * one.interval[1])
 
 
-def _rows(step: str, found: Dynamics) -> list[list[str]]:
-    annealing, twirling, noise, crossing, spectrum = (
-        found.annealing, found.twirling, found.noise, found.crossing, found.spectrum
-    )  # fmt: skip
-    averaged = annealing.averaged
+def told(found: Dynamics) -> list[tuple[str, str, str, str]]:
+    """(what, the number with its interval, what is beside it, how such predictions fared) of everything foretold."""
+    annealing, twirling, noise = found.annealing, found.twirling, found.noise
+    crossing, spectrum, averaged = found.crossing, found.spectrum, found.annealing.averaged
     rows = [
-        [step, "percent of the weights, and of their average", annealing.weights.words,
-         averaged.words if averaged else f"withheld: {annealing.refused}", HISTORY["annealing"]],
-        [step, f"loss as it is, and over {twirling.rotations} rotations, final set", digits(twirling.total),
-         f"{digits(twirling.twirled)} at {digits(twirling.cost)} times the seconds", HISTORY["twirling"]],
-        [step, "training steps worth as much, and answers below which twirling is cheaper",
+        ("percent of the weights, and of their average", annealing.weights.words,
+         averaged.words if averaged else f"withheld: {annealing.refused}", HISTORY["annealing"]),
+        (f"loss as it is, and over {twirling.rotations} rotations, final set", digits(twirling.total),
+         f"{digits(twirling.twirled)} at {digits(twirling.cost)} times the seconds", HISTORY["twirling"]),
+        ("training steps worth as much, and answers below which twirling is cheaper",
          twirling.worth.words if twirling.worth else f"withheld: {twirling.refused}",
-         twirling.answers.words if twirling.answers else "–", "the run’s own learning curve, without a floor"],
+         twirling.answers.words if twirling.answers else "–", "by the run’s own learning curve, taken without a floor"),
+        *_noise(noise),
+        ("step of 2 % (empirical)",
+         f"withheld: {crossing.refused}" if crossing.refused
+         else Ends(crossing.step, crossing.low, crossing.high).words,
+         f"measured at step {crossing.measured:,.0f}, R² {r2(crossing.r2)}" if math.isfinite(crossing.measured)
+         else "not measured yet", HISTORY["crossing"]),
     ]  # fmt: skip
-    if noise.equivariance is None or noise.twirled is None:
-        rows.append([step, "share of the error that is the optimiser’s noise", "withheld", noise.refused,
-                     HISTORY["noise"]])  # fmt: skip
-    else:
-        rest = noise.equivariance.averaged
-        rows += [
-            [step, "share of the error that is the optimiser’s noise, %", ranged(*_percent(noise.of_error)),
-             f"{noise.equivariance.weights.words} of the error, {noise.twirled.weights.words} of the twirled loss",
-             HISTORY["noise"]],
-            [step, "noise in the error of the averaged weights", rest.words if rest else "no average",
-             f"largest κ {digits(noise.kappa_max)}, edge of stability {digits(noise.edge)}", HISTORY["noise"]],
-        ]  # fmt: skip
-    told = f"withheld: {crossing.refused}" if crossing.refused else Ends(crossing.step, crossing.low, crossing.high).words
-    seen = (f"measured at step {crossing.measured:,.0f}, R² {r2(crossing.r2)}" if math.isfinite(crossing.measured)
-            else "not yet measured")  # fmt: skip
-    rows.append([step, "step of 2 % (empirical)", told, seen, HISTORY["crossing"]])
     pull = {part: one.mean for part, one in spectrum.parts.items()}
-    rows.append([step, "mean curvature along the gradient of the error, and of the twirled loss",
-                 digits(pull.get("equivariance", NAN)),
-                 f"{digits(pull.get('twirled', NAN))}; cosine of the two {spectrum.cosine.words}", ""])  # fmt: skip
+    rows.append((
+        "mean curvature along the gradient of the error, and of the twirled loss",
+        digits(pull.get("equivariance", NAN)),
+        f"{digits(pull.get('twirled', NAN))}; cosine of the two {spectrum.cosine.words}", "",
+    ))  # fmt: skip
     decay = f"{digits(spectrum.decay[-1])} at step {spectrum.steps[-1]:,.0f}" if spectrum.decay else "withheld"
-    rows.append([step, "decay of the error by Lanczos", decay, spectrum.refused, HISTORY["decay"]])
+    rows.append(("decay of the error by Lanczos", decay, spectrum.refused, HISTORY["decay"]))
     return rows
+
+
+def _noise(noise: NoiseShare) -> list[tuple[str, str, str, str]]:
+    share, history = "share of the error that is the optimiser’s noise, %", HISTORY["noise"]
+    if noise.equivariance is None or noise.twirled is None:
+        return [(share, "withheld", noise.refused, history)]
+    rest = noise.equivariance.averaged
+    return [
+        (share, ranged(*_percent(noise.of_error)),
+         f"{noise.equivariance.weights.words} of the error, {noise.twirled.weights.words} of the twirled loss",
+         history),
+        ("noise in the error of the averaged weights", rest.words if rest else "no average",
+         f"largest κ {digits(noise.kappa_max)}, edge of stability {digits(noise.edge)}", history),
+    ]  # fmt: skip
 
 
 def chart(steps: Mapping[int, Dynamics]) -> Chart | None:
@@ -246,8 +251,8 @@ def _ratio(now: Annealing, excess: Excess | None) -> float:
 
 
 CAPTION = (
-    "Left: what averaging the weights took from the equivariance error, over the noise that the Krylov solution says it "
-    "takes (1 is a prediction that held). Middle: the error of the weights split into the optimiser’s noise and the "
+    "Left: what averaging the weights took from the equivariance error, over the noise that the Krylov solution says "
+    "it takes (1 is a prediction that held). Middle: the error of the weights split into the optimiser’s noise and the "
     "rest. Right: where the noise lies over κ, with the edge beyond which a mode has no stationary state."
 )
 KIND = Kind(10, "What this checkpoint foretells", Dynamics, words, chart, CAPTION)

@@ -75,7 +75,8 @@ def _annealing(trained: Trained, raw: nn.Module, average: bool, probe: Probe, se
         result = measured(model, probe.batches, plan)
         found[name] = {"value": result.percent, "interval": list(result.percent_interval), "r2": result.r2,
                        "equivariance": result.equivariance, "total": result.total}  # fmt: skip
-    return {**found, "refused": "" if average else "the run keeps no average of its weights: train with trainer.ema=0.99"}
+    reason = "" if average else "the run keeps no average of its weights: train with trainer.ema=0.99"
+    return {**found, "refused": reason}
 
 
 def _twirling(
@@ -90,12 +91,13 @@ def _twirling(
     from equiscope.analysis.parts import Parts
     from equiscope.decomposition.twirled import Twirled
     from equiscope.runs.deal import thinned
+    from equiscope.symmetry.rotations import rotation_set
 
     batches = thinned(other.batches, 2 * settings.curved, next(trained.model.parameters()).device)
     plan = settings.plan(other, alone=True)
-    trained.model.requires_grad_(True)
     values = Parts(trained.model, batches, plan).values
-    twirled = Twirled(trained.model, other.declaration, forward=other.forward, rotations=settings.rotations)
+    twirled = Twirled(trained.model, other.declaration, forward=other.forward,
+                      rotations=settings.rotations, cosets=settings.cosets)  # fmt: skip
     seconds = []
     with torch.no_grad():
         for call in (lambda b: other.forward(trained.model, b) if other.forward else trained.model(b), twirled):
@@ -103,7 +105,7 @@ def _twirling(
             for batch in batches:
                 call(batch)
             seconds.append(time.perf_counter() - begun)
-    count = len(twirled._weights)
+    count = settings.cosets * len(rotation_set(settings.rotations))
     found: Values = {"total": values["total"], "twirled": values["twirled"], "rotations": count,
                      "cost": seconds[1] / seconds[0], "refused": ""}  # fmt: skip
     share = values["equivariance"] / values["total"] if values["total"] > 0 else 0.0
@@ -144,7 +146,8 @@ def _objective(trained: Trained, raw: nn.Module, probe: Probe, settings: Dynamic
     ]
     size = max(1, int(trained.config["batch_size"]))
     curved = batches[: max(1, -(-4 * settings.curved // size))]
-    return parts, Objective(parts, lambda model, batch: trained.task.training_loss(model, batch)["loss"], curved), batches
+    objective = Objective(parts, lambda model, batch: trained.task.training_loss(model, batch)["loss"], curved)
+    return parts, objective, batches
 
 
 def stepper(trained: Trained) -> Stepper:
@@ -157,7 +160,8 @@ def stepper(trained: Trained) -> Stepper:
     momentum = told.get("momentum", 0.0) if name == "sgd" else told.get("betas", (0.9, 0.999))[0]
     factor = schedule_factor(int(options["max_steps"]), **trained.config["schedule"])(trained.step)
     return Stepper(name, float(told["lr"]) * factor, float(momentum), float(told.get("weight_decay", 0.0)),
-                   float(options.get("clip") or 0), float(options.get("ema") or 0), trained.optimizer_state)  # fmt: skip
+                   float(options.get("clip") or 0), float(options.get("ema") or 0),
+                   trained.optimizer_state)  # fmt: skip
 
 
 def _unsteady(trained: Trained, entries: Sequence[Mapping[str, Any]]) -> str:
@@ -177,8 +181,8 @@ def _unsteady(trained: Trained, entries: Sequence[Mapping[str, Any]]) -> str:
     factor = schedule_factor(int(trained.config["trainer"]["max_steps"]), **trained.config["schedule"])
     rates = [factor(step - place) for place in range(WINDOW + 1)]
     if max(rates) > (1 + RATE_CHANGE) * min(rates):
-        return (f"the learning rate went from {rates[-1]:.3g} to {rates[0]:.3g} of its highest in the last {WINDOW} steps: "
-                "analyse a step at which it is held (schedule.hold)")  # fmt: skip
+        return (f"the learning rate went from {rates[-1]:.3g} to {rates[0]:.3g} of its highest in the last {WINDOW} "
+                "steps: analyse a step at which it is held (schedule.hold)")  # fmt: skip
     losses = {r["step"]: r["loss"] for r in entries if r["kind"] == "train" and r["step"] <= step}
     late, before = ([v for s, v in losses.items() if step - a * WINDOW < s <= step - (a - 1) * WINDOW] for a in (1, 2))
     if late and before:
@@ -220,7 +224,7 @@ def _spectrum(trained: Trained, raw: nn.Module, probe: Probe, settings: Dynamics
         scale = objective.scale(next(iter(probe.declaration.outputs)))
     low, high = cosine["interval"]
     if ours.name != "sgd" or ours.momentum or ours.clip or ours.weight_decay:
-        reason = "the decay is foretold for plain gradient descent alone: SGD without momentum, clipping and weight decay"
+        reason = "foretold for plain gradient descent alone: SGD without momentum, clipping and weight decay"
     elif not scale > 0:
         reason = "the training loss is no squared error of what is measured"
     elif not (low > -ORTHOGONAL and high < ORTHOGONAL):

@@ -1,0 +1,86 @@
+"""The noise of mini-batches as it is drawn, and the share of the error it makes, against dense matrices."""
+
+import math
+
+import pytest
+import torch
+from scipy.linalg import solve_discrete_lyapunov
+
+from equiscope.analysis import dynamics
+from equiscope.analysis.dynamics import Stepper, noise_share
+from equiscope.analysis.objective import Objective
+from equiscope.analysis.parts import Parts
+from equiscope.errors import InputError
+
+from .networks import DECLARED, batches, network
+
+MINIBATCHES = batches(10)
+
+
+def squared(model, batch):
+    return (model(batch)["forces"] - batch["y"]).square().mean()
+
+
+@pytest.fixture(scope="module")
+def made():
+    parts = Parts(network("SiLU", width=3), batches(3), DECLARED, rotations="T", cosets=1)
+    return parts, Objective(parts, squared, batches(3))
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_noise_vectors_have_the_covariance_of_the_mini_batches(made, clip):
+    parts, objective = made
+    root = torch.linspace(0.5, 2, parts.size, dtype=torch.float64)
+    with parts.steady():
+        pulls = torch.stack([objective.gradient(batch) for batch in MINIBATCHES])
+        drawn = dynamics._drawn(objective, MINIBATCHES, root, clip, 4000, seed=1)
+    factors = (clip / pulls.norm(dim=1)).clamp(max=1) if clip else torch.ones(len(pulls), dtype=torch.float64)
+    covariance = torch.cov((root * factors[:, None] * pulls).T)
+    assert drawn.clipped == pytest.approx(float(factors.mean()))
+    assert drawn.noise == pytest.approx(float(covariance.trace()), rel=1e-9)
+    seen = torch.stack(drawn.vectors)
+    torch.testing.assert_close(seen.T @ seen / len(seen), covariance, rtol=0, atol=0.1 * float(covariance.diag().max()))
+
+
+def test_the_share_is_that_of_the_dense_stationary_state(made):
+    """SGD with momentum and weight decay: sixteen draws of signs against the covariance of the mini-batches."""
+    parts, objective = made
+    stepper = Stepper("sgd", rate=0.02, momentum=0.5, weight_decay=0.3, average=0.8)
+    found = noise_share(parts, objective, MINIBATCHES, stepper, steps=5000, vectors=16, depth=12)
+    eye = torch.eye(parts.size, dtype=torch.float64)
+    with parts.steady():
+        h = torch.stack([objective.product(row) for row in eye]) + 0.3 * eye
+        covariance = torch.cov(torch.stack([objective.gradient(batch) for batch in MINIBATCHES]).T)
+    part = torch.stack([parts.product("equivariance", row, "gauss_newton") for row in eye])
+    # theta <- theta - 0.02 m, m <- 0.5 m + h theta + xi.
+    step = torch.cat([torch.cat([eye - 0.02 * h, -0.01 * eye], 1), torch.cat([h, 0.5 * eye], 1)])
+    inject = torch.cat([-0.02 * eye, eye])
+    exact = solve_discrete_lyapunov(step.numpy(), (inject @ covariance @ inject.T).numpy())[: parts.size, : parts.size]
+    due = 0.5 * float((part @ torch.from_numpy(exact)).trace())
+    low, high = found["equivariance"]["weights"]["interval"]
+    assert low < due < high
+    assert high - low < 1.2 * due
+    assert found["equivariance"]["averaged"]["value"] < found["equivariance"]["weights"]["value"]
+    assert found["of_error"]["value"] == pytest.approx(
+        found["equivariance"]["weights"]["value"] / parts.values["equivariance"]
+    )
+    assert found["edge"] == pytest.approx(6)
+
+
+def test_beyond_the_edge_nothing_is_given(made):
+    parts, objective = made
+    found = noise_share(parts, objective, MINIBATCHES, Stepper("sgd", 100.0), steps=10, vectors=2, depth=4)
+    assert "at or over the edge of stability" in found["refused"]
+    assert "equivariance" not in found
+    assert found["kappa_max"] > found["edge"] == 2
+    assert math.isfinite(found["noise"])
+
+
+def test_too_little_is_said(made):
+    with pytest.raises(InputError, match="8 mini-batches or more, got 7"):
+        noise_share(*made, MINIBATCHES[:7], Stepper("sgd", 0.1), steps=10, vectors=2, depth=4)
+    with pytest.raises(InputError, match="got vectors=1"):
+        noise_share(*made, MINIBATCHES, Stepper("sgd", 0.1), steps=10, vectors=1, depth=4)
+    with pytest.raises(InputError, match="the optimizer state has 0 parameters"):
+        noise_share(*made, MINIBATCHES, Stepper("adam", 0.1, state={"state": {}, "param_groups": []}), steps=10,
+                    vectors=2, depth=4)  # fmt: skip

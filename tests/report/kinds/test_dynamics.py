@@ -1,0 +1,77 @@
+"""What a checkpoint foretells, in sentences, table and figures, from its record alone; what is withheld says why."""
+
+import pytest
+
+from equiscope.report.chart import Chart
+from equiscope.report.kinds import sections, summary
+from equiscope.report.kinds.dynamics import Dynamics, told
+from equiscope.report.views import view
+
+
+def figure(value, reach=0.1):
+    return {"value": value, "interval": [value - reach * value, value + reach * value]}
+
+
+def percent(value, error):
+    return {**figure(value), "r2": 0.9, "equivariance": error, "total": 1.0}
+
+
+WHOLE = {
+    "annealing": {"weights": percent(2.5, 0.025), "averaged": percent(1.3, 0.013), "refused": ""},
+    "twirling": {
+        "total": 1.0, "twirled": 0.975, "rotations": 12, "cost": 11.5, "refused": "",
+        "worth": {"steps": 40.0, "low": 30.0, "high": None}, "answers": {"steps": 87.0, "low": 65.0, "high": None},
+    },
+    "noise": {
+        "refused": "", "equivariance": {"weights": figure(0.02), "averaged": figure(0.01)},
+        "twirled": {"weights": figure(0.2), "averaged": None}, "of_error": figure(0.8), "kappa_max": 12.0, "edge": 38.0,
+        "noise": 50.0, "pull": 40.0, "kappa": [0.1, 12.0, 1.0], "share": [0.5, 0.1, 0.4],
+    },
+    "crossing": {"refused": "", "step": 47.0, "low": 37.0, "high": 338.0, "points": 3, "measured": 64, "r2": -0.01},
+    "spectrum": {
+        "refused": "", "cosine": figure(-0.02), "steps": [1, 10], "decay": [5.0, 2.0],
+        "parts": {part: {"nodes": [1.0, 2.0], "weights": [0.5, 0.5], "mean": mean}
+                  for part, mean in (("equivariance", 300.0), ("twirled", 100.0))},
+    },
+}  # fmt: skip
+BARE = {
+    "annealing": {"weights": percent(2.5, 0.025), "refused": "no average"},
+    "twirling": {"total": 1.0, "twirled": 0.975, "rotations": 12, "cost": 11.5, "refused": "too few points"},
+    "noise": {"refused": "the learning rate went down"},
+    "crossing": {"refused": "only 2 measurements"},
+    "spectrum": {"refused": "for plain descent alone", "cosine": figure(0.1), "parts": {}},
+}
+
+
+def entry(step, values):
+    return {"kind": "analysis", "analysis": "dynamics", "step": step, "probe": "y", "settings": {}, "values": values}
+
+
+def test_a_whole_record_in_words_and_figures():
+    (section,) = sections([entry(900, WHOLE)])
+    assert section.lead == (
+        "2.5 % of the loss now; the averaged weights have 1.3 (1.2 to 1.4) %: expect that after annealing; the noise "
+        "of the optimiser makes 80 (72 to 88) % of the error; averaging answers over 12 rotations is the cheaper way "
+        "to the same gain for fewer than 87 answers."
+    )
+    cells = {row[1]: row[2:] for row in section.tables[0].rows}
+    assert cells["step of 2 % (empirical)"][:2] == ["47 (37 to 338)", "measured at step 64, R² −0.01"]
+    assert cells["decay of the error by Lanczos"][0] == "2 at step 10"
+    assert any("40 (30 to no limit)" in row for row in section.tables[0].rows)
+    assert isinstance(section.chart, Chart)
+    ratio, bars, weight = section.chart.rows[0]
+    # Averaging took 0.025 - 0.013 where 0.02 - 0.01 was predicted; noise and rest add up to the error.
+    assert ratio.series[0].y == pytest.approx([1.2])
+    assert [float(one.y[0]) for one in bars.series] == pytest.approx([0.02, 0.005])
+    assert list(weight.series[0].x) == [0.1, 1.0, 12.0]
+    assert list(weight.series[0].y) == [0.5, 0.4, 0.1]
+    assert weight.series[1].x == [38.0, 38.0]
+
+
+def test_what_is_withheld_says_why():
+    (section,) = sections([entry(5, BARE)])
+    assert section.chart is None
+    text = summary([entry(5, BARE)])
+    for reason in ("no average", "too few points", "learning rate went down", "only 2 measurements", "plain descent"):
+        assert reason in text
+    assert len(told(view(Dynamics, BARE))) == 7
