@@ -12,8 +12,8 @@ import pytest
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
-def rows(name):
-    with open(RESULTS / "studies" / f"forcefield-{name}" / "table.csv", newline="") as file:
+def rows(name, task="forcefield"):
+    with open(RESULTS / "studies" / f"{task}-{name}" / "table.csv", newline="") as file:
         return {row["point"]: row for row in csv.DictReader(file)}
 
 
@@ -144,3 +144,30 @@ def test_what_the_page_on_scale_takes_from_the_results():
     assert "by under 0.2 % on all five models tried, with two of D2 at a third of the passes by 1 to 35 %" in said
     ratios = [number(row[4]) for row in table("scaling.md", "# What the measure costs") if len(row) == 6]
     assert f"it lies between {min(ratios):g} and {max(ratios):g}," in said
+
+
+def test_the_studies_of_the_flow():
+    said = page("studies/proteinflow.md")
+    found = {name: rows(name, "proteinflow") for name in ("replicates", "data_size", "optimizer")}
+    every = [row for rows in found.values() for row in rows.values()]
+    assert {row["skilled crossing"] for row in every} == {"none"}
+    (replicates,) = found["replicates"].values()
+    assert f"ends at {replicates['final percent'].replace(' %', '')} % over three seeds" in said
+    # Seeds are read from the page's own sentence, which the runs' records wrote.
+    lowest, highest = (ends(said, word) for word in ("R²", "skill"))
+    assert f"R² {lowest[0]} to {lowest[1]}, skill {highest[0]} to {highest[1]}." in said
+    first = [int(row["first ≤ 2 %"]) for row in every]
+    assert f"under 2 % between steps {min(first)} and {max(first)}," in said
+    data = [found["data_size"][point]["final percent"].replace(" %", "") for point in ("1 %", "10 %", "100 %")]
+    assert f"one seed a point: {data[0]}, {data[1]} and {data[2].replace(' [', ' % [')} with 4, 39 and 394" in said
+    intervals = [[float(end) for end in re.findall(r"[\d.]+", one)[1:]] for one in data]
+    assert max(low for low, _ in intervals) < min(high for _, high in intervals), "the intervals overlap"
+    sgd, adam = (found["optimizer"][point] for point in ("sgd 1e-1", "adam 5e-4"))
+    assert sgd["final R²"] == adam["final R²"] == "0.566"
+    assert f"plain SGD ends at {sgd['final percent']} and Adam (5e-4) at {adam['final percent']}." in said
+
+
+def ends(said, word):
+    """Lowest and highest of what the pages' verdicts say lies at the end."""
+    found = re.findall(rf"{word} between (−?\d+\.\d+) and (−?\d+\.\d+)", said)
+    return min((low for low, _ in found), key=number), max((high for _, high in found), key=number)
