@@ -1,5 +1,6 @@
 """One description, two renderers: the same points, names, ends and ticks in both."""
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -85,3 +86,16 @@ def test_save_writes_every_kind_and_removes_what_is_gone(tmp_path):
     assert paths == {"new": tmp_path / "new.png"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.pdf", "new.png"]
     assert paths["new"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("values", "shown"), [([1e-4, 2.0], "0.01"), ([2.0, 4.5], "2")])
+def test_log_axes_have_plain_labels_in_a_file(values, shown):
+    """Formulas are not read as such, so matplotlib's own labels would stand there as their source."""
+    panel = Panel(Axis("x", True), Axis("y", True), [Series([1.0, 30.0], values, "a", "black")])
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = still(Chart([[panel]]))
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        labels = [label.get_text() for which in (False, True) for label in axes.get_yticklabels(minor=which)]
+    assert shown in labels
+    assert not any("$" in label for label in labels)

@@ -14,6 +14,7 @@ import numpy as np
 
 from equiscope.report import style
 from equiscope.report.style import Axis
+from equiscope.words import decade_label
 from equiscope.writing import inner_folder, replacing
 
 if TYPE_CHECKING:
@@ -242,7 +243,18 @@ def _still_axes(axes: Axes, panel: Panel | Surface) -> None:
             own.set_major_locator(ticker.FixedLocator(list(axis.ticks)))
             own.set_minor_locator(ticker.NullLocator())
             own.set_major_formatter(ticker.FuncFormatter(lambda value, _, labels=labels: labels.get(value, "")))
+        elif axis.log:
+            # Matplotlib's own labels of such an axis are formulas, which are not read as such here.
+            own.set_major_formatter(ticker.FuncFormatter(lambda value, _: decade_label(value)))
+            own.set_minor_formatter(ticker.FuncFormatter(lambda value, _, own=own: _between(value, own)))
     axes.set_title(panel.title, fontsize=10, color=style.INK)
+
+
+def _between(value: float, axis: Any) -> str:
+    """A label for twice and five times a power of ten, where the axis spans little more than one."""
+    low, high = axis.get_view_interval()
+    first = f"{value:e}"[0]
+    return decade_label(float(f"{value:.3g}")) if first in "25" and high < 20 * low else ""
 
 
 def _still_heat(figure: Figure, axes: Axes, panel: Heat) -> None:

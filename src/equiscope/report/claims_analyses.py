@@ -43,7 +43,7 @@ def _brute_row(run: Run, record: Record) -> Row:
     how = "a closed form or every rotation of the group" if found.exact else f"{found.rotations:,} rotations"
     change = (
         "a part outside four standard errors" if verdict == AGREES else "none: the parts are wrong"
-        if verdict == DIFFERS else f"a trained model, {ROTATIONS:,} rotations, the error known to {KNOWN:.0%}"
+        if verdict == DIFFERS else f"a trained model, {ROTATIONS:,} rotations, the error known to {100 * KNOWN:g} %"
     )  # fmt: skip
     return Row(run.task, run.name, f"parts of {record.get('probe')} by brute force", "; ".join(told),
                f"{found.samples} samples, {how}", "exact for convex losses", verdict, run.words, change)  # fmt: skip

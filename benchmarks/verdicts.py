@@ -1,0 +1,102 @@
+"""The claims of the paper on committed runs: the verdict before the rules were made to survive review, now, and why.
+
+    python benchmarks/verdicts.py keep runs/forcefield/NAME …    # thinned records of runs among the results
+    python benchmarks/verdicts.py                                # benchmarks/results/verdicts.md from them
+
+``equiscope report --paper benchmarks/results/runs/*/*`` makes the whole page of the claims from the same records. What
+the earlier rules say to them is in ``before.csv`` beside them, written by that version's own page.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+from equiscope import records, tasks
+from equiscope.records import Records
+from equiscope.report import authors, paper
+from equiscope.report.claims import claims
+from equiscope.report.claims_page import run_rows
+from equiscope.report.evidence import gather
+
+RESULTS = Path(__file__).parent / "results"
+RUNS, BEFORE, PAGE = RESULTS / "runs", RESULTS / "runs" / "before.csv", RESULTS / "verdicts.md"
+#: Kinds of records that the page needs; the losses of single steps and pictures are left out.
+KEPT = ("run", "data", "baseline", "measure", "analysis", "end")
+#: Why a verdict is another than it was: the general mend of each rule.
+WHY = {
+    "measure": "Twirled is defined as total − error, so that the parts add up says nothing; brute force decides, on a "
+    "trained model of every task.",
+    "quick": "All three tasks are needed, or what is missing is named; runs of fewer than 1,000 steps decide nothing; "
+    "skill is a loss below the task's best linear equivariant predictor; voxels are judged on the SO(3), noise-averaged "
+    "probe.",
+    "robust": "Needs runs that differ in one size alone, three seeds each, and an equivalence margin: a factor of 3.",
+    "easier": "Relative rates of the gradients count; an exact ratio of one is equal; landscapes of one batch are "
+    "refused.",
+    "penalty": "No verdict from models without skill against the task's own baseline, or from short runs.",
+    "efficiency": "Each model at its best learning rate, inside the grid, three seeds, annealed to its own budget, with "
+    "step times taken in turn.",
+    "relations": "The paper's own pairs decide; identities, such as the exact form of the head, are shown apart.",
+}
+
+
+def keep(folder: Path) -> Path:
+    """Thinned records of a run among the results."""
+    found = records.read(folder / "records.jsonl")
+    run = next(record for record in found if record["kind"] == "run")
+    target = RUNS / run["task"] / run["name"]
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.iterdir():
+        old.unlink()
+    with Records(target / "records.jsonl") as kept:
+        for record in found:
+            if record["kind"] in KEPT:
+                fields = {name: value for name, value in record.items() if name not in ("n", "kind", "sha", "pictures")}
+                if record.get("analysis") == "gradients":
+                    # Those of single layers are nine tenths of the file, and on no page of claims.
+                    fields["values"] = {name: value for name, value in fields["values"].items() if name != "layers"}
+                kept.append(record["kind"], **fields)
+    for beside in target.glob("*.count"):
+        beside.unlink()
+    return target
+
+
+def committed() -> list[Path]:
+    return sorted(path.parent for path in RUNS.glob("*/*/records.jsonl"))
+
+
+def page() -> str:
+    """The page, from the committed records alone."""
+    evidence = gather(committed())
+    with open(BEFORE, newline="") as file:
+        before = {row["claim"]: row["verdict"] for row in csv.DictReader(file)}
+    lines = [
+        "# Claim by claim: the verdict before, the verdict now, and why",
+        "",
+        "On the same records, of one run a task (`runs/`): the verdict by the rules as they were, by the rules as they "
+        "are, and what",
+        "the authors' own published curves get by the same rules. `python benchmarks/verdicts.py` writes this page; "
+        "`equiscope report",
+        "--paper benchmarks/results/runs/*/*` shows every row of evidence.",
+        "",
+        "| claim | before | now | the authors' curves | why |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for claim in claims(evidence, authors.judged()):
+        words = [WHY[claim.key], *([claim.summary + "."] if claim.summary else [])]
+        cells = (claim.title, before[claim.key], claim.verdict, claim.authors_verdict, " ".join(words))
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "The runs:", "", "| task | run | model | parameters | steps | percent of the loss at the end | R² | "
+              "symmetric |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    lines += ["| " + " | ".join(row) + " |" for row in run_rows(evidence)]
+    absent = [tasks.words(task).title for task in paper.TASKS if not evidence.of(task, None)]
+    lines += ["", f"No run yet of {', '.join(absent)}."] if absent else []
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["keep"]:
+        for given in sys.argv[2:]:
+            print(keep(Path(given)))
+    else:
+        PAGE.write_text(page())
+        print(PAGE)
