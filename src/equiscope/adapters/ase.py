@@ -41,7 +41,7 @@ def measure(
     labels: bool | Mapping[str, str] = False,
     *,
     rotations: str = "T",
-    cosets: int = 2,
+    cosets: int | None = None,
     seed: int = 0,
     progress: bool = True,
     energy_weight: float = 1.0,
@@ -125,12 +125,14 @@ def measure(
     return run.result(listed)
 
 
-def _check_arguments(calculator: Any, cosets: int, noise_samples: int, seed: int, labels: Any) -> None:
+def _check_arguments(calculator: Any, cosets: int | None, noise_samples: int, seed: int, labels: Any) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not hasattr(calculator, "get_property") and not hasattr(calculator, "get_potential_energy"):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     for name, value, low in (("cosets", cosets, 2), ("noise_samples", noise_samples, 0), ("seed", seed, 0)):
+        if name == "cosets" and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
     if not isinstance(labels, bool | Mapping):

@@ -39,7 +39,7 @@ class AseSettings:
     calculator: Any
     plan: st.AsePlan
     rotations: str
-    cosets: int
+    cosets: int | None
     seed: int
     center: str
     group: str

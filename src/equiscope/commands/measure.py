@@ -50,7 +50,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
-    made.add_argument("--cosets", type=int, default=2, help="independent cosets a structure (default 2)")
+    made.add_argument("--cosets", type=int, help="independent cosets a structure (default 2; 10 with --rotations haar)")
     made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
     made.add_argument("--group", default="SO3", help="claimed symmetry: SO3 (default), or O3 with reflections")
     made.add_argument("--center", default="origin", help="structures turn about the origin (default) or their mean")
