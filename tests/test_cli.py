@@ -31,7 +31,7 @@ def _fails(capsys, *arguments):
         (["run=a", "modle=escaip"], "no setting 'modle'; did you mean 'model'?"),
         (["run=a", "model=transformer"], "Could not find 'model/transformer' Available options"),
         (["run=a", "task=nope"], "Could not find 'task/nope'"),
-        ([], "run has no value: add run="),
+        (["run=null"], "give run=NAME"),
         (["run=a", "seed=abc"], "seed must be like 0, got 'abc'"),
         (["run=a", "trainer.max_steps=1.5"], "trainer.max_steps must be like 2400, got 1.5"),
         (["run=a", "optimizer.lr=true"], "optimizer.lr must be like 0.003, got True"),
@@ -73,6 +73,7 @@ def test_bad_settings_in_one_line(capsys, tmp_path, monkeypatch, settings, messa
 
 
 def test_settings_reach_their_place():
+    assert conf.configuration([])["run"] == "first"
     made = conf.configuration(["run=7", "model=escaip", "model.size=1M", "loss=escaip", "augment=0.5"])
     assert made["run"] == "7"
     assert made["model"] == {"name": "escaip", "size": "1M"}

@@ -86,3 +86,4 @@ def test_the_site(tmp_path):
         assert (seen.errors, seen.requests) == ([], [])
         assert seen.width <= seen.window
         assert seen.smallest_text >= 12
+        assert name != "index" or seen.clipped == 0, "the front page's code does not fit its box"
