@@ -130,8 +130,8 @@ def test_a_classifier_as_the_pages_spell_it():
     loader = [(torch.randn(16, 20, 3), torch.randint(0, 10, (16,))) for _ in range(2)]
     page = (ROOT / "docs" / "classification.md").read_text()
     call = page.split("```")[1].strip()
-    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| a classifier |")).split("`")[1]
-    assert row in " ".join(call.split())
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| a classifier |")]
+    assert row.split("`")[1] in " ".join(call.split())
     found = eval(call, {"eq": eq, "model": model, "loader": loader})
     assert found.loss == "cross_entropy_probabilities"
 
