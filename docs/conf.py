@@ -42,7 +42,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r".*",
     "run_stale_examples": True,
     "capture_repr": ("_repr_html_",),
-    "default_thumb_file": "images/curve.png",
+    "default_thumb_file": str(Path(__file__).parent / "images" / "curve.png"),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
