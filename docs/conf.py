@@ -30,7 +30,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["images", "gallery/*.ipynb", "gallery/*.py"]
+exclude_patterns = ["images", "gallery/*.ipynb", "gallery/*.py", "**sg_execution_times*"]
 # What other libraries say while examples run is no part of the pages.
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 for library in ("matplotlib", "pytorch_lightning.utilities.rank_zero"):
@@ -42,11 +42,11 @@ sphinx_gallery_conf = {
     "filename_pattern": r".*",
     "run_stale_examples": True,
     "capture_repr": ("_repr_html_",),
-    "default_thumb_file": "images/curve.png",
+    "default_thumb_file": str(Path(__file__).parent / "images" / "curve.png"),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
-    "min_reported_time": 1e9,
+    "write_computation_times": False,
     "show_signature": False,
     "backreferences_dir": None,
     "remove_config_comments": True,

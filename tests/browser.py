@@ -21,6 +21,7 @@ class Seen:
     window: int
     images: list[int]
     smallest_text: float
+    clipped: int
     screenshot: Path
 
 
@@ -36,7 +37,7 @@ def chromium():
 
 
 def look(page_file, width, name, ready="true"):
-    """Open a file at one of :data:`WIDTHS` and note errors, requests, overflow, images and text sizes."""
+    """Open a file at one of :data:`WIDTHS` and note errors, requests, overflow, images, text sizes, cut code."""
     from playwright.sync_api import sync_playwright
 
     path = chromium()
@@ -67,6 +68,9 @@ def look(page_file, width, name, ready="true"):
                     "Math.min(...[...(document.querySelector('article[role=main]') || document)"
                     ".querySelectorAll('p,li,td,dd,dt,figcaption')].filter(e => e.innerText)"
                     ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+                ),
+                page.evaluate(
+                    "[...document.querySelectorAll('.highlight pre')].filter(e => e.scrollWidth > e.clientWidth).length"
                 ),
                 screenshot,
             )

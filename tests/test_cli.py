@@ -31,7 +31,7 @@ def _fails(capsys, *arguments):
         (["run=a", "modle=escaip"], "no setting 'modle'; did you mean 'model'?"),
         (["run=a", "model=transformer"], "Could not find 'model/transformer' Available options"),
         (["run=a", "task=nope"], "Could not find 'task/nope'"),
-        ([], "run has no value: add run="),
+        (["run=null"], "give run=NAME"),
         (["run=a", "seed=abc"], "seed must be like 0, got 'abc'"),
         (["run=a", "trainer.max_steps=1.5"], "trainer.max_steps must be like 2400, got 1.5"),
         (["run=a", "optimizer.lr=true"], "optimizer.lr must be like 0.003, got True"),
@@ -73,6 +73,7 @@ def test_bad_settings_in_one_line(capsys, tmp_path, monkeypatch, settings, messa
 
 
 def test_settings_reach_their_place():
+    assert conf.configuration([])["run"] == "first"
     made = conf.configuration(["run=7", "model=escaip", "model.size=1M", "loss=escaip", "augment=0.5"])
     assert made["run"] == "7"
     assert made["model"] == {"name": "escaip", "size": "1M"}
@@ -215,6 +216,21 @@ def test_demo_builds_the_report(capsys, tmp_path, monkeypatch):
     assert cli.main(["demo", "--threads", "1"]) == 0
     assert built == [tmp_path / "runs" / "toy" / "a"]
     assert f"report: {built[0] / 'report.html'}" in capsys.readouterr().out
+
+
+def test_the_demo_has_many_molecules_unless_its_data_are_chosen(monkeypatch):
+    """Of 40 held-out molecules three carried the interval; settings of the data that are given stand alone."""
+    asked = []
+
+    def stopped(settings):
+        asked.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conf, "configuration", stopped)
+    for given in ([], ["trainer.max_steps=3"], ["data.frames=60"], ["data=spice", "data.path=x"]):
+        cli.main(["demo", *given])
+    many = [[s for s in settings if s.startswith("data.frames")] for settings in asked]
+    assert many == [["data.frames=3800", "data.frames_per_molecule=4"]] * 2 + [["data.frames=60"], []]
 
 
 def test_data_command(capsys, monkeypatch):

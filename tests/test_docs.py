@@ -60,6 +60,8 @@ def test_garbled_sentences_are_found():
     assert garbled(f"<p>Times differ:</p>\n{block}<p>Noise is drawn once.</p><p><code>a.:b</code> is code.</p>") == []
 
 
+# On a busy machine examples, pages and browser take minutes.
+@pytest.mark.timeout(900)
 def test_the_site(tmp_path):
     """One test, so that the site is built once: complete, examples run, no network, good on a phone, real formulas."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", ROOT / "docs", tmp_path]
@@ -86,3 +88,4 @@ def test_the_site(tmp_path):
         assert (seen.errors, seen.requests) == ([], [])
         assert seen.width <= seen.window
         assert seen.smallest_text >= 12
+        assert name != "index" or seen.clipped == 0, "the front page's code does not fit its box"

@@ -1,6 +1,7 @@
 """What a person types first: forty wrong inputs, each answered by a sentence that holds the remedy."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from equiscope import cli
 from equiscope.errors import EquiscopeError
 
 torch.manual_seed(0)
+ROOT = Path(__file__).parent.parent
 NET = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
 POS, FORCES = torch.randn(8, 5, 3), torch.randn(8, 5, 3)
 BATCH = {"pos": POS, "forces": FORCES}
@@ -120,6 +122,18 @@ def test_an_energy_a_graph_is_understood():
     }
     with pytest.raises(EquiscopeError, match="per='sample'"):
         eq.measure(model, [graphs], inputs={"pos": "1o"}, outputs={"energy": "0e"}, fixed=["y"])
+
+
+def test_a_classifier_as_the_pages_spell_it():
+    """The row of README and the call of the page on classification, to the letter."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 10))
+    loader = [(torch.randn(16, 20, 3), torch.randint(0, 10, (16,))) for _ in range(2)]
+    page = (ROOT / "docs" / "classification.md").read_text()
+    call = page.split("```")[1].strip()
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| a classifier |")]
+    assert row.split("`")[1] in " ".join(call.split())
+    found = eval(call, {"eq": eq, "model": model, "loader": loader})
+    assert found.loss == "cross_entropy_probabilities"
 
 
 def test_matrices_are_no_vectors():

@@ -177,6 +177,12 @@ def test_structures_calculator_labels_and_random_state_are_left_alone() -> None:
     assert np.array_equal(np.random.get_state()[1], state)
 
 
+@pytest.mark.parametrize(("rotations", "passes"), [("T", 24), ("haar", 10)])
+def test_cosets_by_default_are_those_of_the_front_door(rotations: str, passes: int) -> None:
+    """Two cosets of a set, and ten independent rotations."""
+    assert f"{passes} rotations" in str(run(Broken(), crystals()[:1], rotations=rotations))
+
+
 def test_each_structure_has_its_own_rotations_that_do_not_depend_on_the_others() -> None:
     structures = crystals()
     together = run(ForgetsCell(), structures, ["forces"])

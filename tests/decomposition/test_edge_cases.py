@@ -275,8 +275,11 @@ def test_a_model_without_labels_keeps_its_relative_error():
 def test_target_and_loss_speak_for_the_only_output():
     outputs = {"forces": eq.Output("1o")}
     assert measure(Tanh(), random_batch(), outputs=outputs).percent == measure(Tanh(), random_batch()).percent
-    with pytest.raises(eq.errors.DeclarationError, match="loss='l1' contradicts"):
-        measure(Tanh(), random_batch(), outputs=outputs, loss="l1", cosets=4)
+    own = {"forces": eq.Output("1o", loss="l1")}
+    short, said = (measure(Tanh(), random_batch(), outputs=o, loss="l1", cosets=4) for o in (outputs, own))
+    assert (short.loss, short.percent) == ("l1", said.percent)
+    with pytest.raises(eq.errors.DeclarationError, match="loss='huber' contradicts the own loss='l1'"):
+        measure(Tanh(), random_batch(), outputs=own, loss="huber", cosets=4)
 
 
 def test_rtol_on_few_samples_ends_and_says_why():

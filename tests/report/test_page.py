@@ -11,7 +11,7 @@ import pytest
 
 from equiscope.errors import IntegrityError
 from equiscope.records import Records
-from equiscope.report import build
+from equiscope.report import build, style
 from tests.report import synthetic
 
 
@@ -111,6 +111,16 @@ def test_words_of_the_page(page):
         assert expected in text
     assert "Incomplete." not in text
     assert text.count("None") == 0
+
+
+def test_every_ink_and_ground_has_its_colour_for_the_night(built):
+    """On a dark page the script changes colours by name: one that it does not know would be unreadable."""
+    page = built.read_text()
+    known = re.search(r"const inks = \{(.*?)\};", page, re.S).group(1)
+    shade = "rgba({},{},{},1)".format(*(int(style.SHADE[i : i + 2], 16) for i in (1, 3, 5)))
+    for colour in (style.INK, style.GREY, style.GRID, style.PAPER, style.OURS, shade, "white"):
+        assert colour in known, colour
+    assert "prefers-color-scheme: dark" in page
 
 
 def test_several_probes_have_a_panel_each(tmp_path):

@@ -27,6 +27,22 @@ def test_headline_warns_of_a_useless_model_and_of_noise():
     assert "not distinguishable from numerical noise (noise floor" in line
 
 
+def test_headline_says_where_few_clusters_carry_the_interval():
+    said = "Only 2.7 of 48 independent clusters carry the interval, too few to trust it."
+    assert sentences.headline(final(percent=0.4, r2=0.9, effective_clusters=2.7)).endswith(said)
+    assert "carry" not in sentences.headline(final(percent=0.4, r2=0.9, effective_clusters=3.1))
+
+
+def test_units_of_squared_errors():
+    def of(task, **kwargs):
+        return sentences.squared_unit(
+            history([synthetic.run_record(task=task), synthetic.measure(1, percent=1.0, r2=0.5, **kwargs)])
+        )
+
+    assert [of(task) for task in ("forcefield", "proteinflow", "voxels", "mine:Task")] == [" (eV/Å)²", " nm²", "", ""]
+    assert of("forcefield", loss="l2_norm") == ""
+
+
 def test_headline_of_an_upper_limit():
     line = sentences.headline(final(percent=0.003, r2=0.9, interval_kind="upper limit", percent_interval=[0, 0.021]))
     assert "at most 0.021 % (95 % upper limit)" in line

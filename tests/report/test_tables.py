@@ -61,18 +61,37 @@ def test_data_table_folds_details_but_never_the_orientation():
     data = {"kind": "data", **facts, "orientation": {"eigenvalues": [0.3, 0.33, 0.37]}, "counts": {"read": 7}}
     main, details = tables.data_table(history([data]))
     assert len(main) == tables.MAIN_ROWS
-    assert main[:2] == [("orientation · eigenvalues", "0.3, 0.33, 0.37"), ("fact 0", "0")]
+    assert main[:2] == [("orientation: eigenvalues, 0.333 each where even", "0.3, 0.33, 0.37"), ("fact 0", "0")]
     assert details[-1] == ("counts · read", "7")
     assert len(main) + len(details) == 32
 
 
 def test_rotation_table_names_what_turned_and_what_was_held():
-    rows = dict(tables.rotation_table(view(Result, synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"]))))
+    told = history(synthetic.force_field_run())
+    rows = dict(tables.rotation_table(told, view(Result, synthetic.result(0.4, 0.9, held_fixed=["charges", "cell"]))))
     assert rows["rotated: pos"] == "1o (a vector)"
     assert rows["held fixed"] == "charges, cell"
     assert rows["centre of rotation"] == "origin"
     assert rows["rotations"] == "2 random cosets of the group T: 24 per sample"
     assert rows["samples"] == "96 in 48 independent clusters"
+    assert rows["loss"] == "squared error, mean over samples of means over components"
+    for name in ("total loss, averaged over rotations", "twirled loss", "equivariance error", "numerical noise floor"):
+        assert "(eV/Å)²" in rows[name], name
+
+
+def test_data_in_words_with_units():
+    data = {"kind": "data", "atoms": [10, 20], "elements": [1, 6, 17], "force_rms": 2.54, "energy_rms": 1.6,
+            "parts": {"train": {"frames": 3200, "molecules": 320}, "final": 64}, "used": {"track": 48}}  # fmt: skip
+    main, _ = tables.data_table(history([data]))
+    assert dict(main) == {
+        "atoms of a molecule": "10 to 20",
+        "elements": "H, C, Cl",
+        "root mean square of a force component": "2.54 eV/Å",
+        "root mean square of the energy learned": "1.6 eV",
+        "parts · for training": "3,200 frames, 320 molecules",
+        "parts · for the final figure": "64",
+        "used · followed along training": "48",
+    }
 
 
 def test_outputs_table_only_for_several_outputs():

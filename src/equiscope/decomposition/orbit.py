@@ -253,7 +253,7 @@ def row_axes(value: Tensor, batch: Batch, declaration: Declaration, whole: bool)
         return 1
     fields = batch.fields()
     vectors = [name for name, spec in declaration.inputs.items() if spec.irreps in VECTORS]
-    others = [fields[name] for name in (declaration.mask, *vectors) if name in fields]
+    others = [fields[name] for name in (declaration.mask or "", *vectors) if name in fields]
     alike = [other.shape[:2] for other in others if other is not value]
     return 2 if not alike or value.shape[:2] in alike else 1
 
@@ -319,7 +319,8 @@ def has_inner_axis(value: Tensor, shape: tuple[int, ...]) -> bool:
 def _rows_first(batch: Batch, spec: Output, seen: int) -> str:
     if batch.dense:
         return "samples come first; where the atoms of several samples stand one after another say batch='batch'"
-    if spec.per is None and spec.target in batch.fields() and len(batch.fields()[spec.target]) == batch.size != seen:
+    label = batch.fields().get(spec.target or "")
+    if spec.per is None and label is not None and len(label) == batch.size != seen:
         return f"its labels {spec.target!r} have one row for each sample"
     per = spec.per or "atom"
     fits = f"; one for each of {seen} samples is said by eq.Output(…, per='sample')" if seen == batch.size else ""

@@ -14,6 +14,7 @@ from equiscope.report import chart, style
 from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, crossings
 from equiscope.report.curves import Curve, RunHistory, read
+from equiscope.report.sentences import squared_unit
 from equiscope.report.style import LOWEST_R2, Axis, LogPoints, StepAxis, log_axis
 from equiscope.report.views import Measurement, Record
 from equiscope.words import digits, r2
@@ -204,7 +205,8 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
                              style.EQUIVARIANCE, mark="triangle-down", size=7, over=True))  # fmt: skip
     tops = np.concatenate([curve.total, curve.twirled])
     top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
-    words = f"loss ({told.result.loss or 'as measured'})"
+    unit = squared_unit(told)
+    words = f"squared error,{unit}" if unit else f"loss ({told.result.loss or 'as measured'})"
     return Chart([[Panel(axis, log_axis(words, low, top), series)]])
 
 
@@ -214,7 +216,9 @@ def relative(curve: Curve) -> Chart:
     hover = [f"step {s:,}<br>{digits(v)} of mean |output|²" for s, v in zip(curve.step, curve.relative, strict=True)]
     values = np.where(curve.relative > 0, curve.relative, np.nan)
     series = Series(axis.place(curve.step), values, "", style.EQUIVARIANCE, "solid", "circle", hover=hover)
-    panel = Panel(axis, Axis("equivariance error\n/ mean |output|²", True), [series])
+    ends = np.log10(values[np.isfinite(values)])
+    y = log_axis("equivariance error\n/ mean |output|²", 10.0 ** np.floor(ends.min()), 10.0 ** max(ends.max() + 0.1, 0))
+    panel = Panel(axis, y, [series])
     return Chart([[panel]], (8.2, 3.4), 320, legend=0)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from equiscope.report.chart import Chart
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
 from equiscope.report.curves import Curve, RunHistory, history
 from equiscope.report.views import Record
-from equiscope.words import flatten, without_secrets
+from equiscope.words import text, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -131,6 +131,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "verdict": sentences.verdict(found) if found is not None else "",
         "warning": sentences.crossing_warning(found) if found is not None else None,
         "samples": sentences.samples_name(told),
+        "unit": sentences.squared_unit(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
         "points_at_floor": _at_floor(told, curve) if curve is not None else 0,
@@ -144,14 +145,23 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "run_rows": tables.run_table(told),
         "data_rows": data_rows,
         "more_data_rows": more_data_rows,
-        "config_rows": flatten(without_secrets(told.run.config)),
-        "rotation_rows": tables.rotation_table(told.result) if measured else [],
+        "config_rows": _settings(without_secrets(told.run.config)),
+        "rotation_rows": tables.rotation_table(told, told.result) if measured else [],
         "output_rows": tables.outputs_table(told.result),
         "notes": told.result.notes,
         "meaning": [Markup(line) for line in sentences.MEANING],
         # "</script" inside a script element would end it.
         "plotly": Markup(get_plotlyjs().replace("</script", "<\\/script")) if curve is not None else "",
     }
+
+
+def _settings(config: Record, prefix: str = "") -> list[tuple[str, str]]:
+    """(trainer.max_steps, 2,400): every setting by the name under which ``equiscope train`` takes it."""
+    rows: list[tuple[str, str]] = []
+    for key, value in config.items():
+        nested = isinstance(value, Mapping)
+        rows += _settings(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", text(value))]
+    return rows
 
 
 def _at_floor(told: RunHistory, curve: Curve) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from equiscope import tasks
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.statistics import TOO_FEW
 from equiscope.report.crossings import COLLAPSE, SKILL, Crossing, Crossings
 from equiscope.report.curves import RunHistory
 from equiscope.words import percent, r2
@@ -39,6 +40,12 @@ def samples_name(told: RunHistory) -> str:
     return tasks.words(told.run.task).samples
 
 
+def squared_unit(told: RunHistory) -> str:
+    """The unit of the run's squared errors, with a blank before it: `` (eV/Å)²``; nothing where it is not known."""
+    unit = tasks.words(told.run.task).unit if told.result.loss == "mse" else ""
+    return "" if not unit else f" ({unit})²" if "/" in unit else f" {unit}²"
+
+
 def share_text(result: Result) -> str:
     """"0.37 % (95 % interval 0.34–0.41 %)", "at most 0.02 % (95 % upper limit)" or the bare percent."""
     if not math.isfinite(result.percent):
@@ -61,7 +68,7 @@ def headline(told: RunHistory) -> str:
         f"{f'After {steps} training steps' if told.headline_final is not None else f'So far, at step {steps}'}, "
         f"{share_text(record.result)} of the model’s loss is there only because it has not learned rotation "
         f"symmetry perfectly{_group_clause(record.result)}{_skill_clause(record.result.r2, samples_name(told))} "
-        f"and the value is {_noise_clause(record.result)}."
+        f"and the value is {_noise_clause(record.result)}.{_few(record.result)}"
     )
 
 
@@ -73,6 +80,14 @@ def _group_clause(result: Result) -> str:
         " (measured exactly for the octahedral group O, the 24 turns of the grid, noise and all: a lower bound for all "
         "rotations of the same grids)"
     )
+
+
+def _few(result: Result) -> str:
+    """What is said of an interval that too few clusters carry."""
+    carry = result.effective_clusters
+    if carry is None or not carry < TOO_FEW or result.interval_kind == "none":
+        return ""
+    return f" Only {carry:.2g} of {result.clusters} independent clusters carry the interval, too few to trust it."
 
 
 def _skill_clause(value: float, samples: str) -> str:

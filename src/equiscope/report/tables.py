@@ -10,13 +10,35 @@ from equiscope.decomposition.result import Result
 from equiscope.report import style
 from equiscope.report.crossings import Crossing, Crossings, crossings
 from equiscope.report.curves import RunHistory
-from equiscope.report.sentences import crossing_step, share_text
-from equiscope.words import digits, duration, flatten, moment, percent, r2, text
+from equiscope.report.sentences import crossing_step, share_text, squared_unit
+from equiscope.tasks.datasets.blocks import SYMBOLS
+from equiscope.words import digits, duration, flatten, minus, moment, number, percent, r2, text
 
 Row = tuple[str, ...]
 
 #: What a task tells of its data that is of use only to who wants to make it again.
 _DETAILS = {"config", "counts", "path", "reference_energies", "source", "versions"}
+#: What a task tells of its data -> words for it, and the unit.
+_FACTS = {
+    "orientation · eigenvalues": ("orientation: eigenvalues, 0.333 each where even", ""),
+    "orientation · standard error": ("orientation: standard error of these", ""),
+    "orientation · p value": ("orientation: p value of even", ""),
+    "orientation · samples": ("orientation: samples with a longest axis", ""),
+    "orientation · skipped": ("orientation: samples without", ""),
+    "force rms": ("root mean square of a force component", "eV/Å"),
+    "energy rms": ("root mean square of the energy learned", "eV"),
+    "units": ("unit of length", ""),
+    "mean square of a grid": ("mean square of a voxel", ""),
+    "augment": ("share of samples turned in training", ""),
+    "measured self conditioning": ("self-conditioning where measured", ""),
+    "atom radius": ("radius of an atom", "Å"),
+    "noise sigma": ("standard deviation of the noise", ""),
+}
+#: Parts of a data set, in words.
+_PARTS = {"train": "for training", "track": "followed along training", "final": "for the final figure"}
+#: Losses in words.
+_LOSSES = {"mse": "squared error", "l2_norm": "norm of the error", "l1": "absolute error"}
+_WEIGHTINGS = {"sample": "mean over samples of means over components", "component": "mean over all components"}
 #: Rows of the data table that are shown unfolded.
 MAIN_ROWS = 20
 #: What an irreps string of low degree means in words.
@@ -127,9 +149,9 @@ def probes(told: RunHistory) -> list[Row]:
             share or _place(end),
             *((digits(result.equivariance), digits(result.total)) if result else ("–", "–")),
             _ability(result.r2, final.skill) if result and final else _ability(end.r2, end.skill) if end else "–",
-            crossing_step(found.first if found else None),
+            crossing_step(found.first if found else None).replace(" against the baseline", ""),
             crossing_step(found.skilled if found else None, skill=False),
-            _place(found.dip) if found else "–",
+            f"{_percent(found.dip.percent)} (step {found.dip.step:,})" if found and found.dip else "–",
         ))  # fmt: skip
     return rows
 
@@ -187,7 +209,8 @@ def _known(rows: list[Row]) -> list[Row]:
 def data_table(told: RunHistory) -> tuple[list[Row], list[Row]]:
     """(counts, units and orientation; how it was made in detail) of the task's data, nested names joined by a dot."""
     facts = {key: value for key, value in told.data.items() if key not in {"n", "kind", "sha"}}
-    main = flatten({key: value for key, value in facts.items() if key not in _DETAILS})
+    told_of = {key: value for key, value in facts.items() if key not in _DETAILS}
+    main = [_fact(name, shown) for name, shown in flatten(_readable(told_of))]
     details = flatten({key: value for key, value in facts.items() if key in _DETAILS})
     # Whatever a task tells, its orientation is never among the rows that are folded away.
     if len(main) > MAIN_ROWS:
@@ -195,8 +218,36 @@ def data_table(told: RunHistory) -> tuple[list[Row], list[Row]]:
     return list(main[:MAIN_ROWS]), [*main[MAIN_ROWS:], *details]
 
 
-def rotation_table(result: Result) -> list[Row]:
-    """What was rotated and how, of one measurement."""
+def _readable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Ranges as "10 to 20", elements by their symbols, parts in words."""
+    made = dict(facts)
+    for name, what in (("atoms", "atoms of a molecule"), ("lengths", "residues of a chain")):
+        ends = made.get(name)
+        if isinstance(ends, list) and len(ends) == 2:
+            made = {what if key == name else key: value for key, value in made.items()}
+            made[what] = f"{text(ends[0])} to {text(ends[1])}"
+    if isinstance(made.get("elements"), list):
+        made["elements"] = ", ".join(SYMBOLS[int(z)] for z in made["elements"] if 0 < number(z) < len(SYMBOLS))
+    for name in ("parts", "used"):
+        if isinstance(made.get(name), Mapping):
+            made[name] = {_PARTS.get(key, key): _counted(value) for key, value in made[name].items()}
+    return made
+
+
+def _counted(value: Any) -> str:
+    """"3,200 frames, 320 molecules" of how many there are of each."""
+    return ", ".join(f"{text(n)} {of}" for of, n in value.items()) if isinstance(value, Mapping) else text(value)
+
+
+def _fact(name: str, shown: str) -> Row:
+    """A row of the data table in words, with its unit."""
+    words, unit = _FACTS.get(name, (name, ""))
+    return words, f"{shown} {unit}".rstrip()
+
+
+def rotation_table(told: RunHistory, result: Result) -> list[Row]:
+    """What was rotated and how, of one measurement of a run."""
+    unit = squared_unit(told)
     how = f"{text(result.cosets)} random cosets of the group " if result.cosets else ""
     how = "independent random rotations" if result.rotations == "haar" else f"{how}{result.rotations}"
     orientation = f"{text(result.orientation)} (0.333 three times is even)" if result.orientation else ""
@@ -208,16 +259,21 @@ def rotation_table(result: Result) -> list[Row]:
         ("rotations", f"{how}: {text(result.passes)} per sample"),
         ("samples", f"{text(result.samples)} in {text(result.clusters)} independent clusters"),
         ("model calls", text(result.model_calls)),
-        ("loss", f"{text(result.loss)}, weighted by {text(result.weighting)}"),
+        ("loss", f"{_LOSSES.get(result.loss, result.loss)}, {_WEIGHTINGS.get(result.weighting, result.weighting)}"),
         ("orientation of the data", orientation),
-        ("total loss, averaged over rotations", text(result.total)),
-        ("loss on the data as given", text(result.loss_as_given)),
-        ("twirled loss", text(result.twirled)),
-        ("equivariance error", text(result.equivariance)),
-        ("numerical noise floor", f"{text(result.noise_floor)} ({text(result.noise_floor_percent)} %)"),
+        ("total loss, averaged over rotations", f"{_fine(result.total)}{unit}"),
+        ("loss on the data as given", f"{_fine(result.loss_as_given)}{unit}"),
+        ("twirled loss", f"{_fine(result.twirled)}{unit}"),
+        ("equivariance error", f"{text(result.equivariance)}{unit}"),
+        ("numerical noise floor", f"{text(result.noise_floor)}{unit} ({text(result.noise_floor_percent)} %)"),
         ("equivariance error / mean |output|²", text(result.relative_equivariance)),
         ("mean of per-sample percents", f"{text(result.mean_of_ratios_percent)} % (another, biased quantity)"),
     ])  # fmt: skip
+
+
+def _fine(value: float) -> str:
+    """Five digits: the two parts of a loss differ in the third or later."""
+    return digits(value) if not 1e-4 < abs(value) < 1e5 else minus(f"{value:.5g}")
 
 
 def _in_words(irreps: str) -> str:

@@ -23,9 +23,9 @@ CONF = "equiscope.conf"
 GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
 _PATHS = ("root", "path", "smiles", "store", "dir")
 _SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
-# These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100].
+# These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100]. run=7 is a name.
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep",
-             "compile")  # fmt: skip
+             "compile", "run")  # fmt: skip
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
         # ValueError: what Hydra says to a group that is null, logger=null.
         raise InputError(_one_line(error, overrides)) from error
     _check_types(made, _defaults(overrides))
+    if made["run"] is None:
+        raise InputError("run is the name of the run's folder: give run=NAME")
     made["run"] = str(made["run"])
     return made
 

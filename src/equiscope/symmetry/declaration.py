@@ -315,6 +315,8 @@ def declare(
     full: dict[str, Output] = {}
     for name, spec in outputs.items():
         if isinstance(spec, Output):
+            if len(outputs) == 1 and spec.loss == "mse":
+                spec = replace(spec, loss=loss)
             if loss not in ("mse", spec.loss):
                 raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
             full[name] = replace(spec, target=spec.target or target) if len(outputs) == 1 else spec

@@ -27,13 +27,14 @@ class Words:
 
     Attributes:
         title: in a sentence. samples: the plural of what it learns from. less_data: a setting that trains on less.
-        symmetric: a run of it with a model that is symmetric by construction.
+        symmetric: a run of it with a model that is symmetric by construction. unit: of what its models answer.
     """
 
     title: str
     samples: str = "samples"
     less_data: str = ""
     symmetric: str = ""
+    unit: str = ""
 
 
 def words(name: str) -> Words:

@@ -2,6 +2,11 @@
 (function () {
   const config = {displaylogo: false, responsive: true, displayModeBar: false, scrollZoom: false};
   const drawn = [];
+  // On a dark page inks become light and light grounds dark; the hues of the curves are readable on both.
+  const dark = matchMedia('screen and (prefers-color-scheme: dark)').matches;
+  const inks = {'#1f2328': '#e4e7eb', '#e3e6ea': '#2c323a', '#9aa1aa': '#6b7480', '#6b7280': '#98a1ad', '#8a8f98': '#98a1ad',
+    '#0072B2': '#4aa8e0', '"white"': '"#14171b"', 'rgba(243,234,215,1)': 'rgba(52,45,28,1)', 'rgba(0,114,178,': 'rgba(74,168,224,'};
+  const toned = text => dark ? Object.entries(inks).reduce((all, [light, night]) => all.replaceAll(light, night), text) : text;
   // On a phone the panels of a row stand one below another, each under its title.
   function stacked(layout) {
     const cells = Object.keys(layout).flatMap(key => {
@@ -43,7 +48,7 @@
   function draw() {
     for (const script of document.querySelectorAll('script[data-for]')) {
       const node = document.getElementById(script.dataset.for);
-      const figure = JSON.parse(script.textContent);
+      const figure = JSON.parse(toned(script.textContent));
       Plotly.newPlot(node, wrapped(figure.data, node.clientWidth), fitted(figure, node.clientWidth), config);
       drawn.push({node, figure, narrow: node.clientWidth < 560});
     }

@@ -7,4 +7,5 @@ WORDS = Words(
     samples="molecules",
     less_data="data.train_frames=500",
     symmetric="equiscope train task=forcefield model=escaip_tied run=NAME",
+    unit="eV/Å",
 )

@@ -7,4 +7,5 @@ WORDS = Words(
     samples="protein chains",
     less_data="data.fraction=0.1",
     symmetric="equiscope train task=proteinflow model=proteina_equivariant run=NAME",
+    unit="nm",
 )
