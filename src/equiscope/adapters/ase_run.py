@@ -200,7 +200,7 @@ class AseRun:
     def _explain(self, collector: Collector, batch: Mapping[str, Any], error: BaseException | None) -> None:
         """Say so if the calculator failed on a turned copy alone; anything else stays the error that it is."""
         try:
-            collector.caller.given(self._design.engine, batch)
+            collector.caller(self._design.engine, batch)
         except Exception:
             return
         raise InputError(

@@ -265,7 +265,7 @@ def find_labels(
 def _sources(
     structures: Sequence[Atoms], outputs: Sequence[str], labels: bool | Mapping[str, str]
 ) -> dict[str, str]:
-    named = {} if labels is True else dict(labels)
+    named = dict(labels) if isinstance(labels, Mapping) else {}
     unknown = sorted(set(named) - set(OUTPUTS))
     if unknown:
         raise InputError(f"labels (--label OUTPUT=KEY) names {unknown}; labels are for {', '.join(OUTPUTS)}")

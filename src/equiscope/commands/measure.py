@@ -62,7 +62,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
     made.add_argument(
-        "--cosets", type=float, help="independent cosets a structure (default 2; 10 with --rotations haar); 1.25: a quarter has two"
+        "--cosets",
+        type=float,
+        help="independent cosets a structure (default 2; 10 with --rotations haar); 1.25: a quarter has two",
     )
     made.add_argument(
         "--symmetry",

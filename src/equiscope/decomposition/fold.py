@@ -36,7 +36,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
 from equiscope.decomposition.computing import Computing
-from equiscope.decomposition.orbit import Forward, twisted
+from equiscope.decomposition.orbit import Forward, output_rows, twisted
 from equiscope.decomposition.plan import Pass
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import EquiscopeError, InputError, first_line
@@ -136,8 +136,7 @@ class Folding:
             return
         self.sound = True
         for name, rows in answer.items():
-            spec = declaration.outputs[name]
-            single = rows[rows_at(batch.rows(name, spec.per, spec.mask), places)].double()
+            single = rows[rows_at(output_rows(batch, name, declaration), places)].double()
             first, _, last = found[name].detach().chunk(3)
             limit = max((UNITS if eps < COARSE else COARSE_UNITS) * eps, torch.finfo(rows.dtype).eps, 3 * change)
             for copy in (first, last):

@@ -26,7 +26,7 @@ from equiscope.decomposition.arcs import (
     twisting_of,
 )
 from equiscope.decomposition.computing import watched
-from equiscope.decomposition.orbit import input_rows, output_middle, rotated_back
+from equiscope.decomposition.orbit import input_rows, output_middle, output_rows, rotated_back
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.split import BatchOutput
 from equiscope.errors import InputError
@@ -131,9 +131,8 @@ def _some_of(
         return True
     own = {}
     for name, output in outputs.items():
-        spec = site.declaration.outputs[name]
         middle = output_middle(part.batch, name, site.declaration)
-        own[name] = replace(output, rows=part.batch.rows(name, spec.per, spec.mask), labels=None, middle=middle)
+        own[name] = replace(output, rows=output_rows(part.batch, name, site.declaration), labels=None, middle=middle)
     sure = _jumps_of_twin(part, own, {k: v[places] for k, v in twisting.items()}, eps)
     return None if sure is None else any(bool(v.any()) for v in sure.values())
 

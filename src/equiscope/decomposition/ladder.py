@@ -19,7 +19,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from equiscope.decomposition.pool import host, sample_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import DataError, DeclarationError, EquiscopeError, InputError, first_line
-from equiscope.symmetry.declaration import Declaration
+from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 from equiscope.words import aligned
 
 DEFAULT = ("float64", "float32", "bfloat16")
@@ -152,7 +152,7 @@ def precisions(
     rotations: str = "T",
     cosets: float | None = None,
     seed: int = 0,
-    **settings: Any,
+    **settings: Unpack[DeclarationSettings],
 ) -> Ladder:
     """Measure a model on the same orbits in several precisions: which part of its equivariance error is arithmetic.
 

@@ -43,7 +43,7 @@ from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered,
 from equiscope.decomposition.computing import NAMES, Computing
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.jumps import coarse_inside, jumps
-from equiscope.decomposition.orbit import output_middle, turned
+from equiscope.decomposition.orbit import output_middle, output_rows, turned
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR
 from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
@@ -264,8 +264,8 @@ def float64_change(site: Site, arc: Arc) -> dict[str, float]:
         return {}
     changes = {}
     for name, rows in answer.items():
-        exact, spec = rows.double(), site.declaration.outputs[name]
-        single = arc.answer[name][rows_at(site.batch.rows(name, spec.per, spec.mask), places)].double()
+        exact = rows.double()
+        single = arc.answer[name][rows_at(output_rows(site.batch, name, site.declaration), places)].double()
         size = exact.square().mean()
         changes[name] = float(((exact - single).square().mean() / size).sqrt()) if size > 0 else 0.0
     return changes

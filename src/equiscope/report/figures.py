@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -94,7 +94,8 @@ def parts(told: RunHistory) -> Chart | None:
     curves = list(told.curves.values())[: len(style.RAMP)]
     if len(curves) < 2:
         return None
-    axis, rows = style.step_axis(np.concatenate([curve.step for curve in curves])), []
+    axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
+    rows: list[Any] = []
     for name, title in (("total", "total loss"), ("twirled", "twirled loss"), ("equivariance", "equivariance error")):
         series = []
         for colour, curve in zip(style.colours(len(curves)), curves, strict=False):

@@ -113,8 +113,8 @@ def _twirling(
         worth = steps_worth([r["step"] for r in curve], [r["result"]["total"] for r in curve], min(max(share, 0), 0.99))
     except InputError as error:
         return {**found, "refused": str(error)}
-    batch = int(trained.config["batch_size"])
-    answers = {key: cheaper_below(worth[key], batch, count) for key in ("steps", "low", "high")}
+    size = int(trained.config["batch_size"])
+    answers = {key: cheaper_below(worth[key], size, count) for key in ("steps", "low", "high")}
     return {**found, "worth": worth, "answers": answers}
 
 
@@ -209,6 +209,8 @@ def _crossing(entries: Sequence[Mapping[str, Any]], probe: str) -> Values:
 
 def _spectrum(trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings) -> Values:
     """Where both gradients lie in the spectrum, their cosine, and for plain descent the decay that follows."""
+    import numpy as np
+
     from equiscope.analysis.decay import gradient_spectra, predicted_decay
     from equiscope.analysis.gradients import gradients
     from equiscope.runs.deal import dealt, thinned
@@ -232,7 +234,7 @@ def _spectrum(trained: Trained, raw: nn.Module, probe: Probe, settings: Dynamics
     else:
         own, steps = spectra["equivariance"], sorted({round(1.5**place) for place in range(16)})
         decay = predicted_decay(own["nodes"], own["weights"], own["square"], parts.values["equivariance"],
-                                ours.rate * scale, steps)  # fmt: skip
+                                ours.rate * scale, np.array(steps, dtype=np.float64))  # fmt: skip
         return {**found, "steps": [trained.step + s for s in steps], "decay": decay.tolist()}
     return {**found, "refused": reason}
 
