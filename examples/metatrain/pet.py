@@ -1,4 +1,4 @@
-"""Train PET, the field's unconstrained architecture, on generated molecules, and measure its direct and gradient forces.
+"""Train PET, the field's unconstrained architecture, and measure its direct and gradient forces.
 
     make pet
 
@@ -81,9 +81,11 @@ def options(folder: Path, epochs: int) -> dict:
         "loss": {"energy": energy, "non_conservative_force": {"type": "mse", "weight": 1.0}},
     }  # fmt: skip
     sets = {
-        f"{long}_set": {"systems": {"read_from": f"{folder / short}.xyz", "length_unit": "angstrom"}, "targets": targets}
+        f"{long}_set": {
+            "systems": {"read_from": f"{folder / short}.xyz", "length_unit": "angstrom"}, "targets": targets,
+        }
         for short, long in (("train", "training"), ("val", "validation"), ("test", "test"))
-    }
+    }  # fmt: skip
     architecture = {"name": "pet", "model": model, "training": training}
     return {"seed": 0, "base_precision": 32, "device": "cpu", "architecture": architecture, **sets}
 
@@ -109,7 +111,7 @@ def heads(engine: Metatomic, test: list[Atoms]) -> list[str]:
         ).result  # fmt: skip
         spent = time.process_time() - begun
         (low, high), own = found.percent_interval, found.outputs[output]
-        shares = " / ".join(f"{max(v, 0):.2f}" for v in found.spectrum["share"]) + f" / {found.spectrum['remainder']:.2f}"
+        shares = " / ".join(f"{v:.2f}" for v in (*found.spectrum["share"], found.spectrum["remainder"]))
         rows.append(
             f"| {name} | {plain(found.percent)} ({plain(low)}–{plain(high)}) | {own.r2:.2f} | "
             f"{np.sqrt(own.relative_equivariance):.3f} | {shares} | {ratios(own)} | {spent:.0f} |"
