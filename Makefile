@@ -173,6 +173,20 @@ metatomic:
 	OMP_NUM_THREADS=1 .venv-metatomic/bin/python benchmarks/symmetrised_calculator.py $(RUN)
 	OMP_NUM_THREADS=1 .venv-metatomic/bin/python benchmarks/degree4.py
 
+.PHONY: pet torch-sim
+# PET trained on generated molecules with metatrain, then measured, in an environment of its own (ten minutes).
+pet:
+	$(PYTHON) -m venv .venv-pet
+	.venv-pet/bin/pip install --quiet -c constraints.txt torch==2.13.0
+	.venv-pet/bin/pip install --quiet -c constraints.txt -r examples/metatrain/pet.txt -e '.[metatomic,train]'
+	OMP_NUM_THREADS=1 .venv-pet/bin/python examples/metatrain/pet.py benchmarks/results/pet.md
+
+# The door's tests beside the real torch-sim, which needs Python 3.12: make torch-sim PYTHON=python3.12.
+torch-sim:
+	$(PYTHON) -m venv .venv-torch-sim
+	.venv-torch-sim/bin/pip install --quiet -e '.[torch-sim]' pytest pytest-timeout
+	OMP_NUM_THREADS=1 .venv-torch-sim/bin/python -m pytest tests/adapters/test_torch_sim.py
+
 .PHONY: faults
 # Kills, a full disk, flipped bits and cut files at full count (minutes); the table goes to benchmarks/results.
 faults: $(INSTALLED)

@@ -131,7 +131,7 @@ def measure(
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
     listed = st.as_structures(structures)
-    engine = calculator if hasattr(calculator, "answer") else Calculators(calculator, most_atoms=most_atoms)
+    engine = calculator if hasattr(calculator, "most_atoms") else Calculators(calculator, most_atoms=most_atoms)
     chosen = _outputs(engine, outputs)
     features = {name: str(engine.features(name)) for name in chosen if name not in engine.outputs}
     found = st.find_labels(listed, chosen, labels)
@@ -172,7 +172,7 @@ def _check_arguments(
 ) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
-    if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "answer")):
+    if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "most_atoms")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")

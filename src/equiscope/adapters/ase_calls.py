@@ -18,6 +18,8 @@ from equiscope.errors import InputError
 
 # Calculators inside calculators are looked for this deep (a sum holds a mixer, a mixer a list) in short containers.
 DEEPEST, MANY = 6, 100
+# Structures of which a copy to turn is kept.
+KEPT = 4096
 # What holds no calculator.
 PLAIN = (str, bytes, bool, int, float, type(None), type, np.ndarray, Tensor, torch.nn.Module, Atoms)
 
@@ -39,6 +41,7 @@ class Calculators:
         self.implemented = known
         self.outputs = tuple(o for o in st.OUTPUTS if known is None or o in known)
         self.together = _answers_lists(calculator)
+        self._copies: dict[int, tuple[Atoms, Atoms]] = {}
         self.most_atoms = (most_atoms or MOST_ATOMS["cpu"]) if self.together else None
 
     def features(self, name: str) -> str | None:
@@ -61,7 +64,7 @@ class Calculators:
             batch["structure"], places, batch["cell"].numpy(), positions_of, strict=True
         ):
             as_it_is = len(own) == len(bare) and bool((own == np.arange(len(bare))).all())
-            atoms = bare.copy() if as_it_is else bare[own]
+            atoms = self._copy(bare) if as_it_is else bare[own]
             atoms.set_cell(cell, scale_atoms=False)
             atoms.positions = positions
             made.append(atoms)
@@ -70,6 +73,17 @@ class Calculators:
             for atoms, value in zip(made, np.split(values, counts) if extra.rows == "atom" else values, strict=True):
                 extra.put(atoms, value)
         return made
+
+    def _copy(self, bare: Atoms) -> Atoms:
+        """A copy to turn: a new one, or, for calls that answer lists and keep nothing, that of the pass before."""
+        if not self.together:
+            return bare.copy()
+        known = self._copies.get(id(bare))
+        if known is None or known[0] is not bare:
+            if len(self._copies) > KEPT:
+                self._copies.clear()
+            known = self._copies[id(bare)] = (bare, bare.copy())
+        return known[1]
 
     def _answer_of(self, atoms: Atoms, wanted: Sequence[str]) -> dict[str, Tensor]:
         # A calculator answers equal structures from its cache, which would hide that it is random.

@@ -148,8 +148,18 @@ class Metatomic(nn.Module):
             per = "system" if st.kind(name) in ("energy", "stress") else self.features(self.keys.get(name, name))
             kind = "system" if per in ("system", "sample") else "atom"
             outputs[self.keys.get(name, name)] = ModelOutput(unit=_UNITS.get(st.kind(name), ""), sample_kind=kind)
-        options = ModelEvaluationOptions(length_unit="angstrom", outputs=outputs)
-        found = self.model(systems, options, check_consistency=False)
+        # What a module inside answers is asked of the model itself, without a change of units.
+        inner = {name: outputs.pop(name) for name in [*outputs] if name.startswith(FEATURE)}
+        found = self.model.module(systems, inner, None) if inner else {}
+        if outputs:
+            options = ModelEvaluationOptions(length_unit="angstrom", outputs=outputs)
+            found |= self.model(systems, options, check_consistency=False)
+        lacking = sorted(inner.keys() - found.keys())
+        if lacking:
+            raise InputError(
+                f"the model answers no {lacking}: exported models do not, a checkpoint loaded by metatrain does "
+                "(metatrain.utils.io.load_model(…).export()), for modules that there are"
+            )
         return {name: found[self.keys.get(name, name)].block() for name in names}
 
     def _rows(self, name: str, found: Mapping[str, TensorBlock], batch: Mapping[str, Any]) -> Tensor:
