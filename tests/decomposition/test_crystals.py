@@ -98,12 +98,26 @@ def pairs(b):
 def test_symmetric_models_have_none_also_of_crystals_that_are_nearly_symmetric():
     crystal = bulk("ZnS", "zincblende", a=5.4, cubic=True)
     crystal.rattle(0.02, seed=1)
+    strain = 0.005 * np.random.default_rng(0).standard_normal((3, 3))
+    crystal.set_cell(crystal.cell @ (np.eye(3) + strain), scale_atoms=True)
     space = eq.symmetries.SpaceGroup(symprec=0.3)
     found = eq.measure(pairs, [batch_of(crystal)], symmetry=space, **DECLARED)
     assert found.passes == 96
     assert found.outputs["f"].equivariance < 1e-26
     assert found.outputs["s"].relative_equivariance < 1e-26
     assert not found.distinguishable
+
+
+def test_the_model_is_asked_for_the_same_numbers_again():
+    given, seen = batch_of(bulk("ZnS", "zincblende", a=5.4, cubic=True)), []
+
+    def model(b):
+        seen.append(torch.cat([b["pos"], b["cell"]], dim=1))
+        return pairs(b)
+
+    eq.measure(model, [given], symmetry="space_group", noise_samples=0, **DECLARED)
+    own = torch.cat([given["pos"], given["cell"]], dim=1)
+    assert sum(bool((one - own).abs().max() < 1e-12) for one in seen) >= 96
 
 
 def test_crystals_of_different_groups_in_one_batch():

@@ -101,8 +101,9 @@ def jumps(
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
-    # What turning a grid by interpolation changes is no rounding, and the floor itself.
-    interpolated = any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values())
+    # What turning an image by interpolation changes is no rounding, and the floor itself.
+    actions = [spec.action for spec in site.declaration.inputs.values()]
+    interpolated = any(getattr(a, "resampling", None) and getattr(a, "dimensions", 3) == 2 for a in actions)
     if not places or site.declaration.group in EXACT or interpolated:
         return found
     if not opaque and len(places) > max(LOOKED, site.batch.size / 2):
