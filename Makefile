@@ -156,9 +156,9 @@ pretrained: .venv-voxels/.installed
 atlas: .venv-voxels/.installed
 	$(PYTHON) -m venv .venv-atlas
 	.venv-atlas/bin/pip install --quiet -c constraints.txt torch==2.13.0
-	.venv-atlas/bin/pip install --quiet -c constraints.txt -r benchmarks/atlas.txt -e '.[ase,train]'
+	.venv-atlas/bin/pip install --quiet -c constraints.txt -r benchmarks/atlas.txt -e '.[ase,train,peers]'
 	.venv-atlas/bin/pip install --quiet --no-deps -r benchmarks/atlas_alone.txt
-	OMP_NUM_THREADS=1 .venv-atlas/bin/python benchmarks/atlas.py measure SevenNet CHGNet PocketNet MACE TorchMD
+	OMP_NUM_THREADS=1 .venv-atlas/bin/python benchmarks/atlas.py measure SevenNet CHGNet PocketNet MACE TorchMD NequIP ESCAIP
 	OMP_NUM_THREADS=1 .venv-voxels/bin/python benchmarks/atlas.py measure GNINA
 	OMP_NUM_THREADS=1 .venv-atlas/bin/python benchmarks/atlas.py trained $(RUNS)
 	.venv-atlas/bin/python benchmarks/atlas.py page

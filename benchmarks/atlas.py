@@ -46,6 +46,8 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     "MACE, float32": (RANDOM, "mace", "float32", {}, ("mace-torch", "e3nn")),
     "MACE, float64": (RANDOM, "mace", "float64", {}, ("mace-torch", "e3nn")),
     "TorchMD-Net TensorNet": (RANDOM, "torchmdnet", "tensornet", {}, ("torchmd-net",)),
+    "NequIP": (RANDOM, "architecture", "nequip", {}, ("nequip", "e3nn")),
+    "ESCAIP, this package's": (RANDOM, "architecture", "escaip", {}, ("e3nn",)),
     "TorchMD-Net ET": (RANDOM, "torchmdnet", "equivariant-transformer", {}, ("torchmd-net",)),
 }
 
@@ -67,6 +69,7 @@ def keep(name: str, entry: dict[str, Any]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"machine": machine(), "models": {}}
         stored["models"][name] = entry
+        stored["known"] = list(MODELS)
         known = [*MODELS, *(n for n in stored["models"] if n not in MODELS)]
         stored["models"] = {n: stored["models"][n] for n in known if n in stored["models"]}
         RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")

@@ -205,6 +205,23 @@ def torchmdnet(name: str) -> dict[str, Any]:
     return potential(Answers(lambda z, x: made(z, x, torch.zeros_like(z))), {"molecules": structures()})
 
 
+def architecture(name: str) -> dict[str, Any]:
+    """An architecture of the force-field task, at its smallest size, with weights drawn at random."""
+    from potentials import structures
+
+    from equiscope.tasks.forcefield.models import build
+
+    torch.manual_seed(0)
+    model = build(name).eval()
+
+    def answer(z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = {"pos": x[None], "species": z[None], "mask": torch.ones(1, len(z), dtype=torch.bool)}
+        found = model(batch)
+        return found["energy"], found["forces"][0]
+
+    return potential(Answers(answer), {"molecules": structures()})
+
+
 def mace(precision: str) -> dict[str, Any]:
     """A small MACE with weights drawn at random."""
     from e3nn import o3

@@ -93,6 +93,7 @@ def page(stored: dict[str, Any]) -> str:
         *(line for name, model in others.items() for line in _other(name, model)),
         "",
         *_findings(models),
+        *_missing(stored),
         "## Where the errors lie",
         "",
         "Share of the squared error at each Wigner degree, for models whose error is more than rounding and that torch "
@@ -159,6 +160,11 @@ def _spectrum(name: str, model: dict[str, Any]) -> str:
     percent = model.get("percent")
     said = ["{:.2g} ({:.2g}–{:.2g})".format(*percent[:3]), f"{percent[3]:.2f}"] if percent else ["–", "–"]
     return f"| {name} | {' | '.join([*shares, *said])} |"
+
+
+def _missing(stored: dict[str, Any]) -> list[str]:
+    missing = [name for name in stored.get("known", ()) if name not in stored["models"]]
+    return [f"In `make atlas` but not run here: {', '.join(missing)}.", ""] if missing else []
 
 
 def _findings(models: dict[str, Any]) -> list[str]:

@@ -208,7 +208,7 @@ def section() -> str:
         "",
         "The cubic harmonic is the same after every rotation of the octahedral group: on that grid the broken model "
         "answers as a perfect one would, with a variance of zero and no sign that anything is missing. Of a generic "
-        "degree-4 error the grid sees about half. A coset K u with a random u has the same group in it and is unbiased "
+        "degree-4 error the grid sees a part, which depends on the structures. A coset K u with a random u has the same group in it and is unbiased "
         "for any degree, because u is drawn anew for every structure; the standard error says what is left to chance.",
         "",
     ])  # fmt: skip

@@ -39,7 +39,7 @@ def test_the_same_model_gives_the_same_figure(model, output, line, page):
 
 def test_what_claims_symmetry_by_construction_has_it():
     for name, model in MODELS.items():
-        if name.startswith(("SevenNet", "CHGNet", "MACE", "TorchMD", "nequip")):
+        if name.startswith(("SevenNet", "CHGNet", "MACE", "TorchMD", "NequIP")):
             assert all(r["relative"] < 1e-4 for r in model["rows"]), name
         if name.startswith("GNINA"):
             assert all(r["distinguishable"] and r["relative"] > 1e-3 for r in model["rows"]), name
