@@ -1,10 +1,12 @@
 """What a checkpoint foretells, in sentences, table and figures, from its record alone; what is withheld says why."""
 
+from pathlib import Path
+
 import pytest
 
 from equiscope.report.chart import Chart
 from equiscope.report.kinds import sections, summary
-from equiscope.report.kinds.dynamics import Dynamics, told
+from equiscope.report.kinds.dynamics import HISTORY, Dynamics, told
 from equiscope.report.views import view
 
 
@@ -75,3 +77,9 @@ def test_what_is_withheld_says_why():
     for reason in ("no average", "too few points", "learning rate went down", "only 2 measurements", "plain descent"):
         assert reason in text
     assert len(told(view(Dynamics, BARE))) == 7
+
+
+def test_how_predictions_fared_is_what_the_table_says():
+    page = (Path(__file__).parents[3] / "benchmarks" / "results" / "dynamics.md").read_text()
+    for name, fared in HISTORY.items():
+        assert name == "twirling" or fared in page, f"{name}: {fared!r} is not what benchmarks/dynamics.py wrote"

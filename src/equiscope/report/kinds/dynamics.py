@@ -17,11 +17,11 @@ from equiscope.words import digits, r2, ranged
 
 #: How each prediction fared when it was tested: benchmarks/results/dynamics.md.
 HISTORY = {
-    "annealing": "{annealing}",
+    "annealing": "held (within 1.5) in 3 of 3 runs, within 1.21",
     "twirling": "exact by definition",
-    "noise": "{noise}",
-    "crossing": "{crossing}",
-    "decay": "{decay}",
+    "noise": "held (within 1.5) in 2 of 2 runs, within 1.48",
+    "crossing": "held (within 1.5) in 2 of 2 runs, within 1.49",
+    "decay": "held (within 1.5) in 33 of 36 points, within 1.49; off by up to 1.6 times",
 }
 
 
