@@ -49,8 +49,8 @@ RULES = {
     "easier":
         f"Compared are conditioning, roughness and relative rates of the gradients of both parts, after step 0. An "
         "analysis agrees (differs) if the interval lies on that side at half of its steps or more and at none on the "
-        f"other; equal is an interval within {100 * EQUIVALENCE:g} % of one, which rounding never moves. Landscapes of a "
-        "single batch are refused.",
+        f"other; equal is an interval within {100 * EQUIVALENCE:g} % of one, which rounding never moves. Landscapes of "
+        "a single batch are refused.",
     "penalty":
         f"Small is taken as {THRESHOLD:g} %: a finished run of at least {SHORTEST:,} steps agrees if the upper limit "
         f"stays under it at every skilled measurement, {THROUGHOUT} or more; a run differs if a skilled measurement "
@@ -58,8 +58,8 @@ RULES = {
     "efficiency":
         "The best learning model against the best symmetric one, each annealed to its own budget: the one whose final "
         f"loss is lower beyond the 95 % interval over at least {SEEDS} seeds is ahead, if it had no more seconds and "
-        f"no more FLOPs (within {100 * SAME_BUDGET - 100:.0f} %). Seconds are steps times step times taken in turn. Each "
-        f"learning rate is the best of {RATES} or more and not at the edge of them. All three tasks are needed.",
+        f"no more FLOPs (within {100 * SAME_BUDGET - 100:.0f} %). Seconds are steps times step times taken in turn. "
+        f"Each learning rate is the best of {RATES} or more and not at the edge of them. All three tasks are needed.",
     "relations":
         "Only the pairs of the paper decide. Agrees if the 95 % interval of the correlation without the trend lies "
         "above zero; differs if the plain correlation is above zero and the interval without the trend reaches zero or "
