@@ -42,9 +42,10 @@ def save(evidence: Evidence, folder: Path, dpi: int = 220) -> list[PaperFigure]:
         learning, title = shown(evidence.of(task)), tasks.words(task).title
         both = shown([*evidence.of(task), *evidence.of(task, True)]) if evidence.of(task, True) else []
         crosses = " Crosses: the paper." if learning and len(_paper(learning[0])) else ""
+        probe = f", on the probe “{paper.TASKS[task].probe}”" if paper.TASKS[task].probe else ""
         for name, claim, draw, runs, caption in (
             ("percent", "quick", _percent, learning,
-             f"share of the held-out loss. Hollow: R² under {SKILL:g}, or a loss above the baseline’s.{crosses}"),
+             f"share of the held-out loss{probe}. Hollow: R² under {SKILL:g}, or a loss over the baseline’s.{crosses}"),
             ("size", "robust", _sizes, _sized(learning),
              "step of the skilled crossing against the number of parameters."),
             ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
@@ -84,13 +85,13 @@ def _label(run: Run) -> str:
 
 def _percent(runs: Sequence[Run]) -> Panel:
     """Percent against step, log-log, with the paper's points and the 2 % line."""
-    points, curves = _paper(runs[0]), [run.curve for run in runs]
+    points, curves = _paper(runs[0]), [run.curve if run.judged is None else run.judged for run in runs]
     axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), points[:, 0]]))
     floor = style.percent_floor(curves, points[:, 1])
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
-    for colour, run in zip(style.COLOURS, runs, strict=False):
-        found, x = style.log_points(run.curve, floor), axis.place(run.curve.step)
-        band, able = (found.low, found.high), skilled(run.curve)
+    for colour, run, curve in zip(style.COLOURS, runs, curves, strict=False):
+        found, x = style.log_points(curve, floor), axis.place(curve.step)
+        band, able = (found.low, found.high), skilled(curve)
         series += skilled_curve(x, found.y, band, able, _label(run), colour, 3, 1.2)
     if len(points):
         label = runs[0].told.run.reference.label
