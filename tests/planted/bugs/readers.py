@@ -54,5 +54,5 @@ BUGS = (
         r"structures\[(cast\(.*?\)\))\]", r"[a for a in structures if len(a)][\1]",
         "adapters/test_ase_files"),
     bug("a failure on a turned copy reads as one as given", "adapters/ase_run.py", "AseRun._explain",
-        r"collector\.caller\.given\(self\._design\.engine, batch\)", r"return", "adapters/test_ase_files"),
+        r"collector\.caller\(self\._design\.engine, batch\)", r"return", "adapters/test_ase_files"),
 )  # fmt: skip
