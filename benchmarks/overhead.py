@@ -36,10 +36,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Case:
-    """A model of a task, a probe of it, and the most that the measure may take of as many bare passes."""
+    """A model of a task, a probe of it, and the most that the measure may take of as many bare passes, if said."""
 
     name: str
-    asked: float
+    asked: float | None
     overrides: tuple[str, ...]
     probe: str | None = None
     large: bool = False
@@ -53,7 +53,7 @@ CASES = (
     Case("edge-6M", 1.10, (*_FIELD, "model.size=6M"), large=True),
     Case("escaip-6M", 1.10, (*_ESCAIP, "model.size=6M"), large=True),
     Case("voxels-24", 1.15, ("task=voxels",)),
-    Case("voxels-24-so3", 1.15, ("task=voxels",), probe="so3"),
+    Case("voxels-24-cubic", None, ("task=voxels",), probe="cubic"),
     Case("flow-60M", 1.10, ("task=proteinflow", "model.size=60M", "batch_size=16"), large=True),
 )
 
@@ -85,11 +85,11 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         counted.append(len(next(iter(batch.values()))))
         return forward(model, batch)
 
-    design = chosen.design.rotations or "T"
+    design, cosets = chosen.design.rotations or "T", chosen.design.cosets or 2
 
     def measure(fold: int | str = "auto") -> None:
         counted.clear()
-        eq.measure(model, [batch], chosen.declaration, forward=counting, rotations=design, cosets=2, fold=fold)
+        eq.measure(model, [batch], chosen.declaration, forward=counting, rotations=design, cosets=cosets, fold=fold)
 
     measure()
     folded, passes, calls = max(counted) // samples, sum(counted) / samples, len(counted)
@@ -128,15 +128,17 @@ def page(found: dict[str, Any]) -> str:
         "",
     ]
     for kind, run in sorted(found.items()):
-        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}."
+        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}, {run['load']:.0f} "
+        where += "processes at work on the machine (a load far above the cores makes ratios uncertain by a quarter)."
         lines += [f"## {kind}", "", where, ""]
         lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | ratio | asked |",
                   "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
         for name, row in run["cases"].items():
+            asked = f"≤ {row['asked']:.2f}" if row["asked"] else "interpolates every answer"
             lines.append(
                 f"| {name} | {row['parameters']:,} | {row['samples']} | {row['rotations_a_call']} | "
                 f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['ratio']:.2f} | "
-                f"≤ {row['asked']:.2f} |"
+                f"{asked} |"
             )
         lines.append("")
     if "cuda" not in found:
@@ -171,7 +173,7 @@ def main() -> None:
         rows = {name: row for name, row in rows.items() if row}
     found[device.type] = {
         "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
-        "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,
+        "clock": "processor seconds" if device.type == "cpu" else "seconds", "load": os.getloadavg()[0], "cases": rows,
     }  # fmt: skip
     if not options.dry:
         stored.write_text(json.dumps(found, indent=1) + "\n")
