@@ -93,9 +93,10 @@ def parts(told: RunHistory) -> Chart | None:
     curves = list(told.curves.values())[: len(style.RAMP)]
     if len(curves) < 2:
         return None
-    axis, rows = style.step_axis(np.concatenate([curve.step for curve in curves])), []
+    axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
+    rows: list[list[Panel]] = []
     for name, title in (("total", "total loss"), ("twirled", "twirled loss"), ("equivariance", "equivariance error")):
-        series = []
+        series: list[Series | Band] = []
         for colour, curve in zip(style.colours(len(curves)), curves, strict=False):
             values = getattr(curve, name)
             shown = "" if rows else curve.probe

@@ -274,7 +274,7 @@ def draw(study: Study) -> Chart | None:
         steps, percents, skills, able = _common(point.curves)
         shown, x, skills = np.maximum(percents, floor), axis.place(steps), np.maximum(skills, style.LOWEST_R2)
         middle, band = np.exp(np.log(shown).mean(0)), (shown.min(0), shown.max(0))
-        upper += figures.skilled_curve(x, middle, band, able.all(0), point.name, colour)
+        upper += figures.skilled_curve(x, middle, band, np.asarray(able.all(0)), point.name, colour)
         lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
     upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
     lower.append(figures.level(axis, SKILL, "", style.SKILLED))
