@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -95,9 +95,9 @@ def parts(told: RunHistory) -> Chart | None:
     if len(curves) < 2:
         return None
     axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
-    rows: list[Any] = []
+    rows: list[list[Panel]] = []
     for name, title in (("total", "total loss"), ("twirled", "twirled loss"), ("equivariance", "equivariance error")):
-        series = []
+        series: list[Series | Band] = []
         for colour, curve in zip(style.colours(len(curves)), curves, strict=False):
             values = getattr(curve, name)
             shown = "" if rows else curve.probe
