@@ -134,7 +134,7 @@ def times_parts(times: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for file in sorted(PLACE.glob("steps-*.json")):
         book = json.loads(file.read_text())
-        rows = [(r["preset"], f"{1000 * r['before']:.1f}", f"{1000 * r['now']:.1f}", f"{r['ratio']:.3f}") for r in book["rows"]]
+        rows = [(r["preset"], "–" if r["before"] != r["before"] else f"{1000 * r['before']:.1f}", f"{1000 * r['now']:.1f}", f"{r['ratio']:.3f}") for r in book["rows"]]
         texts = [f"{book['hardware']}, {book['threads']} thread(s), load {book['load']:.1f}; commit {book['against']} "
                  "and this one in turn, the median of pairs."]  # fmt: skip
         found.append({"title": f"Steps beside the code before, {book['device']}", "texts": texts,
