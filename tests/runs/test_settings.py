@@ -29,7 +29,7 @@ def test_defaults_are_those_of_the_configuration_as_they_are_typed():
     listed = {s.name: s.default for s in settings(["task=voxels"])}
     assert listed["trainer.ema"] == "0.99"
     assert listed["data.elements"] == "[H,C,N,O,F,S,Cl]"
-    assert (listed["augment"], listed["threads"], listed["run"]) == ("true", "null", "???")
+    assert (listed["augment"], listed["threads"], listed["run"]) == ("true", "null", "first")
     typed = [f"{name}={value}" for name, value in listed.items() if value not in ("???", "") and "." in name]
     assert configuration(["task=voxels", "run=a", *typed]) == configuration(["task=voxels", "run=a"])
 
