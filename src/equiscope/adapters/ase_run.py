@@ -246,7 +246,7 @@ class AseRun:
         if plan.scheme is not None:
             passes = sum(kind.passes for kind in kinds) / len(table)
             settings |= {"passes": int(passes) if passes.is_integer() else passes}
-        table = table.take(torch.tensor(table.ids).argsort())
+        table = table.take(torch.tensor(table.ids, device="cpu").argsort())
         last = max(kinds, key=lambda kind: kind.samples[-1].ids[-1]).known
         known = replace(last, stored=max(kind.known.stored for kind in kinds))
         return summarise(table, plan, known, settings, [])

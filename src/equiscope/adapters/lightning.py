@@ -286,7 +286,7 @@ class EquivarianceTracker(Callback):
             "noise_floor": result.noise_floor,
         }
         named = {f"{self.name}/{k}": v for k, v in figures.items() if math.isfinite(v)}
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in named.items()})
+        trainer.callback_metrics.update({k: torch.tensor(v, device="cpu") for k, v in named.items()})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(named, step=tracked.step)

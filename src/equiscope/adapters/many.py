@@ -116,15 +116,15 @@ def joined(
         turns: keep how each structure was turned, in the field :data:`TURN`.
     """
     bare = [st.in_angstrom(atoms, plan.units) for atoms in structures]
-    counts = torch.tensor([len(atoms) for atoms in bare])
+    counts = torch.tensor([len(atoms) for atoms in bare], device="cpu")
     batch: dict[str, Any] = {
         "positions": _tensor([a.positions for a in bare]).to(device, dtype),
         "cell": _tensor([np.asarray(a.cell)[None] for a in bare]).to(device, dtype),
         "numbers": torch.from_numpy(np.concatenate([a.numbers for a in bare]).astype(np.int64)).to(device),
         "atom": torch.from_numpy(np.concatenate([np.arange(len(a)) for a in bare])).to(device),
         "pbc": torch.from_numpy(np.stack([a.pbc for a in bare])).to(device),
-        "system": torch.arange(len(bare)).repeat_interleave(counts).to(device),
-        "id": torch.tensor(list(indices)).to(device),
+        "system": torch.arange(len(bare), device="cpu").repeat_interleave(counts).to(device),
+        "id": torch.tensor(list(indices), device="cpu").to(device),
         "cluster": list(clusters),
         "structure": bare,
     }

@@ -80,12 +80,12 @@ class Peers:
         """Keep the answer to a batch as given, or at turns of the measure."""
         images, counts = batch[TURN], sizes(batch)
         back = torch.einsum("ni,nji->nj", answer["forces"].double(), images[batch["system"]])
-        nothing = torch.full((len(counts),), torch.nan, dtype=torch.float64)
+        nothing = torch.full((len(counts),), torch.nan, dtype=torch.float64, device="cpu")
         energies = answer["energy"].double() / counts if "energy" in answer else nothing
         parts = zip(batch["id"].tolist(), images.cpu(), back.detach().cpu().split(counts.tolist()), energies.tolist(),
                     strict=True)  # fmt: skip
         for name, image, forces, energy in parts:
-            if torch.equal(image, torch.eye(3, dtype=image.dtype)):
+            if torch.equal(image, torch.eye(3, dtype=image.dtype, device="cpu")):
                 self.given[name] = (forces.numpy(), energy)
                 continue
             apart = (self.turns[name] - image.mT).abs().amax((1, 2))

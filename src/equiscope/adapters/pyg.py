@@ -138,7 +138,7 @@ class GraphBatch(Ragged):
                 made[name] = repeated(value, count)
         for name, pieces in (getattr(self._graphs, "_slice_dict", None) or {}).items():
             ends = torch.as_tensor(pieces)
-            later = ends[1:] + ends[-1] * torch.arange(count)[:, None]
+            later = ends[1:] + ends[-1] * torch.arange(count, device="cpu")[:, None]
             made._slice_dict[name] = torch.cat([ends[:1], later.flatten()])
         copy = torch.arange(count, device=self.nodes.device)[:, None]
         made.batch = (self.nodes + self.size * copy).flatten()

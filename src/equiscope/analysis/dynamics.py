@@ -121,7 +121,7 @@ def _drawn(
     """One mini-batch at a time: nothing is held but sums, whatever the number of them."""
     count = len(minibatches)
     signs = _signs(count, vectors, seed).to(root)
-    sums, mean, square, clipped = torch.zeros(vectors, len(root)).to(root), torch.zeros_like(root), 0.0, 0.0
+    sums, mean, square, clipped = root.new_zeros(vectors, len(root)), torch.zeros_like(root), 0.0, 0.0
     for place, batch in enumerate(minibatches):
         pull = objective.gradient(batch)
         factor = min(1.0, clip / float(pull.norm())) if clip > 0 else 1.0
@@ -137,7 +137,7 @@ def _drawn(
 
 def _signs(minibatches: int, vectors: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (vectors, minibatches), generator=generator).double() * 2 - 1
+    return torch.randint(0, 2, (vectors, minibatches), generator=generator, device="cpu").double() * 2 - 1
 
 
 def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, Any]:

@@ -303,7 +303,7 @@ def _linear(
         for _ in range(probes):
             with torch.no_grad():
                 for parameter in own:
-                    signs = torch.randint(0, 2, parameter.shape, generator=generator) * 2 - 1
+                    signs = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu") * 2 - 1
                     parameter.copy_(signs.to(parameter))
             traces.append(measured(model, batches, plan).equivariance)
     trace = float(np.mean(traces))

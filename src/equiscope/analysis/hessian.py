@@ -295,6 +295,6 @@ def _two_way(table: Array, shares: Sequence[float], over_probes: dict[str, Any])
 
 def _rademacher(parts: Parts, seed: int, probe: int) -> Tensor:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + probe) % 2**63)
-    signs = torch.randint(0, 2, (parts.size,), generator=generator).double() * 2 - 1
+    signs = torch.randint(0, 2, (parts.size,), generator=generator, device="cpu").double() * 2 - 1
     own = next(iter(parts.parameters.values()))
     return signs.to(own.device, own.dtype)

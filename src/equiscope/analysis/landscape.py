@@ -183,7 +183,7 @@ def _rounding(parts: Parts, seed: int) -> dict[str, float]:
     eps = torch.finfo(next(iter(parts.parameters.values())).dtype).eps
     rows = []
     for _ in range(JITTERS):
-        signs = torch.randint(0, 2, (parts.size,), generator=generator).double() * 2 - 1
+        signs = torch.randint(0, 2, (parts.size,), generator=generator, device="cpu").double() * 2 - 1
         found = _at(parts, own * eps * signs.to(own.device))
         rows.append({p: float(v @ np.array(parts.shares)) for p, v in found.items()})
     return {part: float(np.std([row[part] for row in rows], ddof=1)) for part in parts.values}
@@ -227,7 +227,8 @@ def _filter_normalised(parts: Parts, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     found = []
     for parameter in parts.parameters.values():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.device)
+        drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu")
+        noise = drawn.to(parameter.device)
         if parameter.ndim < 2:
             found.append(torch.zeros_like(noise))
             continue

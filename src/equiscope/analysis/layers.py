@@ -299,7 +299,7 @@ class _Orbit:
         layer.rows.append(len(split.of.rows.sample))
         value = self.recorder.calls[name]
         # All rows of the sample, not only those that were kept.
-        rows = torch.tensor(float(value.numel() // value.shape[-1] if value.ndim > 1 else len(value)))
+        rows = torch.tensor(float(value.numel() // value.shape[-1] if value.ndim > 1 else len(value)), device="cpu")
         layer.weight.append(float(relative_weights(rows, self.plan.declaration.weighting)))
 
     def summary(self, clusters: list[Any]) -> list[dict[str, Any]]:

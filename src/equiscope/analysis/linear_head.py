@@ -141,7 +141,7 @@ def _check_linear(parts: Parts, head: str) -> None:
     """H v equals the Gauss-Newton product where and only where the answer has no second derivative along v."""
     generator = torch.Generator().manual_seed(0)
     own = next(iter(parts.parameters.values()))
-    v = torch.randn(parts.size, generator=generator, dtype=torch.float64).to(own.device)
+    v = torch.randn(parts.size, generator=generator, dtype=torch.float64, device="cpu").to(own.device)
     full, gauss = (parts.product("equivariance", v, kind) for kind in ("hessian", "gauss_newton"))
     if not (full - gauss).norm() <= _LINEAR * gauss.norm():
         raise InputError(

@@ -151,7 +151,7 @@ class Parts:
         sums = [self._weigh(found) for found in kept]
         self.values = {part: float(sum(s[part] for s in sums)) for part in sums[0]}
         for part, value in self.values.items():
-            if not torch.isfinite(torch.tensor(value)):
+            if not torch.isfinite(torch.tensor(value, device="cpu")):
                 raise NonFiniteError(f"the {part} loss is {value}: look at the model and labels with equiscope.measure")
 
     def __len__(self) -> int:
@@ -217,7 +217,7 @@ class Parts:
         """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
         self.check_parts(parts)
         split = [self.split_vector(vector) for vector in vectors]
-        found = dict.fromkeys(parts, torch.zeros(()))
+        found = dict.fromkeys(parts, torch.zeros((), device="cpu"))
         for index, fixed in enumerate(self._fixed):
             with self._ready(index):
                 if not self._twice:
@@ -329,7 +329,7 @@ class Parts:
 
     def _weigh(self, figures: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
         """Sum over samples and outputs of each part, normalised so that batches add up to the mean."""
-        total = equivariance = torch.zeros((), dtype=torch.float64)
+        total = equivariance = torch.zeros((), dtype=torch.float64, device="cpu")
         for name, (of_total, of_equivariance, weight) in figures.items():
             factor = weight * (self._share[name] / self._norms[name])
             total = total.to(factor.device) + (factor * of_total).sum()

@@ -27,8 +27,8 @@ NOISE_STREAM = 1 << 40
 # Passes of an arc: a line takes two of them, and the cosets of a jackknifed loss are at least as many.
 ARC = JACKKNIFE_COSETS
 # What four passes show beside their mean and their line: a bend, and what is left of a parabola.
-BEND = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64) / 2
-TWIST = torch.tensor([-1.0, 3.0, -3.0, 1.0], dtype=torch.float64) / 20**0.5
+BEND = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device="cpu") / 2
+TWIST = torch.tensor([-1.0, 3.0, -3.0, 1.0], dtype=torch.float64, device="cpu") / 20**0.5
 
 
 @dataclass(frozen=True)

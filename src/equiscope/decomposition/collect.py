@@ -216,7 +216,7 @@ class Collector:
                 part.add_cosets(cosets)
                 done.append(part.samples())
                 order += places
-        return Samples.cat(done).take(torch.tensor(order).argsort())
+        return Samples.cat(done).take(torch.tensor(order, device="cpu").argsort())
 
     @torch.no_grad()
     def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:

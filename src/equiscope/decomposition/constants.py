@@ -86,23 +86,24 @@ def _of_whole(targets: Whole, action: Action, group: str, weights: Array) -> flo
     if all(target.is_floating_point() for target in labels):
         seen = torch.cat([(action.canonical(y) @ action.invariants(group).to(y)).flatten(0, 1) for y in labels])
     else:
-        seen = torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(2, basis.shape[1])
-    shares = torch.as_tensor(weights / weights.sum())
+        seen = torch.tensor([[-1.0], [1.0]], dtype=torch.float64, device="cpu").expand(2, basis.shape[1])
+    shares = torch.as_tensor(weights / weights.sum(), device="cpu")
 
     def mean_loss(theta: Array) -> float:
-        constant, values = basis @ torch.as_tensor(theta), []
+        constant, values = basis @ torch.as_tensor(theta, device="cpu"), []
         for output, shape in targets:
             rows = constant.reshape(action.shape).to(output.rows.sample.device).expand(shape).clone()
             values.append(output.sample_loss(rows).detach().cpu())
         return float(shares @ torch.cat(values))
 
-    return least(mean_loss, _start(seen, torch.full((len(seen),), 1 / len(seen), dtype=torch.float64)), _spread(seen))
+    even = torch.full((len(seen),), 1 / len(seen), dtype=torch.float64, device="cpu")
+    return least(mean_loss, _start(seen, even), _spread(seen))
 
 
 def _raw(action: Action, canonical: Tensor) -> Tensor:
     """Invariants (d, k) in canonical coordinates as flat elements of the action's own shape."""
     size = math.prod(action.shape)
-    eye = torch.eye(size, dtype=torch.float64).reshape(1, size, *action.shape)
+    eye = torch.eye(size, dtype=torch.float64, device="cpu").reshape(1, size, *action.shape)
     return torch.linalg.lstsq(action.canonical(eye)[0].T, canonical).solution
 
 

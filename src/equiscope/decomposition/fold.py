@@ -122,7 +122,7 @@ class Folding:
             with contextlib.suppress(Exception):
                 some, places = batch_of(batch.part(places[:CHECKED]), declaration), places[:CHECKED]
         device = device_of_batch(batch)
-        identity = torch.eye(3, dtype=torch.float64).expand(len(places), 3, 3)
+        identity = torch.eye(3, dtype=torch.float64, device="cpu").expand(len(places), 3, 3)
         turns = torch.cat([identity, uniform_keyed(declaration.group, 0, places), identity]).to(device)
         eps = self.seen.eps if self.seen else 0.0
         try:

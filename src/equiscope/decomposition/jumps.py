@@ -175,7 +175,7 @@ def _displaced(site: Site, outputs: Mapping[str, BatchOutput], arc: Arc, eps: fl
     for name, spec in site.declaration.inputs.items():
         values, rows = near.fields()[name], input_rows(near, name, site.declaration)
         real = rows.select(values, spec.action.shape).double()
-        away = torch.randn(real.shape, generator=generator, dtype=torch.float64).to(real.device)
+        away = torch.randn(real.shape, generator=generator, dtype=torch.float64, device="cpu").to(real.device)
         moved = real + eps**0.5 * real.square().mean().sqrt() * away
         changed[name] = rows.scatter(moved, values, fill=values).to(values.dtype)
     answer = answered(site, near.with_fields(changed))

@@ -167,8 +167,8 @@ def invariant_under(loss: Loss, action: Action, group: str) -> bool:
         return True
     elements, size = uniform_keyed(group, 0, range(24)), math.prod(action.shape)
     # Of the grids of voxels, which have thousands of components, a few say it all.
-    some = torch.arange(0, size, max(1, size // 64))
-    each = torch.zeros(len(some), size, dtype=torch.float64).scatter_(1, some[:, None], 1.0)
+    some = torch.arange(0, size, max(1, size // 64), device="cpu")
+    each = torch.zeros(len(some), size, dtype=torch.float64, device="cpu").scatter_(1, some[:, None], 1.0)
     each = each.reshape(1, -1, *action.shape).expand(len(elements), -1, *action.shape)
     moved = action.canonical(action.act(elements, each)).abs()
     return bool(torch.minimum(moved, (moved - 1).abs()).max() < 1e-9)

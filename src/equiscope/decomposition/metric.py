@@ -95,11 +95,11 @@ class EquivarianceError(Metric):
         self._result: Result | None = None
         for name in self._none().packed(self.device):
             self.add_state(name, [], dist_reduce_fx="cat")
-        self.add_state("model_calls", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("model_calls", torch.tensor(0, device="cpu"), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
-        self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64), dist_reduce_fx="max")
+        self.add_state("float64_change", torch.tensor(-1.0, dtype=torch.float64, device="cpu"), dist_reduce_fx="max")
         # eps of the precision computed in and of that stored, the change between repeats.
-        self.add_state("precision", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="max")
+        self.add_state("precision", torch.zeros(3, dtype=torch.float64, device="cpu"), dist_reduce_fx="max")
 
     @property
     def rounding(self) -> dict[str, float] | None:
@@ -166,7 +166,7 @@ class EquivarianceError(Metric):
             collector.run(batch, self.noise_samples)
         self.model_calls = self.model_calls + (self._caller.calls - before)
         assert known.computing is not None
-        seen = torch.tensor([known.computing.eps, known.stored, known.change]).to(self.precision)
+        seen = torch.tensor([known.computing.eps, known.stored, known.change], device="cpu").to(self.precision)
         self.precision = torch.maximum(self.precision, seen)
         if known.float64_change is not None:
             self.float64_change = torch.full_like(self.float64_change, known.float64_change)

@@ -109,7 +109,7 @@ class Family:
 
     def weights(self, size: int) -> Tensor:
         """Of the transformations of a coset, (size,) float64, summing to 1."""
-        return torch.full((size,), 1.0 / size, dtype=torch.float64)
+        return torch.full((size,), 1.0 / size, dtype=torch.float64, device="cpu")
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         """Every sample of a batch moved by the transformation at its place of the coset drawn for it."""
@@ -135,7 +135,8 @@ class Orthogonal(Family):
         raise NotImplementedError
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        turns = self.matrices(draw, torch.as_tensor(places)).to(next(iter(batch.fields().values())).device)
+        device = next(iter(batch.fields().values())).device
+        turns = self.matrices(draw, torch.as_tensor(places, device="cpu")).to(device)
         return Moved(
             rotated(batch, turns, declaration), lambda rows, moved: rotated_back(rows, batch, turns, declaration)
         )
@@ -178,7 +179,7 @@ class Parity(Orthogonal):
         return 2
 
     def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
-        return (1.0 - 2.0 * places.double())[:, None, None] * torch.eye(3, dtype=torch.float64)
+        return (1.0 - 2.0 * places.double())[:, None, None] * torch.eye(3, dtype=torch.float64, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,8 @@ class Reflection(Orthogonal):
 
     def matrices(self, draw: MoveKey, places: Tensor) -> Tensor:
         normal = draw.once("normal", lambda: haar_keyed(draw.seed, draw.ids, draw.stream)[:, :, :1])
-        return torch.eye(3, dtype=torch.float64) - 2.0 * places.double()[:, None, None] * (normal @ normal.mT)
+        mirror = 2.0 * (normal @ normal.mT)
+        return torch.eye(3, dtype=torch.float64, device="cpu") - places.double()[:, None, None] * mirror
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ class Interpolation(Rotation):
         return False
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        turns = self.matrices(draw, torch.as_tensor(places)).to(next(iter(batch.fields().values())).device)
+        device = next(iter(batch.fields().values())).device
+        turns = self.matrices(draw, torch.as_tensor(places, device="cpu")).to(device)
         there = batch_of(rotated(batch, turns, declaration), declaration)
         return Moved(rotated(there, turns.mT, declaration), unchanged)
 

@@ -71,8 +71,8 @@ class Scheme:
     def placed(self, batch: Batch | None, declaration: Declaration) -> RotationSet:
         """The passes that belong together, for a design that counts them; they are no rotations."""
         count = self.cells * self.inner(batch, declaration)
-        uniform = torch.full((count,), 1.0 / count, dtype=torch.float64)
-        return RotationSet(self.label, torch.eye(3, dtype=torch.float64).expand(count, 3, 3), uniform, 0)
+        uniform = torch.full((count,), 1.0 / count, dtype=torch.float64, device="cpu")
+        return RotationSet(self.label, torch.eye(3, dtype=torch.float64, device="cpu").expand(count, 3, 3), uniform, 0)
 
     def walk(self, seed: int, ids: Sequence[int], stair: int, size: int) -> Iterator[tuple[Moves, float, bool]]:
         """(moves, weight, last of its coset) of one coset, or of one stair of them; ``size`` is that of a coset."""

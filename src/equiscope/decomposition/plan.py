@@ -128,7 +128,7 @@ class Design:
         numbers = np.asarray(ids, dtype=np.int64)
         length = second_cosets_need(self.cosets)
         blocks = {int(j): self._taken(int(j), length) for j in np.unique(numbers // length)}
-        return torch.tensor([bool(blocks[i // length][i % length]) for i in numbers.tolist()])
+        return torch.tensor([bool(blocks[i // length][i % length]) for i in numbers.tolist()], device="cpu")
 
     def _taken(self, block: int, length: int) -> np.ndarray[Any, Any]:
         """Which ids of a block of ``length`` get a second coset, (length,) boolean."""
@@ -188,7 +188,7 @@ class Plan:
                 for moves, weight, last in self.scheme.walk(design.seed, ids, stream, size):
                     yield Pass(still, weight, last, moves)
                 continue
-            shift = torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
+            shift = torch.eye(3, dtype=torch.float64, device="cpu").expand(len(ids), 3, 3)
             if design.shift:
                 shift = uniform_keyed(group, design.seed, ids, stream)
             # Not waited for: what is copied lies in ordinary memory, which is read before the call returns.

@@ -237,7 +237,7 @@ class _OutputPool:
             # Kept in the basis of SO(3)'s invariants; O(3) has fewer, wherever among them they stand.
             invariant = (weights[:, None] * host(values.target_invariant)).mean(axis=0)
             centre = host(action.invariants(declaration.group).mT @ action.invariants("SO3")) @ invariant
-            dimension = action.canonical(torch.zeros(1, 1, *action.shape)).shape[-1]
+            dimension = action.canonical(torch.zeros(1, 1, *action.shape, device="cpu")).shape[-1]
             return float(square.mean() - (centre @ centre) / (weights.mean() * dimension))
         targets = samples.labels.get(self.name) or samples.wholes.get(self.name, [])
         return constant_loss(self.loss, targets, action, declaration.group, weights)

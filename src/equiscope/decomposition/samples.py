@@ -163,7 +163,7 @@ class Samples:
             InputError: two different samples share an id, or a sample was measured with different models.
         """
         order, kept = _by_id(self.ids)
-        ids = torch.tensor(self.ids)
+        ids = torch.tensor(self.ids, device="cpu")
         original = kept[torch.searchsorted(ids[kept], ids[order])]
         for name, values in self.figures.items():
             for part, tolerance in (("components", SAME_LABEL), ("target_square", SAME_LABEL), ("square", SAME_ANSWER)):
@@ -220,7 +220,8 @@ def no_samples(plan: Plan, device: torch.device) -> Samples:
             invariants = spec.action.invariants("SO3").shape[1]
             wide["target_invariant"] = torch.empty(0, invariants, dtype=torch.float64, device=device)
         elif spec.target is not None and loss.per_sample is None:
-            width = 1 if loss.classes else spec.action.canonical(torch.zeros(1, 1, *spec.action.shape)).shape[-1]
+            one = torch.zeros(1, 1, *spec.action.shape, device="cpu")
+            width = 1 if loss.classes else spec.action.canonical(one).shape[-1]
             kind = torch.int64 if loss.classes else torch.float64
             rows = torch.empty(0, width, dtype=kind, device=device)
             labels[name] = LabelRows(rows, torch.empty(0, dtype=torch.int64, device=device))
@@ -231,7 +232,7 @@ def no_samples(plan: Plan, device: torch.device) -> Samples:
 
 def _by_id(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Places ordered by id, and the first place of each id."""
-    numbers = torch.tensor(ids, dtype=torch.int64)
+    numbers = torch.tensor(ids, dtype=torch.int64, device="cpu")
     order = torch.argsort(numbers, stable=True)
     ordered = numbers[order]
     first = torch.ones_like(ordered, dtype=torch.bool)

@@ -42,7 +42,7 @@ class Action(Protocol):
 def _sphere_points(degree: int) -> Tensor:
     """2(2l+1) well spread directions on which the degree-l harmonics are well conditioned."""
     count = 2 * (2 * degree + 1)
-    k = torch.arange(count, dtype=torch.float64) + 0.5
+    k = torch.arange(count, dtype=torch.float64, device="cpu") + 0.5
     z, angle = 1 - 2 * k / count, k * 2.399963229728653  # the golden angle
     ring = torch.sqrt(1 - z * z)
     return torch.stack([ring * angle.cos(), ring * angle.sin(), z], dim=-1)
@@ -135,7 +135,7 @@ class IrrepsAction:
         for multiplicity, irrep in self.irreps:
             fixed = irrep.l == 0 and (symmetry != "O3" or irrep.p == 1)
             flags += [fixed] * (multiplicity * irrep.dim)
-        return torch.eye(self.shape[0], dtype=torch.float64)[:, torch.tensor(flags)]
+        return torch.eye(self.shape[0], dtype=torch.float64, device="cpu")[:, torch.tensor(flags, device="cpu")]
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class MatrixAction:
         return values.flatten(-2)
 
     def invariants(self, symmetry: str) -> Tensor:
-        return (torch.eye(3, dtype=torch.float64) / 3**0.5).reshape(9, 1)
+        return (torch.eye(3, dtype=torch.float64, device="cpu") / 3**0.5).reshape(9, 1)
 
 
 # ASE's Voigt order: xx, yy, zz, yz, xz, xy.
-_VOIGT_TO_MATRIX = torch.tensor([0, 5, 4, 5, 1, 3, 4, 3, 2])
-_MATRIX_TO_VOIGT = torch.tensor([0, 4, 8, 5, 2, 1])
+_VOIGT_TO_MATRIX = torch.tensor([0, 5, 4, 5, 1, 3, 4, 3, 2], device="cpu")
+_MATRIX_TO_VOIGT = torch.tensor([0, 4, 8, 5, 2, 1], device="cpu")
 
 
 @dataclass(frozen=True)
@@ -221,8 +221,8 @@ def _check_unitary(spec: Action) -> None:
         g, h = haar(4, generator), haar(4, generator)
     else:
         matrices = rotation_set(exact_on, exact_on).matrices
-        g, h = (matrices[torch.arange(place, place + 4) % len(matrices)] for place in (5, 14))
-    x = torch.randn(4, 1, *spec.shape, generator=generator, dtype=torch.float64)
+        g, h = (matrices[torch.arange(place, place + 4, device="cpu") % len(matrices)] for place in (5, 14))
+    x = torch.randn(4, 1, *spec.shape, generator=generator, dtype=torch.float64, device="cpu")
     turned = spec.act(h, x)
     if turned.shape != x.shape:
         raise InputError(f"action {spec.label!r} turns shape {tuple(x.shape)} into {tuple(turned.shape)}")

@@ -84,7 +84,7 @@ class GridAction:
 
     def invariants(self, symmetry: str) -> Tensor:
         """None: skill is judged against the empty grid, the zero predictor."""
-        return torch.zeros(self.size**self.dimensions, 0, dtype=torch.float64)
+        return torch.zeros(self.size**self.dimensions, 0, dtype=torch.float64, device="cpu")
 
 
 def in_plane(rotations: Tensor) -> Tensor:
@@ -178,8 +178,9 @@ def _cubic(t: Tensor) -> Tensor:
 @functools.cache
 def _spline_inverse(size: int) -> Tensor:
     """Inverse of the tridiagonal matrix of B3 at the integers, (1, 4, 1)/6."""
-    matrix = torch.eye(size, dtype=torch.float64) * 4 + torch.ones(size - 1, dtype=torch.float64).diag(1)
-    return torch.linalg.inv((matrix + torch.ones(size - 1, dtype=torch.float64).diag(-1)) / 6)
+    beside = torch.ones(size - 1, dtype=torch.float64, device="cpu")
+    matrix = 4 * torch.eye(size, dtype=torch.float64, device="cpu") + beside.diag(1) + beside.diag(-1)
+    return torch.linalg.inv(matrix / 6)
 
 
 def spline_coefficients(values: Tensor) -> Tensor:

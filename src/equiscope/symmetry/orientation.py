@@ -33,7 +33,7 @@ def longest_axes(
         (samples, 3) float64 unit vectors, meaningless where the second, (samples,) boolean, is False.
     """
     # Only directions matter: numbers whose squares would overflow are scaled down first.
-    largest = points.abs().max() if points.numel() else torch.ones(())
+    largest = points.abs().max() if points.numel() else torch.ones((), device="cpu")
     points = points / torch.where(largest > 1e100, largest, 1.0)
     weights = torch.ones(len(points), dtype=torch.float64, device=points.device) if weights is None else weights
 
@@ -133,12 +133,12 @@ class OrientationSum:
     """The orientation tensor of a stream of samples: its memory is a 3 x 3 matrix."""
 
     def __init__(self) -> None:
-        self._outer = torch.zeros(3, 3, dtype=torch.float64)
+        self._outer = torch.zeros(3, 3, dtype=torch.float64, device="cpu")
         self._samples = self._skipped = 0
 
     def add(self, positions: Tensor) -> None:
         """Take in positions (samples, atoms, 3) of samples of equal size."""
-        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool), None)
+        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool, device="cpu"), None)
         self._outer += u.T @ u
         self._samples += len(u)
         self._skipped += skipped

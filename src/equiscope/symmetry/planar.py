@@ -25,7 +25,7 @@ def about_z(angles: Tensor) -> Tensor:
 @functools.cache
 def cyclic(count: int) -> Tensor:
     """The group C_n of turns by 2 pi k / n, (n, 3, 3) float64; quarter turns are exact."""
-    steps = torch.arange(count, dtype=torch.float64)
+    steps = torch.arange(count, dtype=torch.float64, device="cpu")
     matrices = about_z(2 * math.pi * steps / count)
     return torch.where((matrices - matrices.round()).abs() < 1e-9, matrices.round(), matrices)
 

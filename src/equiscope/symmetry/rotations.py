@@ -98,9 +98,9 @@ def turned_by(angle: float, seed: int, ids: Sequence[int], stream: int = 0, symm
     Of images about their own axis, and of a group without small rotations none.
     """
     if symmetry in EXACT:
-        return torch.eye(3, dtype=torch.float64).expand(len(ids), 3, 3)
+        return torch.eye(3, dtype=torch.float64, device="cpu").expand(len(ids), 3, 3)
     if symmetry in PLANAR:
-        return about_z(torch.full((len(ids),), angle, dtype=torch.float64))
+        return about_z(torch.full((len(ids),), angle, dtype=torch.float64, device="cpu"))
     return roma.rotvec_to_rotmat(angle * haar_keyed(seed, ids, stream)[:, :, 0])
 
 
@@ -126,7 +126,7 @@ def _group_matrices(name: str) -> Tensor:
             even = {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
             proper = [m for m in proper if tuple(np.abs(m).argmax(1)) in even]
         return torch.from_numpy(np.stack(proper))
-    return from_quaternions(torch.tensor(_icosian_quaternions(), dtype=torch.float64))
+    return from_quaternions(torch.tensor(_icosian_quaternions(), dtype=torch.float64, device="cpu"))
 
 
 def _icosian_quaternions() -> list[tuple[float, ...]]:
@@ -157,7 +157,7 @@ def group(name: str) -> RotationSet:
 
 
 def _uniform(count: int) -> Tensor:
-    return torch.full((count,), 1.0 / count, dtype=torch.float64)
+    return torch.full((count,), 1.0 / count, dtype=torch.float64, device="cpu")
 
 
 def super_fibonacci(count: int) -> RotationSet:
@@ -169,7 +169,7 @@ def super_fibonacci(count: int) -> RotationSet:
     if count < 1:
         raise InputError(f"super-Fibonacci needs at least one rotation, got {count}")
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041  # psi**4 = psi + 4
-    s = torch.arange(count, dtype=torch.float64) + 0.5
+    s = torch.arange(count, dtype=torch.float64, device="cpu") + 0.5
     r, big = torch.sqrt(s / count), torch.sqrt(1 - s / count)
     alpha, beta = 2 * math.pi * s / phi, 2 * math.pi * s / psi
     quaternions = torch.stack([r * alpha.sin(), r * alpha.cos(), big * beta.sin(), big * beta.cos()], dim=-1)
@@ -196,8 +196,8 @@ def lebedev(degree: int) -> RotationSet:
         raise InputError(f"the Lebedev grid of degree {degree} has weights <= 0: choose another degree")
     axis = torch.from_numpy(np.ascontiguousarray(points.T))
     frames = _frames_with_z(axis)
-    angles = 2 * math.pi * torch.arange(degree + 1, dtype=torch.float64) / (degree + 1)
-    about_z = torch.zeros(len(angles), 3, 3, dtype=torch.float64)
+    angles = 2 * math.pi * torch.arange(degree + 1, dtype=torch.float64, device="cpu") / (degree + 1)
+    about_z = torch.zeros(len(angles), 3, 3, dtype=torch.float64, device="cpu")
     about_z[:, 0, 0], about_z[:, 0, 1] = angles.cos(), -angles.sin()
     about_z[:, 1, 0], about_z[:, 1, 1] = angles.sin(), angles.cos()
     about_z[:, 2, 2] = 1
@@ -235,7 +235,7 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     if not isinstance(name, str):
         raise InputError(f"unknown rotations {reprlib.repr(name)}: give a name, such as 'T' or 'haar'")
     if name == "haar":
-        base = RotationSet("haar", torch.eye(3, dtype=torch.float64)[None], _uniform(1), 0)
+        base = RotationSet("haar", torch.eye(3, dtype=torch.float64, device="cpu")[None], _uniform(1), 0)
     elif name in GROUP_DEGREES:
         base = group(name)
     elif match := re.fullmatch(r"superfibonacci-(\d+)", name):
