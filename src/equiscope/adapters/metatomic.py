@@ -266,8 +266,8 @@ def _neighbours(compute: NeighborList, system: System) -> TensorBlock:
     pairs, shifts, vectors = compute.compute(
         points=system.positions.detach(), box=system.cell.detach(), periodic=system.pbc, quantities="PSD", copy=True
     )
-    samples = torch.cat([torch.as_tensor(rows, device="cpu").int() for rows in (pairs, shifts)], dim=1)
-    values = torch.as_tensor(vectors, device="cpu")
+    samples = torch.cat([torch.as_tensor(rows).int() for rows in (pairs, shifts)], dim=1)
+    values = torch.as_tensor(vectors)
     # Images beyond these would lie in the order in which they were found, which is right too.
     places = samples.long() @ torch.tensor([0, 0, 4096, 64, 1], device=samples.device)
     first, second = samples.long()[:, 0], samples.long()[:, 1]
