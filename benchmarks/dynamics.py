@@ -1,12 +1,14 @@
 """The theory's predictions against what runs did: one table, failures named.
 
-    equiscope study dynamics task=forcefield
-    equiscope analyse runs/forcefield/NAME dynamics          # of each of its runs, at the end of the constant rate
-    python benchmarks/dynamics.py collect runs/forcefield/* --late runs/proteinflow/NAME records.jsonl
+    equiscope study dynamics task=forcefield data.final_frames=64 data.track_frames=24 logger=none
+    equiscope study dynamics task=proteinflow logger=none
+    equiscope analyse RUN dynamics --at 600                  # of each: the end of the constant rate (0 for plain descent)
+    python benchmarks/dynamics.py collect RUN ... --late FLOW_RUN records.jsonl
     python benchmarks/dynamics.py                            # writes results/dynamics.md from results/dynamics.json
 
-``collect`` keeps of each run its settings, tracked curve and analyses, and adds the step of 2 % foretold from the first
-checkpoint under Adam; the table is made from that small file alone.
+``collect`` keeps of each run its settings, tracked curve and analyses. From the checkpoints it computes what no analysis
+records: the step of 2 % foretold by the first checkpoint under Adam, and for ``--late`` the gradients of both parts, of the
+weights and of their average (a minute a run). The table is made from that small file alone.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ WITHIN = 1.5
 # Minus the logarithm of it is where 2 % of the loss is, in units of the rest: 0.02 / 0.98.
 TWO = 0.02 / 0.98
 MINIBATCHES = 16
+# Flow time and samples an independent batch of the gradients in the late rise.
+RISING, DEALT = "t=0.4", 4
 LATE = (
     "The candidates: (a) the total falls while L_E stays at a floor of noise; (b) new features break symmetry; (c) the",
     "learning rate. **(a) is refuted**: L_E itself grows, with its whole interval above one, and far more than the total",
@@ -42,50 +47,40 @@ LATE = (
 )
 
 
-def collect(folders: list[str], late: list[str], checkpoints: bool) -> dict[str, Any]:
-    """What is kept of the runs; ``checkpoints``: also what is computed from those of runs that were not analysed."""
-    runs = [kept(Path(folder), checkpoints) for folder in folders if (Path(folder) / "records.jsonl").exists()]
+def collect(folders: list[str], late: list[str]) -> dict[str, Any]:
+    """What is kept of the runs."""
+    runs = [kept(Path(folder)) for folder in folders if (Path(folder) / "records.jsonl").exists()]
     return {"runs": [run for run in runs if run], "late": [rise(Path(one)) for one in late]}
 
 
-def kept(folder: Path, checkpoints: bool) -> dict[str, Any] | None:
+def kept(folder: Path) -> dict[str, Any] | None:
     """A finished run: settings, curve, analyses."""
     entries = records.read(folder / "records.jsonl")
-    if entries[-1]["kind"] not in ("end", "analysis"):
+    if not any(entry["kind"] == "end" for entry in entries):
         return None
     config = entries[0]["config"]
     optimizer, trainer = config["optimizer"], config["trainer"]
     run: dict[str, Any] = {
         "model": entries[0]["model"], "parameters": entries[0]["parameters"], "seed": config["seed"],
         "optimizer": optimizer["name"], "lr": optimizer["lr"], "momentum": optimizer.get("momentum", 0.0),
+        "weight_decay": optimizer.get("weight_decay", 0.0),
         "batch": config["batch_size"], "clip": trainer["clip"], "steps": trainer["max_steps"], "ema": trainer["ema"],
-        "hold": config["schedule"].get("hold", 0.0), "labels": config["data"].get("labels", 1.0),
+        "hold": config["schedule"].get("hold", 0.0), "warmup": config["schedule"]["warmup"],
+        "labels": config["data"].get("labels", 1.0),
+        "held_out": [config["data"].get(f"{part}_frames", config["data"].get(f"{part}_chains")) for part in ("track", "final")],
         "curve": curve(entries, next(e["probe"] for e in entries if e["kind"] == "measure" and e["headline"])),
-        "analyses": {str(e["step"]): e["values"] for e in entries
+        "analyses": {str(e["step"]): analysed(e) for e in entries
                      if e["kind"] == "analysis" and e["analysis"] == "dynamics"},
     }  # fmt: skip
-    if not checkpoints:
-        return run
-    if optimizer["name"] != "sgd" and run["labels"]:
+    if run["optimizer"] == "adam" and run["labels"] == 1 and not run["ema"]:
         run["start"] = start_under_adam(folder)
-    if run["hold"] < 1 and run["ema"] and not any(0 < int(step) < run["steps"] for step in run["analyses"]):
-        run["analyses"] |= averaged_alone(folder)
     return run
 
 
-def averaged_alone(folder: Path) -> dict[str, Any]:
-    """The weights and their average at the last checkpoint before the end, of a run that was not analysed."""
-    from equiscope.runs.kinds import dynamics
-    from equiscope.runs.trained import available_steps, open_run
-
-    steps = available_steps(open_run(folder).folder)[:-1]
-    if not steps or not steps[-1]:
-        return {}
-    run, raw = (open_run(folder, averaged=which, step=steps[-1]) for which in (True, False))
-    run.task.prepare(progress=False)
-    probe = next(p for p in run.task.probes("track") if p.headline)
-    found = dynamics._annealing(run, raw.model, True, probe, dynamics.DynamicsSettings())
-    return {str(steps[-1]): {"annealing": found, "noise": {}, "spectrum": {}}}
+def analysed(entry: dict[str, Any]) -> dict[str, Any]:
+    """The newest analysis of a step, without the spectrum of the noise, which no table shows."""
+    noise = {key: value for key, value in entry["values"]["noise"].items() if key not in ("kappa", "share")}
+    return {**entry["values"], "noise": {**noise, "draws": entry["settings"]["draws"]}}
 
 
 def curve(entries: list[dict[str, Any]], probe: str) -> list[list[float]]:
@@ -121,23 +116,39 @@ def start_under_adam(folder: Path) -> dict[str, float]:
 
 
 def rise(path: Path) -> dict[str, Any]:
-    """A flow run's curves by flow time, its learning rate at each measured step, and the gradients at kept checkpoints."""
+    """A flow run's curves by flow time, its learning rate, and from its checkpoints the gradients of both parts."""
     place = path if path.suffix else path / "records.jsonl"
     entries = [json.loads(line) for line in place.read_text().splitlines()]
     config = entries[0]["config"]
     probes = dict.fromkeys(e["probe"] for e in entries if e["kind"] == "measure" and e["part"] == "track")
     rates = {e["step"]: e["lr"] for e in entries if e["kind"] == "train"}
-    gradients = {
-        probe: {str(e["step"]): {"cosine": e["values"]["whole"]["cosine"], "rate": e["values"]["whole"]["rate"]}
-                for e in entries if e["kind"] == "analysis" and e["analysis"] == "gradients" and e["probe"] == probe}
-        for probe in probes
-    }  # fmt: skip
     return {
         "name": f"{entries[0]['model']} {config['model'].get('size', '')}", "parameters": entries[0]["parameters"],
-        "lr": config["optimizer"]["lr"], "steps": config["trainer"]["max_steps"],
-        "hold": config["schedule"].get("hold", 0.0), "curves": {p: curve(entries, p) for p in probes if p.startswith("t=")},
-        "rates": [[s, rates[s]] for s in sorted(rates)], "gradients": {p: g for p, g in gradients.items() if g},
+        "seed": config["seed"], "lr": config["optimizer"]["lr"], "steps": config["trainer"]["max_steps"],
+        "clip": config["trainer"]["clip"], "hold": config["schedule"].get("hold", 0.0),
+        "curves": {p: curve(entries, p) for p in probes if p.startswith("t=")},
+        "rates": [[s, rates[s]] for s in sorted(rates)], "gradients": {} if path.suffix else pulls(path),
     }  # fmt: skip
+
+
+def pulls(folder: Path) -> dict[str, Any]:
+    """Cosine of the gradients of both parts, and their rates along the whole one, at each kept step after the first."""
+    from equiscope.analysis.gradients import gradients
+    from equiscope.decomposition.plan import make_plan
+    from equiscope.runs.deal import dealt
+    from equiscope.runs.trained import available_steps, open_run
+
+    found: dict[str, Any] = {}
+    for name, averaged in (("averaged weights", True), ("weights", False)):
+        for step in (s for s in available_steps(open_run(folder).folder) if s):
+            run = open_run(folder, averaged=averaged, step=step)
+            run.task.prepare(progress=False)
+            held = [p for part in ("track", "final") for p in run.task.probes(part) if p.name == RISING]
+            plan = make_plan(held[0].declaration, held[0].forward, "D2", 2, 0)
+            batches = [batch for p in held for batch in dealt(p.batches, p.declaration, DEALT, 0)]
+            whole = gradients(run.model, batches, plan, groups=4 * DEALT)["whole"]
+            found.setdefault(f"{RISING}, {name}", {})[str(step)] = {key: whole[key] for key in ("cosine", "rate")}
+    return found
 
 
 def factor(predicted: float, measured: float) -> float:
@@ -146,13 +157,16 @@ def factor(predicted: float, measured: float) -> float:
 
 
 def verdict(off: float, within: float = WITHIN) -> str:
-    return f"{'held' if off <= within else '**failed**'}, {off:.2f} times off"
+    far = f"{off:.2f} times off" if math.isfinite(off) else "of the other sign"
+    return f"{'held' if off <= within else '**failed**'}, {far}"
 
 
 def named(run: dict[str, Any]) -> str:
     labels = "" if run["labels"] == 1 else f", labels × {run['labels']:g}"
     clip = f", clip {run['clip']:g}" if run["clip"] else ""
-    return f"{run['model']}, {run['optimizer']} {run['lr']:g}, batch {run['batch']}{clip}{labels}, {run['steps']} steps, seed {run['seed']}"
+    schedule = "" if run["hold"] else ", warm-up and cosine"
+    return (f"{run['model']}, {run['optimizer']} {run['lr']:g}, batch {run['batch']}{clip}{schedule}{labels}, "
+            f"{run['steps']} steps, seed {run['seed']}")  # fmt: skip
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -165,17 +179,39 @@ def summary(offs: list[float], within: float = WITHIN, what: str = "runs") -> st
     if not offs:
         return "not tested"
     most = f", within {max(good):.2f}" if good else ""
-    worst = f"; off by up to {max(offs):.1f} times" if len(good) < len(offs) else ""
+    far = [off for off in offs if off > within]
+    worst = "" if not far else "; off by up to " + (f"{max(far):.1f} times" if math.isfinite(max(far)) else "the sign")
     return f"held (within {within:g}) in {len(good)} of {len(offs)} {what}{most}{worst}"
+
+
+def tested(run: dict[str, Any]) -> dict[str, Any]:
+    """The analyses between the start and the end."""
+    return {step: found for step, found in run["analyses"].items() if 0 < int(step) < run["steps"]}
+
+
+def what_was_run(runs: list[dict[str, Any]], late: list[dict[str, Any]]) -> list[str]:
+    """Every kind of run with its seeds, and the held-out samples and draws behind the numbers."""
+    kinds = {named({**run, "seed": 0}).removesuffix(", seed 0"): run for run in runs}
+    seeds = {name: sorted(r["seed"] for r in runs if named({**r, "seed": 0}) == f"{name}, seed 0") for name in kinds}
+    rows = []
+    for name, run in kinds.items():
+        held = f"constant to step {run['hold'] * run['steps']:g}, then a cosine" if run["hold"] else f"warm-up of {run['warmup']:g}, cosine"
+        draws = Counter(str(found["noise"]["draws"]) for found in tested(run).values())
+        rows.append([name, ", ".join(map(str, seeds[name])), held, f"{run['ema']:g}" if run["ema"] else "none",
+                     "{} and {}".format(*run["held_out"]), ", ".join(draws) or "–"])  # fmt: skip
+    head = ["run", "seeds", "learning rate", "average of weights", "held-out samples: curve and final", "draws of noise"]
+    flows = "; ".join(f"{one['name']} at {one['lr']:g}, {one['steps']:,} steps, clip {one['clip']:g}, "
+                      f"{'held rate' if one['hold'] else 'warm-up and cosine'}, seed {one['seed']}" for one in late)  # fmt: skip
+    return [*markdown(head, rows), f"For the late rise: {flows}.", ""]
 
 
 def annealing(runs: list[dict[str, Any]]) -> tuple[list[str], str]:
     """Percent of the averaged weights at the end of the constant rate against that after annealing."""
     rows, offs = [], []
     for run in runs:
-        for step, found in run["analyses"].items():
+        for found in tested(run).values():
             averaged = found["annealing"].get("averaged")
-            if averaged is None or not 0 < int(step) < run["steps"]:
+            if averaged is None:
                 continue
             last = run["curve"][-1]
             off = factor(averaged["value"], last[1])
@@ -189,41 +225,47 @@ def noise(runs: list[dict[str, Any]]) -> tuple[list[str], str]:
     """What averaging took from the error against what the Krylov solution says it takes."""
     rows, offs = [], []
     for run in runs:
-        for step, found in run["analyses"].items():
+        for step, found in tested(run).items():
             excess = found["noise"].get("equivariance")
-            if excess is None or excess["averaged"] is None:
+            if excess is None:
+                rows.append([named(run), step, *["–"] * 4, f"withheld: {found['noise']['refused']}", "–", "–"])
                 continue
             now, rest = (found["annealing"][which]["equivariance"] for which in ("weights", "averaged"))
             due, seen = excess["weights"]["value"] - excess["averaged"]["value"], now - rest
-            off = factor(due, seen)
-            offs.append(off)
             share = found["noise"]["of_error"]
-            rows.append([named(run), step, digits(now), digits(rest), digits(seen), digits(due), verdict(off),
+            told = "undetermined: the draws do not tell it from zero"
+            if share["interval"][0] > 0:
+                offs.append(factor(due, seen))
+                told = verdict(offs[-1])
+            rows.append([named(run), step, digits(now), digits(rest), digits(seen), digits(due), told,
                          ranged(100 * share["value"], [100 * end for end in share["interval"]]) + " %",
                          f"{found['noise']['kappa_max']:.1f} of {found['noise']['edge']:.0f}"])  # fmt: skip
     head = ["run", "step", "L_E of the weights", "of their average", "difference", "foretold", "", "noise in L_E", "κ_max of edge"]
     return markdown(head, rows), summary(offs)
 
 
-def scaling(runs: list[dict[str, Any]]) -> list[str]:
-    """Whether the measured noise goes as eta sqrt(L), as the closed form for Adam has it."""
-    rows = []
-    for run in runs:
-        for step, found in run["analyses"].items():
-            averaged = found["annealing"].get("averaged")
-            if run["optimizer"] != "adam" or averaged is None or int(step) == 0 or run["model"] != "edge_transformer":
-                continue
-            now = found["annealing"]["weights"]
-            rows.append((run["batch"], run["lr"], now["equivariance"] - averaged["equivariance"], now["total"], named(run)))
-    if not rows:
-        return ["No run has both.", ""]
-    base = min(rows, key=lambda row: row[1])
+def scaling(runs: list[dict[str, Any]]) -> tuple[list[str], str]:
+    """Whether the measured noise goes as eta sqrt(L / B), as the closed form for Adam has it."""
+    base, rows, offs = [], [], []
+    for run in (r for r in runs if r["optimizer"] == "adam" and r["model"] == "edge_transformer"):
+        for found in tested(run).values():
+            now, averaged = found["annealing"]["weights"], found["annealing"]["averaged"]
+            seen = now["equivariance"] - averaged["equivariance"]
+            rows.append((run, seen, run["lr"] * math.sqrt(now["total"] / run["batch"])))
+            if (run["lr"], run["batch"], run["steps"]) == (3e-3, 8, 800):
+                base.append((seen, rows[-1][2]))
+    if not base:
+        return ["No run to compare with.", ""], "not tested"
+    seen_of, due_of = np.mean(base, axis=0)
     told = []
-    for _, rate, seen, loss, name in sorted(rows):
-        due = rate / base[1] * math.sqrt(loss / base[3]) * math.sqrt(base[0] / _)
-        off = factor(due, seen / base[2]) if seen > 0 and base[2] > 0 else math.inf
-        told.append([name, digits(seen), f"{due:.2f}", f"{seen / base[2]:.2f}", verdict(off) if name != base[4] else "–"])
-    return markdown(["run", "L_E of the weights less that of their average", "η √(L / B), relative", "measured, relative", ""], told)
+    for run, seen, due in rows:
+        own = (run["lr"], run["batch"], run["steps"]) == (3e-3, 8, 800)
+        off = factor(due / due_of, seen / seen_of)
+        if not own:
+            offs.append(off)
+        told.append([named(run), digits(seen), f"{due / due_of:.2f}", f"{seen / seen_of:.2f}", "of the reference" if own else verdict(off)])
+    head = ["run", "L_E of the weights less that of their average", "η √(L / B), relative", "measured, relative", ""]
+    return markdown(head, told), summary(offs)
 
 
 def crossings(runs: list[dict[str, Any]]) -> tuple[list[str], str, str]:
@@ -233,11 +275,9 @@ def crossings(runs: list[dict[str, Any]]) -> tuple[list[str], str, str]:
 
     rows, offs, starts = [], [], []
     for run in runs:
-        if run["labels"] != 1:
-            continue
         points = [row for row in run["curve"] if row[0] > 0]
         seen = next((row for row in points if row[1] <= 2), None)
-        if seen is None:
+        if run["labels"] != 1 or seen is None:
             continue
         place = points.index(seen)
         bracket = (points[place - 1][0] if place else 0, seen[0])
@@ -251,7 +291,7 @@ def crossings(runs: list[dict[str, Any]]) -> tuple[list[str], str, str]:
         except InputError as error:
             fit, fitted = "withheld", str(error).split(":")[0]
         start, told = run.get("start"), "–"
-        if start and run["ema"] == 0:
+        if start:
             starts.append(factor(start["linear"], middle))
             told = f"{digits(start['linear'])} (exponential {digits(start['exponential'])}): {verdict(starts[-1])}"
         rows.append([named(run), f"{bracket[0]}–{bracket[1]}, R² {seen[6]:.2f}", fit, fitted, told])
@@ -264,40 +304,39 @@ def decays(runs: list[dict[str, Any]]) -> tuple[list[str], str]:
     rows, offs = [], []
     plain = [run for run in runs if run["optimizer"] == "sgd" and not run["momentum"] and not run["clip"]]
     for run in plain:
-        source = next((r for r in plain if r["seed"] == run["seed"] and "decay" in r["analyses"].get("0", {}).get("spectrum", {})), None)
-        if source is None:
-            reasons = [r["analyses"]["0"]["spectrum"]["refused"] for r in plain if "0" in r["analyses"]]
-            rows.append([named(run), "–", "–", "–", f"withheld: {reasons[0]}" if reasons else "not analysed"])
+        of_seed = [r["analyses"]["0"]["spectrum"] for r in plain if r["seed"] == run["seed"] and "0" in r["analyses"]]
+        spectrum = next((s for s in of_seed if "decay" in s), None)
+        if spectrum is None:
+            rows.append([named(run), "–", "–", f"withheld: {of_seed[0]['refused']}" if of_seed else "not analysed"])
             continue
-        spectrum = source["analyses"]["0"]["spectrum"]
-        course = np.interp([row[0] for row in run["curve"]], [0, *spectrum["steps"]], [source["curve"][0][4], *spectrum["decay"]])
-        for row, due in zip(run["curve"], course, strict=True):
-            if row[0]:
-                off = factor(float(due), row[4])
-                offs.append(off)
-                rows.append([named(run), str(row[0]), digits(row[4]), digits(float(due)), verdict(off)])
-    return markdown(["run", "step", "L_E", "foretold at step 0", ""], rows), summary(offs, what="points")
+        course = np.interp([row[0] for row in run["curve"]], [0, *spectrum["steps"]], [run["curve"][0][4], *spectrum["decay"]])
+        pairs = [(row[0], row[4], float(due)) for row, due in zip(run["curve"], course, strict=True) if row[0]]
+        own = [factor(due, seen) for _, seen, due in pairs]
+        offs += own
+        rows.append([named(run), ", ".join(f"{step}: {digits(seen)}" for step, seen, _ in pairs),
+                     ", ".join(f"{seen / due:.2f}" for _, seen, due in pairs), verdict(max(own))])  # fmt: skip
+    return markdown(["run", "L_E by step", "over that foretold at step 0", "worst"], rows), summary(offs, what="points")
 
 
-def labels(runs: list[dict[str, Any]]) -> list[str]:
+def labels(runs: list[dict[str, Any]]) -> tuple[list[str], dict[str, str]]:
     """How the error of the first hundred steps notices labels scaled by 0 and 3."""
-    rows = []
+    rows, offs = [], {}
     first = [run for run in runs if run["steps"] == 100]
-    for run in first:
-        if run["labels"] != 1:
-            continue
-        for factor_of in (0, 3):
-            other = next((r for r in first if r["labels"] == factor_of and all(r[k] == run[k] for k in ("model", "optimizer", "seed"))), None)
+    for run in (r for r in first if r["labels"] == 1):
+        for scale in (0, 3):
+            other = next((r for r in first if r["labels"] == scale and all(r[k] == run[k] for k in ("model", "optimizer", "seed"))), None)
             if other:
                 ratios = [[a[0], b[4] / a[4]] for a, b in zip(run["curve"], other["curve"], strict=True) if a[0]]
                 told = ", ".join(f"{step:g}: {ratio:.2f}" for step, ratio in ratios)
                 worst = max(max(r, 1 / r) for _, r in ratios)
-                rows.append([f"{run['model']}, {run['optimizer']}, seed {run['seed']}", f"× {factor_of}", told, verdict(worst)])
-    return markdown(["network and optimiser", "labels", "L_E over that of labels × 1, by step", "1 foretold"], rows)
+                offs.setdefault(f"{run['model']} under {run['optimizer']}", []).append(worst)
+                rows.append([f"{run['model']}, {run['optimizer']}, seed {run['seed']}", f"× {scale}", told, verdict(worst)])
+    head = ["network and optimiser", "labels", "L_E over that of labels × 1, by step", "1 foretold"]
+    return markdown(head, rows), {name: summary(found, what="pairs") for name, found in offs.items()}
 
 
 def late_rise(late: list[dict[str, Any]]) -> list[str]:
-    """The error and the total apart, from the lowest percent at R² of the learned structure on."""
+    """The error and the total apart, from the lowest percent on."""
     lines: list[str] = []
     for run in late:
         rows = []
@@ -310,14 +349,17 @@ def late_rise(late: list[dict[str, Any]]) -> list[str]:
             grown = high[4] / low[4]
             rows.append([probe, f"{ranged(low[1], low[2:4])} at {low[0]}", f"{ranged(high[1], high[2:4])} at {high[0]}",
                          f"{grown:.2f} ({ends[1][0] / ends[0][1]:.2f} to {ends[1][1] / ends[0][0]:.2f})", f"{high[5] / low[5]:.2f}",
-                         f"{low[6]:.2f} to {high[6]:.2f}", _rate(run, low[0], high[0])])  # fmt: skip
-        lines += [f"{run['name']} ({run['parameters']:,} parameters, highest rate {run['lr']:g}, {run['steps']:,} steps):", ""]
-        lines += markdown(["flow time", "lowest percent", "highest after it", "L_E times", "total times", "R²", "learning rate"], rows)
-        pulls = [[probe, step, ranged(g["cosine"]["value"], g["cosine"]["interval"]),
+                         f"{low[6]:.2f} to {high[6]:.2f}", f"{ranged(steps[-1][1], steps[-1][2:4])} at {steps[-1][0]}",
+                         _rate(run, low[0], high[0])])  # fmt: skip
+        lines += [f"{run['name']} ({run['parameters']:,} parameters, highest rate {run['lr']:g}, {run['steps']:,} steps, "
+                  f"{'constant, then annealed' if run['hold'] else 'warm-up and cosine'}, seed {run['seed']}):", ""]  # fmt: skip
+        head = ["flow time", "lowest percent", "highest after it", "L_E times", "total times", "R²", "last", "learning rate"]
+        lines += markdown(head, rows)
+        table = [[probe, step, ranged(g["cosine"]["value"], g["cosine"]["interval"]),
                   *(ranged(g["rate"][part]["value"], g["rate"][part]["interval"]) for part in ("twirled", "equivariance"))]
                  for probe, steps in run["gradients"].items() for step, g in steps.items()]  # fmt: skip
-        if pulls:
-            lines += markdown(["flow time", "step", "cosine of the two gradients", "rate of the twirled loss", "of the error"], pulls)
+        if table:
+            lines += markdown(["flow time", "step", "cosine of the two gradients", "rate of the twirled loss", "of the error"], table)
     return lines
 
 
@@ -329,25 +371,41 @@ def _rate(run: dict[str, Any], first: float, last: float) -> str:
     return f"{a:.2g} to {b:.2g}"
 
 
+def fared(data: dict[str, Any]) -> dict[str, str]:
+    """How each prediction fared, in the words of the report, of docs/theory.md and of the table."""
+    runs = ordered(data)
+    return {
+        "annealing": annealing(runs)[1], "noise": noise(runs)[1], "closed form": scaling(runs)[1],
+        "crossing": crossings(runs)[1], "start": crossings(runs)[2], "decay": decays(runs)[1], **labels(runs)[1],
+    }  # fmt: skip
+
+
+def ordered(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(data["runs"], key=lambda r: (r["model"], r["optimizer"], r["lr"], r["batch"], r["steps"], r["labels"], r["seed"]))
+
+
 def page(data: dict[str, Any]) -> str:
     """The whole table."""
-    runs = sorted(data["runs"], key=lambda r: (r["model"], r["optimizer"], r["lr"], r["batch"], r["labels"], r["seed"]))
-    anneal, annealed = annealing(runs)
-    floor, floors = noise(runs)
-    cross, crossed, started = crossings(runs)
-    decay, decayed = decays(runs)
+    runs, said = ordered(data), fared(data)
     return "\n".join([
         "# Predicted against measured: the dynamics of learned symmetry", "",
-        f"Written by `benchmarks/dynamics.py` from `dynamics.json`, {len(runs)} runs of `equiscope study dynamics`. A "
-        f"prediction held where it is within {WITHIN:g} times. Derivations: `docs/theory.md`.", "",
-        "## What annealing leaves", "", f"The average of the weights foretells it: {annealed}.", "", *anneal,
+        f"Written by `benchmarks/dynamics.py` from `dynamics.json`: {len(runs)} runs of `equiscope study dynamics` with the "
+        "changes below, on one thread. A prediction held where it is within "
+        f"{WITHIN:g} times. Derivations: `docs/theory.md`.", "",
+        "## What was run", "", *what_was_run(runs, data["late"]),
+        "## What annealing leaves", "", f"The average of the weights foretells it: {said['annealing']}.", "", *annealing(runs)[0],
         "## The optimiser's noise", "",
-        f"What averaging takes from the error, by the Krylov solution, nothing fitted: {floors}.", "", *floor,
-        "### The closed form for Adam", "", "A floor of η √(L / B), against the measured difference:", "", *scaling(runs),
+        f"What averaging takes from the error, by the Krylov solution, nothing fitted: {said['noise']}. A share whose "
+        "interval, over draws of the noise, holds zero counts neither way.", "", *noise(runs)[0],
+        "### The closed form for Adam", "",
+        "A floor of η √(L / B), against the measured difference, both over their means at rate 0.003, batch 8, 800 steps: "
+        f"{said['closed form']}.", "", *scaling(runs)[0],
         "## The step of 2 %", "",
-        f"An exponential through early measurements: {crossed}. The prediction of step 0 under Adam: {started}.", "", *cross,
-        "## The decay under plain descent", "", f"By five Lanczos products at step 0: {decayed}.", "", *decay,
-        "## Labels scaled by 0, 1 and 3", "", *labels(runs),
+        f"An exponential through early measurements: {said['crossing']}. The prediction of step 0 under Adam: {said['start']}.", "",
+        *crossings(runs)[0],
+        "## The decay under plain descent", "", f"By five Lanczos products at step 0: {said['decay']}.", "", *decays(runs)[0],
+        "## Labels scaled by 0, 1 and 3", "",
+        *(f"- {name}: {told}" for name, told in labels(runs)[1].items()), "", *labels(runs)[0],
         "## The late rise of the flow", "", *LATE, "", *late_rise(data["late"]),
     ]).rstrip() + "\n"  # fmt: skip
 
@@ -356,11 +414,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("collect", "table"), default="table")
     parser.add_argument("runs", nargs="*")
-    parser.add_argument("--checkpoints", action="store_true", help="compute from them what was not analysed (minutes)")
-    parser.add_argument("--late", nargs="*", default=[])
+    parser.add_argument("--late", nargs="*", default=[], help="flow runs, or the records of one without checkpoints")
     options = parser.parse_args()
     if options.what == "collect":
-        DATA.write_text(json.dumps(_short(collect(options.runs, options.late, options.checkpoints)), separators=(",", ":")) + "\n")
+        DATA.write_text(json.dumps(_short(collect(options.runs, options.late)), separators=(",", ":")) + "\n")
     TABLE.write_text(page(json.loads(DATA.read_text())))
 
 

@@ -30,7 +30,7 @@ class DynamicsSettings(AnalysisSettings):
 
     cosets: int = 1
     minibatches: int = option(40, "mini-batches of training whose gradients give the noise")
-    draws: int = option(3, "draws of the optimiser's noise, whose spread gives its interval")
+    draws: int = option(8, "draws of the optimiser's noise, whose spread gives its interval")
     curved: int = 12
     depth: int = 14
     products: int = 5
