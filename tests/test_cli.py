@@ -57,7 +57,7 @@ def _fails(capsys, *arguments):
         (["run=a", "optimizer=sgd", "optimizer.momentum=1.5"], "optimizer.momentum must be in [0, 1), got 1.5"),
         (["run=a", "+optimizer.nesterov=true"], "optimizer has no setting 'nesterov'"),
         (["run=a", "schedule.min_factor=-1"], "schedule.min_factor is a factor of the learning rate"),
-        (["run=a", "+schedule.shape=1"], "schedule has no setting 'shape': it has min_factor, warmup, warmup_factor"),
+        (["run=a", "+schedule.shape=1"], "schedule has no setting 'shape': it has hold, min_factor, warmup, warm"),
         (["run=a", "trainer.max_steps=0"], "trainer.max_steps must be at least 1, got 0"),
         (["run=a", "trainer.clip=-1"], "trainer.clip must be at least 0, got -1"),
         (["run=a", "threads=0"], "threads must be at least 1"),
@@ -156,7 +156,7 @@ def test_without_the_packages_of_the_report_everything_else_is_done(capsys, tmp_
     run = str(tmp_path / "runs" / "toy" / "a")
     assert cli.main(["analyse", run, "layers", "--at", "40", "--samples", "4", "--rotations", "T"]) == 0
     told = capsys.readouterr()
-    assert "1 analyses recorded" in told.out
+    assert "Inside the network" in told.out
     assert "pip install 'equiscope[report]'" in told.err
     assert cli.main(["report", run]) == 2
     assert "pip install 'equiscope[report]'" in capsys.readouterr().err

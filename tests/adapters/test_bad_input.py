@@ -70,7 +70,7 @@ GRAPHS = {
     "target missing": (dict(target="forces"), DeclarationError, "'forces'"),
     "target of words": (dict(data=graphs(word=lambda i, n: "a"), target="word"), DeclarationError, "'word'.*tensor"),
     "target a graph, answer a node": (
-        dict(data=graphs(t=each(1, 3)), target="t", fixed=["y"]), InputError, "rows|nodes"),
+        dict(data=graphs(t=each(1, 3)), target="t", fixed=["y"]), InputError, "expected 3 graphs first"),
     "complex target": (dict(data=graphs(y=each("nodes", 3, dtype=torch.complex64))), InputError, "'y'.*complex64"),
     "answer of too many nodes": (dict(answer=lambda d: torch.cat([d.pos, d.pos])), InputError, "rows|nodes"),
     "answer of one row": (dict(answer=lambda d: d.pos[:1]), InputError, "rows|nodes"),

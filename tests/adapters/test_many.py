@@ -53,7 +53,7 @@ def test_lists_in_one_call_are_the_same_as_one_by_one() -> None:
     structures = [s for pair in zip(crystals()[:2], molecules(), strict=True) for s in pair]
     calculator = Lists()
     together, alone = run(calculator, structures), run(Broken(), structures)
-    assert set(calculator.lengths) == {2}
+    assert all(length % 2 == 0 for length in calculator.lengths)
     assert together.result.per_sample.ids == [0, 1, 2, 3]
     for kind, result in alone.results.items():
         assert together.results[kind].per_sample.ids == result.per_sample.ids

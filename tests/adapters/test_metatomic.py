@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from equiscope.analysis.layers import layers
 from equiscope.errors import InputError
 from tests.adapters.calculators import BEND, TILT, PairsInAse, bent_share, crystals, molecules
 
-pytest.importorskip("metatomic.torch", reason="metatomic is not installed")
+if importlib.util.find_spec("metatomic") is None:
+    pytest.skip("metatomic is not installed", allow_module_level=True)
 
 from equiscope.adapters.ase_structures import AsePlan
 from equiscope.adapters.many import declared, joined

@@ -119,6 +119,7 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
         "clusters": "family", "rotate": {"e_field": "1o"}, "center": "mean", "group": "O3", "energy_unit": "Hartree",
         "length_unit": "Bohr", "label_length_unit": "nm", "stress_unit": "GPa", "csv": "rows.csv",
         "precision": "float32", "symmetry": ["rotation", "parity"], "spectrum": False, "most_atoms": None,
+            "exports": {},
     }  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def test_every_option_reaches_the_measure(structures: Path, monkeypatch: pytest.
         (["--calculator", "no_such_package:Calc"], "no module 'no_such_package'"),
         (["--calculator", "ase.calculators.nothing:Calc"], "no module 'ase.calculators.nothing'"),
         (["--calculator", "ase.calculators.emt:EMTT"], "did you mean 'EMT'?"),
-        (["--calculator", "ase.calculators.emt:parameters"], "neither a calculator nor a factory"),
+        (["--calculator", "ase.calculators.emt:parameters"], "neither an ASE calculator nor a factory of one"),
         (["--calculator", "ase.calculators.emt:EMT", "--set", "colour=red", "--set", "colour=blue"], "twice"),
         (["--calculator", "ase.calculators.emt:EMT", "--set", "colour"], "NAME=VALUE"),
         (["--calculator", f"{HERE}:Broken", "--set", "colour=red"], "factory failed: TypeError"),

@@ -169,7 +169,7 @@ def test_missing_settings(tmp_path):
 
 def test_trainer_settings_pass_through(tmp_path):
     with pytest.raises(InputError, match=r"the Trainer refuses trainer\.\*"):
-        _train(tmp_path, trainer__accelerator="abacus")
+        _train(tmp_path, trainer__strategy="abacus")
 
 
 def test_a_final_set_of_one_sample_has_a_headline_without_interval(tmp_path):
@@ -185,7 +185,8 @@ def test_a_final_set_of_one_sample_has_a_headline_without_interval(tmp_path):
         ({"data": {"samples": 7}}, "batch_size=8 is more than the 7 training samples of task 'toy'"),
         ({"final__cosets": 1}, "cosets=1 is too few: mse needs at least 2"),
         ({"track__cosets": 1}, "cosets=1 is too few: mse needs at least 2"),
-        ({"trainer__accelerator": "abacus"}, "the Trainer refuses"),
+        ({"trainer__strategy": "abacus"}, "the Trainer refuses"),
+        ({"trainer__accelerator": "abacus"}, "there is no device 'abacus': the devices are cpu"),
         ({"optimizer__lr": -1}, "optimizer.lr must be a finite number >= 0, got -1"),
     ],
 )

@@ -115,8 +115,6 @@ def measure(
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
         RandomModelError: if the calculator answers identical calls differently.
     """
-    if cosets is None and symmetry == "rotation":
-        cosets = 2
     _check_arguments(calculator, cosets, noise_samples, seed, labels, 2 if symmetry == "rotation" else 1)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
@@ -183,8 +181,8 @@ def _check_arguments(
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 
 
-def _possible(cosets: float, fewest: int) -> bool:
-    return 1 < cosets < 2 or (cosets >= fewest and float(cosets).is_integer())
+def _possible(cosets: Any, fewest: int) -> bool:
+    return isinstance(cosets, int | float) and (1 < cosets < 2 or (cosets >= fewest and float(cosets).is_integer()))
 
 
 def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:

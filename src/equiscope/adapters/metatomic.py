@@ -14,7 +14,9 @@ Direct forces are the model's own: ``metatomic_ase.MetatomicCalculator`` takes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,30 @@ from equiscope.adapters import ase_structures as st
 from equiscope.adapters.many import MOST_ATOMS, sizes, voigt
 from equiscope.errors import InputError
 
+
+@contextlib.contextmanager
+def _compilable() -> Iterator[None]:
+    """PyTorch Geometric puts a Python function in the place of an operation, which then does not compile in others."""
+    replaced, patched = sys.modules.get("torch_geometric.hash_tensor"), torch.index_select
+    torch.index_select = getattr(replaced, "_old_index_select", patched)
+    try:
+        yield
+    finally:
+        torch.index_select = patched
+
+
 try:
-    from metatensor.torch import Labels, TensorBlock
-    from metatomic.torch import (
-        AtomisticModel,
-        ModelEvaluationOptions,
-        ModelOutput,
-        System,
-        load_atomistic_model,
-        pick_device,
-        register_autograd_neighbors,
-    )
+    with _compilable():
+        from metatensor.torch import Labels, TensorBlock
+        from metatomic.torch import (
+            AtomisticModel,
+            ModelEvaluationOptions,
+            ModelOutput,
+            System,
+            load_atomistic_model,
+            pick_device,
+            register_autograd_neighbors,
+        )
     from vesin import NeighborList
 except ImportError as error:
     text = f"metatomic models need metatomic and vesin ({error}): pip install 'equiscope[metatomic]'"

@@ -111,7 +111,8 @@ class Parts:
     def _check_folding(self, fixed: Prepared) -> None:
         """Whether the passes of the first sweep may share calls, whose graphs are counted in what a call holds."""
         batch, declaration, forward = fixed.batch, self.declaration, self._forward
-        if self._folding.wanted(batch, declaration) == 1 and fixed.device.type == "cpu":
+        # On a CPU a call of several passes is not worth the memory of their graphs.
+        if fixed.device.type == "cpu" and self._folding.asked is None:
             return
         answer, seen = watched(lambda: predict(self.model, batch.with_fields({}), batch, declaration, forward))
         eps = max(torch.finfo(rows.dtype).eps for rows in answer.values())

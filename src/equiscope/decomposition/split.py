@@ -200,7 +200,7 @@ class OutputSplit:
         delta, weight = predictions - self._reference, weights[0]
         self._shift.add_(delta.sum(0), alpha=weight)
         self._within.add_(self._summed(delta.square()), alpha=weight)
-        self._square.add_(self._summed(self.of.about(predictions).square()), alpha=weight)
+        self._square.add_(self._summed(predictions.square()), alpha=weight)
         if self.of.labels is not None:
             # The first pass is checked against the labels.
             self._total.add_(self.of.sample_loss(predictions[0]), alpha=weight)

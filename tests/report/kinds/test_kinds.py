@@ -33,7 +33,7 @@ def test_the_terminal_gets_the_same_tables():
 
 def test_the_kinds_are_found_by_the_names_of_their_files():
     assert list(kinds()) == ["gradients", "hessian", "landscape", "conditioning", "heads", "layers", "spectrum",
-                             "brute"]  # fmt: skip
+                             "brute", "dynamics"]  # fmt: skip
     assert len({kind.place for kind in kinds().values()}) == len(kinds())
     assert {name for name, kind in kinds().items() if kind.evidence} == {
         "gradients", "hessian", "landscape", "conditioning"}  # fmt: skip
