@@ -15,15 +15,26 @@ from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import MEASURED, AseResult
 from equiscope.decomposition.ladder import DEFAULT, Figures, Ladder, checked, climbed, outermost
 from equiscope.errors import InputError
+from equiscope.signatures import handing_on
 
 __all__ = ["precisions"]
 
 
+# Of labels, of one precision, or files, which every precision would write anew.
+WITHOUT = (
+    "labels", "energy_unit", "label_length_unit", "stress_unit", "precision", "csv", "exports", "on_error"
+)  # fmt: skip
+
+
+@handing_on(ase.measure, without=WITHOUT)
 def precisions(
     calculator: Any,
     structures: str | Path | Iterable[Atoms],
     names: Sequence[str] | str = DEFAULT,
     outputs: Sequence[str] | None = None,
+    *,
+    progress: bool = False,
+    noise_samples: int = 0,
     **settings: Any,
 ) -> Ladder:
     """The precision ladder of a calculator; see :func:`equiscope.precisions`.
@@ -33,8 +44,11 @@ def precisions(
     float64: then make one calculator for each precision and measure them one by one.
 
     Args:
+        calculator, structures, outputs: as for :func:`equiscope.adapters.ase.measure`.
         names: as for :func:`equiscope.precisions`.
-        settings: as for :func:`equiscope.adapters.ase.measure`, but labels, precision, csv and on_error.
+        progress, noise_samples: as for :func:`equiscope.adapters.ase.measure`, by default without either.
+        rotations, cosets, seed, symmetry, spectrum, clusters, rotate, center, group: likewise.
+        energy_weight, force_weight, stress_weight, energy_per_atom, length_unit, most_atoms: likewise.
 
     Raises:
         InputError: a calculator in which no torch module is found; else as for both functions.
@@ -48,8 +62,8 @@ def precisions(
 
     def measured(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
         precision = str(dtype).removeprefix("torch.")
-        settled = {"noise_samples": 0, "progress": False, **settings}
-        return figures(ase.measure(prepared, listed, outputs, precision=precision, on_error="raise", **settled))
+        given = {"progress": progress, "noise_samples": noise_samples, **settings}
+        return figures(ase.measure(prepared, listed, outputs, precision=precision, on_error="raise", **given))
 
     return climbed(calculator, device, wanted, measured)
 

@@ -40,6 +40,9 @@ def predicted_decay(nodes: Array, weights: Array, square: float, error: float, r
     small eta. No label enters but through the nodes. A mode with eta lambda > 2 grows, as it does in descent.
 
     Args:
+        nodes, weights: (k,) eigenvalues and weights, sum 1, as of :func:`gradient_spectra`.
+        square: |g_E|^2.
+        error: L_E(0), the equivariance error now.
         rate: eta. steps: (n,) numbers of steps.
     """
     kept = np.maximum(np.asarray(nodes), 0.0)[None]

@@ -66,6 +66,16 @@ def noise_share(
     its covariance, and each of the ``vectors`` draws of signs gives an estimate. Clipping scales each gradient, and
     the curvature by the mean of those factors. A weight decay that is added to the gradient is added to A.
 
+    Args:
+        parts: the model at the checkpoint, and the parts of its loss.
+        objective: what training lowers, on the same parameters.
+        minibatches: batches as training draws them, 8 or more, whose gradients give the noise.
+        stepper: the optimiser and its state.
+        steps: that the noise is followed for, as for :func:`krylov.noise_floor`.
+        vectors: draws of signs, two or more; their spread gives the intervals.
+        depth: products of the curvature for each vector.
+        seed: of the signs.
+
     Returns:
         ``equivariance``, ``twirled``: excess of the ``weights`` and of their average (``averaged``, None without one),
         each ``value`` with ``interval``, Student's over the vectors; ``of_error``: the share of the equivariance error

@@ -57,6 +57,11 @@ def crossing(steps: Sequence[float], percents: Sequence[float], threshold: float
     Inverse regression of log percent on step; the interval is Fieller's for the mean line, (-inf or inf where the line
     is not told from a level one).
 
+    Args:
+        steps: of the measurements, ascending.
+        percents: measured at them.
+        threshold: the percent to be reached.
+
     Returns:
         ``step``, ``low``, ``high``; ``rate`` = -d log percent / d step; ``points`` used; ``until``, the last of them.
 
@@ -96,6 +101,11 @@ def steps_worth(steps: Sequence[float], losses: Sequence[float], share: float) -
 
     The law is fitted to the measurements of the last three quarters of the steps, on logarithms. It has no floor: where
     the loss has one, more steps are needed than these, or no number of them is enough.
+
+    Args:
+        steps: of the measurements, ascending; the last is n.
+        losses: measured at them.
+        share: of the loss, that is to be gained, in [0, 1).
 
     Returns:
         ``steps``, ``low``, ``high`` (inf where the loss is not told from a level one); ``alpha``; ``points``.

@@ -154,8 +154,9 @@ def heads(
         model, batches: as for :func:`equiscope.measure`.
         plan: what is measured, or a declaration with the arguments below.
         head: name of the head's layer; None finds it, the last layer on which the answer depends linearly.
-        forward, rotations, cosets, seed, shift, spectrum, alone, judged: as for
-            :func:`equiscope.decomposition.plan.make_plan`.
+        forward, rotations, cosets, seed, shift, spectrum, alone, judged, symmetry, fold: as for
+            :func:`equiscope.decomposition.plan.make_plan`; the closed form of a :class:`RowHead` is of
+            rotations alone.
         probes: random heads (signs) whose mean error is `tr G` (Hutchinson), for heads without the closed form.
 
     Returns:

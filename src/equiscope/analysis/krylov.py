@@ -91,7 +91,9 @@ def noise_floor(
     quadratic loss, white noise and a whole Krylov space. Negative Ritz values, of rounding, count as zero.
 
     Args:
+        noise: vectors z, each in the coordinates of the preconditioner.
         product: v -> A v. forms: U (k, n) -> part -> U A_part U^T (k, k), in the same coordinates.
+        recursion: what the optimiser does with a gradient.
         steps: since the noise is what it is; more than every mode remembers for the stationary state.
         depth: products of A for each vector.
     """

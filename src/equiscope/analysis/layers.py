@@ -58,7 +58,7 @@ class _Layer:
     weight: list[float] = field(default_factory=list)
 
 
-@handing_on(make_plan)
+@handing_on(make_plan, without=("symmetry", "fold"))
 def layers(
     model: nn.Module,
     batches: Iterable[Any],

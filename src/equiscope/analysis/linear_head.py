@@ -31,7 +31,7 @@ _LINEAR = 1e-3
 MOST = 2048
 
 
-@handing_on(make_plan)
+@handing_on(make_plan, without=("symmetry",))
 def linear_head(
     model: nn.Module,
     batches: Iterable[Any],
@@ -56,7 +56,7 @@ def linear_head(
         plan: what is measured, or a declaration with the arguments below.
         head: name of the layer.
         rank_tolerance: eigenvalues below it, relative to the largest, count as zero.
-        forward, rotations, cosets, seed, shift, spectrum, alone, judged: as for
+        forward, rotations, cosets, seed, shift, spectrum, alone, judged, fold: as for
             :func:`equiscope.decomposition.plan.make_plan`.
         batches: independent ones, whose spread gives the intervals: jackknife of the logarithm, rank held fixed.
 

@@ -72,7 +72,7 @@ def compare(
         a, b: the models.
         batches: as for :func:`equiscope.measure`; read into a list, since both models see them.
         declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed: as for :func:`equiscope.measure`.
-        shift, spectrum, noise_samples, progress: likewise.
+        shift, spectrum, symmetry, noise_samples, fold, progress: likewise.
         fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: likewise.
 
     Raises:

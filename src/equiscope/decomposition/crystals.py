@@ -129,6 +129,7 @@ class SpaceGroup(Periodic):
     as isotropic as the crystal. Operations that are no rotations (mirrors, inversions) are among them.
 
     Attributes:
+        cell, pbc: as for :class:`Lattice`.
         species: field (samples, atoms) or (atoms,) of whole numbers that tell atoms apart.
         symprec: how far atoms may be from their symmetric places, in the unit of the positions.
         fields: fields with an axis of atoms, as for :class:`Permutation`.
@@ -214,6 +215,9 @@ class PointGroup(SpaceGroup):
     """One operation for each rotation, inversion and mirror of a crystal's space group, the shifts among them left out.
 
     At most 48, where the space group of a conventional or larger cell has several times as many.
+
+    Attributes:
+        cell, pbc, species, symprec, fields: as for :class:`SpaceGroup`.
     """
 
     name = "point group"

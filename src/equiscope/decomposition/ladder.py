@@ -34,6 +34,7 @@ from equiscope.decomposition.pool import host, sample_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import DataError, DeclarationError, EquiscopeError, InputError, first_line
+from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 from equiscope.words import aligned
 
@@ -138,6 +139,7 @@ def checked(names: Sequence[str] | str) -> tuple[str, ...]:
     return full
 
 
+@handing_on(Declaration)
 def precisions(
     model: nn.Module | Callable[[Any], Any],
     batches: Iterable[Any],
@@ -162,8 +164,9 @@ def precisions(
             TF32 products, on a card that has it; off in all others), ``"bfloat16"`` and ``"float16"`` (float32 under
             autocast, as models are run in them), ``"compiled"`` (float32 through ``torch.compile``). The first that
             runs is the reference.
-        declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed, settings: as for
+        batches, declaration, inputs, outputs, target, loss, forward, rotations, cosets, seed: as for
             :func:`equiscope.measure`.
+        fixed, center, group, mask, batch, per, clusters, ids, weighting, fields: likewise.
 
     Returns:
         A :class:`Ladder`; precisions that this machine or this model does not have are named in it with the reason.

@@ -29,12 +29,7 @@ SHORT = 1e-6
 
 @dataclass(frozen=True)
 class Periodic(Family):
-    """What families of periodic structures share.
-
-    Attributes:
-        cell: the declared input that holds the lattice vectors as rows, (samples, 3, 3).
-        pbc: boolean field (samples, 3), which directions are periodic; all of them where the batch has none.
-    """
+    """What families of periodic structures share; for ``cell`` and ``pbc`` see :class:`Lattice`."""
 
     cell: str = "cell"
     pbc: str = "pbc"
@@ -108,6 +103,8 @@ class Lattice(Periodic):
     directions), n uniform in {-1, 0, 1} for each atom and periodic direction.
 
     Attributes:
+        cell: the declared input that holds the lattice vectors as rows, (samples, 3, 3).
+        pbc: boolean field (samples, 3), which directions are periodic; all of them where the batch has none.
         images: False leaves the atoms where they are.
     """
 
@@ -149,6 +146,7 @@ class Supercell(Periodic):
     Of a supercell one copy of the atoms is taken at random, so that what differs between copies counts.
 
     Attributes:
+        cell, pbc: as for :class:`Lattice`.
         shapes: repeats along the lattice vectors, the first (1, 1, 1); by default that, and each periodic direction
             doubled.
         extensive: per-sample outputs that grow with the number of atoms (a total energy), divided by the copies. Others

@@ -43,7 +43,9 @@ class MeasureSettings(DeclarationSettings, total=False):
     seed: int
     shift: bool
     spectrum: bool | int
+    symmetry: Symmetry
     noise_samples: int
+    fold: int | str
     progress: bool
 
 

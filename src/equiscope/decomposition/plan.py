@@ -229,6 +229,7 @@ def make_plan(
         alone: one coset may stand alone, for the average over it or its own variance, as may one rotation for the loss
             of the turned batch.
         judged: False where no loss is taken: for averages of predictions, or of features.
+        symmetry: as for :func:`equiscope.measure`; a plan of another than rotations has moves in place of them.
         fold: most passes that share a call of the model, ``"auto"`` for as many as the device likes
             (:mod:`equiscope.decomposition.fold`).
 
