@@ -36,6 +36,9 @@ def test_a_declaration_with_its_design_is_a_plan_as_well():
         as_plan(plan, {"rotations": "T"})
     with pytest.raises(InputError, match=r"say what rotates .* got dict"):
         as_plan({"pos": "1o"}, {})
+    for moved in ((declaration, {"symmetry": "translation"}), (make_plan(declaration, symmetry="translation"), {})):
+        with pytest.raises(InputError, match="analyses are of rotations: leave out symmetry"):
+            as_plan(*moved)
 
 
 def test_the_second_cosets_are_a_function_of_seed_and_id():

@@ -59,12 +59,16 @@ class Calculators:
         """The structures with positions, cells and fields of the batch."""
         counts = np.bincount(batch["system"].numpy(), minlength=len(batch["structure"])).cumsum()[:-1]
         places, positions_of = (np.split(batch[name].numpy(), counts) for name in ("atom", "positions"))
-        made = []
+        made: list[Atoms] = []
+        seen: set[int] = set()
         for bare, own, cell, positions in zip(
             batch["structure"], places, batch["cell"].numpy(), positions_of, strict=True
         ):
             as_it_is = len(own) == len(bare) and bool((own == np.arange(len(bare))).all())
-            atoms = self._copy(bare) if as_it_is else bare[own]
+            # Several rotations of one structure in a call are as many structures.
+            again = id(bare) in seen
+            seen.add(id(bare))
+            atoms = bare[own] if not as_it_is else bare.copy() if again else self._copy(bare)
             atoms.set_cell(cell, scale_atoms=False)
             atoms.positions = positions
             made.append(atoms)

@@ -54,8 +54,8 @@ class AseSettings:
             outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group, self.keeps
         )
         forward = functools.partial(self.forward, outputs)
-        # Rotations of one structure share a call only where the engine takes many structures.
-        fold = "auto" if self.engine.most_atoms else 1
+        # Rotations share a call only where the engine takes many structures, and never beyond what was asked for.
+        fold = "auto" if self.engine.most_atoms and self.most_atoms is None else 1
         more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
         return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 

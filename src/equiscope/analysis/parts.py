@@ -112,7 +112,7 @@ class Parts:
         """Whether the passes of the first sweep may share calls, whose graphs are counted in what a call holds."""
         batch, declaration, forward = fixed.batch, self.declaration, self._forward
         # On a CPU a call of several passes is not worth the memory of their graphs.
-        if fixed.device.type == "cpu" and self._folding.asked is None:
+        if fixed.device.type == "cpu" and self._folding.asked in (None, 1):
             return
         answer, seen = watched(lambda: predict(self.model, batch.with_fields({}), batch, declaration, forward))
         eps = max(torch.finfo(rows.dtype).eps for rows in answer.values())
@@ -298,6 +298,7 @@ class Parts:
         for some, found in folded(self.model, fixed.batch, walk, len(walk), *arguments):
             blocks = {n: fixed.outputs[n].coordinates_of_passes(found[n].detach(), len(some)) for n in self._share}
             kept += [{n: block[place] for n, block in blocks.items()} for place in range(len(some))]
+            del found
         return kept
 
     def _figures(self, fixed: Prepared, predictions: Predictions) -> dict[str, tuple[Tensor, Tensor, Tensor]]:

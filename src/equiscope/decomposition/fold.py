@@ -253,4 +253,6 @@ def folded(
             copies.clear()
             continue
         yield some, rows
+        # No graph of one call is held while the next one is made.
+        rows = None
         waiting, count = waiting[wanted:], count - wanted

@@ -275,13 +275,14 @@ def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -
     Raises:
         InputError: for anything else, or both a plan and a design, and what :func:`make_plan` refuses.
     """
-    if isinstance(given, Declaration):
-        return make_plan(given, **{**more, **design})
-    if not isinstance(given, Plan):
+    plan = make_plan(given, **{**more, **design}) if isinstance(given, Declaration) else given
+    if not isinstance(plan, Plan):
         raise InputError(f"say what rotates by an equiscope.Declaration or a plan of it, got {type(given).__name__}")
-    if design:
+    if plan.scheme is not None:
+        raise InputError("analyses are of rotations: leave out symmetry=…, of which equiscope.measure says the error")
+    if design and plan is given:
         raise InputError(f"a plan says all of the design: leave out {', '.join(design)}, or give the declaration")
-    return given
+    return plan
 
 
 def make_design(
