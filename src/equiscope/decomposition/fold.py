@@ -254,5 +254,5 @@ def folded(
             continue
         yield some, rows
         # No graph of one call is held while the next one is made.
-        rows = None
+        del rows
         waiting, count = waiting[wanted:], count - wanted
