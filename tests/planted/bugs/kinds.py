@@ -25,7 +25,7 @@ BUGS = (
     bug("analyses: the first samples, not evenly spread ones", DEAL, "thinned",
         r"\[(\w+) \* (\w+) // (\w+) for", r"[\1 for", "runs/test_deal"),
     bug("plans: a design beside a plan passed over", "decomposition/plan.py", "as_plan",
-        r"if design:", "if False:", "decomposition/test_plan"),
+        r"if design and plan is given:", "if False:", "decomposition/test_plan"),
     bug("plans: the caller's design without effect", "decomposition/plan.py", "as_plan",
         r"\*\*\{\*\*(\w+), \*\*(\w+)\}", r"**{**\2, **\1}", "decomposition/test_plan"),
     bug("tasks: a task of the user's own keeps the model and loss of another", "runs/config.py", "_compose",

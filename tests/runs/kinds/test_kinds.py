@@ -13,7 +13,7 @@ RECORDED = {
     "brute": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 2, "count": 100_000},
     "conditioning": {"rotations": "O", "cosets": 1, "seed": 0, "samples": 32, "batch": 4, "head": None},
     "dynamics": {
-        "rotations": "T", "cosets": 1, "seed": 0, "samples": None, "minibatches": 40, "draws": 3, "curved": 12,
+        "rotations": "T", "cosets": 1, "seed": 0, "samples": None, "minibatches": 40, "draws": 8, "curved": 12,
         "depth": 14, "products": 5, "batch": 4,
     },
     "gradients": {"rotations": "T", "cosets": 2, "seed": 0, "samples": 48, "batch": 4},
