@@ -165,6 +165,26 @@ def test_the_studies_of_the_flow():
     sgd, adam = (found["optimizer"][point] for point in ("sgd 1e-1", "adam 5e-4"))
     assert sgd["final R²"] == adam["final R²"] == "0.566"
     assert f"plain SGD ends at {sgd['final percent']} and Adam (5e-4) at {adam['final percent']}." in said
+    costs = re.search(r"ratio of step times.*?\| (1\.\d+ \[[\d., ]+\]) \|", said, re.DOTALL).group(1)
+    points = rows("efficiency", "proteinflow")
+    plain, symmetric = points["proteina @ 8e-3"], points["proteina_equivariant @ 8e-3"]
+    assert f"ends at R² {plain['final R²']} and the equivariant one at {symmetric['final R²']}, whose" in said
+    assert f"whose step takes {costs} times as long" in said
+    assert f"tracked chains from step {symmetric['skilled crossing']} on" in said
+
+
+def test_the_studies_of_voxels():
+    said = page("studies/voxels.md")
+    found = {name: rows(name, "voxels") for name in ("replicates", "data_size")}
+    assert {row["skilled crossing"] for rows in found.values() for row in rows.values()} == {"none"}
+    (replicates,) = found["replicates"].values()
+    assert f"ends at {replicates['final percent']} over three seeds" in said
+    lowest, highest = ends(said, "skill"), ends(said, "R²")
+    assert f"skill {lowest[0]} to {lowest[1]} at R² {highest[0]} to {highest[1]}." in said
+    data = [found["data_size"][point]["final percent"] for point in ("64 conformers", "512 conformers", "100 %")]
+    assert f"one seed a point: {data[0]}, {data[1]} and {data[2]} with 64, 512 and all conformers" in said
+    intervals = [[float(end) for end in re.findall(r"[\d.]+", one)[1:]] for one in data]
+    assert max(low for low, _ in intervals) < min(high for _, high in intervals), "the intervals overlap"
 
 
 def ends(said, word):
