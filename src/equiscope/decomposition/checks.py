@@ -18,8 +18,6 @@ from equiscope.decomposition.orbit import (
     has_inner_axis,
     input_rows,
     output_rows,
-    refuse_matrix,
-    row_axes,
     rows_of,
     sample_means,
 )
@@ -52,9 +50,6 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
                 f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
                 + other_irreps(spec.action.label, seen)
             )
-        if name not in declaration.points or values.ndim > 3:
-            per = declaration.rows_of_input(name)
-            refuse_matrix(values, spec, f"input {name!r}", row_axes(values, batch, declaration, per == "sample"))
         if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
             raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
     for name in _tensors_besides_inputs(declaration):

@@ -21,6 +21,7 @@ from equiscope.decomposition.moves import Moves
 from equiscope.decomposition.orbit import (
     Caller,
     input_rows,
+    matrix_remark,
     one_a_sample,
     output_middle,
     output_rows,
@@ -328,6 +329,8 @@ class BatchOrbit:
                 self.notes[f"{name} per sample"] = (
                     f"{name!r} was taken as one row for each sample, as its labels are: per='sample' says so"
                 )
+            if remark := matrix_remark(given[name], name, self.of.batch, declaration):
+                self.notes[f"{name} matrix"] = remark
             labels = None if output.labels is None else output.labels.target
             vectors = rows if labels is None or labels.shape != rows.shape else labels
             if follows_points(vectors, name, self.of.batch, declaration):

@@ -19,7 +19,7 @@ from equiscope.decomposition.batches import Batch, Rows, names
 from equiscope.decomposition.calling import Call, cannot_call, found_outputs, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
-from equiscope.symmetry.declaration import VECTORS, Declaration, Input, Output
+from equiscope.symmetry.declaration import VECTORS, Declaration, Output
 
 Forward = Callable[[Any, Any], Any]
 
@@ -229,8 +229,7 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     """Real rows of a tensor shaped like output ``name`` (the output itself, or its target, named by ``what``)."""
     spec = declaration.outputs[name]
     shape = spec.action.shape
-    # Of answers the labels speak, where there are some.
-    judged, what = bool(what) or spec.target is None, what or f"output {name!r}"
+    what = what or f"output {name!r}"
     check_plain(value, what)
     if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
         raise DeclarationError(
@@ -240,37 +239,23 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
     rows = check_rows(value, name, batch, declaration, what)
-    if judged:
-        refuse_matrix(value, spec, what, row_axes(value, batch, declaration, spec.per == "sample"))
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
     return rows.select(value, shape)
 
 
-def row_axes(value: Tensor, batch: Batch, declaration: Declaration, whole: bool) -> int:
-    """How many of the first axes of a tensor count samples and atoms; ``whole``: it has rows for samples alone."""
-    if whole or not batch.dense:
-        return 1
-    fields = batch.fields()
-    vectors = [name for name, spec in declaration.inputs.items() if spec.irreps in VECTORS]
-    others = [fields[name] for name in (declaration.mask or "", *vectors) if name in fields]
-    alike = [other.shape[:2] for other in others if other is not value]
-    return 2 if not alike or value.shape[:2] in alike else 1
-
-
-def refuse_matrix(value: Tensor, spec: Input | Output, what: str, axes: int) -> None:
-    """A 3 x 3 tensor is no vector: declared as one, its last axis alone would be turned.
-
-    Raises:
-        DeclarationError: with both ways to declare it, unless ``points`` says that its rows are vectors.
-    """
-    if spec.irreps in VECTORS and spec.points is None and value.shape[-2:] == (3, 3) and value.ndim - 2 >= axes:
-        kind = type(spec).__name__
-        raise DeclarationError(
-            f"{what} {tuple(value.shape)} is declared {spec.irreps!r}, which turns its last axis alone: a 3 x 3 tensor "
-            f"is 'cartesian' (a stress 'stress'); that its three rows are vectors, as a cell's, is said by "
-            f"eq.{kind}('1o', points=False)"
-        )
+def matrix_remark(rows: Tensor, name: str, batch: Batch, declaration: Declaration) -> str:
+    """What a reader must know of an output (n, 3, 3) declared as a vector, whose rows turn as vectors; "" otherwise."""
+    spec, fields = declaration.outputs[name], batch.fields()
+    if spec.irreps not in VECTORS or spec.points is not None or rows.shape[1:] != (3, 3):
+        return ""
+    # A vector for each of three atoms has the same shape.
+    if spec.per != "sample" and any(fields[point].shape[-2:] == (3, 3) for point in declaration.points):
+        return ""
+    return (
+        f"{name!r} holds 3 x 3 numbers and is declared {spec.irreps!r}: its rows turn as vectors, each alone; if it is "
+        "a tensor, declare it 'cartesian' (a stress 'stress'), otherwise points=False"
+    )
 
 
 def check_plain(value: Tensor, what: str) -> None:

@@ -6,12 +6,10 @@ CALLING, SHOW, ORBIT = "decomposition/calling.py", "decomposition/show.py", "dec
 PROCESSES, SETTINGS, DOCTOR = "tasks/datasets/processes.py", "runs/settings.py", "runs/doctor.py"
 
 BUGS = (
-    bug("matrices declared as vectors are turned on one axis without a word", ORBIT, "refuse_matrix",
-        r"value\.shape\[-2:\] == \(3, 3\)", "False", "test_first_hour"),
-    bug("rows said to be vectors are refused as a matrix", ORBIT, "refuse_matrix",
-        r"spec\.points is None and ", "", "test_first_hour"),
-    bug("labels of three atoms taken for a matrix", ORBIT, "row_axes",
-        r"return 2 if not alike or .* else 1", "return 1", "test_first_hour"),
+    bug("matrices declared as vectors are turned on one axis without a word", ORBIT, "matrix_remark",
+        r"rows\.shape\[1:\] != \(3, 3\)", "True", "test_first_hour"),
+    bug("rows said to be vectors are taken for a matrix", ORBIT, "matrix_remark",
+        r"spec\.points is not None or ", "", "test_first_hour"),
     bug("one label a graph is not seen to be that", ORBIT, "one_a_sample",
         r"len\(label\) == batch\.size != .*\.first", "False", "test_first_hour"),
     bug("signatures: settings that are handed on stay hidden", "signatures.py", "handing_on.spelled",
