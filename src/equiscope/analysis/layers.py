@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.activations import Recorder, default_layers, find_layers, rows_of_features
 from equiscope.decomposition import losses, statistics
-from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean
+from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean, device_of_batch
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
 from equiscope.decomposition.plan import Plan, as_plan, make_plan
@@ -237,7 +237,7 @@ class _Orbit:
     @torch.no_grad()
     def run(self, batch: Batch, number: int) -> None:
         """One sample over all its rotations."""
-        device = next(iter(batch.fields().values())).device
+        device = device_of_batch(batch)
         outputs: dict[str, BatchOutput] = {}
         splits: dict[str, OutputSplit] = {}
         spectra: dict[str, Spectrum] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.batches import Batch, Rows, device_of_batch
 from equiscope.decomposition.computing import in_precision
 from equiscope.decomposition.fold import Folding, copies_of, shared
 from equiscope.decomposition.orbit import Forward, predict, rotated, rotated_back
@@ -109,7 +109,7 @@ def answered(site: Site, native: Any, batch: Batch | None = None) -> dict[str, T
 
 def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(orientations, turns on the way there)."""
-    group, device = site.declaration.group, next(iter(site.batch.fields().values())).device
+    group, device = site.declaration.group, device_of_batch(site.batch)
     base = uniform_keyed(group, *site.key, stream).to(device)
     for place in range(ARC):
         turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1, group).to(device) @ base

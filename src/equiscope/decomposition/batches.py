@@ -122,6 +122,11 @@ def labels_of(values: Any, name: str, samples: int) -> list[Any]:
     return list(values)
 
 
+def device_of_batch(batch: Batch) -> torch.device:
+    """Where the fields of a batch are."""
+    return next(iter(batch.fields().values())).device
+
+
 class DenseBatch:
     """A dict of tensors with samples first; atoms, if any, are the second axis, padded and masked."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
-from equiscope.decomposition.batches import Batch, as_batches
+from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, tf32_effect, watched
@@ -47,7 +47,7 @@ class Prepared:
 
     @functools.cached_property
     def device(self) -> torch.device:
-        return next(iter(self.batch.fields().values())).device
+        return device_of_batch(self.batch)
 
     @functools.cached_property
     def outputs(self) -> dict[str, BatchOutput]:

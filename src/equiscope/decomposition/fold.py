@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.batches import Batch, Rows, device_of_batch
 from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.orbit import Forward, output_rows, twisted
 from equiscope.decomposition.plan import Pass
@@ -152,10 +152,6 @@ class Folding:
 def input_numbers(batch: Batch, declaration: Declaration) -> int:
     """How many numbers the inputs of a batch hold, which turn."""
     return sum(batch.fields()[name].numel() for name in declaration.inputs)
-
-
-def device_of_batch(batch: Batch) -> torch.device:
-    return next(iter(batch.fields().values())).device
 
 
 def free_memory(device: torch.device) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.batches import Batch, device_of_batch
 from equiscope.decomposition.calling import found_outputs
 from equiscope.decomposition.orbit import Forward, answer_of, input_rows, output_rows, rotated, rotated_back, rows_of
 from equiscope.decomposition.ragged import batch_of
@@ -135,7 +135,7 @@ class Orthogonal(Family):
         raise NotImplementedError
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        device = next(iter(batch.fields().values())).device
+        device = device_of_batch(batch)
         turns = self.matrices(draw, torch.as_tensor(places, device="cpu")).to(device)
         return Moved(
             rotated(batch, turns, declaration), lambda rows, moved: rotated_back(rows, batch, turns, declaration)
@@ -208,7 +208,7 @@ class Interpolation(Rotation):
         return False
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        device = next(iter(batch.fields().values())).device
+        device = device_of_batch(batch)
         turns = self.matrices(draw, torch.as_tensor(places, device="cpu")).to(device)
         there = batch_of(rotated(batch, turns, declaration), declaration)
         return Moved(rotated(there, turns.mT, declaration), unchanged)
@@ -252,7 +252,7 @@ class Translation(Family):
         return torch.from_numpy(found)
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        shifts = self.shifts(draw).to(next(iter(batch.fields().values())).device)
+        shifts = self.shifts(draw).to(device_of_batch(batch))
         fields, changed = batch.fields(), {}
         for name in declaration.points:
             rows = input_rows(batch, name, declaration)

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from equiscope.decomposition.batches import device_of_batch
 from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.checks import check_finite, check_inputs
 from equiscope.decomposition.measure import resolve_declaration
@@ -76,7 +77,7 @@ class Twirled(nn.Module):
         wrapped = batch_of(batch, self.declaration)
         check_inputs(wrapped, self.declaration)
         check_finite(wrapped, self.declaration)
-        device = next(iter(wrapped.fields().values())).device
+        device = device_of_batch(wrapped)
         sums: dict[str, Tensor] = {}
         for element, weight in zip(self._elements.to(device), self._weights, strict=True):
             turns = element.expand(wrapped.size, 3, 3)

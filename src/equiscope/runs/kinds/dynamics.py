@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,13 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: DynamicsSetting
     trained.task.prepare(progress=False)
     entries = records.read(trained.folder.records)
     curve = _curve(entries, probe.name, trained.step)
+    objective = functools.cache(lambda: _objective(trained, raw, probe, settings))
     return {
         "annealing": _annealing(trained, raw, average, probe, settings),
         "twirling": _twirling(trained, other, settings, curve),
-        "noise": _noise(trained, raw, probe, settings, entries),
+        "noise": _noise(trained, settings, entries, objective),
         "crossing": _crossing(entries, probe.name),
-        "spectrum": _spectrum(trained, raw, probe, settings),
+        "spectrum": _spectrum(trained, raw, probe, settings, objective),
     }
 
 
@@ -119,7 +121,7 @@ def _twirling(
 
 
 def _noise(
-    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]]
+    trained: Trained, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]], of: Callable[[], Any]
 ) -> Values:
     """How much of the error is the optimiser's noise, refused where its state is not stationary."""
     from equiscope.analysis.dynamics import noise_share
@@ -127,7 +129,7 @@ def _noise(
     reason = _unsteady(trained, entries)
     if reason:
         return {"refused": reason}
-    parts, objective, batches = _objective(trained, raw, probe, settings)
+    parts, objective, batches = of()
     return noise_share(parts, objective, batches, stepper(trained), steps=trained.step, vectors=settings.draws,
                        depth=settings.depth, seed=settings.seed)  # fmt: skip
 
@@ -207,7 +209,9 @@ def _crossing(entries: Sequence[Mapping[str, Any]], probe: str) -> Values:
     return {**found, **measured, "refused": ""}
 
 
-def _spectrum(trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings) -> Values:
+def _spectrum(
+    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, of: Callable[[], Any]
+) -> Values:
     """Where both gradients lie in the spectrum, their cosine, and for plain descent the decay that follows."""
     import numpy as np
 
@@ -218,7 +222,7 @@ def _spectrum(trained: Trained, raw: nn.Module, probe: Probe, settings: Dynamics
     kept = thinned(probe.batches, settings.curved, next(raw.parameters()).device)
     plan = settings.plan(probe, alone=True)
     cosine = gradients(raw, dealt(kept, probe.declaration, settings.batch, settings.seed), plan)["whole"]["cosine"]
-    parts, objective, _ = _objective(trained, raw, probe, settings)
+    parts, objective, _ = of()
     spectra = gradient_spectra(parts, settings.products)
     found: Values = {"cosine": cosine, "parts": spectra, "refused": ""}
     ours = stepper(trained)
