@@ -417,7 +417,9 @@ def test_bad_arguments(arguments, message):
 
 def test_without_lightning_the_extra_is_named(monkeypatch):
     source = sys.modules[EquivarianceTracker.__module__].__file__
-    for name in ("pytorch_lightning", "lightning"):
+    packages = ("pytorch_lightning", "lightning")
+    # A submodule that is loaded already is found without its package.
+    for name in {*packages, *(n for n in sys.modules if n.split(".")[0] in packages)}:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install equiscope\[lightning\]"):
         runpy.run_path(source)
