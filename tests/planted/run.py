@@ -22,7 +22,9 @@ FAILED = 1  # pytest's exit status for "some tests failed"; 2 and above are erro
 # Run by the child: the copy, and nothing else, must be what the tests import.
 _CHILD = "import sys; from tests.planted.run import run_here; sys.exit(run_here(*sys.argv[1:]))"
 # Packages that a child forked from this process need not import once more.
-_WARM = ("torch", "numpy", "scipy.stats", "pytest", "hypothesis", "e3nn.o3", "ase.io", "torchmetrics", "pytorch_lightning")
+_WARM = (
+    "torch", "numpy", "scipy.stats", "pytest", "hypothesis", "e3nn.o3", "ase.io", "torchmetrics", "pytorch_lightning",
+)  # fmt: skip
 
 
 def run_here(folder: str, *tests: str) -> int:
