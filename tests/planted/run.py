@@ -37,7 +37,7 @@ def run_here(folder: str, *tests: str) -> int:
     if Path(folder).resolve() not in found.parents:
         print(f"imported {found} and not the copy")
         return 9
-    return int(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests]))
+    return int(pytest.main(["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-m", "not slow", *tests]))
 
 
 @dataclass(frozen=True)
