@@ -106,8 +106,7 @@ def octahedral(rotations: Tensor) -> Tensor:
     """(n,) bool: which of the matrices (n, 3, 3) are signed permutations, to 1e-9."""
     nearest = rotations.round()
     close = (rotations - nearest).abs().amax(dim=(-2, -1)) <= OCTAHEDRAL_TOLERANCE
-    one_each = (nearest.abs().sum(-1) == 1).all(-1) & (nearest.abs().sum(-2) == 1).all(-1)
-    return close & one_each
+    return close & (nearest.abs().sum(-1) == 1).all(-1) & (nearest.abs().sum(-2) == 1).all(-1)
 
 
 def permute(values: Tensor, rotations: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,9 +16,7 @@ SMALLEST_GAP = 1e-6
 COINCIDENT = 1e-24
 
 
-def longest_axes(
-    points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def longest_axes(points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The axis of the smallest moment of inertia of each sample, and whether it has one.
 
     It is the last eigenvector of S = sum_i w_i (x_i - m)(x_i - m)^T, m the weighted mean. Its sign means nothing. One
@@ -72,10 +70,9 @@ class Orientation:
     Attributes:
         eigenvalues: three, ascending, sum 1; all 1/3 for isotropic data.
         standard_error: of a diagonal entry of the tensor if the axes were uniform, √(4/(45 n)).
-        p_value: of Bingham's uniformity test; small where the data have a preferred direction. Samples that
-            share a frame are not independent, and make it smaller still.
-        samples: how many axes entered.
-        skipped: samples left out because no axis is the longest (one atom, spherical or flat disc shapes).
+        p_value: of Bingham's uniformity test; small where the data have a preferred direction. Samples that share a
+            frame are not independent, and make it smaller still.
+        samples: how many axes entered; skipped: those without a longest one (one atom, spherical or flat disc shapes).
     """
 
     eigenvalues: tuple[float, float, float]
@@ -94,27 +91,19 @@ class Orientation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
-        return {
-            "eigenvalues": list(self.eigenvalues),
-            "standard_error": self.standard_error,
-            "p_value": self.p_value,
-            "samples": self.samples,
-            "skipped": self.skipped,
-        }
+        return {**asdict(self), "eigenvalues": list(self.eigenvalues)}
 
 
 def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> Orientation:
     """The orientation tensor T = mean u uᵀ of padded positions.
 
-    u is the longest inertia axis of a sample: the axis of the smallest moment of inertia, which is the
-    direction of the largest variance of its atoms about their mean. The sign of u drops out. Uniformity is
-    tested with Bingham's statistic S = 15 n/2 · (tr T² − 1/3), χ² with 5 degrees of freedom (Mardia & Jupp,
-    Directional Statistics, §10.7.1).
+    u is the longest inertia axis of a sample: the axis of the smallest moment of inertia, which is the direction of the
+    largest variance of its atoms about their mean. The sign of u drops out. Uniformity is tested with Bingham's
+    statistic S = 15 n/2 · (tr T² − 1/3), χ² with 5 degrees of freedom (Mardia & Jupp, Directional Statistics, §10.7.1).
 
     Args:
         positions: (B, N, 3); whatever stands in the padding is ignored.
-        mask: (B, N) true for real atoms; all if None.
-        weights: (B, N) masses; equal if None.
+        mask: (B, N) true for real atoms; weights: (B, N) masses; all, and equal, if None.
 
     Raises:
         InputError: shapes that do not fit, or no sample with a longest axis.
@@ -161,10 +150,9 @@ def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
     if n == 0:
         raise InputError(f"none of the {skipped} samples has a longest axis; give at least one molecule")
     tensor = outer / n
-    eigenvalues = torch.linalg.eigvalsh(tensor)
     statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
     return Orientation(
-        eigenvalues=tuple(float(e) for e in eigenvalues),  # type: ignore[arg-type]
+        eigenvalues=eigenvalues(tensor),
         standard_error=math.sqrt(4 / (45 * n)),
         p_value=float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2)),
         samples=n,

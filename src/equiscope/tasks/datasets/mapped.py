@@ -41,13 +41,10 @@ class Mapped:
     """F frames, A atoms in all.
 
     Attributes:
-        positions: (A, 3) float32 Å, each frame centred on its mean, on disk.
-        forces: (A, 3) float32 eV/Å, on disk.
+        positions, forces: (A, 3) float32, Å (each frame centred on its mean) and eV/Å, on disk.
         species: (A,) uint8 atomic numbers, on disk.
-        atoms: (F,) int32 atoms of a frame.
-        energy: (F,) float64 eV.
-        molecule: (F,) int32, which group a frame belongs to: 0, 1, …
-        starts: (F,) int64, where the atoms of a frame begin.
+        atoms: (F,) int32 atoms of a frame; starts: (F,) int64, where they begin.
+        energy: (F,) float64 eV; molecule: (F,) int32, which group a frame belongs to: 0, 1, …
         metadata: what was written with them.
     """
 
@@ -136,11 +133,7 @@ def _arrays(block: Block, groups: dict[str, int]) -> dict[str, np.ndarray]:
 
 
 def metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a folder.
-
-    Raises:
-        DataError: no such folder, or another kind of folder.
-    """
+    """The metadata of a folder; a DataError where there is none or another kind of folder."""
     file = Path(path) / METADATA
     if not file.is_file():
         raise DataError(f"no data folder at {path}: convert a data set first, or check the path")
@@ -164,8 +157,7 @@ def read(path: str | Path) -> Mapped:
     """Open a folder made by :func:`write`: every array is checked against its SHA-256 (read once, piece by piece).
 
     Raises:
-        DataError: no such folder, or another kind.
-        IntegrityError: an array does not match its checksum.
+        DataError: no such folder, or another kind. IntegrityError: an array does not match its checksum.
     """
     path, about = Path(path), metadata(path)
     with readable(path / METADATA, "description of converted frames"):

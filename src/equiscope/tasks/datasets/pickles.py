@@ -17,11 +17,7 @@ class _Forbidden(pickle.UnpicklingError):
 
 
 class MoleculeBytes:
-    """Stands for an RDKit molecule while a pickle is read: its bytes are kept, RDKit is not called.
-
-    Attributes:
-        content: RDKit's own binary form.
-    """
+    """Stands for an RDKit molecule while a pickle is read: its bytes (``content``) are kept, RDKit is not called."""
 
     __slots__ = ("content",)
 
@@ -34,11 +30,7 @@ class MoleculeBytes:
         """RDKit adds an empty state; anything in it is left out."""
 
     def molecule(self) -> Any:
-        """The RDKit molecule.
-
-        Raises:
-            DataError: RDKit cannot read the bytes, or is not installed.
-        """
+        """The RDKit molecule; a DataError where RDKit cannot read the bytes, or is not installed."""
         Chem = rdkit("Chem")
         try:
             return Chem.Mol(self.content)

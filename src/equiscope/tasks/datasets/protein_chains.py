@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +55,8 @@ class ProteinChains:
     def select(self, indices: Iterable[int]) -> ProteinChains:
         """The chains at these positions, in this order."""
         chosen = [int(i) for i in indices]
-        sequences = None if self.sequences is None else tuple(self.sequences[i] for i in chosen)
-        return replace(
-            self,
-            ids=tuple(self.ids[i] for i in chosen),
-            ca=tuple(self.ca[i] for i in chosen),
-            sequences=sequences,
-        )
+        ids, ca, sequences = (s and tuple(s[i] for i in chosen) for s in (self.ids, self.ca, self.sequences))
+        return replace(self, ids=ids, ca=ca, sequences=sequences)
 
 
 def centred(ca: np.ndarray) -> np.ndarray:
@@ -72,8 +68,8 @@ def centred(ca: np.ndarray) -> np.ndarray:
 def rejection(ca: np.ndarray, shortest: int = 2, longest: int | None = None) -> str | None:
     """Why a trace (L, 3) in Å cannot be used, or ``None`` if it can.
 
-    A usable trace is finite, has ``shortest`` to ``longest`` residues, and consecutive Cα lie between
-    2.5 Å and 4.2 Å apart: farther is a break, nearer is no protein geometry.
+    A usable trace is finite, has ``shortest`` to ``longest`` residues, and consecutive Cα lie between 2.5 Å and 4.2 Å
+    apart: farther is a break, nearer is no protein geometry.
     """
     if len(ca) == 1:
         return "one residue"
@@ -94,11 +90,8 @@ def rejection(ca: np.ndarray, shortest: int = 2, longest: int | None = None) -> 
 def write_npz(chains: ProteinChains, path: str | Path) -> None:
     """Write chains as a compressed npz: ids, length, ca_i16 (Å × 100), sequence, about (JSON), sha256.
 
-    The resolution is 0.01 Å. The SHA-256 covers every other array, because a flipped bit in a compressed
-    array can otherwise go unseen.
-
-    Raises:
-        DataError: a coordinate beyond ±327 Å, which 16 bits at 0.01 Å cannot hold.
+    The resolution is 0.01 Å. The SHA-256 covers every other array, because a flipped bit in a compressed array can
+    otherwise go unseen. A DataError for a coordinate beyond ±327 Å, which 16 bits at 0.01 Å cannot hold.
     """
     flat = np.concatenate(chains.ca).astype(np.float64) * 100
     if np.abs(flat).max() > np.iinfo(np.int16).max:
@@ -192,23 +185,18 @@ def _assemble(arrays: Mapping[str, np.ndarray], path: Path) -> ProteinChains:
     letters = bytes(arrays["sequence"].tobytes()).decode("ascii") if "sequence" in arrays else ""
     if letters and len(letters) != len(flat):
         raise DataError(f"{path} has {len(letters)} sequence letters for {len(flat)} residues")
-    ends = np.cumsum(lengths)
-    traces = [flat[end - length : end] / 100.0 for end, length in zip(ends, lengths, strict=True)]
+    rows = [slice(end - length, end) for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
+    traces = [flat[own] / 100.0 for own in rows]
     for name, trace in zip(ids, traces, strict=True):
-        reason = rejection(trace)
-        if reason:
+        if reason := rejection(trace):
             raise DataError(f"chain {name} of {path}: {reason}; make the file again from checked chains")
-    sequences = None
-    if letters:
-        sequences = tuple(letters[end - length : end] for end, length in zip(ends, lengths, strict=True))
-    about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    about: dict[str, Any] = {"source": path.name, "licence": "", "counts": {"kept": len(ids)}}
+    about |= json.loads(str(arrays["about"])) if "about" in arrays else {}
     chains = ProteinChains(
         ids=ids,
-        ca=tuple(centred(trace) for trace in traces),
-        sequences=sequences,
-        source=about.get("source", path.name),
-        licence=about.get("licence", ""),
-        counts=about.get("counts", {"kept": len(ids)}),
+        ca=tuple(map(centred, traces)),
+        sequences=tuple(letters[own] for own in rows) if letters else None,
+        **{name: about[name] for name in ("source", "licence", "counts")},
     )
     return require_some(chains, str(path))
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tarfile
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from equiscope.errors import DataError, InputError
+from equiscope.errors import DataError
 from equiscope.files import LARGEST_FRAME, PACKED, existing, opened, text_lines
 from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
-from equiscope.tasks.datasets.reading import Reading, Rejected, block
+from equiscope.tasks.datasets.reading import Reader, Reading, Rejected, block
+from equiscope.tasks.guards import one_of
 from equiscope.units import HARTREE
 
 # Columns of the second line after "gdb" and the number; energies in hartree.
@@ -23,8 +24,8 @@ _LARGEST_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
-class Qm9:
-    """QM9's relaxed molecules: positions and an energy, no forces.
+class Qm9(Reader):
+    """QM9's relaxed molecules: positions and an energy, no forces; ``group`` is "gdb" and its number.
 
     Attributes:
         path: the published ``.tar`` / ``.tar.bz2``, a folder of the ``.xyz`` files, or one of them.
@@ -32,24 +33,27 @@ class Qm9:
         exclude: the published list of molecules whose geometry is doubtful (``uncharacterized.txt``), to be left out.
     """
 
-    path: str | Path
+    RECORD, NOTHING = "file", "has no molecule in QM9's layout"
+
     energy: str = "U0"
     exclude: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if self.energy not in ENERGIES:
-            raise InputError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
+        one_of(ENERGIES, energy=self.energy)
 
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """One frame a molecule; ``group`` is "gdb" and its number.
+    def records(self, reading: Reading[Block]) -> Iterator[str]:
+        _ = self._excluded  # read before the molecules: an error there is none of a record
+        return self._texts()
 
-        Raises:
-            DataError: nothing at the path, or no file of QM9's layout there.
-        """
-        excluded = _numbers(self.exclude) if self.exclude else frozenset()
-        return Reading[Block](self.path, rejected, "file").all(
-            self._texts(), lambda text: [_parse(text, self.energy, excluded)], "has no molecule in QM9's layout"
-        )
+    def parse(self, record: str, reading: Reading[Block]) -> list[Block]:
+        return [_parse(record, self.energy, self._excluded)]
+
+    @cached_property
+    def _excluded(self) -> frozenset[int]:
+        """The first word of the lines that start with a number."""
+        lines = text_lines(self.exclude, "list of excluded molecules") if self.exclude else ()
+        first = [line.split()[0] for line in lines if line.split()]
+        return frozenset(int(word) for word in first if word.isascii() and word.isdigit())
 
     def units(self) -> dict[str, str]:
         """Of the data set's paper."""
@@ -118,9 +122,3 @@ def _parse(text: str, energy: str, excluded: Collection[int]) -> Block:
 def _number(text: str) -> float:
     """A number as QM9 writes it: also ``1.2*^-6``, the way Mathematica prints powers of ten."""
     return float(text.replace("*^", "e"))
-
-
-def _numbers(path: str | Path) -> frozenset[int]:
-    """Molecule numbers: the first word of the lines that start with one."""
-    first = [line.split()[0] for line in text_lines(path, "list of excluded molecules") if line.split()]
-    return frozenset(int(word) for word in first if word.isascii() and word.isdigit())

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from equiscope.errors import InputError
-from equiscope.tasks.datasets.blocks import SYMBOLS, Block, Source
+from equiscope.tasks.datasets.blocks import ARRAYS, SYMBOLS, Block
+from equiscope.tasks.datasets.reading import Reader
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Rules:
         return ""
 
     def _single(self, block: Block) -> Iterator[tuple[str, np.ndarray]]:
-        for name in ("positions", "energy", "forces", "stress", "cell"):
+        for name in ARRAYS:
             value = getattr(block, name)
             if value is not None:
                 yield f"{name} not finite", ~np.isfinite(value).reshape(len(block), -1).all(1)
@@ -98,7 +99,7 @@ class Sample:
         return _mix(np.arange(first, first + count, dtype=np.uint64) + seed)
 
 
-def read(source: Source, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
+def read(source: Reader, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
     """The accepted frames of a sample, in file order."""
     limit = _share_limit(sample)
     if sample.frames is not None:
@@ -111,7 +112,7 @@ def read(source: Source, rules: Rules, sample: Sample, rejected: Counter[str]) -
 
 
 def _accepted(
-    source: Source, rules: Rules, sample: Sample, limit: int, rejected: Counter[str]
+    source: Reader, rules: Rules, sample: Sample, limit: int, rejected: Counter[str]
 ) -> Iterator[tuple[np.ndarray, Block]]:
     """Accepted blocks of frames whose key is at most ``limit``, with the keys; rejections count among these frames."""
     first = 0

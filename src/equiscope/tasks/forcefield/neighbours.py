@@ -130,14 +130,9 @@ def prepared(
 ) -> dict[str, Tensor]:
     """The batch with its neighbour list, found where the batch lies, so that the model has nothing to count.
 
-    The fields added are no samples: what is shared among processes is shared before.
-
-    Args:
-        cutoff, nearest: as for :func:`find`, and as the model's.
-        padded: fill atoms, edges and table up to one of few sizes (:func:`equiscope.tasks.seeded.few_sizes`).
-
-    Raises:
-        InputError: as :func:`flatten` and :func:`find`.
+    ``cutoff`` and ``nearest`` are the model's; with ``padded`` atoms, edges and table are filled up to one of few sizes
+    (:func:`equiscope.tasks.seeded.few_sizes`). The fields added are no samples: what is shared among processes is
+    shared before. Errors are those of :func:`flatten` and :func:`find`.
     """
     atoms = flatten(batch)
     found = find(atoms, cutoff, nearest)
@@ -169,18 +164,12 @@ def _filled(made: Mapping[str, Tensor], size: int, length: int) -> dict[str, Ten
 
 
 def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_once: int = PAIRS_AT_ONCE) -> Neighbours:
-    """All directed edges shorter than ``cutoff`` (Å) inside each sample.
+    """All directed edges shorter than ``cutoff`` (Å) inside each sample; an edge at exactly the cutoff is left out.
 
-    Distances are taken for blocks of atoms against the atoms of their own samples, at most ``pairs_at_once`` at
-    a time, so that memory grows with the number of edges and not with the square of a molecule. The result does
-    not depend on the block size.
-
-    Args:
-        atoms: from :func:`flatten`.
-        cutoff: in Å; an edge at exactly the cutoff is left out.
-        nearest: keep only this many shortest edges of every atom. The list is then no longer symmetric
-            (``reverse`` is ``None``) and the energy surface no longer continuous.
-        pairs_at_once: memory bound.
+    Distances are taken for blocks of atoms against the atoms of their own samples, at most ``pairs_at_once`` at a time,
+    so that memory grows with the number of edges and not with the square of a molecule. The result does not depend on
+    the block size. ``nearest`` keeps only that many shortest edges of every atom; the list is then no longer symmetric
+    (``reverse`` is ``None``) and the energy surface no longer continuous.
 
     Raises:
         InputError: the cutoff is not positive, or ``nearest`` is below 1.
@@ -248,11 +237,8 @@ def _edges(atoms: FlatAtoms, cutoff: float, pairs_at_once: int) -> tuple[Tensor,
 
 
 def _blocks(count: int, longest: int, pairs_at_once: int) -> list[tuple[int, int, int, int]]:
-    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs, in reading order.
-
-    A molecule wider than the bound gets blocks of one atom and part of its partners, so that edges found block
-    after block are always sorted by (centre, neighbour).
-    """
+    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs, in reading order."""
+    # A molecule wider than the bound gets blocks of one atom: edges are always found sorted by (centre, neighbour).
     wide = max(1, min(longest, pairs_at_once))
     rows = max(1, pairs_at_once // wide)
     return [

@@ -15,7 +15,6 @@ from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.guards import at_least, chosen, one_of
 from equiscope.tasks.proteinflow.baseline import GaussianChain
 from equiscope.tasks.proteinflow.chains import ANGSTROM_TO_NM, ChainSet, ChainSettings, TrainingStream, mix
-from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
     clean_estimate,
@@ -26,8 +25,7 @@ from equiscope.tasks.proteinflow.flow import (
     interpolate,
     time_quantile,
 )
-from equiscope.tasks.proteinflow.reference import proteina_reference
-from equiscope.tasks.proteinflow.transformer import Proteina
+from equiscope.tasks.proteinflow.models import Proteina, ProteinaEquivariant
 from equiscope.tasks.proteinflow.trunk import SIZES
 from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
@@ -83,11 +81,7 @@ class ProteinFlowSettings(TaskSettings):
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
-    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
-
-    Raises:
-        InputError: unknown model, size or setting.
-    """
+    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``."""
     own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
     network, config = configured("protein", MODELS, model, size, changes)
     return network(config, **own)
@@ -117,19 +111,17 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
-        """The task of a resolved configuration with ``seed, augment, batch_size, data, model, loss, track``.
-
-        Raises:
-            InputError: an unknown or impossible value.
+        """The task of a configuration with ``seed, augment, batch_size, data, model, loss, track``; impossible values
+        are an InputError.
         """
         # Other keys of this section belong to the run.
         track = chosen(TrackSettings, "track", config.get("track", {}))
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
+        loss = {"self_conditioning": 0.5, "distogram": 1.0, **config.get("loss", {})}
         settings = ProteinFlowSettings.of(
             config,
-            self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-            distogram=float(config.get("loss", {}).get("distogram", 1.0)),
+            **{name: float(loss[name]) for name in ("self_conditioning", "distogram")},
             data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
             track=TrackSettings(**track),
         )
@@ -179,10 +171,10 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     def probes(self, part: str) -> list[Probe]:
         """One probe per flow time, and two pooled over the training law of flow times.
 
-        ``"pooled"`` (the headline) has the training loss: the velocity error, which is Proteina's chain error
-        with weight 1/(1 − t)². ``"pooled, unweighted"`` has the chain error |x̂_1 − x_1|² itself, which early
-        times dominate. Each chain has one noise x_0, the same at every flow time, rotated along as part of x_t.
-        The final probes also measure the pooled two-pass map, whatever the tracked ones do.
+        ``"pooled"`` (the headline) has the training loss: the velocity error, which is Proteina's chain error with
+        weight 1/(1 − t)². ``"pooled, unweighted"`` has the chain error |x̂_1 − x_1|² itself, which early times
+        dominate. Each chain has one noise x_0, the same at every flow time, rotated along as part of x_t. The final
+        probes also measure the pooled two-pass map, whatever the tracked ones do.
         """
         track, numbers = self.settings.track, self._held_out(part)
         noise = self._noise(numbers, part, draws=1)
@@ -285,3 +277,33 @@ def _clean(forward: Any) -> Any:
         return {"clean": clean_estimate(batch["x_t"], answer["velocity"], batch["t"])}
 
     return predict
+
+
+_START, _TWO, _ONE, _END = 114, 1020, 1600, 1_100_000
+
+# Percent at the minimum and at the later maximum with their steps, and at the end (EMA weights), by flow time.
+_TABLE: dict[str, list[list[float]]] = {
+    "t=0": [[_END, 0.05]],
+    "t=0.2": [[20_000, 0.17], [_END, 0.72]],
+    "t=0.4": [[8_700, 0.18], [_END, 2.4]],
+    "t=0.6": [[7_600, 0.28], [_END, 3.8]],
+    "t=0.8": [[2_500, 0.53], [13_000, 9.5], [_END, 4.6]],
+    "t=0.9": [[2_050, 0.53], [11_700, 18.1], [_END, 6.5]],
+    "t=0.95": [[2_050, 0.49], [_END, 5.2]],
+    "t=0.99": [[2_200, 0.35], [_END, 3.2]],
+}
+
+
+def proteina_reference() -> dict[str, Any]:
+    """``{"label", "points": {probe: [[step, percent], …]}, "source"}`` of the 60M model on the PDB, batch 4."""
+    common = [[_START, 12.75], [_TWO, 2.0], [_ONE, 1.0]]
+    return {
+        "label": "Proteina 60M, PDB, batch 4 (paper)",
+        "points": {probe: [list(point) for point in common + points] for probe, points in _TABLE.items()},
+        "source": (
+            "Shen, Nowara, Maser, Cho, TMLR 12/2025, arXiv 2512.02303; read off the authors' figures. The first "
+            "three points are the middle of the ranges over all flow times: start 11.5-14 %, 2 % crossed at "
+            "900-1,140 steps, 1 % at 1,400-1,800 steps. The maxima of t=0.95 (about 11 %) and t=0.99 (about "
+            "3.8 %) are left out: their steps are not known. A mean of ratios over samples, not a ratio of means"
+        ),
+    }

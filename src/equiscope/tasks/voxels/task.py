@@ -87,11 +87,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
-        """The task of a resolved configuration.
-
-        Raises:
-            InputError: an unknown or impossible value.
-        """
+        """The task of a resolved configuration; unknown or impossible values are an InputError."""
         data, grid, track = config.get("data", {}), config.get("grid", {}), config.get("track", {})
         made = chosen(ConformerData, "data", data, cls.name, _USE)
         if "elements" in made:

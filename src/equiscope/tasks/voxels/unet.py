@@ -179,12 +179,9 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """``noisy`` (B, channels, N, N, N) -> ``clean``, the same shape.
+    """``noisy`` (B, channels, N, N, N) -> ``clean``, the same shape; see :meth:`check` for what is refused.
 
     ``recompute`` trades time for memory: levels are run again in the backward pass.
-
-    Raises:
-        InputError: in a call, for grids of another number of channels or a size that is no multiple of 2^(levels-1).
     """
 
     def __init__(self, config: UNetConfig, recompute: bool = False) -> None:
@@ -245,11 +242,7 @@ class UNet(nn.Module):
         return level(x)
 
     def check(self, noisy: Tensor) -> Tensor:
-        """The grids as they are.
-
-        Raises:
-            InputError: for another number of channels or an impossible size.
-        """
+        """The grids as they are; an InputError for another number of channels or a size no multiple of 2^(levels-1)."""
         shape, multiple = tuple(noisy.shape), 2 ** (len(self.config.multipliers) - 1)
         if noisy.ndim != 5 or shape[1] != self.config.channels or len(set(shape[2:])) != 1:
             raise InputError(f"the U-Net takes grids (batch, {self.config.channels}, N, N, N), got {shape}")
