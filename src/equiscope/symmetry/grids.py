@@ -88,11 +88,7 @@ class GridAction:
 
 
 def in_plane(rotations: Tensor) -> Tensor:
-    """The turns (n, 2, 2) of images.
-
-    Raises:
-        InputError: for rotations (n, 3, 3) that leave the plane.
-    """
+    """The turns (n, 2, 2) of images; an InputError for rotations (n, 3, 3) that leave the plane."""
     away = (rotations[:, 2, 2] - 1).abs() > OCTAHEDRAL_TOLERANCE
     if bool(away.any()):
         raise InputError(

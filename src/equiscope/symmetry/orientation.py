@@ -17,18 +17,15 @@ COINCIDENT = 1e-24
 
 
 def longest_axes(points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The axis of the smallest moment of inertia of each sample, and whether it has one.
+    """The axis of the smallest moment of inertia of each sample, (samples, 3) float64 unit, and whether it has one.
 
     It is the last eigenvector of S = sum_i w_i (x_i - m)(x_i - m)^T, m the weighted mean. Its sign means nothing. One
     point, a sphere or a flat disc has no longest axis: the two largest eigenvalues differ by less than 1e-6 of the
-    larger, or the larger is rounding, below 1e-24 sum_i w_i x_i^2.
+    larger, or the larger is rounding, below 1e-24 sum_i w_i x_i^2; what is returned for it is meaningless.
 
     Args:
         points: (n, 3) float64, all samples' points one after another; sample: (n,) the sample of each point.
         weights: (n,) masses; equal if None.
-
-    Returns:
-        (samples, 3) float64 unit vectors, meaningless where the second, (samples,) boolean, is False.
     """
     # Only directions matter: numbers whose squares would overflow are scaled down first.
     largest = points.abs().max() if points.numel() else torch.ones((), device="cpu")

@@ -59,10 +59,8 @@ def haar(count: int, generator: torch.Generator | None = None) -> Tensor:
 def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
     """One Haar rotation per id, (len(ids), 3, 3) float64: a pure function of (seed, id, stream).
 
-    Philox is counter based: equal keys give equal rotations whatever the batch size or process.
-
-    Raises:
-        InputError: if the seed, an id or the stream is negative or does not fit 64 bits.
+    Philox is counter based: equal keys give equal rotations whatever the batch size or process. They are non-negative
+    and fit 64 bits, or are an InputError.
     """
     outside = [k for k in (seed, stream, *ids) if not 0 <= k < 2**64]
     if outside:
@@ -203,11 +201,9 @@ def _frames_with_z(axis: Tensor) -> Tensor:
 def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     """The set K of a design by its name, doubled by the inversion when the claimed symmetry is O(3).
 
-    Of the octahedral group ``"O"`` only itself, its subgroups T and D2, and ``"haar"`` (its own elements, drawn
-    independently) can be sets.
-
     ``"haar"`` is the trivial group (independent rotations), ``"D2"|"T"|"O"|"I"`` the finite groups,
-    ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets.
+    ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets. Of the octahedral group ``"O"`` only itself, its
+    subgroups T and D2, and ``"haar"`` (its own elements, drawn independently) can be sets.
 
     Raises:
         InputError: for an unknown name, or one whose rotations are not all in the claimed symmetry.

@@ -33,7 +33,7 @@ BUGS = (
         r"array \* atoms", r"array", "adapters/test_ase_files"),
     bug("ANI: forces left in hartree", f"{SETS}/hdf5.py", "Ani2x.parse",
         r"energy_unit=HARTREE", r"energy_unit=HARTREE, force_unit=1.0", f"{T}hdf5"),
-    bug("MPtrj: stress with VASP's sign", f"{SETS}/mptrj.py", "_block",
+    bug("MPtrj: stress with VASP's sign", f"{SETS}/mptrj.py", "MpTrj.parse",
         r"-reals\(stress", r"reals(stress", f"{T}mptrj"),
     bug("links into other files are followed", f"{SETS}/hdf5.py", "member",
         r"found\.file\.filename != group\.file\.filename", r"False", f"{T}hdf5"),

@@ -55,11 +55,7 @@ def settings(name: str) -> tuple[str, ...]:
 
 
 def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Reader:
-    """The reader of a file of frames.
-
-    Raises:
-        InputError: an unknown format or setting, one that is missing or of the wrong kind, or a format without frames.
-    """
+    """The reader of a file of frames; an InputError where format or settings are unknown, or it has no frames."""
     made: Reader = _made(name, path, options)
     if not hasattr(made, "blocks"):
         raise InputError(f"the format {name} has no frames: it can be described only")
@@ -74,11 +70,7 @@ def describe(
     sample: Sample,
     watched: Callable[[Iterator[Block]], Iterable[Block]] = iter,
 ) -> Any:
-    """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames.
-
-    Raises:
-        InputError: see :func:`source`. DataError: the file cannot be read.
-    """
+    """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames."""
     made = _made(name, path, options)
     if not hasattr(made, "blocks"):
         return made.describe(sample)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from equiscope.errors import DataError
 from equiscope.files import PACKED, needed, readable, text_lines
+from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.reading import Rejected, told
 from equiscope.tasks.datasets.stream import Sample, chosen
 
@@ -150,8 +150,7 @@ def read_smiles(path: str | Path) -> tuple[list[str], str]:
     line.
     """
     found = dict(lines(path))
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return [found.get(number, "") for number in range(max(found, default=-1) + 1)], digest
+    return [found.get(number, "") for number in range(max(found, default=-1) + 1)], store.checksum(path)
 
 
 def _column(header: list[str], path: str | Path) -> int:
@@ -204,11 +203,7 @@ class Smiles:
 
 
 def describe(path: str | Path, sample: Sample) -> SmilesDescription:
-    """Read a sample of a SMILES file with RDKit and count.
-
-    Raises:
-        DataError: see :func:`lines`; or no molecule that RDKit can read.
-    """
+    """Read a sample of a SMILES file with RDKit and count; a DataError where there is no molecule that it can read."""
     Chem, quiet = rdkit("Chem"), rdkit("rdBase").BlockLogs()
     elements: Counter[str] = Counter()
     charges: Counter[int] = Counter()

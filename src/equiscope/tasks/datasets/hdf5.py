@@ -24,11 +24,7 @@ from equiscope.units import HARTREE
 
 
 def groups(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The top groups of an HDF5 file with their names, one open at a time.
-
-    Raises:
-        DataError: no such file, or no HDF5 file; a link into another file.
-    """
+    """The top groups of an HDF5 file with their names, one open at a time; see :func:`member` for what is refused."""
     h5py = needed("h5py")
     path = existing(path, "HDF5 file")
     with readable(path, "HDF5 file"), h5py.File(path, "r") as file:
@@ -61,10 +57,8 @@ def member(group: Any, name: str) -> Any:
 
 
 def columns(group: Any, **names: str) -> dict[str, Any]:
-    """Meaning → dataset, of the names (meaning=name) that the group has.
-
-    Raises:
-        DataError: see :func:`member`; a group that carries a cell, which formats of molecules have no place for.
+    """Meaning → dataset, of the names (meaning=name) that the group has; a DataError for a group that carries
+    a cell.
     """
     there = set(group)
     if cell := sorted(name for name in there if name.lower() in PERIODIC):
@@ -75,12 +69,9 @@ def columns(group: Any, **names: str) -> dict[str, Any]:
 def read(name: str, numbers: Any, found: Mapping[str, Any], **factors: Any) -> Iterator[Block]:
     """The frames of a group whose atoms are the same in all, in blocks.
 
-    Args:
-        name: of what belongs together; numbers: (N,); found: "positions", "energy", "forces" → dataset.
-        factors: charge and units, see :func:`equiscope.tasks.datasets.reading.block`.
-
-    Raises:
-        DataError: lengths, shapes or kinds that do not fit each other; they are compared before any is read.
+    ``name`` is that of what belongs together, ``numbers`` (N,), ``found`` "positions", "energy", "forces" → dataset;
+    their lengths, shapes and kinds are compared before any is read. ``factors`` are charge and units, see
+    :func:`equiscope.tasks.datasets.reading.block`.
     """
     species = elements(np.asarray(numbers))
     for rows in pieces(fits(found, len(species)), len(species)):
@@ -151,11 +142,7 @@ def smiles_charge(smiles: str) -> int:
 
 
 def mapped_numbers(smiles: str, where: str) -> np.ndarray:
-    """(N,) atomic numbers in the order of the atom maps 1 … N of a SMILES string with explicit hydrogens.
-
-    Raises:
-        DataError: RDKit cannot read it, or is not installed; an atom without a map number.
-    """
+    """(N,) atomic numbers in the order of the atom maps 1 … N of a SMILES string with explicit hydrogens."""
     Chem = rdkit("Chem")
     parameters = Chem.SmilesParserParams()
     parameters.removeHs = False

@@ -33,7 +33,6 @@ ARRAYS = {
     "energy": ("<f8", 1),
     "molecule": ("<i4", 1),
 }
-_READ_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -117,8 +116,7 @@ def _arrays(block: Block, groups: dict[str, int]) -> dict[str, np.ndarray]:
         raise DataError(
             f"{block.group} is periodic, and this task has no cell: such sets can be read and described, not trained on"
         )
-    missing = [name for name in ("energy", "forces") if getattr(block, name) is None]
-    if missing:
+    if missing := [name for name in ("energy", "forces") if getattr(block, name) is None]:
         raise DataError(f"{block.group} has no {' and no '.join(missing)}: training needs both")
     frames, atoms = len(block), len(block.numbers)
     group = groups.setdefault(block.group, len(groups))
@@ -154,10 +152,8 @@ def metadata(path: str | Path) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> Mapped:
-    """Open a folder made by :func:`write`: every array is checked against its SHA-256 (read once, piece by piece).
-
-    Raises:
-        DataError: no such folder, or another kind. IntegrityError: an array does not match its checksum.
+    """Open a folder made by :func:`write`; every array is checked against its SHA-256 (an IntegrityError), piece by
+    piece.
     """
     path, about = Path(path), metadata(path)
     with readable(path / METADATA, "description of converted frames"):
@@ -167,9 +163,9 @@ def read(path: str | Path) -> Mapped:
     for name, (dtype, columns) in ARRAYS.items():
         file = path / f"{name}.bin"
         _verify(file, stated[name])
-        array = np.memmap(file, dtype=dtype, mode="r")
         # As the base class: a memory-mapped subclass makes every small index slower.
-        arrays[name] = np.asarray(array).reshape(-1, columns) if columns > 1 else np.asarray(array)
+        array = np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+        arrays[name] = array.reshape(-1, columns) if columns > 1 else array
     if len(np.unique(arrays["molecule"])) != groups:
         raise IntegrityError(f"{path / METADATA} is damaged: it says {groups} groups; convert the data set again")
     atoms = arrays["atoms"].astype(np.int64)
@@ -182,10 +178,9 @@ def _digest(about: Mapping[str, Any]) -> str:
 
 
 def _verify(file: Path, stated: Mapping[str, Any]) -> None:
-    digest = hashlib.sha256()
+    found = ""
     if file.is_file():
         with file.open("rb") as opened:
-            while content := opened.read(_READ_AT_ONCE):
-                digest.update(content)
-    if digest.hexdigest() != stated["sha256"]:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != stated["sha256"]:
         raise IntegrityError(f"{file} is missing or damaged: it does not match its SHA-256; convert the data set again")

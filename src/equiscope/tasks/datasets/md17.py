@@ -43,8 +43,7 @@ class Archive:
         self.names = {name.removesuffix(".npy") for name in archive.namelist()}
 
     def column(self, name: str) -> Column:
-        """Shape and dtype of an array; a DataError for objects, columns stored first, or a size not that of
-        its header.
+        """Shape and dtype of an array; a DataError for objects, columns stored first, or a size not that of its header.
         """
         with self._member(name) as (_, column):
             return column

@@ -47,7 +47,27 @@ class MpTrj(Reader):
             yield from ((name, frame) for frame in (found.values() if isinstance(found, Mapping) else [found]))
 
     def parse(self, record: tuple[str, Any], reading: Reading[Block]) -> list[Block]:
-        return [_block(*record, self.energy)]
+        material, frame = record
+        if not isinstance(frame, Mapping) or not {"structure", self.energy, "force"} <= set(frame):
+            raise DataError(f"it lacks one of structure, {self.energy}, force")
+        structure = frame["structure"]
+        cell = reals(structure["lattice"]["matrix"], "lattice")
+        species = [site["species"] for site in structure["sites"]]
+        if any(len(kinds) != 1 or kinds[0].get("occu", 1) != 1 for kinds in species):
+            raise DataError("a site shared by several elements, or not always occupied")
+        stress = frame.get("stress")
+        made = block(
+            material,
+            [NUMBER_OF.get(kinds[0]["element"], 0) for kinds in species],
+            reals([site["abc"] for site in structure["sites"]], "positions") @ cell,
+            energy=labels.meant("energy", self.energy, reals(frame[self.energy], "energy"), len(species), 0.0),
+            forces=frame["force"],
+            stress=None if stress is None else -reals(stress, "stress"),
+            cell=cell,
+            charge=total_charge(structure),
+            stress_unit=STRESS_UNITS["kbar"],
+        )
+        return [made]
 
     def units(self) -> dict[str, str]:
         """Of the data set's documentation."""
@@ -81,25 +101,3 @@ class _Shallow:
             raise DataError(f"nested {_DEEPEST:,} levels deep or more")
         self._depth = int(depth[-1]) if len(depth) else self._depth
         return content
-
-
-def _block(material: str, frame: Any, energy: str) -> Block:
-    if not isinstance(frame, Mapping) or not {"structure", energy, "force"} <= set(frame):
-        raise DataError(f"it lacks one of structure, {energy}, force")
-    structure = frame["structure"]
-    cell = reals(structure["lattice"]["matrix"], "lattice")
-    species = [site["species"] for site in structure["sites"]]
-    if any(len(kinds) != 1 or kinds[0].get("occu", 1) != 1 for kinds in species):
-        raise DataError("a site shared by several elements, or not always occupied")
-    stress = frame.get("stress")
-    return block(
-        material,
-        [NUMBER_OF.get(kinds[0]["element"], 0) for kinds in species],
-        reals([site["abc"] for site in structure["sites"]], "positions") @ cell,
-        energy=labels.meant("energy", energy, reals(frame[energy], "energy"), len(species), 0.0),
-        forces=frame["force"],
-        stress=None if stress is None else -reals(stress, "stress"),
-        cell=cell,
-        charge=total_charge(structure),
-        stress_unit=STRESS_UNITS["kbar"],
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -16,6 +15,7 @@ import numpy as np
 
 from equiscope.errors import DataError, EquiscopeError, IntegrityError
 from equiscope.files import check_size, readable
+from equiscope.tasks.datasets import store
 from equiscope.writing import replacing
 
 SHORTEST_STEP, LONGEST_STEP = 2.5, 4.2  # Å between consecutive Cα: cis-proline 2.9, trans 3.8
@@ -128,10 +128,8 @@ def read_npz(path: str | Path) -> ProteinChains:
     missing = [name for name in ("ids", "length", "ca_i16") if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)} (it has {', '.join(sorted(arrays))})")
-    if "sha256" in arrays:
-        covered = {name: arrays[name] for name in _ARRAYS if name in arrays}
-        if str(arrays["sha256"]) != _digest(covered):
-            raise IntegrityError(f"{path} does not match its own SHA-256: make or fetch it again")
+    if "sha256" in arrays and str(arrays["sha256"]) != _digest(arrays):
+        raise IntegrityError(f"{path} does not match its own SHA-256: make or fetch it again")
     with readable(path, "npz of chains"):
         return _assemble(arrays, path)
 
@@ -202,13 +200,7 @@ def _assemble(arrays: Mapping[str, np.ndarray], path: Path) -> ProteinChains:
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in _ARRAYS:
-        if name in arrays:
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+    return store.digest(arrays, [name for name in _ARRAYS if name in arrays])
 
 
 def tally(kept: Sequence[str], dropped: Mapping[str, int]) -> dict[str, int]:

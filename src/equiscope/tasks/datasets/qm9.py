@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -46,7 +46,25 @@ class Qm9(Reader):
         return self._texts()
 
     def parse(self, record: str, reading: Reading[Block]) -> list[Block]:
-        return [_parse(record, self.energy, self._excluded)]
+        lines = record.splitlines()
+        words = lines[1].split() if len(lines) > 1 else []
+        if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb":
+            raise Rejected("file that is no QM9 molecule")
+        atoms, number = int(lines[0]), int(words[1])
+        rows = [line.split() for line in lines[2 : 2 + atoms]]
+        # The line of frequencies shows that the last atom's line is whole.
+        if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
+            raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
+        if number in self._excluded:
+            raise Rejected("uncharacterized (excluded list)")
+        made = block(
+            f"gdb {number}",
+            [NUMBER_OF.get(row[0], 0) for row in rows],
+            [[_number(v) for v in row[1:4]] for row in rows],
+            energy=_number(words[2 + PROPERTIES.index(self.energy)]),
+            energy_unit=HARTREE,
+        )
+        return [made]
 
     @cached_property
     def _excluded(self) -> frozenset[int]:
@@ -61,17 +79,11 @@ class Qm9(Reader):
 
     def _texts(self) -> Iterator[str]:
         path = existing(self.path, "QM9 archive, folder or file")
-        if path.is_dir():
-            for file in sorted(path.glob("*.xyz")):
-                yield _text(file)
-        elif path.name.endswith((".xyz", *(f".xyz{ending}" for ending in PACKED))):
-            yield _text(path)
-        else:
+        if not path.is_dir() and not path.name.endswith((".xyz", *(f".xyz{ending}" for ending in PACKED))):
             yield from _members(path)
-
-
-def _text(path: Path) -> str:
-    return "".join(islice(text_lines(path, "QM9 file"), LARGEST_FRAME))
+            return
+        for file in sorted(path.glob("*.xyz")) if path.is_dir() else [path]:
+            yield "".join(islice(text_lines(file, "QM9 file"), LARGEST_FRAME))
 
 
 def _members(path: Path) -> Iterator[str]:
@@ -96,27 +108,6 @@ class _Member(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"no header where one must stand ({error})") from error
-
-
-def _parse(text: str, energy: str, excluded: Collection[int]) -> Block:
-    lines = text.splitlines()
-    words = lines[1].split() if len(lines) > 1 else []
-    if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb":
-        raise Rejected("file that is no QM9 molecule")
-    atoms, number = int(lines[0]), int(words[1])
-    rows = [line.split() for line in lines[2 : 2 + atoms]]
-    # The line of frequencies shows that the last atom's line is whole.
-    if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
-        raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
-    if number in excluded:
-        raise Rejected("uncharacterized (excluded list)")
-    return block(
-        f"gdb {number}",
-        [NUMBER_OF.get(row[0], 0) for row in rows],
-        [[_number(v) for v in row[1:4]] for row in rows],
-        energy=_number(words[2 + PROPERTIES.index(energy)]),
-        energy_unit=HARTREE,
-    )
 
 
 def _number(text: str) -> float:

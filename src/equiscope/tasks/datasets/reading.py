@@ -73,10 +73,8 @@ class Reading(Generic[Made]):
             number += 1
 
     def all(self, records: Iterable[T], parse: Callable[[T], Iterable[Made]], nothing: str) -> Iterator[Made]:
-        """As :meth:`each`, for all records of the file.
-
-        Raises:
-            DataError: also if nothing could be made; ``nothing`` says what the file lacks, the counts follow.
+        """As :meth:`each`, for all records; a DataError if nothing could be made, with ``nothing``, what the file
+        lacks.
         """
         yield from self.each(records, parse)
         if not self._found:
@@ -226,8 +224,7 @@ def pieces(frames: int, atoms: int) -> Iterator[slice]:
 
 
 def reals(value: Any, name: str) -> np.ndarray:
-    """float64 of real numbers; a DataError for text, complex numbers, truth values, objects, rows of different
-    length.
+    """float64 of real numbers; a DataError for text, complex numbers, truth values, objects, rows of different length.
     """
     try:
         array = np.asarray(value)

@@ -21,9 +21,7 @@ FRACTIONS = (0.8, 0.1, 0.1)
 def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
     """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
 
-    Raises:
-        DataError: fewer than three molecules, so that a part would be empty.
-        InputError: fractions that are not positive or do not sum to 1.
+    A DataError for fewer than three molecules, so that a part would be empty.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
@@ -46,8 +44,7 @@ _COMMON = 200  # a 6-mer in more chains than this (poly-alanine, tags) says noth
 
 @dataclass(frozen=True)
 class Clusters:
-    """Groups of similar chains: ``labels`` (chains,) int64, the cluster of each, from 0; ``by``: how they were
-    grouped.
+    """Groups of similar chains: ``labels`` (chains,) int64, the cluster of each, from 0; ``by``: how they were grouped.
     """
 
     labels: np.ndarray

@@ -7,7 +7,7 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -77,10 +77,10 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, metadata
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes of arrays, in hex."""
+def digest(arrays: Mapping[str, np.ndarray], order: Iterable[str] = ()) -> str:
+    """SHA-256 over names, types, shapes and bytes of arrays, in hex; in that order, or by name."""
     found = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in order or sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(array.tobytes())

@@ -14,6 +14,7 @@ from equiscope.tasks.datasets.blocks import ARRAYS, SYMBOLS, Block
 from equiscope.tasks.datasets.reading import Reader
 
 T = TypeVar("T")
+_ALL = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class Rules:
 
     def keep(self, block: Block, rejected: Counter[str]) -> Block | None:
         """The frames of a block that enter, or None."""
-        reason = self._whole(block)
-        if reason:
+        if reason := self._whole(block):
             rejected[reason] += len(block)
             return None
         for why, bad in self._single(block):
@@ -49,18 +49,15 @@ class Rules:
     def _whole(self, block: Block) -> str:
         if self.max_atoms is not None and len(block.numbers) > self.max_atoms:
             return f"more than {self.max_atoms} atoms"
-        if self.elements is not None:
-            other = sorted(set(block.numbers.tolist()) - set(self.elements))
-            if other:
-                return f"element {', '.join(SYMBOLS[z] for z in other)}"
+        if self.elements is not None and (other := sorted(set(block.numbers.tolist()) - set(self.elements))):
+            return f"element {', '.join(SYMBOLS[z] for z in other)}"
         if self.neutral and block.charge:
             return "charged"
         return ""
 
     def _single(self, block: Block) -> Iterator[tuple[str, np.ndarray]]:
         for name in ARRAYS:
-            value = getattr(block, name)
-            if value is not None:
+            if (value := getattr(block, name)) is not None:
                 yield f"{name} not finite", ~np.isfinite(value).reshape(len(block), -1).all(1)
         if self.max_force is not None and block.forces is not None:
             largest = np.linalg.norm(block.forces, axis=-1).max(1)
@@ -93,6 +90,11 @@ class Sample:
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
+    @property
+    def limit(self) -> int:
+        """The largest key that ``share`` takes."""
+        return _ALL if self.share >= 1 else int(self.share * 2.0**64)
+
     def keys(self, first: int, count: int) -> np.ndarray:
         """(count,) uint64 keys of the frames first, first + 1, …: two rounds of splitmix64."""
         seed = _mix(np.array([self.seed], dtype=np.uint64))
@@ -101,7 +103,7 @@ class Sample:
 
 def read(source: Reader, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
     """The accepted frames of a sample, in file order."""
-    limit = _share_limit(sample)
+    limit = sample.limit
     if sample.frames is not None:
         lowest = _Lowest(sample.frames)
         for keys, _ in _accepted(source, rules, sample, limit, Counter()):
@@ -120,11 +122,9 @@ def _accepted(
         keys = sample.keys(first, len(block))
         first += len(block)
         chosen = keys <= np.uint64(limit)
-        if not chosen.any():
-            continue
         if not chosen.all():
             block, keys = block.take(chosen), keys[chosen]
-        kept = rules.keep(block, rejected)
+        kept = rules.keep(block, rejected) if chosen.any() else None
         if kept is None:
             continue
         if len(kept) < len(block):
@@ -136,7 +136,7 @@ def _accepted(
 
 def chosen(items: Callable[[], Iterable[T]], sample: Sample) -> Iterator[T]:
     """The items of a sample, in order, for what is no frame: ``items()`` is asked twice where a number is wanted."""
-    limit = _share_limit(sample)
+    limit = sample.limit
     if sample.frames is not None:
         lowest = _Lowest(sample.frames)
         for first, _ in enumerate(items()):
@@ -173,13 +173,6 @@ class _Lowest:
         if len(everything) > self._count:
             everything = np.partition(everything, self._count - 1)[: self._count]
         self._kept, self._waiting, self._pending = everything, [], 0
-
-
-_ALL = (1 << 64) - 1
-
-
-def _share_limit(sample: Sample) -> int:
-    return _ALL if sample.share >= 1 else int(sample.share * 2.0**64)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

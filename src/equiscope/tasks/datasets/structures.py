@@ -106,17 +106,16 @@ def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) 
     """Cα traces of all protein chains in a folder's structure files.
 
     Of each file the first model is read, of each residue the first alternative location of its Cα. Two residues with
-    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their places or 2.5 Å between Cα.
-    A chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each
-    stretch is then kept or counted under the reason it was left out. ``counts`` also tells how many files
-    were read, how many chains were cut, and how many files or chains were unusable as a whole.
+    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their places or 2.5 Å between Cα. A
+    chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each stretch is then
+    kept or counted under the reason it was left out. ``counts`` also tells how many files were read, how many chains
+    were cut, and how many files or chains were unusable as a whole.
 
     A chain's id is its file's name, its own name and its first residue's number. Where files differ in their endings
     alone, equal chains are read once and others take the whole file name.
 
     Raises:
         DataError: no such folder, no structure file in it, or no usable chain (with all counts).
-        Refused: gemmi is not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -239,12 +238,9 @@ def _numbered_pdb(lines: list[str]) -> list[str]:
     return numbered
 
 
+# keys: (…, author number, label_seq_id) of each atom; alternative: whether it names an alternative location.
 def _places(keys: list[tuple[str, ...]], alternative: list[bool]) -> list[int]:
-    """1, 2, … for each atom's residue if residues share a key or one comes back after others; else nothing.
-
-    Args:
-        keys: (…, author number, ``label_seq_id``) of each atom. alternative: whether it names an alternative location.
-    """
+    """1, 2, … for each atom's residue if residues share a key or one comes back after others; else nothing."""
     place_of: dict[tuple[str, ...], int] = {}
     places: list[int] = []
     last, again, next_place = None, False, 1

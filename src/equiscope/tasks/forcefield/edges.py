@@ -21,10 +21,9 @@ def lengths_and_units(displacement: Tensor) -> tuple[Tensor, Tensor]:
 def log_envelope(length: Tensor, cutoff: float) -> Tensor:
     """log u(r / cutoff), u a polynomial that falls from 1 to 0 with two vanishing derivatives at the cutoff.
 
-    u(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / cutoff (Gasteiger et al., "Directional message passing",
-    arXiv 2003.03123, eq. 8 with p = 6, times x), evaluated as (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵),
-    which is positive in any precision. Bounded below (u ≳ 6·10⁻¹⁷) so that no gradient is infinite. Same shape as
-    ``length``.
+    u(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / cutoff (Gasteiger et al., "Directional message passing", arXiv
+    2003.03123, eq. 8 with p = 6, times x), evaluated as (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵), which is positive
+    in any precision. Bounded below (u ≳ 6·10⁻¹⁷) so that no gradient is infinite. Same shape as ``length``.
     """
     x = length / cutoff
     rest = (1 - x).clamp_min(1e-6)

@@ -185,21 +185,18 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
     if nearest is not None:
         keep = _shortest(centre, squared, count, nearest)
         centre, neighbour = centre[keep], neighbour[keep]
-    degree = counts(centre, count)
+    degree, column = _ranked(centre, count)
     width = int(degree.max()) if count else 0
-    first = degree.cumsum(0) - degree
-    column = torch.arange(len(centre), device=centre.device) - first[centre]
     slot = centre * width + column
     table = torch.zeros(count * width, dtype=torch.int64, device=centre.device)
     table[slot] = torch.arange(len(centre), device=centre.device)
-    columns = torch.arange(width, device=centre.device)
     return Neighbours(
         centre=centre,
         neighbour=neighbour,
         # Edges are sorted by (i, j) and the set is symmetric, so sorting by (j, i) lists the reversed edges.
         reverse=neighbour.argsort(stable=True) if nearest is None else None,
         table=table.reshape(count, width),
-        valid=columns < degree[:, None],
+        valid=torch.arange(width, device=centre.device) < degree[:, None],
         slot=slot,
     )
 
@@ -252,6 +249,10 @@ def _shortest(centre: Tensor, squared: Tensor, count: int, nearest: int) -> Tens
     """Indices, ascending, of the ``nearest`` shortest edges of every atom."""
     order = squared.argsort(stable=True)
     order = order[centre[order].argsort(stable=True)]
+    return order[_ranked(centre, count)[1] < nearest].sort().values
+
+
+def _ranked(centre: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(count,) edges of every atom, and (E,) the place of each among those of its atom."""
     degree = counts(centre, count)
-    rank = torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]
-    return order[rank < nearest].sort().values
+    return degree, torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]

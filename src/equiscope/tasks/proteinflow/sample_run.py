@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from equiscope.decomposition.twirled import Twirled
 from equiscope.errors import DataError, InputError
@@ -77,7 +77,8 @@ def sample_run(
     if twirl:
         models["drawn, twirled"] = Twirled(model, declaration(), rotations=twirl)
     real = real_chains(task, settings.length)
-    traces = {name: _angstrom(sample(net, settings, progress)) for name, net in models.items()}
+    chains = {name: sample(net, settings, progress) for name, net in models.items()}
+    traces = {name: list(NM_TO_ANGSTROM * found.double().cpu().numpy()) for name, found in chains.items()}
     quality = {"real chains": real.quality()} | {name: judge(found, real) for name, found in traces.items()}
     files = []
     for name, found in traces.items():
@@ -106,10 +107,6 @@ def real_chains(task: ProteinFlow, length: int, least: int = 50) -> RealChains:
     chains = task.data.chains
     near = [ca for ca in chains.ca if abs(len(ca) - length) <= 0.1 * length]
     return RealChains.of(near if len(near) >= least else chains.ca, trend=chains.ca)
-
-
-def _angstrom(chains: Tensor) -> list[np.ndarray]:
-    return list(NM_TO_ANGSTROM * chains.double().cpu().numpy())
 
 
 def _moved(traces: dict[str, list[np.ndarray]]) -> float:
@@ -182,20 +179,14 @@ def plot_quality(drawn: Mapping[str, Sequence[np.ndarray]], real: RealChains, pa
     # The real distribution is so narrow that the range follows the samples, clipped to what is readable.
     bins = np.linspace(max(0.0, min(2.4, lengths.min())), min(8.0, max(4.6, lengths.max())), 90)
     for name, traces in every.items():
-        style = {"color": _REAL, "lw": 2} if traces is real.traces else {"lw": 1.5}
+        known = traces is real.traces
+        style = {"color": _REAL, "lw": 2} if known else {"lw": 1.5}
+        dots = {"marker": ".", "color": _REAL, "ms": 3, "alpha": 0.5} if known else {"marker": "o", "alpha": 0.9}
         distances = np.clip(step_lengths(traces), bins[0], bins[-1])
         steps.hist(distances, bins, density=True, histtype="step", label=name, **style)
         angles = np.concatenate([dihedrals(ca) for ca in traces])
         turns.hist(angles, np.linspace(-180, 180, 61), density=True, histtype="step", label=name, **style)
-        sizes.plot(
-            [len(ca) for ca in traces],
-            [radius_of_gyration(ca) for ca in traces],
-            "." if traces is real.traces else "o",
-            color=_REAL if traces is real.traces else None,
-            ms=3 if traces is real.traces else 5,
-            alpha=0.5 if traces is real.traces else 0.9,
-            label=name,
-        )
+        sizes.plot([len(ca) for ca in traces], [radius_of_gyration(ca) for ca in traces], ls="", label=name, **{"ms": 5, **dots})
     span = np.array([len(ca) for traces in every.values() for ca in traces])
     grid = np.linspace(span.min(), span.max(), 50)
     sizes.plot(grid, real.gyration(grid), color="k", lw=1, label=f"real: L^{real.exponent:.2f}")

@@ -86,12 +86,6 @@ class UNetConfig:
         return found
 
 
-def _kernel_classes() -> Tensor:
-    """(27,) 0 centre, 1 face, 2 edge, 3 corner of a 3^3 kernel: its orbits under the octahedral group."""
-    axis = torch.arange(-1, 2).abs()
-    return (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).flatten()
-
-
 class TiedConv3d(nn.Module):
     """A 3^3 convolution, padding 1, whose kernel takes four values, one for each orbit of its voxels."""
 
@@ -103,7 +97,10 @@ class TiedConv3d(nn.Module):
         bound = (27 * inner) ** -0.5
         self.weight = nn.Parameter(torch.empty(outer, inner, 4).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outer).uniform_(-bound, bound))
-        self.register_buffer("classes", _kernel_classes(), persistent=False)
+        # (27,) 0 centre, 1 face, 2 edge, 3 corner: the orbits of a kernel's voxels under the octahedral group.
+        axis = torch.arange(-1, 2).abs()
+        classes = (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).flatten()
+        self.register_buffer("classes", classes, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.weight[..., self.classes].unflatten(-1, (3, 3, 3))
