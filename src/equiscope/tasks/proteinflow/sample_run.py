@@ -186,7 +186,8 @@ def plot_quality(drawn: Mapping[str, Sequence[np.ndarray]], real: RealChains, pa
         steps.hist(distances, bins, density=True, histtype="step", label=name, **style)
         angles = np.concatenate([dihedrals(ca) for ca in traces])
         turns.hist(angles, np.linspace(-180, 180, 61), density=True, histtype="step", label=name, **style)
-        sizes.plot([len(ca) for ca in traces], [radius_of_gyration(ca) for ca in traces], ls="", label=name, **{"ms": 5, **dots})
+        radii = [radius_of_gyration(ca) for ca in traces]
+        sizes.plot([len(ca) for ca in traces], radii, ls="", label=name, **{"ms": 5, **dots})
     span = np.array([len(ca) for traces in every.values() for ca in traces])
     grid = np.linspace(span.min(), span.max(), 50)
     sizes.plot(grid, real.gyration(grid), color="k", lw=1, label=f"real: L^{real.exponent:.2f}")
