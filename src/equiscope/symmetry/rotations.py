@@ -108,20 +108,12 @@ def from_quaternions(quaternions: Tensor) -> Tensor:
 @functools.cache
 def _group_matrices(name: str) -> Tensor:
     """The rotations of a finite group, float64."""
-    if name == "D2":
-        rows = [np.diag(s) for s in itertools.product((1.0, -1.0), repeat=3) if np.prod(s) > 0]
-        return torch.from_numpy(np.stack(rows))
-    if name in ("T", "O"):
-        signed = [
-            np.eye(3)[list(p)] * np.array(s)[:, None]
-            for p in itertools.permutations(range(3))
-            for s in itertools.product((1.0, -1.0), repeat=3)
-        ]
-        proper = [m for m in signed if round(float(np.linalg.det(m))) == 1]
-        if name == "T":
-            even = {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
-            proper = [m for m in proper if tuple(np.abs(m).argmax(1)) in even]
-        return torch.from_numpy(np.stack(proper))
+    even = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
+    orders = {"D2": even[:1], "T": even, "O": list(itertools.permutations(range(3)))}
+    if name in orders:
+        signs = itertools.product((1.0, -1.0), repeat=3)
+        signed = [np.eye(3)[list(p)] * np.array(s)[:, None] for p, s in itertools.product(orders[name], signs)]
+        return torch.from_numpy(np.stack([m for m in signed if np.linalg.det(m) > 0]))
     return from_quaternions(torch.tensor(_icosian_quaternions(), dtype=torch.float64, device="cpu"))
 
 
