@@ -43,8 +43,7 @@ class Archive:
         self.names = {name.removesuffix(".npy") for name in archive.namelist()}
 
     def column(self, name: str) -> Column:
-        """Shape and dtype of an array; a DataError for objects, columns stored first, or a size not that of its header.
-        """
+        """Shape and dtype of an array; a DataError for objects, columns first, or a size its header does not say."""
         with self._member(name) as (_, column):
             return column
 
@@ -99,10 +98,7 @@ def opened(path: str | Path) -> Iterator[Archive]:
 
 
 # Array names: atomic numbers, positions, energies, forces.
-LAYOUTS = {
-    "md17": ("z", "R", "E", "F"),
-    "rmd17": ("nuclear_charges", "coords", "energies", "forces"),
-}
+LAYOUTS = {"md17": ("z", "R", "E", "F"), "rmd17": ("nuclear_charges", "coords", "energies", "forces")}
 _TIME = "old_indices"
 
 

@@ -224,8 +224,7 @@ def pieces(frames: int, atoms: int) -> Iterator[slice]:
 
 
 def reals(value: Any, name: str) -> np.ndarray:
-    """float64 of real numbers; a DataError for text, complex numbers, truth values, objects, rows of different length.
-    """
+    """float64 of real numbers; a DataError for text, complex numbers, truth values, objects, rows of other lengths."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:

@@ -44,8 +44,7 @@ _COMMON = 200  # a 6-mer in more chains than this (poly-alanine, tags) says noth
 
 @dataclass(frozen=True)
 class Clusters:
-    """Groups of similar chains: ``labels`` (chains,) int64, the cluster of each, from 0; ``by``: how they were grouped.
-    """
+    """Groups of similar chains: ``labels`` (chains,) int64, the cluster of each; ``by``: how they were grouped."""
 
     labels: np.ndarray
     by: str
@@ -81,8 +80,7 @@ def similarity_labels(sequences: Sequence[str], shared: float = 0.2) -> np.ndarr
     frequency = np.bincount(word)
     useful = frequency[word] <= _COMMON if len(word) else np.empty(0, bool)
     incidence = coo_array(
-        (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])),
-        shape=(number, len(frequency)),
+        (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])), shape=(number, len(frequency))
     ).tocsr()
     common = (incidence @ incidence.T).tocoo()
     enough = common.data > shared * np.minimum(sizes[common.row], sizes[common.col])

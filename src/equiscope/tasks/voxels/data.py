@@ -20,8 +20,7 @@ from equiscope.tasks.voxels.voxelise import Grid
 
 @dataclass(frozen=True, kw_only=True)
 class ConformerSet(PaddedSet):
-    """Conformers that fit a grid, as RDKit left them (along their principal axes); ``metadata`` also counts the others.
-    """
+    """Conformers that fit a grid, as RDKit left them (along principal axes); ``metadata`` also counts the others."""
 
     NOUN: ClassVar[str] = "conformers"
 
@@ -61,8 +60,7 @@ def load(path: str | Path, grid: Grid) -> ConformerSet:
 
 
 def noise_grids(seeds: Tensor, grid: Grid, sigma: float, device: torch.device | str = "cpu") -> Tensor:
-    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and the device type.
-    """
+    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and device type."""
     if not 0 <= sigma < math.inf:
         raise InputError(f"the noise level sigma must be finite and not negative, got {sigma!r}")
     draws = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]

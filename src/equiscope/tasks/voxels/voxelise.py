@@ -148,8 +148,7 @@ def _known(elements: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def channels(species: Tensor, mask: Tensor, elements: Sequence[int], checked: bool = False) -> Tensor:
-    """(B, A) channel of every atom, 0 in the padding; an InputError, unless ``checked``, for an element that has none.
-    """
+    """(B, A) channel of every atom, 0 in the padding; an InputError, unless ``checked``, where there is none."""
     match = species[..., None] == _known(tuple(elements), species.device)
     unknown = mask & ~match.any(-1)
     if not checked and bool(unknown.any()):
