@@ -194,7 +194,8 @@ def action(spec: str | Action) -> Action:
         InputError: for anything else, or for an action that is not a unitary representation.
     """
     if isinstance(spec, str):
-        named = {"cartesian": MatrixAction(), "stress": MatrixAction("stress", symmetric=True), "voigt": VoigtAction()}
+        stress = MatrixAction("stress", symmetric=True)
+        named: dict[str, Action] = {"cartesian": MatrixAction(), "stress": stress, "voigt": VoigtAction()}
         return named.get(spec) or IrrepsAction(spec)
     if isinstance(spec, type):
         raise InputError(f"an action is an instance, got the class {spec.__name__}: write {spec.__name__}(…)")

@@ -108,8 +108,8 @@ def from_quaternions(quaternions: Tensor) -> Tensor:
 @functools.cache
 def _group_matrices(name: str) -> Tensor:
     """The rotations of a finite group, float64."""
-    even = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
-    orders = {"D2": even[:1], "T": even, "O": list(itertools.permutations(range(3)))}
+    even: list[tuple[int, ...]] = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
+    orders = {"D2": even[:1], "T": even, "O": list[tuple[int, ...]](itertools.permutations(range(3)))}
     if name in orders:
         signs = itertools.product((1.0, -1.0), repeat=3)
         signed = [np.eye(3)[list(p)] * np.array(s)[:, None] for p, s in itertools.product(orders[name], signs)]

@@ -59,7 +59,9 @@ class AseDatabase(Reader):
             str(info[self.cluster]) if self.cluster in info else formula(elements(row["numbers"])),
             row["numbers"],
             row["positions"],
-            **{name: row.get(name) for name in ("energy", "forces", "stress")},
+            energy=row.get("energy"),
+            forces=row.get("forces"),
+            stress=row.get("stress"),
             cell=row.get("cell") if np.asarray(row.get("pbc", False)).any() else None,
             charge=total_charge(info),
         )
@@ -115,7 +117,11 @@ def _ase_rows(path: Path) -> Iterator[Callable[[], Any]]:
         with database:
             # One row after another by its number: a damaged one ends a selection.
             for number in [row.id for row in database.select(columns=["id"], include_data=False)]:
-                yield lambda number=number: _plain(database.get(id=number))
+                yield partial(_fetched, database, number)
+
+
+def _fetched(database: Any, number: int) -> dict[str, Any]:
+    return _plain(database.get(id=number))
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class ProteinChains:
     def select(self, indices: Iterable[int]) -> ProteinChains:
         """The chains at these positions, in this order."""
         chosen = [int(i) for i in indices]
-        ids, ca, sequences = (s and tuple(s[i] for i in chosen) for s in (self.ids, self.ca, self.sequences))
+        sequences = None if self.sequences is None else tuple(self.sequences[i] for i in chosen)
+        ids, ca = tuple(self.ids[i] for i in chosen), tuple(self.ca[i] for i in chosen)
         return replace(self, ids=ids, ca=ca, sequences=sequences)
 
 

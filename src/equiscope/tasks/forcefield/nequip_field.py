@@ -56,6 +56,7 @@ class NequipField(nn.Module):
 
     # Its library scripts code of its own, and forces are a derivative taken on the way.
     compilable = False
+    read: nn.Module | None
 
     def __init__(self, config: NequipConfig) -> None:
         super().__init__()

@@ -83,9 +83,7 @@ def load_chains(settings: ChainSettings) -> ProteinChains:
 
 @dataclass(frozen=True)
 class ChainSet:
-    """Chains (Cα traces in Å), their clusters (groups of similar ones), and the chain numbers of each part, in no two
-    parts of one group.
-    """
+    """Chains (Cα traces in Å), their clusters of similar ones, the chain numbers of each part; no cluster is in two."""
 
     chains: ProteinChains
     clusters: Clusters
