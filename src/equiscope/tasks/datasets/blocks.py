@@ -30,10 +30,8 @@ class Block:
 
     Attributes:
         group: what belongs together and must stay on one side of a split: molecule, material, piece of a trajectory.
-        numbers: (N,) int64 atomic numbers.
-        positions: (F, N, 3) float64 Å.
-        energy: (F,) float64 eV of the whole frame, or None.
-        forces: (F, N, 3) float64 eV/Å, or None.
+        numbers: (N,) int64 atomic numbers; positions: (F, N, 3) float64 Å.
+        energy: (F,) float64 eV of the whole frame; forces: (F, N, 3) float64 eV/Å; or None.
         stress: (F, 3, 3) float64 eV/Å³, positive under tension (ASE's sign), or None.
         cell: (F, 3, 3) float64 Å, rows are lattice vectors; None for molecules.
         charge: total charge, where the source says it.

@@ -28,9 +28,7 @@ class Conformers:
 
     Attributes:
         mol: the RDKit molecule with hydrogens and its conformers.
-        species: (N,) atomic numbers.
-        positions: (C, N, 3) Å.
-        bonds: (B, 2) indices of bonded atoms.
+        species: (N,) atomic numbers; positions: (C, N, 3) Å; bonds: (B, 2) indices of bonded atoms.
         unconverged: conformers whose relaxation ran out of iterations; near a minimum and kept.
     """
 

@@ -26,17 +26,15 @@ class Description:
     Attributes:
         frames: how many; groups: of how many molecules, materials or pieces of a trajectory.
         atoms: fewest and most atoms of a frame.
-        elements: symbol → frames that hold it.
+        elements: symbol → frames that hold it; charges: total charge → frames, where the source says it.
         labels: label → frames that have it (energy, forces, stress), and ``cell`` for periodic frames.
         force_rms: eV/Å, root mean square of the force components; force_max: eV/Å, largest force on an atom.
         energy_per_atom: eV, smallest and largest.
         net_force: eV/Å, largest |Σ forces| / atoms of a frame: 0 for a molecule on its own.
-        charges: total charge → frames, where the source says it.
         orientation: None if no frame has a longest axis.
         orientation_bias: whether a classifier tells the frames from turned ones; None where there are too few.
         units: of the file, and how they are known.
-        rejected: reason → frames (or groups, files) left out.
-        remarks: what was remarkable → lines (or frames) that were read all the same.
+        rejected: reason → frames (or groups, files) left out; remarks: what was remarkable → lines (or frames) read.
     """
 
     frames: int

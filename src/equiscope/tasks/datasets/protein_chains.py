@@ -32,8 +32,7 @@ class ProteinChains:
         ids: one name a chain, unique, for example ``"1A32_A_2"`` (entry, chain, first residue number).
         ca: one float32 array (L, 3) a chain, Å.
         sequences: one-letter codes, each as long as its chain; ``None`` where the source has none.
-        source: where the chains come from, for records.
-        licence: under which terms they may be passed on.
+        source: where the chains come from, for records; licence: under which terms they may be passed on.
         counts: what a reader kept and what it left out, by reason; never a silent drop.
     """
 

@@ -24,8 +24,7 @@ class Rules:
     Frames with a NaN or an infinity never enter.
 
     Attributes:
-        elements: atomic numbers that may occur; None for all.
-        max_atoms: None for no limit.
+        elements: atomic numbers that may occur, None for all; max_atoms: None for no limit.
         max_force: eV/Å, of the largest force on an atom; None for no limit. Torn geometries have far larger ones.
         neutral: leave out frames whose source says a total charge other than 0.
     """
@@ -73,9 +72,7 @@ class Sample:
     over the file that keeps 8 bytes for each frame to be taken.
 
     Attributes:
-        frames: how many; None for all.
-        share: in (0, 1], of all frames.
-        seed: of the keys.
+        frames: how many, None for all; share: in (0, 1], of all frames; seed: of the keys.
     """
 
     frames: int | None = None

@@ -28,10 +28,8 @@ class FlatAtoms:
     """The real atoms of a padded batch, one after another.
 
     Attributes:
-        pos: (A, 3) positions in Å, differentiable with respect to the batch's.
-        species: (A,) atomic numbers.
-        place: (A,) index of each atom in the flattened (B·N) batch.
-        sample: (A,) sample of each atom, ascending.
+        pos: (A, 3) positions in Å, differentiable with respect to the batch's; species: (A,) atomic numbers.
+        place: (A,) index of each atom in the flattened (B·N) batch; sample: (A,) its sample, ascending.
         shape: (B, N) of the batch.
         found: the neighbours, where the batch was :func:`prepared`. Then atoms may have been added at the end that are
             in no sample (``sample`` B, ``place`` B·N).
@@ -65,8 +63,7 @@ class Neighbours:
     """Directed edges i → j with |x_j − x_i| < cutoff, sorted by (i, j).
 
     Attributes:
-        centre: (E,) flat atom i of each edge.
-        neighbour: (E,) flat atom j of each edge.
+        centre, neighbour: (E,) flat atoms i and j of each edge.
         reverse: (E,) index of the edge j → i; ``None`` where the list was cut to the nearest (not symmetric).
         table: (A, K) edge indices of each atom, K the largest number of neighbours; 0 where ``valid`` is false.
         valid: (A, K) which entries of the table are edges.

@@ -35,10 +35,8 @@ class PaddedSet(Parted):
 
     Attributes:
         pos: (F, N, 3) float32 Å, each centred on its mean; zero in the padding.
-        species: (F, N) int64 atomic numbers, 0 in the padding.
-        mask: (F, N) true for atoms.
-        molecule: (F,) int64, the molecule (the cluster) of each.
-        part: (F,) int64, index into ``PARTS``.
+        species: (F, N) int64 atomic numbers, 0 in the padding; mask: (F, N) true for atoms.
+        molecule: (F,) int64, the molecule (the cluster) of each; part: (F,) int64, index into ``PARTS``.
         atoms: (F,) int64 atoms of each; stays on the CPU, so that a batch's padding needs no transfer.
         metadata: of the data file: configuration, counts of every rejection, versions.
     """

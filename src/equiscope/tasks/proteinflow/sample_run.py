@@ -30,8 +30,7 @@ class Drawn:
         traces: chains in Å by way of drawing, ``"drawn"`` and, with twirling, ``"drawn, twirled"``.
         quality: their figures; ``"real chains"`` are the real chains' own.
         moved: mean root mean square distance (Å) between plain and twirled chains from the same noise, without
-            superposition; ``None`` without twirling.
-        files: what was written.
+            superposition; ``None`` without twirling. files: what was written.
     """
 
     traces: dict[str, list[np.ndarray]]

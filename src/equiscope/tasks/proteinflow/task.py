@@ -52,8 +52,7 @@ class TrackSettings:
     """What is measured.
 
     Attributes:
-        times: flow times, one probe each.
-        draws: flow times drawn for every chain of the pooled probes.
+        times: flow times, one probe each; draws: those drawn for every chain of the pooled probes.
         batch_size: chains in a measured batch.
         self_conditioning: what the model gets as first estimate while it is measured. ``"zeros"``: none, as in
             half of the training; the curve is then that of one fixed function of one fixed input. ``"first_pass"``:

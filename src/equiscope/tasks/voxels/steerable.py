@@ -26,8 +26,7 @@ class SteerableConfig:
         layers: convolutions, at the full resolution.
         scalars, vectors, tensors: multiplicity of 0e, 1o and 2e between them.
         diameter: of the kernels in voxels; 3.6 reaches the corners of 3^3.
-        radial: radial basis functions of a kernel.
-        channels: of the grid, one an element.
+        radial: radial basis functions of a kernel; channels: of the grid, one an element.
     """
 
     layers: int = 4

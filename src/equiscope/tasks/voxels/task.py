@@ -40,8 +40,7 @@ class VoxelSettings(TaskSettings):
         sigma: standard deviation of the voxel noise.
         workers: processes that make the conformers, None for all cores.
         train_conformers: train on only so many, spread over the molecules, None for all; the held-out stay.
-        track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
-            molecules.
+        track_conformers, final_conformers: held-out ones measured along training and at the end, spread over molecules.
         probe_batch: their batch size.
         shift: training molecules are moved by up to so much along each axis, in Å; held-out ones stay centred.
         so3_rotations: Haar rotations of quantities (b) and (c); draws: noises of quantity (c).

@@ -32,11 +32,9 @@ class UNetConfig:
         width: channels of the first level, ``n_channels`` of VoxMol.
         multipliers: factor of the channels from level to level, cumulative.
         blocks: residual blocks a level, one more on the way up.
-        attention: which levels attend over their voxels.
-        heads: of the attention.
+        attention: which levels attend over their voxels; heads: of the attention.
         groups: of GroupNorm, or as many as divide the channels.
-        dropout: inside residual blocks, while training.
-        tied: kernels tied over the octahedral group.
+        dropout: inside residual blocks, while training; tied: kernels tied over the octahedral group.
         downsampling: ``"pool"``, averages down and nearest neighbours up; or ``"stride"``, a 3^3 convolution of stride
             2 down and a transposed 4^3 one up.
         attention_norm: GroupNorm before attention.

@@ -34,8 +34,7 @@ class Grid:
 
     Attributes:
         size: voxels a side, N; their centres are (i - (N-1)/2) times the resolution.
-        resolution: spacing in Å.
-        radius: r of an atom in Å.
+        resolution: spacing in Å; radius: r of an atom in Å.
         elements: atomic number of each channel.
         crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is
             cut off does not turn with its grid, except by the 24 rotations of the grid.
