@@ -176,8 +176,7 @@ class VoigtAction:
     shape: tuple[int, ...] = (6,)
 
     def act(self, rotations: Tensor, values: Tensor) -> Tensor:
-        matrix = self.canonical(values.double()).unflatten(-1, (3, 3))
-        turned = torch.einsum("nij,ncjk,nlk->ncil", rotations, matrix, rotations)
+        turned = MatrixAction().act(rotations, self.canonical(values).unflatten(-1, (3, 3)))
         return turned.flatten(-2)[..., _MATRIX_TO_VOIGT.to(values.device, non_blocking=True)]
 
     def canonical(self, values: Tensor) -> Tensor:

@@ -107,12 +107,13 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
     """
     if positions.ndim != 3 or positions.shape[-1] != 3:
         raise InputError(f"positions must be (samples, atoms, 3), got {tuple(positions.shape)}")
-    if mask is None:
-        mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
-    if mask.shape != positions.shape[:2]:
+    if mask is not None and mask.shape != positions.shape[:2]:
         raise InputError(f"mask must be {tuple(positions.shape[:2])}, got {tuple(mask.shape)}")
-    u, skipped = _longest_axes(positions, mask, weights)
-    return _from_sum(u.T @ u, len(u), skipped)
+    total = OrientationSum()
+    total.add(positions, mask, weights)
+    if (found := total.result()) is None:
+        raise InputError(f"none of the {total.skipped} samples has a longest axis; give at least one molecule")
+    return found
 
 
 class OrientationSum:
@@ -120,38 +121,24 @@ class OrientationSum:
 
     def __init__(self) -> None:
         self._outer = torch.zeros(3, 3, dtype=torch.float64, device="cpu")
-        self._samples = self._skipped = 0
+        self.samples = self.skipped = 0
 
-    def add(self, positions: Tensor) -> None:
-        """Take in positions (samples, atoms, 3) of samples of equal size."""
-        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool, device="cpu"), None)
-        self._outer += u.T @ u
-        self._samples += len(u)
-        self._skipped += skipped
+    def add(self, positions: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Take in positions (samples, atoms, 3), as :func:`orientation` does."""
+        if mask is None:
+            mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
+        masses = None if weights is None else weights[mask].double()
+        axes, found = longest_axes(positions[mask].double(), mask.nonzero()[:, 0], len(positions), masses)
+        u = axes[found]
+        self._outer += (u.T @ u).cpu()
+        self.samples += len(u)
+        self.skipped += len(positions) - len(u)
 
     def result(self) -> Orientation | None:
         """Of all samples so far; None if none of them has a longest axis."""
-        return _from_sum(self._outer, self._samples, self._skipped) if self._samples else None
-
-
-def _longest_axes(positions: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, int]:
-    """Longest axes u (n, 3) of the samples that have one, and the number of those that have none."""
-    sample = mask.nonzero()[:, 0]
-    masses = None if weights is None else weights[mask].double()
-    axes, found = longest_axes(positions[mask].double(), sample, len(positions), masses)
-    u = axes[found]
-    return u, len(positions) - len(u)
-
-
-def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
-    if n == 0:
-        raise InputError(f"none of the {skipped} samples has a longest axis; give at least one molecule")
-    tensor = outer / n
-    statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
-    return Orientation(
-        eigenvalues=eigenvalues(tensor),
-        standard_error=math.sqrt(4 / (45 * n)),
-        p_value=float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2)),
-        samples=n,
-        skipped=skipped,
-    )
+        if not (n := self.samples):
+            return None
+        tensor = self._outer / n
+        statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
+        p_value = float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2))
+        return Orientation(eigenvalues(tensor), math.sqrt(4 / (45 * n)), p_value, n, self.skipped)

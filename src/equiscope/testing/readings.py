@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import torch
@@ -133,8 +133,8 @@ def reread(irreps: str | Action, name: str) -> Action:
 
 def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
     for name, order in VOIGT_ORDERS.items():
-        place, back = (_places(order, _ASE), _places(_ASE, order))
-        made = Reread(f"{spec.label} ({name})", spec, partial(_take, place), partial(_take, back), (6,))
+        place, back = _places(order, _ASE), _places(_ASE, order)
+        made = Reread(f"{spec.label} ({name})", spec, itemgetter((..., place)), itemgetter((..., back)), (6,))
         yield Convention(name, f"in the order {order} ({name})", f"reorder it to ASE's, values[..., {place}]", made)
     for name, factor in SHEARS.items():
         scale = torch.tensor([1, 1, 1, factor, factor, factor], dtype=torch.float64)
@@ -145,10 +145,6 @@ def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
 def _places(order: str, wanted: str) -> list[int]:
     """Where in ``order`` each of the ``wanted`` components stands."""
     return [order.split().index(component) for component in wanted.split()]
-
-
-def _take(places: list[int], values: Tensor) -> Tensor:
-    return values[..., places]
 
 
 def _scale(factors: Tensor, values: Tensor) -> Tensor:
@@ -193,8 +189,7 @@ def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
         if any(swapped == s and all(map(torch.equal, maps, m)) for s, m in seen):
             continue
         seen.append((swapped, maps))
-        words = [word for word in ("ir_mul" if swapped else "", name) if word]
-        own = ", ".join(words)
+        own = ", ".join(filter(None, ["ir_mul" if swapped else "", name]))
         told = spec, swapped, dict(zip(degrees, maps, strict=True))
         read, write = partial(_read_blocks, *told), partial(_write_blocks, *told)
         made = Reread(f"{spec.label} ({own})", spec, read, write, spec.shape)
