@@ -133,7 +133,9 @@ def _icosian_quaternions() -> list[tuple[float, ...]]:
 
 
 def group(name: str) -> RotationSet:
-    """A finite rotation group: D2 (4 rotations, degree 1), T (12, 2), O (24, 3) or I (60, 5)."""
+    """A finite rotation group: D2 (4 rotations, degree 1), T (12, 2), O (24, 3) or I (60, 5); an InputError
+    for others.
+    """
     if name not in GROUP_DEGREES:
         raise InputError(f"unknown rotation group {name!r}; the finite groups are {', '.join(GROUP_DEGREES)}")
     matrices = _group_matrices(name)
@@ -145,7 +147,7 @@ def _uniform(count: int) -> Tensor:
 
 
 def super_fibonacci(count: int) -> RotationSet:
-    """``count`` evenly spread rotations on a super-Fibonacci spiral (Alexa, CVPR 2022); exact degree 0."""
+    """``count`` >= 1 evenly spread rotations on a super-Fibonacci spiral (Alexa, CVPR 2022); exact degree 0."""
     if count < 1:
         raise InputError(f"super-Fibonacci needs at least one rotation, got {count}")
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041  # psi**4 = psi + 4

@@ -70,7 +70,10 @@ def describe(
     sample: Sample,
     watched: Callable[[Iterator[Block]], Iterable[Block]] = iter,
 ) -> Any:
-    """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames."""
+    """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames.
+
+    Errors are those of :func:`source`, or a DataError where the file cannot be read.
+    """
     made = _made(name, path, options)
     if not hasattr(made, "blocks"):
         return made.describe(sample)

@@ -44,7 +44,9 @@ class MoleculeFilter:
 
 
 def nci_smiles_path() -> Path:
-    """The first 5,000 molecules of the NCI open database, a file inside the RDKit wheel (BSD-3-Clause)."""
+    """The first 5,000 molecules of the NCI database, a file inside RDKit's wheel (BSD-3-Clause); DataError
+    without it.
+    """
     RDConfig = rdkit("RDConfig")
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
     if not path.exists():
@@ -146,9 +148,7 @@ def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tu
 
 
 def read_smiles(path: str | Path) -> tuple[list[str], str]:
-    """The SMILES of a file as :func:`lines` reads it, and its SHA-256; a line without one is kept as "", an index is a
-    line.
-    """
+    """The SMILES of a file as by :func:`lines`, also its errors, and its SHA-256; a line without one is kept as ""."""
     found = dict(lines(path))
     return [found.get(number, "") for number in range(max(found, default=-1) + 1)], store.checksum(path)
 

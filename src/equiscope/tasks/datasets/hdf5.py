@@ -142,7 +142,10 @@ def smiles_charge(smiles: str) -> int:
 
 
 def mapped_numbers(smiles: str, where: str) -> np.ndarray:
-    """(N,) atomic numbers in the order of the atom maps 1 … N of a SMILES string with explicit hydrogens."""
+    """(N,) atomic numbers in the order of the atom maps 1 … N of a SMILES string with explicit hydrogens.
+
+    A DataError where RDKit cannot read it or is missing, or an atom has no map number.
+    """
     Chem = rdkit("Chem")
     parameters = Chem.SmilesParserParams()
     parameters.removeHs = False

@@ -81,7 +81,7 @@ class MpTrj(Reader):
 
 
 def items(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The members of the one object of a JSON file, compressed or not, one in memory at a time."""
+    """The members of a JSON file's one object, one in memory at a time; a DataError if it is none, or cut short."""
     ijson = needed("ijson")
     with opened(path, "JSON file") as file:
         yield from ijson.kvitems(_Shallow(file), "", use_float=True)

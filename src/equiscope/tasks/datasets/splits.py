@@ -21,7 +21,9 @@ FRACTIONS = (0.8, 0.1, 0.1)
 def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
     """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
 
-    A DataError for fewer than three molecules, so that a part would be empty.
+    Raises:
+        DataError: fewer than three molecules, a part would be empty. InputError: fractions not positive, or not of sum
+            1.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"fractions must be positive and sum to 1, got {fractions}")

@@ -24,7 +24,7 @@ class Parted:
     part: Tensor
 
     def indices(self, part: str) -> Tensor:
-        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order."""
+        """Geometries (n,) of ``"train"``, ``"track"`` or ``"final"`` in file order; an InputError for another name."""
         one_of(PARTS, part=part)
         return torch.nonzero(self.part == PARTS.index(part))[:, 0]
 

@@ -99,7 +99,7 @@ class RealChains:
 
     @classmethod
     def of(cls, traces: Sequence[np.ndarray], trend: Sequence[np.ndarray] | None = None) -> RealChains:
-        """Fit the power law to ``traces``, its exponent to ``trend`` if given: more lengths, a steadier exponent."""
+        """Fit the power law to two ``traces`` or more, its exponent to ``trend`` if given: more lengths, steadier."""
         if len(traces) < 2:
             raise InputError(f"two real chains or more are needed to compare with, got {len(traces)}")
         (lengths, radii), (spread, sizes) = (

@@ -93,7 +93,10 @@ class ProteinFlowSettings(TaskSettings):
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
-    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``."""
+    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
+
+    What is unknown is an InputError.
+    """
     own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
     network, config = configured("protein", MODELS, model, size, changes)
     return network(config, **own)

@@ -60,7 +60,10 @@ def load(path: str | Path, grid: Grid) -> ConformerSet:
 
 
 def noise_grids(seeds: Tensor, grid: Grid, sigma: float, device: torch.device | str = "cpu") -> Tensor:
-    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and device type."""
+    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and device type.
+
+    A sigma that is negative or not finite is an InputError.
+    """
     if not 0 <= sigma < math.inf:
         raise InputError(f"the noise level sigma must be finite and not negative, got {sigma!r}")
     draws = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
