@@ -19,7 +19,7 @@ import torch
 from equiscope.tasks import build
 from equiscope.tasks.datasets import stream
 from equiscope.tasks.datasets.description import describe
-from equiscope.tasks.datasets.spice import Spice
+from equiscope.tasks.datasets.hdf5 import Spice
 from equiscope.units import BOHR, HARTREE
 
 PER_GROUP = 50

@@ -11,7 +11,7 @@ from equiscope.analysis.heads import commutant_projection, find_head, head_form,
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import haar
-from equiscope.tasks.forcefield.escaip_closed_form import closed_form
+from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
 from . import pooled

@@ -8,8 +8,7 @@ import equiscope as eq
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.grids import GridAction, permute
-from equiscope.symmetry.planar import cyclic
-from equiscope.symmetry.rotations import group
+from equiscope.symmetry.rotations import cyclic, group
 
 SIZE = 6
 

@@ -17,7 +17,7 @@ from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
 from equiscope.runs.module import Ahead, Steps, arrange, build_optimizer, compiled, update_average
 from equiscope.tasks.forcefield import models, neighbours
-from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.forcefield.task import ForceFieldLoss
 from equiscope.tasks.seeded import lengthened
 from tests.faults.attacks import stopped
 from tests.runs.ends import assert_same_end

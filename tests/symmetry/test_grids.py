@@ -6,8 +6,7 @@ from scipy import ndimage
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.grids import GridAction, octahedral, permute, resample
-from equiscope.symmetry.planar import about_z, cyclic
-from equiscope.symmetry.rotations import group, haar
+from equiscope.symmetry.rotations import about_z, cyclic, group, haar
 
 OCTAHEDRON = group("O").matrices
 

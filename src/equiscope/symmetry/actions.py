@@ -176,8 +176,7 @@ class VoigtAction:
     shape: tuple[int, ...] = (6,)
 
     def act(self, rotations: Tensor, values: Tensor) -> Tensor:
-        matrix = self.canonical(values.double()).unflatten(-1, (3, 3))
-        turned = torch.einsum("nij,ncjk,nlk->ncil", rotations, matrix, rotations)
+        turned = MatrixAction().act(rotations, self.canonical(values).unflatten(-1, (3, 3)))
         return turned.flatten(-2)[..., _MATRIX_TO_VOIGT.to(values.device, non_blocking=True)]
 
     def canonical(self, values: Tensor) -> Tensor:
@@ -194,12 +193,9 @@ def action(spec: str | Action) -> Action:
         InputError: for anything else, or for an action that is not a unitary representation.
     """
     if isinstance(spec, str):
-        named: dict[str, Action] = {
-            "cartesian": MatrixAction(),
-            "stress": MatrixAction("stress", symmetric=True),
-            "voigt": VoigtAction(),
-        }
-        return named[spec] if spec in named else IrrepsAction(spec)
+        stress = MatrixAction("stress", symmetric=True)
+        named: dict[str, Action] = {"cartesian": MatrixAction(), "stress": stress, "voigt": VoigtAction()}
+        return named.get(spec) or IrrepsAction(spec)
     if isinstance(spec, type):
         raise InputError(f"an action is an instance, got the class {spec.__name__}: write {spec.__name__}(…)")
     if not isinstance(spec, Action):

@@ -29,8 +29,26 @@ _OF_MEASURE = ("rotations", "cosets", "seed", "rtol", "max_passes", "spectrum", 
                "forward")
 
 
+class _Turning:
+    """What inputs and outputs share: values are checked, and the action is made once."""
+
+    irreps: str | Action
+    points: bool | None
+    per: str | None
+
+    def __post_init__(self) -> None:
+        if self.points not in (None, True, False):
+            raise DeclarationError(f"points must be True, False or None, got {self.points!r}")
+        if self.per is not None:
+            _check_per("per", self.per)
+
+    @functools.cached_property
+    def action(self) -> Action:
+        return action(self.irreps)
+
+
 @dataclass(frozen=True)
-class Input:
+class Input(_Turning):
     """How one field of the batch rotates.
 
     Attributes:
@@ -45,22 +63,13 @@ class Input:
     points: bool | None = None
     per: str | None = None
 
-    def __post_init__(self) -> None:
-        _check_points(self.points)
-        if self.per is not None:
-            _check_per("per", self.per)
-
     def __repr__(self) -> str:
         said = {f.name: getattr(self, f.name) for f in fields(self)}
         return f"Input({', '.join(f'{k}={v!r}' for k, v in said.items() if v is not None)})"
 
-    @functools.cached_property
-    def action(self) -> Action:
-        return action(self.irreps)
-
 
 @dataclass(frozen=True)
-class Output:
+class Output(_Turning):
     """How one output of the model rotates, and the loss it is judged by.
 
     Attributes:
@@ -87,9 +96,7 @@ class Output:
     points: bool | None = None
 
     def __post_init__(self) -> None:
-        _check_points(self.points)
-        if self.per is not None:
-            _check_per("per", self.per)
+        super().__post_init__()
         if self.points and (self.irreps not in VECTORS if isinstance(self.irreps, str) else self.action.shape != (3,)):
             raise DeclarationError(
                 f"an output declared {self.action.label!r} holds no positions: those are vectors, "
@@ -99,10 +106,6 @@ class Output:
             raise DeclarationError(f"an output's weight must be a finite number >= 0, got {self.weight!r}")
         for role in ("target", "mask"):
             _check_name(role, getattr(self, role))
-
-    @functools.cached_property
-    def action(self) -> Action:
-        return action(self.irreps)
 
 
 @dataclass(frozen=True)
@@ -165,15 +168,11 @@ class Declaration:
         masks = {o.mask for o in as_output.values() if o.mask}
         if self.mask is None and len(masks) == 1:
             object.__setattr__(self, "mask", masks.pop())
-        object.__setattr__(
-            self,
-            "outputs",
-            {k: replace(o, mask=o.mask or self.mask if o.per != "sample" else None) for k, o in as_output.items()},
-        )
+        masked = {k: replace(o, mask=o.mask or self.mask if o.per != "sample" else None) for k, o in as_output.items()}
+        object.__setattr__(self, "outputs", masked)
         object.__setattr__(self, "inputs", as_input)
         object.__setattr__(self, "fixed", tuple(self.fixed))
-        specs: list[Input | Output] = [*as_input.values(), *as_output.values()]
-        for spec in specs:
+        for spec in (*as_input.values(), *as_output.values()):
             _ = spec.action
         object.__setattr__(self, "_points", self._find_points())
 
@@ -181,8 +180,7 @@ class Declaration:
         if isinstance(self.fixed, str) or not isinstance(self.fixed, Iterable):
             example = [self.fixed] if isinstance(self.fixed, str) else ["charge"]
             raise DeclarationError(f"fixed must be a list of batch fields, fixed={example!r}, got {self.fixed!r}")
-        both = sorted(set(self.fixed) & set(self.inputs))
-        if both:
+        if both := sorted(set(self.fixed) & set(self.inputs)):
             raise DeclarationError(f"fields {both} are declared both to rotate (inputs) and to be held fixed")
 
     def _check_rows(self) -> None:
@@ -276,11 +274,6 @@ def _check_mapping(name: str, value: Any, example: str) -> None:
         raise DeclarationError(f"{name} must be a dict such as {example}, got {value!r}")
 
 
-def _check_points(value: Any) -> None:
-    if value not in (None, True, False):
-        raise DeclarationError(f"points must be True, False or None, got {value!r}")
-
-
 def _check_per(what: str, value: Any) -> None:
     if value not in PER:
         raise DeclarationError(f"{what} must be 'atom' or 'sample', got {value!r}")
@@ -304,9 +297,8 @@ def declare(
         DeclarationError: if the short form is used with several outputs, contradicts an output, or a setting is
             unknown.
     """
-    unknown = sorted(set(settings) - {f.name for f in fields(Declaration) if f.init})
-    if unknown:
-        known = sorted(f.name for f in fields(Declaration) if f.init)
+    known = sorted(f.name for f in fields(Declaration) if f.init)
+    if unknown := sorted(set(settings) - set(known)):
         near = difflib.get_close_matches(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE], 1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise DeclarationError(f"unknown arguments {unknown}{meant} A declaration takes {known}")

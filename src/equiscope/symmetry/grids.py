@@ -88,11 +88,7 @@ class GridAction:
 
 
 def in_plane(rotations: Tensor) -> Tensor:
-    """The turns (n, 2, 2) of images.
-
-    Raises:
-        InputError: for rotations (n, 3, 3) that leave the plane.
-    """
+    """The turns (n, 2, 2) of images; an InputError for rotations (n, 3, 3) that leave the plane."""
     away = (rotations[:, 2, 2] - 1).abs() > OCTAHEDRAL_TOLERANCE
     if bool(away.any()):
         raise InputError(
@@ -106,8 +102,7 @@ def octahedral(rotations: Tensor) -> Tensor:
     """(n,) bool: which of the matrices (n, 3, 3) are signed permutations, to 1e-9."""
     nearest = rotations.round()
     close = (rotations - nearest).abs().amax(dim=(-2, -1)) <= OCTAHEDRAL_TOLERANCE
-    one_each = (nearest.abs().sum(-1) == 1).all(-1) & (nearest.abs().sum(-2) == 1).all(-1)
-    return close & one_each
+    return close & (nearest.abs().sum(-1) == 1).all(-1) & (nearest.abs().sum(-2) == 1).all(-1)
 
 
 def permute(values: Tensor, rotations: Tensor) -> Tensor:

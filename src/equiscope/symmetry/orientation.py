@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,21 +16,16 @@ SMALLEST_GAP = 1e-6
 COINCIDENT = 1e-24
 
 
-def longest_axes(
-    points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The axis of the smallest moment of inertia of each sample, and whether it has one.
+def longest_axes(points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The axis of the smallest moment of inertia of each sample, (samples, 3) float64 unit, and whether it has one.
 
     It is the last eigenvector of S = sum_i w_i (x_i - m)(x_i - m)^T, m the weighted mean. Its sign means nothing. One
     point, a sphere or a flat disc has no longest axis: the two largest eigenvalues differ by less than 1e-6 of the
-    larger, or the larger is rounding, below 1e-24 sum_i w_i x_i^2.
+    larger, or the larger is rounding, below 1e-24 sum_i w_i x_i^2; what is returned for it is meaningless.
 
     Args:
         points: (n, 3) float64, all samples' points one after another; sample: (n,) the sample of each point.
         weights: (n,) masses; equal if None.
-
-    Returns:
-        (samples, 3) float64 unit vectors, meaningless where the second, (samples,) boolean, is False.
     """
     # Only directions matter: numbers whose squares would overflow are scaled down first.
     largest = points.abs().max() if points.numel() else torch.ones((), device="cpu")
@@ -72,10 +67,9 @@ class Orientation:
     Attributes:
         eigenvalues: three, ascending, sum 1; all 1/3 for isotropic data.
         standard_error: of a diagonal entry of the tensor if the axes were uniform, √(4/(45 n)).
-        p_value: of Bingham's uniformity test; small where the data have a preferred direction. Samples that
-            share a frame are not independent, and make it smaller still.
-        samples: how many axes entered.
-        skipped: samples left out because no axis is the longest (one atom, spherical or flat disc shapes).
+        p_value: of Bingham's uniformity test; small where the data have a preferred direction. Samples that share a
+            frame are not independent, and make it smaller still.
+        samples: how many axes entered; skipped: those without a longest one (one atom, spherical or flat disc shapes).
     """
 
     eigenvalues: tuple[float, float, float]
@@ -94,39 +88,32 @@ class Orientation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
-        return {
-            "eigenvalues": list(self.eigenvalues),
-            "standard_error": self.standard_error,
-            "p_value": self.p_value,
-            "samples": self.samples,
-            "skipped": self.skipped,
-        }
+        return {**asdict(self), "eigenvalues": list(self.eigenvalues)}
 
 
 def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> Orientation:
     """The orientation tensor T = mean u uᵀ of padded positions.
 
-    u is the longest inertia axis of a sample: the axis of the smallest moment of inertia, which is the
-    direction of the largest variance of its atoms about their mean. The sign of u drops out. Uniformity is
-    tested with Bingham's statistic S = 15 n/2 · (tr T² − 1/3), χ² with 5 degrees of freedom (Mardia & Jupp,
-    Directional Statistics, §10.7.1).
+    u is the longest inertia axis of a sample: the axis of the smallest moment of inertia, which is the direction of the
+    largest variance of its atoms about their mean. The sign of u drops out. Uniformity is tested with Bingham's
+    statistic S = 15 n/2 · (tr T² − 1/3), χ² with 5 degrees of freedom (Mardia & Jupp, Directional Statistics, §10.7.1).
 
     Args:
         positions: (B, N, 3); whatever stands in the padding is ignored.
-        mask: (B, N) true for real atoms; all if None.
-        weights: (B, N) masses; equal if None.
+        mask: (B, N) true for real atoms; weights: (B, N) masses; all, and equal, if None.
 
     Raises:
         InputError: shapes that do not fit, or no sample with a longest axis.
     """
     if positions.ndim != 3 or positions.shape[-1] != 3:
         raise InputError(f"positions must be (samples, atoms, 3), got {tuple(positions.shape)}")
-    if mask is None:
-        mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
-    if mask.shape != positions.shape[:2]:
+    if mask is not None and mask.shape != positions.shape[:2]:
         raise InputError(f"mask must be {tuple(positions.shape[:2])}, got {tuple(mask.shape)}")
-    u, skipped = _longest_axes(positions, mask, weights)
-    return _from_sum(u.T @ u, len(u), skipped)
+    total = OrientationSum()
+    total.add(positions, mask, weights)
+    if (found := total.result()) is None:
+        raise InputError(f"none of the {total.skipped} samples has a longest axis; give at least one molecule")
+    return found
 
 
 class OrientationSum:
@@ -134,39 +121,24 @@ class OrientationSum:
 
     def __init__(self) -> None:
         self._outer = torch.zeros(3, 3, dtype=torch.float64, device="cpu")
-        self._samples = self._skipped = 0
+        self.samples = self.skipped = 0
 
-    def add(self, positions: Tensor) -> None:
-        """Take in positions (samples, atoms, 3) of samples of equal size."""
-        u, skipped = _longest_axes(positions, torch.ones(positions.shape[:2], dtype=torch.bool, device="cpu"), None)
-        self._outer += u.T @ u
-        self._samples += len(u)
-        self._skipped += skipped
+    def add(self, positions: Tensor, mask: Tensor | None = None, weights: Tensor | None = None) -> None:
+        """Take in positions (samples, atoms, 3), as :func:`orientation` does."""
+        if mask is None:
+            mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
+        masses = None if weights is None else weights[mask].double()
+        axes, found = longest_axes(positions[mask].double(), mask.nonzero()[:, 0], len(positions), masses)
+        u = axes[found]
+        self._outer += (u.T @ u).cpu()
+        self.samples += len(u)
+        self.skipped += len(positions) - len(u)
 
     def result(self) -> Orientation | None:
         """Of all samples so far; None if none of them has a longest axis."""
-        return _from_sum(self._outer, self._samples, self._skipped) if self._samples else None
-
-
-def _longest_axes(positions: Tensor, mask: Tensor, weights: Tensor | None) -> tuple[Tensor, int]:
-    """Longest axes u (n, 3) of the samples that have one, and the number of those that have none."""
-    sample = mask.nonzero()[:, 0]
-    masses = None if weights is None else weights[mask].double()
-    axes, found = longest_axes(positions[mask].double(), sample, len(positions), masses)
-    u = axes[found]
-    return u, len(positions) - len(u)
-
-
-def _from_sum(outer: Tensor, n: int, skipped: int) -> Orientation:
-    if n == 0:
-        raise InputError(f"none of the {skipped} samples has a longest axis; give at least one molecule")
-    tensor = outer / n
-    eigenvalues = torch.linalg.eigvalsh(tensor)
-    statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
-    return Orientation(
-        eigenvalues=tuple(float(e) for e in eigenvalues),  # type: ignore[arg-type]
-        standard_error=math.sqrt(4 / (45 * n)),
-        p_value=float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2)),
-        samples=n,
-        skipped=skipped,
-    )
+        if not (n := self.samples):
+            return None
+        tensor = self._outer / n
+        statistic = (7.5 * n * ((tensor * tensor).sum() - 1 / 3)).clamp_min(0.0)
+        p_value = float(torch.special.gammaincc(torch.full_like(statistic, 2.5), statistic / 2))
+        return Orientation(eigenvalues(tensor), math.sqrt(4 / (45 * n)), p_value, n, self.skipped)

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import InputError
-from equiscope.symmetry.planar import PLANAR, about_z, planar_element, planar_matrices
 
 GROUP_DEGREES = {"D2": 1, "T": 2, "O": 3, "I": 5}
 # Groups that permute the numbers of a grid, without interpolation.
@@ -54,17 +53,14 @@ def haar(count: int, generator: torch.Generator | None = None) -> Tensor:
     (Shoemake 1992). The global random state is untouched when a generator is given.
     """
     device = generator.device if generator is not None else "cpu"
-    normals = torch.randn(count, 4, generator=generator, dtype=torch.float64, device=device)
-    return from_quaternions(normals)
+    return from_quaternions(torch.randn(count, 4, generator=generator, dtype=torch.float64, device=device))
 
 
 def haar_keyed(seed: int, ids: Sequence[int], stream: int = 0) -> Tensor:
     """One Haar rotation per id, (len(ids), 3, 3) float64: a pure function of (seed, id, stream).
 
-    Philox is counter based: equal keys give equal rotations whatever the batch size or process.
-
-    Raises:
-        InputError: if the seed, an id or the stream is negative or does not fit 64 bits.
+    Philox is counter based: equal keys give equal rotations whatever the batch size or process. They are non-negative
+    and fit 64 bits, or are an InputError.
     """
     outside = [k for k in (seed, stream, *ids) if not 0 <= k < 2**64]
     if outside:
@@ -80,7 +76,7 @@ def uniform_keyed(symmetry: str, seed: int, ids: Sequence[int], stream: int = 0)
     """One uniformly distributed element of the claimed symmetry per id, keyed as in :func:`haar_keyed`.
 
     For ``"SO3"`` and ``"O3"`` a Haar rotation (the inversion is part of the set K), for ``"O"`` one of its 24, for
-    images of :mod:`equiscope.symmetry.planar`.
+    images a turn in their plane.
     """
     if symmetry in PLANAR:
         return planar_element(symmetry, haar_keyed(seed, ids, stream))
@@ -112,20 +108,12 @@ def from_quaternions(quaternions: Tensor) -> Tensor:
 @functools.cache
 def _group_matrices(name: str) -> Tensor:
     """The rotations of a finite group, float64."""
-    if name == "D2":
-        rows = [np.diag(s) for s in itertools.product((1.0, -1.0), repeat=3) if np.prod(s) > 0]
-        return torch.from_numpy(np.stack(rows))
-    if name in ("T", "O"):
-        signed = [
-            np.eye(3)[list(p)] * np.array(s)[:, None]
-            for p in itertools.permutations(range(3))
-            for s in itertools.product((1.0, -1.0), repeat=3)
-        ]
-        proper = [m for m in signed if round(float(np.linalg.det(m))) == 1]
-        if name == "T":
-            even = {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
-            proper = [m for m in proper if tuple(np.abs(m).argmax(1)) in even]
-        return torch.from_numpy(np.stack(proper))
+    even: list[tuple[int, ...]] = [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
+    orders = {"D2": even[:1], "T": even, "O": list[tuple[int, ...]](itertools.permutations(range(3)))}
+    if name in orders:
+        signs = itertools.product((1.0, -1.0), repeat=3)
+        signed = [np.eye(3)[list(p)] * np.array(s)[:, None] for p, s in itertools.product(orders[name], signs)]
+        return torch.from_numpy(np.stack([m for m in signed if np.linalg.det(m) > 0]))
     return from_quaternions(torch.tensor(_icosian_quaternions(), dtype=torch.float64, device="cpu"))
 
 
@@ -145,10 +133,8 @@ def _icosian_quaternions() -> list[tuple[float, ...]]:
 
 
 def group(name: str) -> RotationSet:
-    """A finite rotation group: D2 (4 rotations, degree 1), T (12, 2), O (24, 3) or I (60, 5).
-
-    Raises:
-        InputError: for any other name.
+    """A finite rotation group: D2 (4 rotations, degree 1), T (12, 2), O (24, 3) or I (60, 5); an InputError
+    for others.
     """
     if name not in GROUP_DEGREES:
         raise InputError(f"unknown rotation group {name!r}; the finite groups are {', '.join(GROUP_DEGREES)}")
@@ -161,11 +147,7 @@ def _uniform(count: int) -> Tensor:
 
 
 def super_fibonacci(count: int) -> RotationSet:
-    """``count`` evenly spread rotations on a super-Fibonacci spiral (Alexa, CVPR 2022); exact degree 0.
-
-    Raises:
-        InputError: if count < 1.
-    """
+    """``count`` >= 1 evenly spread rotations on a super-Fibonacci spiral (Alexa, CVPR 2022); exact degree 0."""
     if count < 1:
         raise InputError(f"super-Fibonacci needs at least one rotation, got {count}")
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041  # psi**4 = psi + 4
@@ -194,14 +176,9 @@ def lebedev(degree: int) -> RotationSet:
         raise InputError(f"no Lebedev grid of degree {degree} is tabulated: choose 3, 5, 7, 9, 11, 15 …") from error
     if weights.min() <= 0:
         raise InputError(f"the Lebedev grid of degree {degree} has weights <= 0: choose another degree")
-    axis = torch.from_numpy(np.ascontiguousarray(points.T))
-    frames = _frames_with_z(axis)
+    frames = _frames_with_z(torch.from_numpy(np.ascontiguousarray(points.T)))
     angles = 2 * math.pi * torch.arange(degree + 1, dtype=torch.float64, device="cpu") / (degree + 1)
-    about_z = torch.zeros(len(angles), 3, 3, dtype=torch.float64, device="cpu")
-    about_z[:, 0, 0], about_z[:, 0, 1] = angles.cos(), -angles.sin()
-    about_z[:, 1, 0], about_z[:, 1, 1] = angles.sin(), angles.cos()
-    about_z[:, 2, 2] = 1
-    matrices = (frames[:, None] @ about_z[None]).reshape(-1, 3, 3)
+    matrices = (frames[:, None] @ about_z(angles)[None]).reshape(-1, 3, 3)
     shares = torch.from_numpy(weights / weights.sum()).repeat_interleave(len(angles)) / len(angles)
     return RotationSet(f"lebedev-{degree}", matrices, shares, degree)
 
@@ -218,11 +195,9 @@ def _frames_with_z(axis: Tensor) -> Tensor:
 def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     """The set K of a design by its name, doubled by the inversion when the claimed symmetry is O(3).
 
-    Of the octahedral group ``"O"`` only itself, its subgroups T and D2, and ``"haar"`` (its own elements, drawn
-    independently) can be sets.
-
     ``"haar"`` is the trivial group (independent rotations), ``"D2"|"T"|"O"|"I"`` the finite groups,
-    ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets.
+    ``"superfibonacci-N"`` and ``"lebedev-T"`` deterministic sets. Of the octahedral group ``"O"`` only itself, its
+    subgroups T and D2, and ``"haar"`` (its own elements, drawn independently) can be sets.
 
     Raises:
         InputError: for an unknown name, or one whose rotations are not all in the claimed symmetry.
@@ -274,3 +249,46 @@ def residual(rotations: RotationSet, degree: int) -> Tensor:
     pairs = torch.einsum("jab,kac->jkbc", rotations.matrices, rotations.matrices)
     weights = rotations.weights[:, None] * rotations.weights[None, :]
     return (weights * characters(pairs, degree)).sum(dim=(1, 2))
+
+
+# Groups of images, which turn in their plane about the third axis: by any angle, which needs interpolation, and by
+# quarter turns, which do not.
+PLANAR = ("SO2", "C4")
+
+
+def about_z(angles: Tensor) -> Tensor:
+    """Rotations (n, 3, 3) float64 by angles (n,) in radians, which turn the first axis towards the second."""
+    cosine, sine = angles.double().cos(), angles.double().sin()
+    zero, one = torch.zeros_like(cosine), torch.ones_like(cosine)
+    return torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
+
+
+@functools.cache
+def cyclic(count: int) -> Tensor:
+    """The group C_n of turns by 2 pi k / n, (n, 3, 3) float64; quarter turns are exact."""
+    steps = torch.arange(count, dtype=torch.float64, device="cpu")
+    matrices = about_z(2 * math.pi * steps / count)
+    return torch.where((matrices - matrices.round()).abs() < 1e-9, matrices.round(), matrices)
+
+
+def planar_matrices(name: str, symmetry: str) -> Tensor:
+    """The turns of a set by its name: ``"haar"`` for one, ``"Cn"`` for n even ones, which average out every wave
+    exp(i m angle) with m not a multiple of n.
+
+    Raises:
+        InputError: for another name, or turns that are no quarter turns where ``symmetry`` is C4.
+    """
+    found = re.fullmatch(r"C([1-9]\d{0,3})", name) if isinstance(name, str) else None
+    count = 1 if name == "haar" else int(found[1]) if found else 0
+    if count == 0 or (symmetry == "C4" and count not in (1, 2, 4)):
+        known = "'C4', 'C2' or 'haar'" if symmetry == "C4" else "'C4', 'C8' or any 'Cn', or 'haar'"
+        raise InputError(f"rotations {name!r} are none of the group {symmetry} of images: use {known}")
+    return cyclic(count)
+
+
+def planar_element(symmetry: str, turns: Tensor) -> Tensor:
+    """A uniform element of the group from Haar rotations (n, 3, 3), whose first column has a uniform azimuth."""
+    angles = torch.atan2(turns[:, 1, 0], turns[:, 0, 0])
+    if symmetry == "C4":
+        return cyclic(4)[(angles / (math.pi / 2)).floor().long() % 4]
+    return about_z(angles)

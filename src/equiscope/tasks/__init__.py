@@ -25,9 +25,8 @@ TASKS = {
 class Words:
     """What a report calls a task, from ``WORDS`` of its package.
 
-    Attributes:
-        title: in a sentence. samples: the plural of what it learns from. less_data: a setting that trains on less.
-        symmetric: a run of it with a model that is symmetric by construction. unit: of what its models answer.
+    ``title`` in a sentence, ``samples`` the plural of what it learns from, ``less_data`` a setting that trains on less,
+    ``symmetric`` a run of it with a model that is symmetric by construction, ``unit`` of what its models answer.
     """
 
     title: str
@@ -52,11 +51,9 @@ _trusted: set[str] = set()
 def build(config: Mapping[str, Any], trust: bool = False) -> Task:
     """The task of a configuration, whose key ``task`` names one of :data:`TASKS` or a ``"module:Class"``.
 
-    Args:
-        trust: a ``"module:Class"`` may be imported: the configuration is the user's own and no stored one.
-
     The class is asked by ``from_config(config)``. Where it says which ``losses`` (name -> settings) and ``models`` it
-    has, it is given no other.
+    has, it is given no other. A ``"module:Class"`` is imported with ``trust`` alone: where the configuration is the
+    user's own and no stored one.
 
     Raises:
         InputError: if there is no such task, it is of others and not trusted, or it has no such loss or model.
@@ -97,11 +94,7 @@ def _check_groups(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_batch(task: Any, batch_size: int) -> None:
-    """No batch holds a sample twice.
-
-    Raises:
-        InputError: with both numbers, where the task says how many ``training_samples`` it has.
-    """
+    """No batch holds a sample twice: an InputError, where a task says how many ``training_samples`` it has."""
     count = getattr(task, "training_samples", None)
     if count is not None and batch_size > count:
         raise InputError(

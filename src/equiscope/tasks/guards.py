@@ -1,4 +1,7 @@
-"""Refusals of impossible settings, in one form of words. Nothing here needs torch."""
+"""Refusals of impossible settings, in one form of words: an InputError that names the setting and its value.
+
+Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +13,28 @@ from equiscope.errors import InputError
 
 
 def at_least(least: float, section: str = "", **values: float | None) -> None:
-    """Refuse values below ``least``, and NaN; None passes. Names are given as ``section`` and keyword.
-
-    Raises:
-        InputError: naming the setting and its value.
-    """
+    """Refuse values below ``least``, and NaN; None passes. Names are given as ``section`` and keyword."""
     for name, value in values.items():
         if value is not None and not value >= least:
             raise InputError(f"{section}{name} must be at least {least}, got {value!r}")
 
 
 def one_of(choices: Iterable[str], section: str = "", **values: str) -> None:
-    """Refuse values that are none of the choices.
-
-    Raises:
-        InputError: naming the setting, its value and the choices.
-    """
+    """Refuse values that are none of the choices."""
     for name, value in values.items():
         if value not in choices:
             raise InputError(f"{section}{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def share(**values: float) -> None:
-    """Refuse values that are no share of a whole.
-
-    Raises:
-        InputError: naming the setting and its value.
-    """
+    """Refuse values that are no share of a whole."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise InputError(f"{name} must be a share between 0 and 1, got {value!r}")
 
 
 def heads_fit(width: int, heads: int) -> None:
-    """Refuse a network's width that its attention heads do not divide.
-
-    Raises:
-        InputError: naming both.
-    """
+    """Refuse a network's width that its attention heads do not divide."""
     if width % heads:
         raise InputError(f"width {width} is not a multiple of heads {heads}: change one of them")
 
@@ -55,16 +42,10 @@ def heads_fit(width: int, heads: int) -> None:
 def chosen(
     kind: Any, section: str, given: Mapping[str, Any], task: str = "", others: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """The given values that are fields of a settings class and not None.
+    """The given values that are fields of ``kind``, a dataclass of settings, and not None.
 
-    Args:
-        kind: the class, a dataclass.
-        section: the name of the section of the configuration, and task: that of the task, for the message.
-        given: the section.
-        others: keys of the section that belong elsewhere; None for whatever it holds.
-
-    Raises:
-        InputError: for a key that is neither.
+    Keys that are neither fields nor among ``others``, which belong elsewhere, are refused; with None for ``others``
+    none is. ``section`` and ``task`` are named in the message.
     """
     known = {found.name for found in fields(kind)}
     if others is not None and (unknown := sorted(set(given) - known - {*others})):

@@ -17,13 +17,9 @@ from equiscope.tasks.guards import at_least, share
 
 
 def rotate(batch: Mapping[str, Tensor], fields: Sequence[str], share: float, seed: int) -> dict[str, Tensor]:
-    """Turn the vectors of a share of the samples, each by its own Haar rotation R: x -> R x.
+    """Turn the vectors of a share of the samples (probability in [0, 1]), each by its own Haar rotation R: x -> R x.
 
-    Args:
-        batch: samples first.
-        fields: names of its vectors about the origin, (B, N, 3) each.
-        share: probability that a sample is turned, in [0, 1].
-        seed: of the rotations and of the choice.
+    ``fields`` are the names of vectors about the origin, (B, N, 3) each; ``seed`` is that of rotations and choice.
     """
     out = dict(batch)
     if share <= 0:
@@ -66,16 +62,13 @@ Models = Mapping[str, tuple[type[nn.Module], Mapping[str, Any], Mapping[str, Any
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """What every task is told.
+    """What every task is told; impossible values are an InputError.
 
     Attributes:
         seed: of initial weights, order, augmentation and noise.
         augment: share of the training samples that get a rotation of their own.
         batch_size: of the training.
         model, size, model_settings: name, size and further settings of the network.
-
-    Raises:
-        InputError: for impossible values.
     """
 
     seed: int = 0
@@ -94,13 +87,9 @@ class TaskSettings:
     def of(cls, config: Configuration, **own: Any) -> Self:
         """The common settings of a resolved configuration with a task's ``own``; None stands for the default."""
         network = {name: value for name, value in config.get("model", {}).items() if value is not None}
-        given = {
-            **{name: config.get(name) for name in ("seed", "augment", "batch_size")},
-            "model": network.pop("name", None),
-            "size": network.pop("size", None),
-        }
+        given = {**config, "model": network.pop("name", None), "size": network.pop("size", None)}
         made = {"seed": int, "augment": float, "batch_size": int, "model": str, "size": str}
-        common = {name: made[name](value) for name, value in given.items() if value is not None}
+        common = {name: kind(given[name]) for name, kind in made.items() if given.get(name) is not None}
         kept = {name: value for name, value in own.items() if value is not None}
         return cls(**common, model_settings=network, **kept)
 
@@ -108,9 +97,8 @@ class TaskSettings:
 def configured(kind: str, models: Models, name: str, size: str, settings: Configuration) -> tuple[type[nn.Module], Any]:
     """The class of a named model and its configuration, a dataclass.
 
-    Args:
-        kind: of model, for the messages: ``"force-field"``.
-        settings: fields of the configuration that differ from those of the size; lists become tuples.
+    ``settings`` are fields of the configuration that differ from those of the size; lists become tuples. ``kind`` of
+    model (``"force-field"``) is named in messages.
 
     Raises:
         InputError: an unknown name, size or field, or a field that the name already settles.
@@ -166,11 +154,8 @@ Data = TypeVar("Data")
 class SeededTask(Generic[Told, Data]):
     """A task whose weights and batches are pure functions of its settings, seed and step.
 
-    Attributes:
-        losses: the losses it has, with the settings of each; models: the names of its models.
-
-    Raises:
-        InputError: for a model that cannot be built.
+    ``losses`` are those it has with the settings of each, ``models`` the names of its models. One that cannot be built
+    is an InputError at once.
     """
 
     losses: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -184,11 +169,7 @@ class SeededTask(Generic[Told, Data]):
 
     @property
     def data(self) -> Data:
-        """The data, once ``prepare`` has been called.
-
-        Raises:
-            InputError: before that.
-        """
+        """The data, once ``prepare`` has been called; an InputError before that."""
         if self._data is None:
             raise InputError("the task has no data yet: call prepare() first")
         return self._data

@@ -16,11 +16,7 @@ Labels are never needed. A failed check is an AssertionError whose message is th
 from equiscope.testing.completeness import Completeness, Trial, assert_declared_symmetry_complete
 from equiscope.testing.controls import ConstantVector, LinearMap
 from equiscope.testing.equivariance import EquivarianceReport, OutputReport, assert_equivariant
-from equiscope.testing.invariances import (
-    assert_deterministic,
-    assert_padding_ignored,
-    assert_permutation_equivariant,
-)
+from equiscope.testing.invariances import assert_deterministic, assert_padding_ignored, assert_permutation_equivariant
 from equiscope.testing.readings import reread
 
 __all__ = [

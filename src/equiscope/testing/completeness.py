@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,11 +44,12 @@ class Trial:
     forgotten: bool
 
     def __str__(self) -> str:
-        ways = " and ".join(f"{f!r} as {_spelled(way)}" for f, way in zip(self.fields, self.inputs, strict=True))
+        spelled = [f"{'positions' if w.points else NAMES[str(w.irreps)]} ({w.irreps!r})" for w in self.inputs]
+        ways = " and ".join(f"{f!r} as {way}" for f, way in zip(self.fields, spelled, strict=True))
         change = f"changes the RMS deviation of {self.output!r} from {self.before:.3g} to {self.after:.3g}"
         if not self.forgotten:
             return f"rotating {ways} {change}"
-        names = " and ".join("the cell" if _is_cell(f) else repr(f) for f in self.fields)
+        names = " and ".join("the cell" if re.search("cell|lattice|box", f.lower()) else repr(f) for f in self.fields)
         return f"rotating {ways} {change}: did you forget {names}?"
 
 
@@ -100,7 +102,9 @@ def assert_declared_symmetry_complete(
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:
-        return _trial(added, before, errors(_rotating(base, added))[0], allowed)
+        fixed = tuple(f for f in base.fixed if f not in added)
+        turned = replace(base, inputs={**base.inputs, **added}, fixed=fixed)
+        return _trial(added, before, errors(turned)[0], allowed)
 
     trials = [attempt({f: spec}) for f, specs in ways.items() for spec in specs]
     together = {f: specs[0] for f, specs in ways.items() if specs}
@@ -133,27 +137,17 @@ def _ways(values: Tensor, declaration: Declaration) -> list[Input]:
     return found
 
 
-def _rotating(declaration: Declaration, added: dict[str, Input]) -> Declaration:
-    fixed = tuple(f for f in declaration.fixed if f not in added)
-    return replace(declaration, inputs={**declaration.inputs, **added}, fixed=fixed)
-
-
 def _trial(
     added: dict[str, Input], before: dict[str, Tensor], after: dict[str, Tensor], allowed: dict[str, float]
 ) -> Trial:
     """The output whose error falls most, and whether it falls enough to mean that the fields belong to the symmetry."""
-    ratios = {k: _ratio(float(after[k].mean()), float(before[k].mean())) for k in before}
+    means = {k: (float(before[k].mean()), float(after[k].mean())) for k in before}
+    ratios = {k: late / early if early > 0 else math.inf for k, (early, late) in means.items()}
     output = min(ratios, key=lambda k: ratios[k])
-    fell = (after[output] < FALL * before[output]).double().mean()
-    real = float(before[output].mean()) > allowed[output]
-    return Trial(
-        fields=tuple(added),
-        inputs=tuple(added.values()),
-        output=output,
-        before=math.sqrt(max(float(before[output].mean()), 0.0)),
-        after=math.sqrt(max(float(after[output].mean()), 0.0)),
-        forgotten=real and ratios[output] < FALL and float(fell) >= MOST,
-    )
+    fell = float((after[output] < FALL * before[output]).double().mean())
+    forgotten = means[output][0] > allowed[output] and ratios[output] < FALL and fell >= MOST
+    early, late = (math.sqrt(max(mean, 0.0)) for mean in means[output])
+    return Trial(tuple(added), tuple(added.values()), output, early, late, forgotten)
 
 
 def _allowed(name: str, samples: Samples, seed: int) -> float:
@@ -173,15 +167,3 @@ def _fewest(together: dict[str, Input], attempt: Callable[[dict[str, Input]], Tr
         if fewer and smaller.forgotten:
             together, trial = fewer, smaller
     return trial
-
-
-def _spelled(way: Input) -> str:
-    return f"{'positions' if way.points else NAMES[str(way.irreps)]} ({way.irreps!r})"
-
-
-def _ratio(after: float, before: float) -> float:
-    return after / before if before > 0 else math.inf
-
-
-def _is_cell(name: str) -> bool:
-    return any(word in name.lower() for word in ("cell", "lattice", "box"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,7 +147,8 @@ def assert_equivariant(
             centre, parity, or reading of the same numbers (:mod:`equiscope.testing.readings`).
         InputError: as :func:`equiscope.measure`.
     """
-    if isinstance(tolerance, bool) or not (tolerance == "noise floor" or _is_tolerance(tolerance)):
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not ((number and 0 <= tolerance < math.inf) or tolerance == "noise floor"):  # type: ignore[operator]
         raise InputError(f"tolerance must be 'noise floor' or a number >= 0, got {tolerance!r}")
     given = listed(batches)
     declaration = label_free(declaration, given[0])
@@ -173,11 +174,7 @@ def assert_equivariant(
 
 
 def listed(batches: Iterable[Any]) -> list[Any]:
-    """The batches as a list, which checks go through more than once.
-
-    Raises:
-        InputError: if there are none.
-    """
+    """The batches as a list, which checks go through more than once; an InputError if there are none."""
     given = list(as_batches(batches))
     if not given:
         raise InputError("the iterable of batches is empty: there is nothing to check (a used-up generator?)")
@@ -222,10 +219,6 @@ def orbits(
     return collector
 
 
-def _is_tolerance(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
-
-
 def _output(
     name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int
 ) -> OutputReport:
@@ -259,16 +252,13 @@ def _output(
     )
 
 
-def _variants(declaration: Declaration) -> list[tuple[Declaration, str]]:
+def _variants(declaration: Declaration) -> Iterator[tuple[Declaration, str]]:
     """Other declarations under which the same model may be symmetric, and what that would mean."""
-    variants = []
     if declaration.group == "O3":
         text = "it is equivariant under proper rotations: look at parities (vectors are '1o', pseudovectors '1e')"
-        variants.append((replace(declaration, group="SO3"), text))
+        yield replace(declaration, group="SO3"), text
     if declaration.points and declaration.center == "origin":
         text = "it is equivariant about each sample's mean position: declare center='mean'"
-        variants.append((replace(declaration, center="mean"), text))
+        yield replace(declaration, center="mean"), text
     if declaration.center != "origin":
-        text = "it is equivariant about the origin: declare center='origin'"
-        variants.append((replace(declaration, center="origin"), text))
-    return variants
+        yield replace(declaration, center="origin"), "it is equivariant about the origin: declare center='origin'"

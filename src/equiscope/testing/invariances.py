@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from equiscope.decomposition.batches import DenseBatch
 from equiscope.decomposition.checks import check_batch
@@ -199,14 +200,7 @@ def _loud(
 def _widened(native: Mapping[str, Any], atom: Sequence[str], pair: Sequence[str]) -> dict[str, Any]:
     """The batch with more padded atoms."""
     new = dict(native)
-    for name in atom:
-        new[name] = _append(native[name], 1)
-    for name in pair:
-        new[name] = _append(_append(native[name], 1), 2)
+    for name in (*atom, *pair):
+        axes = 1 if name in atom else 2
+        new[name] = functional.pad(new[name], (0, 0) * (new[name].ndim - 1 - axes) + (0, EXTRA_ATOMS) * axes)
     return new
-
-
-def _append(values: Tensor, axis: int) -> Tensor:
-    shape = list(values.shape)
-    shape[axis] = EXTRA_ATOMS
-    return torch.cat([values, values.new_zeros(shape)], dim=axis)

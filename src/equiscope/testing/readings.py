@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import torch
@@ -132,8 +133,8 @@ def reread(irreps: str | Action, name: str) -> Action:
 
 def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
     for name, order in VOIGT_ORDERS.items():
-        place, back = (_places(order, _ASE), _places(_ASE, order))
-        made = Reread(f"{spec.label} ({name})", spec, partial(_take, place), partial(_take, back), (6,))
+        place, back = _places(order, _ASE), _places(_ASE, order)
+        made = Reread(f"{spec.label} ({name})", spec, itemgetter((..., place)), itemgetter((..., back)), (6,))
         yield Convention(name, f"in the order {order} ({name})", f"reorder it to ASE's, values[..., {place}]", made)
     for name, factor in SHEARS.items():
         scale = torch.tensor([1, 1, 1, factor, factor, factor], dtype=torch.float64)
@@ -144,10 +145,6 @@ def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
 def _places(order: str, wanted: str) -> list[int]:
     """Where in ``order`` each of the ``wanted`` components stands."""
     return [order.split().index(component) for component in wanted.split()]
-
-
-def _take(places: list[int], values: Tensor) -> Tensor:
-    return values[..., places]
 
 
 def _scale(factors: Tensor, values: Tensor) -> Tensor:
@@ -170,22 +167,16 @@ def _to_columns(values: Tensor) -> Tensor:
 
 
 def _rows() -> Convention:
-    made = Reread("1o in rows", action("1o"), partial(torch.flatten, start_dim=1, end_dim=2), _to_rows, (3, 3))
+    read, write = methodcaller("flatten", 1, 2), methodcaller("unflatten", 1, (-1, 3))
+    made = Reread("1o in rows", action("1o"), read, write, (3, 3))
     return Convention("rows", "three vectors, one in each row", "declare eq.Output('1o', points=False)", made)
 
 
-def _to_rows(values: Tensor) -> Tensor:
-    return values.unflatten(1, (-1, 3))
-
-
 def _flat_matrix() -> Convention:
-    made = Reread("cartesian, flat", MatrixAction(), _to_matrix, partial(torch.flatten, start_dim=-2), (9,))
+    read, write = methodcaller("unflatten", -1, (3, 3)), methodcaller("flatten", -2)
+    made = Reread("cartesian, flat", MatrixAction(), read, write, (9,))
     remedy = "give values.unflatten(-1, (3, 3)), declared 'cartesian'"
     return Convention("cartesian", "a 3 x 3 matrix, row after row", remedy, made)
-
-
-def _to_matrix(values: Tensor) -> Tensor:
-    return values.unflatten(-1, (3, 3))
 
 
 def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
@@ -198,9 +189,10 @@ def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
         if any(swapped == s and all(map(torch.equal, maps, m)) for s, m in seen):
             continue
         seen.append((swapped, maps))
-        words = [word for word in ("ir_mul" if swapped else "", name) if word]
-        own = ", ".join(words)
-        made = _reblocked(spec, f"{spec.label} ({own})", swapped, dict(zip(degrees, maps, strict=True)))
+        own = ", ".join(filter(None, ["ir_mul" if swapped else "", name]))
+        told = spec, swapped, dict(zip(degrees, maps, strict=True))
+        read, write = partial(_read_blocks, *told), partial(_write_blocks, *told)
+        made = Reread(f"{spec.label} ({own})", spec, read, write, spec.shape)
         what = ["features with the multiplicity last (ir_mul)"] if swapped else []
         what += [f"real harmonics with {name}"] if name else []
         yield Convention(own, ", ".join(what), f"declare testing.reread({spec.label!r}, {own!r})", made)
@@ -225,11 +217,6 @@ def _to_e3nn(degree: int, order: str, phase: str) -> Tensor:
     for place, m in enumerate(ORDERS[order](degree)):
         placed[m + degree, place] = PHASES[phase](m)
     return wigner_d(degree, _CYCLE.mT[None])[0] @ placed
-
-
-def _reblocked(spec: IrrepsAction, label: str, swapped: bool, maps: Mapping[int, Tensor]) -> Reread:
-    read, write = partial(_read_blocks, spec, swapped, maps), partial(_write_blocks, spec, swapped, maps)
-    return Reread(label, spec, read, write, spec.shape)
 
 
 def _read_blocks(spec: IrrepsAction, swapped: bool, maps: Mapping[int, Tensor], values: Tensor) -> Tensor:
@@ -298,12 +285,8 @@ def _of_inputs(declaration: Declaration, fits: Callable[[Declaration], bool]) ->
     for text in dict.fromkeys(texts):
         of_inputs = {name: r.action for name, others in known.items() for r in others if r.text == text}
         of_outputs = {name: r.action for name, others in outputs.items() for r in others if r.text == text}
-        both = _reading_inputs(declaration, of_inputs)
-        both = replace(
-            both,
-            outputs={n: replace(s, irreps=of_outputs.get(n, s.irreps)) for n, s in declaration.outputs.items()},
-        )
-        if of_outputs and fits(both):
+        turned = {n: replace(s, irreps=of_outputs.get(n, s.irreps)) for n, s in declaration.outputs.items()}
+        if of_outputs and fits(replace(_reading_inputs(declaration, of_inputs), outputs=turned)):
             yield f"it is exact with {sorted([*of_inputs, *of_outputs])} read as {text}"
             return
 

@@ -18,7 +18,7 @@ BUGS = (
         r"torch\.set_float32_matmul_precision\(before\[0\]\)", r"pass", GPU),
     bug("compiled: the compiled model is a part of what is stored", MODULE, "TaskModule.__init__",
         r"self\._called = \((compiled\([^)]*\)),\)", r"self._called = nn.ModuleList([\1])", GPU),
-    bug("prepared: elements checked on the device again", "tasks/forcefield/species.py", "SpeciesIndex.forward",
+    bug("prepared: elements checked on the device again", "tasks/forcefield/edges.py", "SpeciesIndex.forward",
         r"if known:", r"if False:", GPU),
     bug("padded: added edges belong to an atom of a sample", NEIGHBOURS, "_filled",
         r'_EDGES \+ "centre": atoms - 1', r'_EDGES + "centre": 0', "tasks/forcefield/test_neighbours"),

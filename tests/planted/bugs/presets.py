@@ -3,7 +3,7 @@
 from tests.planted.engine import bug
 
 UNET, ESCAIP, TRUNK = "tasks/voxels/unet.py", "tasks/forcefield/escaip.py", "tasks/proteinflow/trunk.py"
-PAIRS, FLOW = "tasks/proteinflow/pairs.py", "tasks/proteinflow/flow.py"
+PAIRS, FLOW = "tasks/proteinflow/features.py", "tasks/proteinflow/flow.py"
 T_VOXELS, T_FLOW = "tasks/voxels/", "tasks/proteinflow/"
 
 BUGS = (
@@ -20,11 +20,11 @@ BUGS = (
     bug("the second degree of the angle for its cosine", ESCAIP, "AngleAttention.forward",
         r"1:2", "2:3", "tasks/forcefield/test_escaip"),
     bug("pairs with padding take part in triangles", PAIRS, "Triangle.forward",
-        r"torch\.where\(real, (.*), 0\.0\)\n", r"\1\n", T_FLOW + "test_pairs"),
+        r"torch\.where\(real, (.*), 0\.0\)\n", r"\1\n", T_FLOW + "test_features"),
     bug("both triangles outgoing", PAIRS, "Triangle.forward",
-        r"bkic,bkjc->bijc", "bikc,bjkc->bijc", T_FLOW + "test_pairs"),
+        r"bkic,bkjc->bijc", "bikc,bjkc->bijc", T_FLOW + "test_features"),
     bug("pairs are never updated", TRUNK, "Trunk.forward",
-        r"self\.updates\[str\(place\)\]\(tokens\[:, extra:\], pair, mask\)", "pair", T_FLOW + "test_transformer"),
+        r"self\.updates\[str\(place\)\]\(tokens\[:, extra:\], pair, mask\)", "pair", T_FLOW + "test_models"),
     bug("the flow time goes through one transition of two", TRUNK, "Trunk.__init__",
         r"range\(sizes\.conditioning\)", "range(min(sizes.conditioning, 1))", "tasks/test_presets"),
     bug("distances are asked for at every flow time", FLOW, "distogram_loss",

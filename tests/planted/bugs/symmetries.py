@@ -4,7 +4,7 @@ from tests.planted.engine import bug
 
 D = "decomposition"
 MOVES, ORDERS, LATTICES = f"{D}/moves.py", f"{D}/relabelling.py", f"{D}/lattices.py"
-CRYSTALS, NESTED, PLANAR, GRIDS = f"{D}/crystals.py", f"{D}/nested.py", "symmetry/planar.py", "symmetry/grids.py"
+CRYSTALS, NESTED, PLANAR, GRIDS = f"{D}/crystals.py", f"{D}/nested.py", "symmetry/rotations.py", "symmetry/grids.py"
 
 BUGS = (
     bug("shifts uniform in the radius, not in the ball", MOVES, "Translation.shifts",
@@ -46,7 +46,7 @@ BUGS = (
     bug("the variance within cosets left out of the first part", NESTED, "StairParts.of",
         r"parts\[:, 0\] \+= .*", "pass", f"{D}/test_nested"),
     bug("images turned the other way", PLANAR, "about_z",
-        r"\[cosine, -sine, zero, sine,", "[cosine, sine, zero, -sine,", "symmetry/test_planar"),
+        r"\[cosine, -sine, zero, sine,", "[cosine, sine, zero, -sine,", "symmetry/test_rotations"),
     bug("interpolation called a jump", f"{D}/jumps.py", "jumps",
         r" or interpolated:", ":", f"{D}/test_octahedral"),
 )  # fmt: skip

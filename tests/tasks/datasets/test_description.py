@@ -11,7 +11,7 @@ from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.datasets import stream
 from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import describe
-from equiscope.tasks.datasets.spice import Spice
+from equiscope.tasks.datasets.hdf5 import Spice
 from tests.tasks.datasets import layouts
 
 

@@ -1,8 +1,10 @@
 """GEOM's msgpack stream and pickles, and MiDi's split: conformers, total energies, nothing executed."""
 
+import builtins
 import json
 import os
 import pickle
+import pickletools
 
 import msgpack
 import numpy as np
@@ -11,6 +13,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from equiscope.errors import DataError, InputError
+from equiscope.tasks.datasets import geom
 from equiscope.tasks.datasets.geom import GeomCrude, GeomFolder, Midi
 from tests.tasks.datasets import layouts
 
@@ -158,3 +161,88 @@ def test_a_damaged_pickle_costs_its_molecule_alone(tmp_path):
     assert {b.group for b in blocks} == {SMILES[0]}
     (why,) = [why for why in rejected if "no sound pickle" in why]
     assert rejected[why] == 1
+
+
+class Call:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def bare():
+    made = Chem.AddHs(Chem.MolFromSmiles("CO"))
+    return made
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_molecules_come_back(tmp_path, protocol):
+    content = {"conformers": [{"rd_mol": bare(), "totalenergy": -1.5, "set": 1}], "names": ("a", None, True)}
+    (tmp_path / "a.pickle").write_bytes(pickle.dumps(content, protocol))
+    found = geom.load_pickle(tmp_path / "a.pickle")
+    assert found["names"] == ("a", None, True)
+    stored = found["conformers"][0]["rd_mol"]
+    assert isinstance(stored, geom.MoleculeBytes)
+    assert Chem.MolToSmiles(stored.molecule()) == Chem.MolToSmiles(bare())
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ["system", "exec", "eval", "open"])
+def test_malicious_pickles_execute_nothing(tmp_path, name, protocol):
+    mark = tmp_path / "executed"
+    attacks = {
+        "system": Call(os.system, f"touch {mark}"),
+        "exec": Call(exec, f"open({str(mark)!r}, 'w')"),
+        "eval": Call(builtins.eval, f"open({str(mark)!r}, 'w')"),
+        "open": Call(open, str(mark), "w"),
+    }
+    path = tmp_path / "attack.pickle"
+    path.write_bytes(pickle.dumps([("CCO", [attacks[name]])], protocol))
+    with pytest.raises(DataError, match=r"is refused: it asks for .*extended XYZ"):
+        geom.load_pickle(path)
+    assert not mark.exists()
+    # The same bytes do execute in an ordinary reader: the attack is a real one.
+    pickle.loads(path.read_bytes())
+    assert mark.exists()
+
+
+def test_side_doors_are_shut(tmp_path):
+    path, mark = tmp_path / "a.pickle", tmp_path / "executed"
+    doors = {
+        # The attribute of an allowed class: protocol 4 resolves dotted names.
+        "dotted name": b"\x80\x04\x8c\x11rdkit.Chem.rdchem\x8c\x0cMol.__init__\x93.",
+        "allowed module, other name": b"crdkit.Chem.rdchem\nAtom\n.",
+        "other encoding": b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
+        "INST": b"(S'touch " + str(mark).encode() + b"'\nios\nsystem\n.",
+        "persistent id": b"P1\n.",
+        "molecule of text": b"crdkit.Chem.rdchem\nMol\n(X\x01\x00\x00\x00atR.",
+        "extension registry": b"\x82\x01.",
+    }
+    for name, content in doors.items():
+        path.write_bytes(content)
+        with pytest.raises(DataError):
+            geom.load_pickle(path)
+        assert not mark.exists(), name
+
+
+def test_state_of_a_molecule_is_left_out(tmp_path):
+    # BUILD with an attribute of its own: nothing of it reaches the molecule.
+    content = pickle.dumps(bare(), 2)
+    end = next(at for op, _, at in reversed(list(pickletools.genops(content))) if op.name == "BUILD")
+    (tmp_path / "a.pickle").write_bytes(content[:end] + b"0}X\x08\x00\x00\x00moleculeK\x01s" + content[end:])
+    found = geom.load_pickle(tmp_path / "a.pickle")
+    assert found.molecule().GetNumAtoms() == 6
+
+
+def test_damage(tmp_path):
+    with pytest.raises(DataError, match="there is no pickle"):
+        geom.load_pickle(tmp_path / "none.pickle")
+    for content in (b"", b"text", pickle.dumps([1, 2, 3])[:-3]):
+        (tmp_path / "a.pickle").write_bytes(content)
+        with pytest.raises(DataError):
+            geom.load_pickle(tmp_path / "a.pickle")
+    with pytest.raises(DataError, match="damaged"):
+        geom.MoleculeBytes(b"\x00" * 40).molecule()

@@ -1,9 +1,18 @@
 """Edges: the cutoff envelope and the radial basis, no NaN at zero length, and attention by a plain loop."""
 
+import pytest
 import torch
 
+from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry, lengths_and_units, log_envelope
+from equiscope.tasks.forcefield.edges import (
+    EdgeAttention,
+    RadialBasis,
+    SpeciesIndex,
+    geometry,
+    lengths_and_units,
+    log_envelope,
+)
 from tests.tasks.forcefield.molecules import random_batch
 
 
@@ -76,3 +85,13 @@ def test_attention_is_that_of_each_atoms_tokens_alone() -> None:
                 share = (logits + extra[atom, head, place, : len(tokens)]).softmax(0)
                 heads.append(share @ v[:, head])
             assert torch.allclose(found[token], attention.out(torch.cat(heads)), atol=1e-12)
+
+
+def test_indices_follow_the_order_of_the_elements() -> None:
+    assert SpeciesIndex((1, 8, 6))(torch.tensor([6, 1, 8, 8])).tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize("unknown", [0, 7, 92, -3])
+def test_an_unknown_element_is_named(unknown: int) -> None:
+    with pytest.raises(InputError, match=rf"\[{unknown}\].*\[1, 8, 6\]"):
+        SpeciesIndex((1, 8, 6))(torch.tensor([6, unknown]))

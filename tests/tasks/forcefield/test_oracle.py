@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.tasks.forcefield.escaip_closed_form import closed_form
+from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.models import build
 
 from .molecules import random_batch

@@ -7,7 +7,6 @@ import pytest
 
 from equiscope.errors import InputError
 from equiscope.tasks.datasets.protein_chains import shipped_chains
-from equiscope.tasks.proteinflow.plots import plot_quality, plot_traces
 from equiscope.tasks.proteinflow.quality import (
     RealChains,
     clash_share,
@@ -16,6 +15,7 @@ from equiscope.tasks.proteinflow.quality import (
     radius_of_gyration,
     step_lengths,
 )
+from equiscope.tasks.proteinflow.sample_run import plot_quality, plot_traces
 from tests.tasks.datasets.test_protein_chains import helix
 
 

@@ -4,65 +4,68 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from equiscope.errors import DataError
 from equiscope.files import FileError, existing, needed, readable
 from equiscope.tasks.datasets.blocks import Block, formula
-from equiscope.tasks.datasets.reading import Reading, block, elements, total_charge
+from equiscope.tasks.datasets.reading import Reader, Reading, block, elements, total_charge
 
-_UNITS = {
-    "positions": "Å",
-    "energy": "eV",
-    "forces": "eV/Å",
-    "stress": "eV/Å³",
-    "known from": "the convention of ASE's databases",
-}
 _LARGEST_ROW = 1 << 28
 
 
 @dataclass(frozen=True)
-class AseDatabase:
+class AseDatabase(Reader):
     """An ASE database file (``.db``, ``.json``), or a folder of LMDB files or one of them (``.aselmdb``).
 
-    LMDB files are read directly (compressed JSON rows): neither ASE nor pickle takes part.
+    One frame a block, in the order of the row numbers; periodic rows carry their cell. LMDB files are read directly
+    (compressed JSON rows): neither ASE nor pickle takes part.
 
     Attributes:
-        path: of the file or folder.
         cluster: key of a row's ``key_value_pairs`` or ``data`` that says what belongs together; the formula if None.
     """
 
-    path: str | Path
+    RECORD, NOTHING = "row", "has no row that can be read"
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "positions": "Å",
+        "energy": "eV",
+        "forces": "eV/Å",
+        "stress": "eV/Å³",
+        "known from": "the convention of ASE's databases",
+    }
+
     cluster: str | None = None
 
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """One frame a block, in the order of the row numbers; periodic rows carry their cell.
-
-        Raises:
-            DataError: no such file, not a database, or no readable row.
-        """
-        return Reading[Block](self.path, rejected, "row").all(
-            self._rows(), lambda fetch: [_block(fetch, self.cluster)], "has no row that can be read"
-        )
-
-    def units(self) -> dict[str, str]:
-        """ASE's own."""
-        return _UNITS
-
-    def _rows(self) -> Iterator[Callable[[], Any]]:
+    def records(self, reading: Reading[Block]) -> Iterator[Callable[[], Any]]:
         path = existing(self.path, "ASE database")
         files = sorted(path.glob("*.aselmdb")) if path.is_dir() else [path]
         if not files:
             raise DataError(f"the folder {path} has no .aselmdb file")
         for file in files:
             yield from _lmdb_rows(file) if file.suffix in (".aselmdb", ".lmdb") else _ase_rows(file)
+
+    def parse(self, record: Callable[[], Any], reading: Reading[Block]) -> list[Block]:
+        row = record()
+        if not isinstance(row, Mapping) or "numbers" not in row or "positions" not in row:
+            raise DataError("it has no atoms")
+        info = {**_dict(row.get("key_value_pairs")), **_dict(row.get("data"))}
+        made = block(
+            str(info[self.cluster]) if self.cluster in info else formula(elements(row["numbers"])),
+            row["numbers"],
+            row["positions"],
+            energy=row.get("energy"),
+            forces=row.get("forces"),
+            stress=row.get("stress"),
+            cell=row.get("cell") if np.asarray(row.get("pbc", False)).any() else None,
+            charge=total_charge(info),
+        )
+        return [made]
 
 
 def _lmdb_rows(path: Path) -> Iterator[Callable[[], Any]]:
@@ -124,23 +127,6 @@ def _fetched(database: Any, number: int) -> dict[str, Any]:
 def _plain(row: Any) -> dict[str, Any]:
     names = ("numbers", "positions", "cell", "pbc", "energy", "forces", "stress", "key_value_pairs", "data")
     return {name: value for name in names if (value := row.get(name)) is not None}
-
-
-def _block(fetch: Callable[[], Any], cluster: str | None) -> Block:
-    row = fetch()
-    if not isinstance(row, Mapping) or "numbers" not in row or "positions" not in row:
-        raise DataError("it has no atoms")
-    info = {**_dict(row.get("key_value_pairs")), **_dict(row.get("data"))}
-    return block(
-        str(info[cluster]) if cluster in info else formula(elements(row["numbers"])),
-        row["numbers"],
-        row["positions"],
-        energy=row.get("energy"),
-        forces=row.get("forces"),
-        stress=row.get("stress"),
-        cell=row.get("cell") if np.asarray(row.get("pbc", False)).any() else None,
-        charge=total_charge(info),
-    )
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +20,7 @@ SYMBOLS = (
     "Mc", "Lv", "Ts", "Og",
 )  # fmt: skip
 """Chemical symbols by atomic number."""
+ARRAYS = ("positions", "energy", "forces", "stress", "cell")
 NUMBER_OF = {symbol: number for number, symbol in enumerate(SYMBOLS)}
 
 
@@ -31,10 +30,8 @@ class Block:
 
     Attributes:
         group: what belongs together and must stay on one side of a split: molecule, material, piece of a trajectory.
-        numbers: (N,) int64 atomic numbers.
-        positions: (F, N, 3) float64 Å.
-        energy: (F,) float64 eV of the whole frame, or None.
-        forces: (F, N, 3) float64 eV/Å, or None.
+        numbers: (N,) int64 atomic numbers; positions: (F, N, 3) float64 Å.
+        energy: (F,) float64 eV of the whole frame; forces: (F, N, 3) float64 eV/Å; or None.
         stress: (F, 3, 3) float64 eV/Å³, positive under tension (ASE's sign), or None.
         cell: (F, 3, 3) float64 Å, rows are lattice vectors; None for molecules.
         charge: total charge, where the source says it.
@@ -54,37 +51,13 @@ class Block:
 
     def take(self, keep: np.ndarray) -> Block:
         """The frames that a boolean (F,) or an index array picks."""
-        picked = {
-            name: value[keep]
-            for name in ("positions", "energy", "forces", "stress", "cell")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **picked)
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return replace(self, **{name: array[keep] for name, array in arrays.items() if array is not None})
 
     def frames(self) -> Iterator[Block]:
         """One block for each frame."""
         for i in range(len(self)):
             yield self.take(np.array([i]))
-
-
-class Source(Protocol):
-    """A reader: a frozen dataclass whose fields are the path and the settings of its format.
-
-    It yields records and says how one becomes blocks; opening is :mod:`equiscope.files`, parsing, checking and counting
-    is :class:`equiscope.tasks.datasets.reading.Reading`.
-
-    :meth:`blocks` may be called again and then yields the same frames in the same order. Its memory is that of one
-    group or of :data:`FRAMES_AT_ONCE` frames, never of the file.
-    """
-
-    @property
-    def path(self) -> str | Path: ...
-
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """The frames in file order; frames that cannot be read are counted under their reason."""
-
-    def units(self) -> Mapping[str, str]:
-        """The units of the file, and how they are known."""
 
 
 def formula(numbers: np.ndarray) -> str:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 from equiscope.errors import InputError
 
 if TYPE_CHECKING:
-    from equiscope.tasks.datasets.blocks import Block, Source
+    from equiscope.tasks.datasets.blocks import Block
+    from equiscope.tasks.datasets.reading import Reader
     from equiscope.tasks.datasets.stream import Rules, Sample
 
 FORMATS: dict[str, str] = {
-    "spice": "spice:Spice",
+    "spice": "hdf5:Spice",
     "md17": "md17:Md17",
     "rmd17": "md17:Md17",
-    "ani1x": "ani:Ani1x",
-    "ani2x": "ani:Ani2x",
+    "ani1x": "hdf5:Ani1x",
+    "ani2x": "hdf5:Ani2x",
     "qm9": "qm9:Qm9",
     "extxyz": "extxyz:ExtXyz",
     "ase": "ase_databases:AseDatabase",
@@ -28,13 +29,13 @@ FORMATS: dict[str, str] = {
     "geom_crude": "geom:GeomCrude",
     "geom": "geom:GeomFolder",
     "midi": "geom:Midi",
-    "made": "made:Made",
-    "smiles": "smiles:Smiles",
+    "made": "store:Made",
+    "smiles": "chemistry:Smiles",
     "structures": "structures:Structures",
 }
 """Name → module and class of the reader, whose fields are the path and the settings of the format.
 
-A reader has ``blocks`` (:class:`equiscope.tasks.datasets.blocks.Source`), or, where its content is no frames,
+A reader has ``blocks`` (:class:`equiscope.tasks.datasets.reading.Reader`), or, where its content is no frames,
 ``describe(sample)``.
 """
 
@@ -49,21 +50,13 @@ def _reader(name: str) -> Any:
 
 
 def settings(name: str) -> tuple[str, ...]:
-    """The settings of a format besides the path.
-
-    Raises:
-        InputError: there is no such format.
-    """
+    """The settings of a format besides the path; an InputError if there is no such format."""
     return tuple(f.name for f in fields(_reader(name)) if f.name != "path")
 
 
-def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Source:
-    """The reader of a file of frames.
-
-    Raises:
-        InputError: an unknown format or setting, one that is missing or of the wrong kind, or a format without frames.
-    """
-    made: Source = _made(name, path, options)
+def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Reader:
+    """The reader of a file of frames; an InputError where format or settings are unknown, or it has no frames."""
+    made: Reader = _made(name, path, options)
     if not hasattr(made, "blocks"):
         raise InputError(f"the format {name} has no frames: it can be described only")
     return made
@@ -79,8 +72,7 @@ def describe(
 ) -> Any:
     """What a data set holds: text by ``str``, plain types by ``to_dict()``. ``watched`` may follow the frames.
 
-    Raises:
-        InputError: see :func:`source`. DataError: the file cannot be read.
+    Errors are those of :func:`source`, or a DataError where the file cannot be read.
     """
     made = _made(name, path, options)
     if not hasattr(made, "blocks"):

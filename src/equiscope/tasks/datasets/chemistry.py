@@ -1,24 +1,23 @@
-"""Which molecules a data set is made of, accepted or counted as rejected; RDKit, imported where it is first needed."""
+"""Molecules as text: SMILES files, streamed, and which of them a data set is made of (RDKit, where first needed)."""
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from equiscope.errors import DataError
-from equiscope.files import needed
-from equiscope.tasks.datasets.reading import Rejected
+from equiscope.files import PACKED, needed, readable, text_lines
+from equiscope.tasks.datasets import store
+from equiscope.tasks.datasets.reading import Rejected, told
+from equiscope.tasks.datasets.stream import Sample, chosen
 
 
 def rdkit(name: str) -> Any:
-    """The module ``rdkit.<name>``.
-
-    Raises:
-        Refused: RDKit is not installed.
-    """
+    """The module ``rdkit.<name>``; Refused where RDKit is not installed."""
     return needed(f"rdkit.{name}", "RDKit")
 
 
@@ -27,11 +26,8 @@ ELEMENTS = ("H", "C", "N", "O", "F", "S", "Cl")
 
 @dataclass(frozen=True)
 class Molecule:
-    """An accepted molecule.
-
-    Attributes:
-        index: its line in the SMILES file, from 0; with the seed, the only source of its randomness.
-        smiles: as it stands in the file.
+    """An accepted molecule: its SMILES, and its line in the file, from 0, with the seed the only source of its
+    randomness.
     """
 
     index: int
@@ -48,10 +44,8 @@ class MoleculeFilter:
 
 
 def nci_smiles_path() -> Path:
-    """The first 5,000 molecules of the NCI open database, a file inside the RDKit wheel (BSD-3-Clause).
-
-    Raises:
-        DataError: this RDKit build ships no ``Data`` folder.
+    """The first 5,000 molecules of the NCI database, a file inside RDKit's wheel (BSD-3-Clause); DataError
+    without it.
     """
     RDConfig = rdkit("RDConfig")
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
@@ -63,9 +57,7 @@ def nci_smiles_path() -> Path:
     return path
 
 
-def select(
-    smiles: Iterable[str], accept: MoleculeFilter | None = None
-) -> tuple[list[Molecule], dict[str, int]]:
+def select(smiles: Iterable[str], accept: MoleculeFilter | None = None) -> tuple[list[Molecule], dict[str, int]]:
     """The molecules that pass, in file order, and how many were rejected for each reason.
 
     A repeated molecule is dropped even when only its stereochemistry differs: mirror images and double-bond
@@ -99,8 +91,8 @@ def check_molecule(mol: Any, accept: MoleculeFilter) -> None:
     """Nothing if an RDKit molecule is accepted.
 
     Raises:
-        Rejected: with the first reason that applies (unreadable, fragments, isotopes, radical, charged,
-            element, too few atoms, too many atoms, odd electrons, no MMFF parameters).
+        Rejected: with the first reason that applies (unreadable, fragments, isotopes, radical, charged, element, too
+            few atoms, too many atoms, odd electrons, no MMFF parameters).
     """
     if mol is None:
         raise Rejected("unreadable")
@@ -127,3 +119,110 @@ def check_molecule(mol: Any, accept: MoleculeFilter) -> None:
         raise Rejected("odd electrons")
     if not AllChem.MMFFHasAllMoleculeParams(full):
         raise Rejected("no MMFF parameters")
+
+
+def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tuple[int, str]]:
+    """Line number and SMILES of every molecule of a file (``.smi``, ``.txt``, ``.csv``, also compressed).
+
+    A CSV's first line is its header; its column is the one called SMILES (in any case), MOSES' first (Polykovskiy et
+    al., Front. Pharmacol. 11, 2020). In other files it is the first word of a line. Lines of a CSV that end before that
+    column are counted in ``rejected``.
+
+    Raises:
+        DataError: no such file, one that is damaged, or a CSV without such a column.
+    """
+    name = Path(path).name.lower()
+    counts: Counter[str] = Counter() if rejected is None else rejected
+    content = text_lines(path, "SMILES file", counts)
+    if not name.endswith((".csv", *(f".csv{ending}" for ending in PACKED))):
+        yield from ((number, line.split()[0]) for number, line in enumerate(content) if line.split())
+        return
+    with readable(path, "SMILES file"):
+        rows = csv.reader(content)
+        column = _column(next(rows, []), path)
+        for number, row in enumerate(rows, start=1):
+            if len(row) > column and row[column].strip():
+                yield number, row[column].strip()
+            elif any(row):
+                counts["line without a SMILES"] += 1
+
+
+def read_smiles(path: str | Path) -> tuple[list[str], str]:
+    """The SMILES of a file as by :func:`lines`, also its errors, and its SHA-256; a line without one is kept as ""."""
+    found = dict(lines(path))
+    return [found.get(number, "") for number in range(max(found, default=-1) + 1)], store.checksum(path)
+
+
+def _column(header: list[str], path: str | Path) -> int:
+    names = [name.strip().lower() for name in header]
+    if "smiles" not in names:
+        raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
+    return names.index("smiles")
+
+
+@dataclass(frozen=True)
+class SmilesDescription:
+    """Counts of the molecules that were taken, hydrogens included.
+
+    Attributes:
+        molecules: that RDKit reads; atoms: fewest and most atoms; elements: symbol → molecules that hold it.
+        charges: total charge → molecules; rejected: reason → lines.
+    """
+
+    molecules: int
+    atoms: tuple[int, int]
+    elements: Mapping[str, int]
+    charges: Mapping[int, int]
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        fewest, most = self.atoms
+        lines = [
+            f"{self.molecules:,} molecules, {fewest} to {most} atoms with hydrogens (no geometry: make it with "
+            "`equiscope data forcefield --smiles`)",
+            "elements (molecules): " + ", ".join(f"{name} {count:,}" for name, count in self.elements.items()),
+            "total charge (molecules): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()),
+        ]
+        return "\n".join([*lines, *told(self.rejected)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types for a record."""
+        charges = {str(charge): count for charge, count in self.charges.items()}
+        return {**asdict(self), "atoms": list(self.atoms), "charges": charges}
+
+
+@dataclass(frozen=True)
+class Smiles:
+    """A file of SMILES as a format of the catalogue; ``path`` as for :func:`lines`."""
+
+    path: str | Path
+
+    def describe(self, sample: Sample) -> SmilesDescription:
+        """See :func:`describe`."""
+        return describe(self.path, sample)
+
+
+def describe(path: str | Path, sample: Sample) -> SmilesDescription:
+    """Read a sample of a SMILES file with RDKit and count; a DataError where there is no molecule that it can read."""
+    Chem, quiet = rdkit("Chem"), rdkit("rdBase").BlockLogs()
+    elements: Counter[str] = Counter()
+    charges: Counter[int] = Counter()
+    rejected: Counter[str] = Counter()
+    molecules, fewest, most = 0, 2**31, 0
+    # A first pass, where a number of molecules is asked for, only counts them.
+    passes = iter([None, rejected] if sample.frames is not None else [rejected])
+    for _, text in chosen(lambda: lines(path, next(passes)), sample):
+        if (mol := Chem.MolFromSmiles(text)) is None:
+            rejected["SMILES that RDKit cannot read"] += 1
+            continue
+        full = Chem.AddHs(mol)
+        molecules += 1
+        fewest, most = min(fewest, full.GetNumAtoms()), max(most, full.GetNumAtoms())
+        elements.update({atom.GetSymbol() for atom in full.GetAtoms()})
+        charges[Chem.GetFormalCharge(mol)] += 1
+    del quiet
+    if not molecules:
+        raise DataError(f"{path} has no molecule that RDKit can read (left out: {dict(rejected)})")
+    return SmilesDescription(
+        molecules, (fewest, most), dict(elements.most_common()), dict(sorted(charges.items())), dict(rejected)
+    )

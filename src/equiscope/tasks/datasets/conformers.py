@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,7 @@ class Conformers:
 
     Attributes:
         mol: the RDKit molecule with hydrogens and its conformers.
-        species: (N,) atomic numbers.
-        positions: (C, N, 3) Å.
-        bonds: (B, 2) indices of bonded atoms.
+        species: (N,) atomic numbers; positions: (C, N, 3) Å; bonds: (B, 2) indices of bonded atoms.
         unconverged: conformers whose relaxation ran out of iterations; near a minimum and kept.
     """
 
@@ -89,11 +88,8 @@ def near_pairs(species: np.ndarray, positions: np.ndarray) -> set[tuple[int, int
 
 def jittered(conformers: Conformers, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless frames (N, 3): x = conformer + sigma * normal, sigma uniform in 0.03-0.07 Å for each frame."""
-    frame = 0
-    while True:
-        base = conformers.positions[frame % len(conformers.positions)]
+    for base in itertools.cycle(conformers.positions):
         yield base + rng.uniform(*JITTER) * rng.normal(size=base.shape)
-        frame += 1
 
 
 class MMFF:
@@ -126,19 +122,12 @@ class MMFF:
 
 
 def langevin(
-    conformers: Conformers,
-    rng: np.random.Generator,
-    *,
-    temperatures: tuple[float, ...] = TEMPERATURES,
-    step: float = 0.5,
-    friction: float = 0.02,
-    equilibrate: int = 500,
-    every: int = 200,
+    conformers: Conformers, rng: np.random.Generator, *, temperatures: tuple[float, ...] = TEMPERATURES, **settings: Any
 ) -> Iterator[np.ndarray]:
     """Endless frames (N, 3) of MMFF Langevin dynamics, one trajectory per temperature, taken in turn.
 
-    BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013) with ``step`` in fs and
-    ``friction`` in 1/fs; after ``equilibrate`` steps a frame every ``every`` steps, centred on its mean.
+    BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013) with ``step`` (0.5) in fs and ``friction``
+    (0.02) in 1/fs; after ``equilibrate`` (500) steps a frame ``every`` (200) steps, centred on its mean.
 
     Raises:
         Rejected: the dynamics left the finite numbers.
@@ -146,18 +135,10 @@ def langevin(
     """
     if not temperatures or min(temperatures) <= 0:
         raise InputError(f"Langevin temperatures must be positive, got {temperatures}")
+    starts = itertools.cycle(conformers.positions)
     runs = [
-        _trajectory(
-            conformers,
-            conformers.positions[i % len(conformers.positions)],
-            np.random.default_rng(rng.integers(2**63, size=4)),
-            temperature=temperature,
-            step=step,
-            friction=friction,
-            equilibrate=equilibrate,
-            every=every,
-        )
-        for i, temperature in enumerate(temperatures)
+        _trajectory(conformers, start, np.random.default_rng(rng.integers(2**63, size=4)), temperature, **settings)
+        for temperature, start in zip(temperatures, starts, strict=False)
     ]
     while True:
         for run in runs:
@@ -169,12 +150,11 @@ def _trajectory(
     conformers: Conformers,
     start: np.ndarray,
     rng: np.random.Generator,
-    *,
     temperature: float,
-    step: float,
-    friction: float,
-    equilibrate: int,
-    every: int,
+    step: float = 0.5,
+    friction: float = 0.02,
+    equilibrate: int = 500,
+    every: int = 200,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     field = MMFF(conformers.mol)
     mass = np.array([atom.GetMass() for atom in conformers.mol.GetAtoms()])[:, None]

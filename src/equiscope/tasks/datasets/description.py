@@ -26,17 +26,15 @@ class Description:
     Attributes:
         frames: how many; groups: of how many molecules, materials or pieces of a trajectory.
         atoms: fewest and most atoms of a frame.
-        elements: symbol → frames that hold it.
+        elements: symbol → frames that hold it; charges: total charge → frames, where the source says it.
         labels: label → frames that have it (energy, forces, stress), and ``cell`` for periodic frames.
         force_rms: eV/Å, root mean square of the force components; force_max: eV/Å, largest force on an atom.
         energy_per_atom: eV, smallest and largest.
         net_force: eV/Å, largest |Σ forces| / atoms of a frame: 0 for a molecule on its own.
-        charges: total charge → frames, where the source says it.
         orientation: None if no frame has a longest axis.
         orientation_bias: whether a classifier tells the frames from turned ones; None where there are too few.
         units: of the file, and how they are known.
-        rejected: reason → frames (or groups, files) left out.
-        remarks: what was remarkable → lines (or frames) that were read all the same.
+        rejected: reason → frames (or groups, files) left out; remarks: what was remarkable → lines (or frames) read.
     """
 
     frames: int
@@ -56,9 +54,6 @@ class Description:
     remarks: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> list[str]:
         fewest, most = self.atoms
         lines = [
             f"{self.frames:,} frames of {self.groups:,} groups, {fewest} to {most} atoms",
@@ -66,13 +61,10 @@ class Description:
             "labels (frames): " + (", ".join(f"{name} {count:,}" for name, count in self.labels.items()) or "none"),
         ]
         if self.energy_per_atom:
-            low, high = self.energy_per_atom
-            lines.append(f"energy per atom {low:.6g} to {high:.6g} eV")
+            lines.append("energy per atom {:.6g} to {:.6g} eV".format(*self.energy_per_atom))
         if self.force_rms is not None:
-            lines.append(
-                f"forces: rms {self.force_rms:.4g} eV/Å, largest {self.force_max:.4g} eV/Å, "
-                f"largest net force per atom {self.net_force:.2g} eV/Å"
-            )
+            text = f"forces: rms {self.force_rms:.4g} eV/Å, largest {self.force_max:.4g} eV/Å, "
+            lines.append(text + f"largest net force per atom {self.net_force:.2g} eV/Å")
         if self.charges:
             lines.append("total charge (frames): " + ", ".join(f"{q:+d} {n:,}" for q, n in self.charges.items()))
         lines.append(str(self.orientation) if self.orientation else "orientation tensor: no frame has a longest axis")
@@ -80,15 +72,14 @@ class Description:
         known = self.units.get("known from")
         stated = ", ".join(f"{name} {unit}" for name, unit in self.units.items() if name != "known from")
         lines.append(f"units of the file: {stated or 'none'}" + (f" ({known})" if known else ""))
-        return [*lines, *told({**self.rejected, **self.remarks})]
+        return "\n".join([*lines, *told({**self.rejected, **self.remarks})])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if not name.startswith("orientation")}
         for name in ("elements", "labels", "units", "rejected", "remarks"):
             plain[name] = dict(plain[name])
-        plain["atoms"] = list(self.atoms)
-        plain["energy_per_atom"] = list(self.energy_per_atom) if self.energy_per_atom else None
+        plain |= {"atoms": list(self.atoms), "energy_per_atom": self.energy_per_atom and list(self.energy_per_atom)}
         plain["charges"] = {str(charge): frames for charge, frames in self.charges.items()}
         for name in ("orientation", "orientation_bias"):
             found = getattr(self, name)
@@ -100,13 +91,9 @@ class Describer:
     """Takes in blocks and gives a :class:`Description`; it keeps 8 bytes a group and some thousand frames."""
 
     def __init__(self) -> None:
-        self._frames = 0
-        self._groups: set[int] = set()
-        self._atoms = [2**31, 0]
-        self._elements: Counter[int] = Counter()
-        self._labels: Counter[str] = Counter()
-        self._charges: Counter[int] = Counter()
-        self._energy = [math.inf, -math.inf]
+        self._frames, self._groups = 0, set[int]()
+        self._elements, self._labels, self._charges = Counter[int](), Counter[str](), Counter[int]()
+        self._atoms, self._energy = [2**31, 0], [math.inf, -math.inf]
         self._squares, self._components, self._largest, self._net = 0.0, 0, 0.0, 0.0
         self._orientation, self._bias = OrientationSum(), BiasTest()
 
@@ -116,11 +103,9 @@ class Describer:
         self._frames += frames
         self._groups.add(int.from_bytes(hashlib.blake2b(block.group.encode(), digest_size=8).digest(), "big"))
         self._atoms = [min(self._atoms[0], atoms), max(self._atoms[1], atoms)]
-        for z in np.unique(block.numbers).tolist():
-            self._elements[z] += frames
-        for name in ("energy", "forces", "stress", "cell"):
-            if getattr(block, name) is not None:
-                self._labels[name] += frames
+        self._elements.update(dict.fromkeys(np.unique(block.numbers).tolist(), frames))
+        labels = (name for name in ("energy", "forces", "stress", "cell") if getattr(block, name) is not None)
+        self._labels.update(dict.fromkeys(labels, frames))
         if block.charge is not None:
             self._charges[block.charge] += frames
         if block.energy is not None:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from equiscope import labels, units
 from equiscope.errors import InputError
 from equiscope.files import frame_texts, needed
 from equiscope.tasks.datasets.blocks import Block, formula
-from equiscope.tasks.datasets.reading import Reading, block, reals, stress_matrix, total_charge
+from equiscope.tasks.datasets.reading import Reader, Reading, block, reals, stress_matrix, total_charge
 
 
 @dataclass(frozen=True)
-class ExtXyz:
-    """An extended XYZ file (``.xyz``, ``.extxyz``, also compressed with gzip, bzip2, xz or Zstandard).
+class ExtXyz(Reader):
+    """An extended XYZ file (``.xyz``, ``.extxyz``, also compressed with gzip, bzip2, xz or Zstandard), a frame a block.
 
     Labels that are named as something else are converted: gradients, energies per atom, virials
     (:mod:`equiscope.labels`); where a frame has no such label as ASE reads it, one so named is taken.
 
     Attributes:
-        path: of the file.
         energy_unit: of energies, required: eV, Hartree, kcal/mol, …
         length_unit: of positions and cells, required: Å, Bohr, nm, …
         force_unit: of forces, such as hartree/bohr; ``energy_unit``/``length_unit`` if None.
@@ -33,7 +30,8 @@ class ExtXyz:
         cluster: key of the comment line that says what belongs together (a molecule's name); the formula if None.
     """
 
-    path: str | Path
+    NOTHING = "has no frame that can be read as extended XYZ"
+
     energy_unit: str | None = None
     length_unit: str | None = None
     force_unit: str | None = None
@@ -54,32 +52,24 @@ class ExtXyz:
     def _force_unit(self) -> str:
         return self.force_unit or f"{self.energy_unit}/{self.length_unit}"
 
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """One frame a block, in file order; ``charge`` from the comment line where it says one.
+    def records(self, reading: Reading[Block]) -> Iterator[str]:
+        needed("ase.io.extxyz", "ase")
+        return frame_texts(self.path, reading.rejected)
 
-        Raises:
-            DataError: no such file, or no frame in it that can be read.
-        """
-        read_xyz = needed("ase.io.extxyz", "ase").read_xyz
-        return Reading[Block](self.path, rejected).all(
-            frame_texts(self.path, rejected),
-            lambda text: [self._block(next(iter(read_xyz(io.StringIO(text), 0))))],
-            "has no frame that can be read as extended XYZ",
-        )
-
-    def _block(self, atoms: Any) -> Block:
-        values = {name: self._label(atoms, name) for name in ("energy", "forces", "stress")}
-        return block(
+    def parse(self, record: str, reading: Reading[Block]) -> list[Block]:
+        atoms = next(iter(needed("ase.io.extxyz", "ase").read_xyz(io.StringIO(record), 0)))
+        made = block(
             str(atoms.info[self.cluster]) if self.cluster in atoms.info else formula(atoms.numbers),
             atoms.numbers,
             atoms.positions,
-            **values,
+            **{name: self._label(atoms, name) for name in ("energy", "forces", "stress")},
             cell=atoms.cell.array if atoms.pbc.any() else None,
             charge=total_charge(atoms.info),
             length=units.length(self.length_unit or ""),
             energy_unit=units.energy(self.energy_unit or ""),
             force_unit=units.force(self._force_unit),
         )
+        return [made]
 
     def _label(self, atoms: Any, name: str) -> Any:
         """A label in the file's units, converted where its name says that it is something else."""

@@ -33,7 +33,6 @@ ARRAYS = {
     "energy": ("<f8", 1),
     "molecule": ("<i4", 1),
 }
-_READ_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,10 @@ class Mapped:
     """F frames, A atoms in all.
 
     Attributes:
-        positions: (A, 3) float32 Å, each frame centred on its mean, on disk.
-        forces: (A, 3) float32 eV/Å, on disk.
+        positions, forces: (A, 3) float32, Å (each frame centred on its mean) and eV/Å, on disk.
         species: (A,) uint8 atomic numbers, on disk.
-        atoms: (F,) int32 atoms of a frame.
-        energy: (F,) float64 eV.
-        molecule: (F,) int32, which group a frame belongs to: 0, 1, …
-        starts: (F,) int64, where the atoms of a frame begin.
+        atoms: (F,) int32 atoms of a frame; starts: (F,) int64, where they begin.
+        energy: (F,) float64 eV; molecule: (F,) int32, which group a frame belongs to: 0, 1, …
         metadata: what was written with them.
     """
 
@@ -120,8 +116,7 @@ def _arrays(block: Block, groups: dict[str, int]) -> dict[str, np.ndarray]:
         raise DataError(
             f"{block.group} is periodic, and this task has no cell: such sets can be read and described, not trained on"
         )
-    missing = [name for name in ("energy", "forces") if getattr(block, name) is None]
-    if missing:
+    if missing := [name for name in ("energy", "forces") if getattr(block, name) is None]:
         raise DataError(f"{block.group} has no {' and no '.join(missing)}: training needs both")
     frames, atoms = len(block), len(block.numbers)
     group = groups.setdefault(block.group, len(groups))
@@ -136,11 +131,7 @@ def _arrays(block: Block, groups: dict[str, int]) -> dict[str, np.ndarray]:
 
 
 def metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a folder.
-
-    Raises:
-        DataError: no such folder, or another kind of folder.
-    """
+    """The metadata of a folder; a DataError where there is none or another kind of folder."""
     file = Path(path) / METADATA
     if not file.is_file():
         raise DataError(f"no data folder at {path}: convert a data set first, or check the path")
@@ -161,11 +152,8 @@ def metadata(path: str | Path) -> dict[str, Any]:
 
 
 def read(path: str | Path) -> Mapped:
-    """Open a folder made by :func:`write`: every array is checked against its SHA-256 (read once, piece by piece).
-
-    Raises:
-        DataError: no such folder, or another kind.
-        IntegrityError: an array does not match its checksum.
+    """Open a folder made by :func:`write`; every array is checked against its SHA-256 (an IntegrityError), piece by
+    piece.
     """
     path, about = Path(path), metadata(path)
     with readable(path / METADATA, "description of converted frames"):
@@ -175,9 +163,9 @@ def read(path: str | Path) -> Mapped:
     for name, (dtype, columns) in ARRAYS.items():
         file = path / f"{name}.bin"
         _verify(file, stated[name])
-        array = np.memmap(file, dtype=dtype, mode="r")
         # As the base class: a memory-mapped subclass makes every small index slower.
-        arrays[name] = np.asarray(array).reshape(-1, columns) if columns > 1 else np.asarray(array)
+        array = np.asarray(np.memmap(file, dtype=dtype, mode="r"))
+        arrays[name] = array.reshape(-1, columns) if columns > 1 else array
     if len(np.unique(arrays["molecule"])) != groups:
         raise IntegrityError(f"{path / METADATA} is damaged: it says {groups} groups; convert the data set again")
     atoms = arrays["atoms"].astype(np.int64)
@@ -190,10 +178,9 @@ def _digest(about: Mapping[str, Any]) -> str:
 
 
 def _verify(file: Path, stated: Mapping[str, Any]) -> None:
-    digest = hashlib.sha256()
+    found = ""
     if file.is_file():
         with file.open("rb") as opened:
-            while content := opened.read(_READ_AT_ONCE):
-                digest.update(content)
-    if digest.hexdigest() != stated["sha256"]:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != stated["sha256"]:
         raise IntegrityError(f"{file} is missing or damaged: it does not match its SHA-256; convert the data set again")

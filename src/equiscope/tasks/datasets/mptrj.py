@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from equiscope import labels
-from equiscope.errors import DataError, InputError
+from equiscope.errors import DataError
 from equiscope.files import needed, opened
 from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
-from equiscope.tasks.datasets.reading import Reading, block, reals, total_charge
+from equiscope.tasks.datasets.reading import Reader, Reading, block, reals, total_charge
+from equiscope.tasks.guards import one_of
 from equiscope.units import STRESS_UNITS
 
 _DEEPEST = 1000
@@ -24,34 +24,50 @@ ENERGIES = ("energy_per_atom", "uncorrected_total_energy", "corrected_total_ener
 
 
 @dataclass(frozen=True)
-class MpTrj:
-    """MPtrj's JSON: ``{material: {frame: {structure, energy_per_atom, force, stress, magmom}}}``.
+class MpTrj(Reader):
+    """MPtrj's JSON, also compressed: ``{material: {frame: {structure, energy_per_atom, force, stress, magmom}}}``.
 
-    One material is in memory at a time. Energies are eV/atom times the number of atoms. Stresses are kbar with
-    VASP's sign (positive under pressure) and are given in eV/Å³ with ASE's (positive under tension): σ = −s · 0.1 GPa.
+    ``group`` is the material's id; one material is in memory at a time. Energies are eV/atom times the number of atoms.
+    Stresses are kbar with VASP's sign (positive under pressure) and are given in eV/Å³ with ASE's (positive under
+    tension): σ = −s · 0.1 GPa.
 
     Attributes:
-        path: of the ``.json`` file, also compressed.
         energy: energy_per_atom, or one of the total energies uncorrected_ and corrected_total_energy.
     """
 
-    path: str | Path
+    NOTHING = "has no frame of MPtrj's layout"
+
     energy: str = "energy_per_atom"
 
     def __post_init__(self) -> None:
-        if self.energy not in ENERGIES:
-            raise InputError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
+        one_of(ENERGIES, energy=self.energy)
 
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """One frame a block, in file order; ``group`` is the material's id.
+    def records(self, reading: Reading[Block]) -> Iterator[tuple[str, Any]]:
+        for name, found in items(self.path):
+            yield from ((name, frame) for frame in (found.values() if isinstance(found, Mapping) else [found]))
 
-        Raises:
-            DataError: no such file, or no JSON of this layout.
-        """
-        frames = ((name, frame) for name, found in items(self.path) for frame in _frames(found))
-        return Reading[Block](self.path, rejected).all(
-            frames, lambda named: [_block(*named, self.energy)], "has no frame of MPtrj's layout"
+    def parse(self, record: tuple[str, Any], reading: Reading[Block]) -> list[Block]:
+        material, frame = record
+        if not isinstance(frame, Mapping) or not {"structure", self.energy, "force"} <= set(frame):
+            raise DataError(f"it lacks one of structure, {self.energy}, force")
+        structure = frame["structure"]
+        cell = reals(structure["lattice"]["matrix"], "lattice")
+        species = [site["species"] for site in structure["sites"]]
+        if any(len(kinds) != 1 or kinds[0].get("occu", 1) != 1 for kinds in species):
+            raise DataError("a site shared by several elements, or not always occupied")
+        stress = frame.get("stress")
+        made = block(
+            material,
+            [NUMBER_OF.get(kinds[0]["element"], 0) for kinds in species],
+            reals([site["abc"] for site in structure["sites"]], "positions") @ cell,
+            energy=labels.meant("energy", self.energy, reals(frame[self.energy], "energy"), len(species), 0.0),
+            forces=frame["force"],
+            stress=None if stress is None else -reals(stress, "stress"),
+            cell=cell,
+            charge=total_charge(structure),
+            stress_unit=STRESS_UNITS["kbar"],
         )
+        return [made]
 
     def units(self) -> dict[str, str]:
         """Of the data set's documentation."""
@@ -65,11 +81,7 @@ class MpTrj:
 
 
 def items(path: str | Path) -> Iterator[tuple[str, Any]]:
-    """The members of the one object of a JSON file, compressed or not, one in memory at a time.
-
-    Raises:
-        DataError: no such file, no JSON, or a file that is cut short.
-    """
+    """The members of a JSON file's one object, one in memory at a time; a DataError if it is none, or cut short."""
     ijson = needed("ijson")
     with opened(path, "JSON file") as file:
         yield from ijson.kvitems(_Shallow(file), "", use_float=True)
@@ -89,29 +101,3 @@ class _Shallow:
             raise DataError(f"nested {_DEEPEST:,} levels deep or more")
         self._depth = int(depth[-1]) if len(depth) else self._depth
         return content
-
-
-def _frames(found: Any) -> list[Any]:
-    return list(found.values()) if isinstance(found, Mapping) else [found]
-
-
-def _block(material: str, frame: Any, energy: str) -> Block:
-    if not isinstance(frame, Mapping) or not {"structure", energy, "force"} <= set(frame):
-        raise DataError(f"it lacks one of structure, {energy}, force")
-    structure = frame["structure"]
-    cell = reals(structure["lattice"]["matrix"], "lattice")
-    species = [site["species"] for site in structure["sites"]]
-    if any(len(kinds) != 1 or kinds[0].get("occu", 1) != 1 for kinds in species):
-        raise DataError("a site shared by several elements, or not always occupied")
-    stress = frame.get("stress")
-    return block(
-        material,
-        [NUMBER_OF.get(kinds[0]["element"], 0) for kinds in species],
-        reals([site["abc"] for site in structure["sites"]], "positions") @ cell,
-        energy=labels.meant("energy", energy, reals(frame[energy], "energy"), len(species), 0.0),
-        forces=frame["force"],
-        stress=None if stress is None else -reals(stress, "stress"),
-        cell=cell,
-        charge=total_charge(structure),
-        stress_unit=STRESS_UNITS["kbar"],
-    )

@@ -74,12 +74,9 @@ class OrientationBias:
 
     def __str__(self) -> str:
         low, high = self.interval
-        found = f"AUC {self.auc:.2f} ({low:.2f}–{high:.2f})"
-        said = (
-            f"NOT randomly oriented: a classifier tells frames from turned copies of them, {found}"
-            if self.biased
-            else f"randomly oriented as far as a classifier can tell: {found}"
-        )
+        said = "randomly oriented as far as a classifier can tell:"
+        said = "NOT randomly oriented: a classifier tells frames from turned copies of them," if self.biased else said
+        said += f" AUC {self.auc:.2f} ({low:.2f}–{high:.2f})"
         taken = f"; fewer than {LEAST_GROUPS} groups, frames taken as independent" if self.by == "frames" else ""
         return f"{said}, degrees 1 to {DEGREE}, {self.frames:,} held-out frames of {self.units:,} {self.by}{taken}"
 
@@ -211,8 +208,7 @@ def _judged(won: np.ndarray, codes: np.ndarray, trained: int, by: str) -> Orient
     """The mean over held-out frames and its interval over their units."""
     _, places = np.unique(codes, return_inverse=True)
     units = int(places.max()) + 1
-    a = statistics.cluster_totals(won, places, units)
-    b = statistics.cluster_totals(np.ones_like(won), places, units)
+    a, b = (statistics.cluster_totals(values, places, units) for values in (won, np.ones_like(won)))
     value, residual, left_out = statistics.influence(a, b)
     found, _, _ = statistics.spread(residual, left_out)
     reach = float(statistics.unseen(b)) if found.error == 0 else 0.0

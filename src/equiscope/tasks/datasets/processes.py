@@ -52,13 +52,12 @@ def _quotas(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
 def ordered(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[tuple[Any, Any]]:
     """(job, function(job)) in the order of the jobs; a caller that stops early cancels the rest.
 
-    Processes are spawned, so ``function`` must stand in an importable module and jobs must pickle. They do
-    not run the caller's script again, so that it needs no ``if __name__ == "__main__":``.
+    Processes are spawned, so ``function`` must stand in an importable module and jobs must pickle. They do not run the
+    caller's script again, so that it needs no ``if __name__ == "__main__":``.
 
     Raises:
-        DataError: a worker process died.
-        InputError: ``function`` is defined in the script itself.
-        Exception: whatever ``function`` raised.
+        DataError: a worker process died. InputError: ``function`` is defined in the script itself. Exception: whatever
+            ``function`` raised.
     """
     if function.__module__ == "__main__":
         raise InputError(f"{function.__name__} must stand in an importable module, not in the script itself")
@@ -91,11 +90,9 @@ def one_thread_each() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in THREAD_VARIABLES:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @contextlib.contextmanager
@@ -125,9 +122,8 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def made_once(path: Path, make: Callable[[], None]) -> bool:
-    """Call ``make``, which makes ``path``, unless it is there; whether this call made it.
-
-    Two calls for one path wait for one another.
+    """Call ``make``, which makes ``path``, unless it is there; whether this call made it. Two calls for one path wait
+    for one another.
     """
     if path.exists():
         return False

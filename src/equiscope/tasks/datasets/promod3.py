@@ -76,33 +76,20 @@ def read_structure_db(path: str | Path, shortest: int = 40, longest: int = 256) 
 def _collect(
     entries: list[_Entry], letters: str, packed: np.ndarray, path: Path, shortest: int, longest: int
 ) -> ProteinChains:
-    ids: list[str] = []
-    traces: list[np.ndarray] = []
-    sequences: list[str] = []
-    seen: set[str] = set()
+    # By sequence: name and trace.
+    kept: dict[str, tuple[str, np.ndarray]] = {}
     dropped: Counter[str] = Counter()
     for entry in entries:
         stretch = slice(entry.offset, entry.offset + entry.size)
         ca = packed[stretch, 1].astype(np.float64) * 0.01 + np.array(entry.shift)
-        sequence = letters[stretch]
-        reason = rejection(ca, shortest, longest)
-        if reason is None and sequence in seen:
-            reason = "same sequence as an earlier chain"
-        if reason:
+        repeated = "same sequence as an earlier chain" if letters[stretch] in kept else None
+        if reason := rejection(ca, shortest, longest) or repeated:
             dropped[reason] += 1
-            continue
-        seen.add(sequence)
-        ids.append(entry.name)
-        traces.append(centred(ca))
-        sequences.append(sequence)
-    chains = ProteinChains(
-        ids=tuple(ids),
-        ca=tuple(traces),
-        sequences=tuple(sequences),
-        source="ProMod3 structure database",
-        licence=LICENCE,
-        counts=tally(ids, dropped),
-    )
+        else:
+            kept[letters[stretch]] = entry.name, centred(ca)
+    ids, traces = zip(*kept.values(), strict=True) if kept else ((), ())
+    counts = tally(ids, dropped)
+    chains = ProteinChains(ids, traces, tuple(kept), "ProMod3 structure database", LICENCE, counts)
     return require_some(chains, str(path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -10,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from equiscope.errors import DataError, EquiscopeError, IntegrityError
 from equiscope.files import check_size, readable
+from equiscope.tasks.datasets import store
 from equiscope.writing import replacing
 
 SHORTEST_STEP, LONGEST_STEP = 2.5, 4.2  # Å between consecutive Cα: cis-proline 2.9, trans 3.8
@@ -31,8 +32,7 @@ class ProteinChains:
         ids: one name a chain, unique, for example ``"1A32_A_2"`` (entry, chain, first residue number).
         ca: one float32 array (L, 3) a chain, Å.
         sequences: one-letter codes, each as long as its chain; ``None`` where the source has none.
-        source: where the chains come from, for records.
-        licence: under which terms they may be passed on.
+        source: where the chains come from, for records; licence: under which terms they may be passed on.
         counts: what a reader kept and what it left out, by reason; never a silent drop.
     """
 
@@ -55,12 +55,8 @@ class ProteinChains:
         """The chains at these positions, in this order."""
         chosen = [int(i) for i in indices]
         sequences = None if self.sequences is None else tuple(self.sequences[i] for i in chosen)
-        return replace(
-            self,
-            ids=tuple(self.ids[i] for i in chosen),
-            ca=tuple(self.ca[i] for i in chosen),
-            sequences=sequences,
-        )
+        ids, ca = tuple(self.ids[i] for i in chosen), tuple(self.ca[i] for i in chosen)
+        return replace(self, ids=ids, ca=ca, sequences=sequences)
 
 
 def centred(ca: np.ndarray) -> np.ndarray:
@@ -72,8 +68,8 @@ def centred(ca: np.ndarray) -> np.ndarray:
 def rejection(ca: np.ndarray, shortest: int = 2, longest: int | None = None) -> str | None:
     """Why a trace (L, 3) in Å cannot be used, or ``None`` if it can.
 
-    A usable trace is finite, has ``shortest`` to ``longest`` residues, and consecutive Cα lie between
-    2.5 Å and 4.2 Å apart: farther is a break, nearer is no protein geometry.
+    A usable trace is finite, has ``shortest`` to ``longest`` residues, and consecutive Cα lie between 2.5 Å and 4.2 Å
+    apart: farther is a break, nearer is no protein geometry.
     """
     if len(ca) == 1:
         return "one residue"
@@ -94,11 +90,8 @@ def rejection(ca: np.ndarray, shortest: int = 2, longest: int | None = None) -> 
 def write_npz(chains: ProteinChains, path: str | Path) -> None:
     """Write chains as a compressed npz: ids, length, ca_i16 (Å × 100), sequence, about (JSON), sha256.
 
-    The resolution is 0.01 Å. The SHA-256 covers every other array, because a flipped bit in a compressed
-    array can otherwise go unseen.
-
-    Raises:
-        DataError: a coordinate beyond ±327 Å, which 16 bits at 0.01 Å cannot hold.
+    The resolution is 0.01 Å. The SHA-256 covers every other array, because a flipped bit in a compressed array can
+    otherwise go unseen. A DataError for a coordinate beyond ±327 Å, which 16 bits at 0.01 Å cannot hold.
     """
     flat = np.concatenate(chains.ca).astype(np.float64) * 100
     if np.abs(flat).max() > np.iinfo(np.int16).max:
@@ -135,10 +128,8 @@ def read_npz(path: str | Path) -> ProteinChains:
     missing = [name for name in ("ids", "length", "ca_i16") if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)} (it has {', '.join(sorted(arrays))})")
-    if "sha256" in arrays:
-        covered = {name: arrays[name] for name in _ARRAYS if name in arrays}
-        if str(arrays["sha256"]) != _digest(covered):
-            raise IntegrityError(f"{path} does not match its own SHA-256: make or fetch it again")
+    if "sha256" in arrays and str(arrays["sha256"]) != _digest(arrays):
+        raise IntegrityError(f"{path} does not match its own SHA-256: make or fetch it again")
     with readable(path, "npz of chains"):
         return _assemble(arrays, path)
 
@@ -192,35 +183,24 @@ def _assemble(arrays: Mapping[str, np.ndarray], path: Path) -> ProteinChains:
     letters = bytes(arrays["sequence"].tobytes()).decode("ascii") if "sequence" in arrays else ""
     if letters and len(letters) != len(flat):
         raise DataError(f"{path} has {len(letters)} sequence letters for {len(flat)} residues")
-    ends = np.cumsum(lengths)
-    traces = [flat[end - length : end] / 100.0 for end, length in zip(ends, lengths, strict=True)]
+    rows = [slice(end - length, end) for end, length in zip(np.cumsum(lengths), lengths, strict=True)]
+    traces = [flat[own] / 100.0 for own in rows]
     for name, trace in zip(ids, traces, strict=True):
-        reason = rejection(trace)
-        if reason:
+        if reason := rejection(trace):
             raise DataError(f"chain {name} of {path}: {reason}; make the file again from checked chains")
-    sequences = None
-    if letters:
-        sequences = tuple(letters[end - length : end] for end, length in zip(ends, lengths, strict=True))
-    about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+    about: dict[str, Any] = {"source": path.name, "licence": "", "counts": {"kept": len(ids)}}
+    about |= json.loads(str(arrays["about"])) if "about" in arrays else {}
     chains = ProteinChains(
         ids=ids,
-        ca=tuple(centred(trace) for trace in traces),
-        sequences=sequences,
-        source=about.get("source", path.name),
-        licence=about.get("licence", ""),
-        counts=about.get("counts", {"kept": len(ids)}),
+        ca=tuple(map(centred, traces)),
+        sequences=tuple(letters[own] for own in rows) if letters else None,
+        **{name: about[name] for name in ("source", "licence", "counts")},
     )
     return require_some(chains, str(path))
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in _ARRAYS:
-        if name in arrays:
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+    return store.digest(arrays, [name for name in _ARRAYS if name in arrays])
 
 
 def tally(kept: Sequence[str], dropped: Mapping[str, int]) -> dict[str, int]:

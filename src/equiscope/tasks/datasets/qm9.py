@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tarfile
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from equiscope.errors import DataError, InputError
+from equiscope.errors import DataError
 from equiscope.files import LARGEST_FRAME, PACKED, existing, opened, text_lines
 from equiscope.tasks.datasets.blocks import NUMBER_OF, Block
-from equiscope.tasks.datasets.reading import Reading, Rejected, block
+from equiscope.tasks.datasets.reading import Reader, Reading, Rejected, block
+from equiscope.tasks.guards import one_of
 from equiscope.units import HARTREE
 
 # Columns of the second line after "gdb" and the number; energies in hartree.
@@ -23,8 +24,8 @@ _LARGEST_FILE = 1 << 24
 
 
 @dataclass(frozen=True)
-class Qm9:
-    """QM9's relaxed molecules: positions and an energy, no forces.
+class Qm9(Reader):
+    """QM9's relaxed molecules: positions and an energy, no forces; ``group`` is "gdb" and its number.
 
     Attributes:
         path: the published ``.tar`` / ``.tar.bz2``, a folder of the ``.xyz`` files, or one of them.
@@ -32,24 +33,45 @@ class Qm9:
         exclude: the published list of molecules whose geometry is doubtful (``uncharacterized.txt``), to be left out.
     """
 
-    path: str | Path
+    RECORD, NOTHING = "file", "has no molecule in QM9's layout"
+
     energy: str = "U0"
     exclude: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if self.energy not in ENERGIES:
-            raise InputError(f"energy must be one of {', '.join(ENERGIES)}, got {self.energy!r}")
+        one_of(ENERGIES, energy=self.energy)
 
-    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
-        """One frame a molecule; ``group`` is "gdb" and its number.
+    def records(self, reading: Reading[Block]) -> Iterator[str]:
+        _ = self._excluded  # read before the molecules: an error there is none of a record
+        return self._texts()
 
-        Raises:
-            DataError: nothing at the path, or no file of QM9's layout there.
-        """
-        excluded = _numbers(self.exclude) if self.exclude else frozenset()
-        return Reading[Block](self.path, rejected, "file").all(
-            self._texts(), lambda text: [_parse(text, self.energy, excluded)], "has no molecule in QM9's layout"
+    def parse(self, record: str, reading: Reading[Block]) -> list[Block]:
+        lines = record.splitlines()
+        words = lines[1].split() if len(lines) > 1 else []
+        if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb":
+            raise Rejected("file that is no QM9 molecule")
+        atoms, number = int(lines[0]), int(words[1])
+        rows = [line.split() for line in lines[2 : 2 + atoms]]
+        # The line of frequencies shows that the last atom's line is whole.
+        if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
+            raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
+        if number in self._excluded:
+            raise Rejected("uncharacterized (excluded list)")
+        made = block(
+            f"gdb {number}",
+            [NUMBER_OF.get(row[0], 0) for row in rows],
+            [[_number(v) for v in row[1:4]] for row in rows],
+            energy=_number(words[2 + PROPERTIES.index(self.energy)]),
+            energy_unit=HARTREE,
         )
+        return [made]
+
+    @cached_property
+    def _excluded(self) -> frozenset[int]:
+        """The first word of the lines that start with a number."""
+        lines = text_lines(self.exclude, "list of excluded molecules") if self.exclude else ()
+        first = [line.split()[0] for line in lines if line.split()]
+        return frozenset(int(word) for word in first if word.isascii() and word.isdigit())
 
     def units(self) -> dict[str, str]:
         """Of the data set's paper."""
@@ -57,17 +79,11 @@ class Qm9:
 
     def _texts(self) -> Iterator[str]:
         path = existing(self.path, "QM9 archive, folder or file")
-        if path.is_dir():
-            for file in sorted(path.glob("*.xyz")):
-                yield _text(file)
-        elif path.name.endswith((".xyz", *(f".xyz{ending}" for ending in PACKED))):
-            yield _text(path)
-        else:
+        if not path.is_dir() and not path.name.endswith((".xyz", *(f".xyz{ending}" for ending in PACKED))):
             yield from _members(path)
-
-
-def _text(path: Path) -> str:
-    return "".join(islice(text_lines(path, "QM9 file"), LARGEST_FRAME))
+            return
+        for file in sorted(path.glob("*.xyz")) if path.is_dir() else [path]:
+            yield "".join(islice(text_lines(file, "QM9 file"), LARGEST_FRAME))
 
 
 def _members(path: Path) -> Iterator[str]:
@@ -94,33 +110,6 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"no header where one must stand ({error})") from error
 
 
-def _parse(text: str, energy: str, excluded: Collection[int]) -> Block:
-    lines = text.splitlines()
-    words = lines[1].split() if len(lines) > 1 else []
-    if len(words) != 2 + len(PROPERTIES) or words[0] != "gdb":
-        raise Rejected("file that is no QM9 molecule")
-    atoms, number = int(lines[0]), int(words[1])
-    rows = [line.split() for line in lines[2 : 2 + atoms]]
-    # The line of frequencies shows that the last atom's line is whole.
-    if len(rows) != atoms or any(len(row) < 4 for row in rows) or len(lines) <= 2 + atoms:
-        raise DataError(f"{atoms} atoms announced, but it is cut short among or after their lines")
-    if number in excluded:
-        raise Rejected("uncharacterized (excluded list)")
-    return block(
-        f"gdb {number}",
-        [NUMBER_OF.get(row[0], 0) for row in rows],
-        [[_number(v) for v in row[1:4]] for row in rows],
-        energy=_number(words[2 + PROPERTIES.index(energy)]),
-        energy_unit=HARTREE,
-    )
-
-
 def _number(text: str) -> float:
     """A number as QM9 writes it: also ``1.2*^-6``, the way Mathematica prints powers of ten."""
     return float(text.replace("*^", "e"))
-
-
-def _numbers(path: str | Path) -> frozenset[int]:
-    """Molecule numbers: the first word of the lines that start with one."""
-    first = [line.split()[0] for line in text_lines(path, "list of excluded molecules") if line.split()]
-    return frozenset(int(word) for word in first if word.isascii() and word.isdigit())

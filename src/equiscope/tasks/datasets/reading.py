@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Reading(Generic[Made]):
     """
 
     def __init__(self, path: str | Path, rejected: Counter[str], record: str = "frame") -> None:
-        self._path, self._rejected, self._record = path, rejected, record
+        self._path, self.rejected, self._record = path, rejected, record
         self._reasons: dict[tuple[type, str], str] = {}
         self._found = False
 
@@ -68,20 +69,16 @@ class Reading(Generic[Made]):
             except (Refused, InputError):
                 raise
             except Exception as error:
-                self._rejected[self._reason(error, _name(record, number))] += 1
+                self.rejected[self._reason(error, _name(record, number))] += 1
             number += 1
 
-    def all(
-        self, records: Iterable[T], parse: Callable[[T], Iterable[Made]], nothing: str
-    ) -> Iterator[Made]:
-        """As :meth:`each`, for all records of the file.
-
-        Raises:
-            DataError: also if nothing could be made; ``nothing`` says what the file lacks, the counts follow.
+    def all(self, records: Iterable[T], parse: Callable[[T], Iterable[Made]], nothing: str) -> Iterator[Made]:
+        """As :meth:`each`, for all records; a DataError if nothing could be made, with ``nothing``, what the file
+        lacks.
         """
         yield from self.each(records, parse)
         if not self._found:
-            counts = ", ".join(f"{count:,} {reason}" for reason, count in self._rejected.items())
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
             raise DataError(f"{self._path} {nothing}" + (f" (left out: {counts})" if counts else ""))
 
     def _reason(self, error: Exception, name: str) -> str:
@@ -93,6 +90,46 @@ class Reading(Generic[Made]):
             return f"{self._record} that cannot be read (for other reasons)"
         first = f"{self._record} that cannot be read (first: {self._record} {name}: {text})"
         return self._reasons.setdefault(kind, first)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of frames: its fields are the path and the settings of its format.
+
+    A subclass says what one record is called (``RECORD``), what a file without any lacks (``NOTHING``), in what units
+    the numbers are and how that is known (``UNITS``), and gives :meth:`records` and :meth:`parse`. Opening is
+    :mod:`equiscope.files`, parsing and counting :class:`Reading`, checking :func:`block`.
+    """
+
+    RECORD: ClassVar[str] = "frame"
+    NOTHING: ClassVar[str] = "has no frame that can be read"
+    UNITS: ClassVar[Mapping[str, str]] = {}
+
+    path: str | Path
+
+    def records(self, reading: Reading[Block]) -> Iterable[Any]:
+        """The records of the file in its order; what is remarkable about them is counted in ``reading.rejected``."""
+        raise NotImplementedError
+
+    def parse(self, record: Any, reading: Reading[Block]) -> Iterable[Block]:
+        """The frames of a record."""
+        raise NotImplementedError
+
+    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
+        """The frames in file order; frames that cannot be read are counted under their reason.
+
+        May be called again and then yields the same frames in the same order. Its memory is that of one group or of
+        ``FRAMES_AT_ONCE`` frames, never of the file.
+
+        Raises:
+            DataError: no such file, a damaged one, or no frame of this layout in it.
+        """
+        reading = Reading[Block](self.path, rejected, self.RECORD)
+        return reading.all(self.records(reading), lambda record: self.parse(record, reading), self.NOTHING)
+
+    def units(self) -> Mapping[str, str]:
+        """The units of the file, and how they are known."""
+        return self.UNITS
 
 
 def told(counts: Mapping[str, int]) -> list[str]:
@@ -160,11 +197,8 @@ def block(
 def fits(columns: Mapping[str, Any], atoms: int) -> int:
     """How many frames F these columns have; each has ``shape`` and ``dtype``, and none is read.
 
-    Positions and forces must be (F, N, 3), energies (F,) or (F, 1), stresses (F, 3, 3), (F, 9) or
-    (F, 6), cells (F, 3, 3), all of real numbers.
-
-    Raises:
-        DataError: with the name, the shape seen and the one expected.
+    Positions and forces must be (F, N, 3), energies (F,) or (F, 1), stresses (F, 3, 3), (F, 9) or (F, 6), cells (F, 3,
+    3), all of real numbers; a DataError with the name, the shape seen and the one expected.
     """
     shape = tuple(columns["positions"].shape)
     if shape and shape[0] == 0:
@@ -190,11 +224,7 @@ def pieces(frames: int, atoms: int) -> Iterator[slice]:
 
 
 def reals(value: Any, name: str) -> np.ndarray:
-    """float64 of real numbers.
-
-    Raises:
-        DataError: text, complex numbers, truth values, objects, rows of different length.
-    """
+    """float64 of real numbers; a DataError for text, complex numbers, truth values, objects, rows of other lengths."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -206,11 +236,7 @@ def reals(value: Any, name: str) -> np.ndarray:
 
 
 def elements(numbers: Any) -> np.ndarray:
-    """(N,) int64 atomic numbers.
-
-    Raises:
-        DataError: not one whole number an atom, none at all, or no elements.
-    """
+    """(N,) int64 atomic numbers; a DataError for what is not one whole number an atom, none at all, or no elements."""
     z = reals(numbers, "atomic numbers")
     if z.ndim != 1:
         raise DataError(f"atomic numbers have shape {z.shape}, expected one number an atom")
@@ -220,11 +246,7 @@ def elements(numbers: Any) -> np.ndarray:
 
 
 def whole_charge(charge: Any) -> int:
-    """A total charge as an integer.
-
-    Raises:
-        DataError: it is none, to 1e-4.
-    """
+    """A total charge as an integer; a DataError if it is none, to 1e-4."""
     value = reals(charge, "charge").reshape(-1)
     if value.size != 1 or not abs(value[0] - np.rint(value[0])) < 1e-4:
         raise DataError(f"the total charge must be one whole number, got {np.asarray(charge).tolist()}")
@@ -239,8 +261,7 @@ def total_charge(info: Mapping[str, Any]) -> Any:
 def stress_matrix(stress: Any) -> np.ndarray:
     """(3, 3) from a matrix, nine numbers, or six in ASE's Voigt order xx yy zz yz xz xy.
 
-    Raises:
-        DataError: another count, or a matrix that is not symmetric to 1e-3.
+    A DataError for another count, or a matrix that is not symmetric to 1e-3.
     """
     value = reals(stress, "stress")
     if value.size == 6:

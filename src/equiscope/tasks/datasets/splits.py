@@ -22,8 +22,8 @@ def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, fl
     """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
 
     Raises:
-        DataError: fewer than three molecules, so that a part would be empty.
-        InputError: fractions that are not positive or do not sum to 1.
+        DataError: fewer than three molecules, a part would be empty. InputError: fractions not positive, or not of sum
+            1.
     """
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
@@ -46,12 +46,7 @@ _COMMON = 200  # a 6-mer in more chains than this (poly-alanine, tags) says noth
 
 @dataclass(frozen=True)
 class Clusters:
-    """Groups of similar chains.
-
-    Attributes:
-        labels: cluster of each chain, int64 (chains,), numbered from 0.
-        by: how chains were grouped, for records.
-    """
+    """Groups of similar chains: ``labels`` (chains,) int64, the cluster of each; ``by``: how they were grouped."""
 
     labels: np.ndarray
     by: str
@@ -64,9 +59,9 @@ class Clusters:
 def cluster_chains(chains: ProteinChains, shared: float = 0.2) -> Clusters:
     """Group chains that share more than ``shared`` of the 6-mers of the shorter one (single linkage).
 
-    The share of a and b is |A ∩ B| / min(|A|, |B|) with A, B their sets of distinct 6-mers. Without
-    sequences that cannot be computed; chains of the same entry (the part of the id before the first
-    underscore) are then kept together, and ``by`` says so.
+    The share of a and b is |A ∩ B| / min(|A|, |B|) with A, B their sets of distinct 6-mers. Without sequences that
+    cannot be computed; chains of the same entry (the part of the id before the first underscore) are then kept
+    together, and ``by`` says so.
     """
     if chains.sequences is None:
         entries = [name.split("_")[0].upper() for name in chains.ids]
@@ -87,8 +82,7 @@ def similarity_labels(sequences: Sequence[str], shared: float = 0.2) -> np.ndarr
     frequency = np.bincount(word)
     useful = frequency[word] <= _COMMON if len(word) else np.empty(0, bool)
     incidence = coo_array(
-        (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])),
-        shape=(number, len(frequency)),
+        (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])), shape=(number, len(frequency))
     ).tocsr()
     common = (incidence @ incidence.T).tocoo()
     enough = common.data > shared * np.minimum(sizes[common.row], sizes[common.col])
@@ -99,25 +93,22 @@ def similarity_labels(sequences: Sequence[str], shared: float = 0.2) -> np.ndarr
 def split_clusters(clusters: Clusters, parts: Mapping[str, int], seed: int = 0) -> dict[str, np.ndarray]:
     """Deal whole clusters to parts: ``parts`` gives the least number of chains wanted of each held-out part.
 
-    Clusters are taken in a random order fixed by ``seed``; the rest is ``"train"``. Returned are sorted
-    chain indices. No cluster is in two parts.
+    Clusters are taken in a random order fixed by ``seed``; the rest is ``"train"``. Returned are sorted chain indices.
+    No cluster is in two parts.
 
     Raises:
         DataError: fewer clusters than the parts need, so that nothing would be left to train on.
     """
     order = np.random.default_rng([seed, 6]).permutation(clusters.number)
-    members: dict[int, list[int]] = {}
-    for chain, label in enumerate(clusters.labels.tolist()):
-        members.setdefault(label, []).append(chain)
     # Smallest clusters first: a large family in a small held-out part would be most of that part.
-    queue = sorted(order.tolist(), key=lambda label: len(members[label]))
+    sizes = np.bincount(clusters.labels, minlength=clusters.number)
+    queue = order[np.argsort(sizes[order], kind="stable")]
     split: dict[str, np.ndarray] = {}
     for part, wanted in parts.items():
-        chosen: list[int] = []
-        while len(chosen) < wanted and queue:
-            chosen.extend(members[queue.pop(0)])
-        split[part] = np.array(sorted(chosen), dtype=np.int64)
-    split["train"] = np.array(sorted(chain for label in queue for chain in members[label]), dtype=np.int64)
+        taken = int(np.searchsorted(np.cumsum(sizes[queue]), wanted)) + 1 if wanted > 0 else 0
+        split[part] = np.flatnonzero(np.isin(clusters.labels, queue[:taken]))
+        queue = queue[taken:]
+    split["train"] = np.flatnonzero(np.isin(clusters.labels, queue))
     if not len(split["train"]):
         raise DataError(
             f"{len(clusters.labels)} chains in {clusters.number} clusters are too few to hold out "

@@ -1,4 +1,4 @@
-"""The data file: arrays and JSON metadata in one checksummed ``.npz``, equal bytes for equal content."""
+"""The data file: arrays and JSON metadata in one checksummed ``.npz``, equal bytes for equal content; its reader."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from equiscope.errors import DataError, InputError, IntegrityError
+from equiscope.tasks.datasets import store
+from equiscope.tasks.datasets.blocks import Block
+from equiscope.tasks.datasets.reading import Reader, block, pieces
 from equiscope.writing import write_atomically
 
 METADATA = "metadata.json"
@@ -21,14 +26,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Path:
-    """Write arrays and metadata to ``path``, at once or not at all.
+    """Write arrays and metadata to ``path``, at once or not at all; Python objects, which only pickle could store, are
+    refused.
 
-    The file is an ordinary ``.npz`` (readable with ``numpy.load``) whose ZIP comment is the SHA-256, in hex,
-    of every byte before it. Members are uncompressed and carry no time, so that the bytes depend on nothing
-    else than the content.
-
-    Raises:
-        InputError: an array of Python objects, which only pickle could store.
+    The file is an ordinary ``.npz`` (readable with ``numpy.load``) whose ZIP comment is the SHA-256, in hex, of every
+    byte before it. Members are uncompressed and carry no time, so that the bytes depend on nothing else than the
+    content.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -69,20 +72,15 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         metadata = json.loads(archive.read(METADATA))
-        arrays = {
-            name.removesuffix(".npy"): np.lib.format.read_array(
-                io.BytesIO(archive.read(name)), allow_pickle=False
-            )
-            for name in archive.namelist()
-            if name != METADATA
-        }
+        members = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist() if name != METADATA}
+    arrays = {name: np.lib.format.read_array(io.BytesIO(b), allow_pickle=False) for name, b in members.items()}
     return arrays, metadata
 
 
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and bytes of arrays, in hex."""
+def digest(arrays: Mapping[str, np.ndarray], order: Iterable[str] = ()) -> str:
+    """SHA-256 over names, types, shapes and bytes of arrays, in hex; in that order, or by name."""
     found = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in order or sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(array.tobytes())
@@ -92,3 +90,39 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def checksum(path: str | Path) -> str:
     """The SHA-256 of a whole file, in hex."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+COUNTED = ("frames", "conformers")
+
+
+@dataclass(frozen=True)
+class Made(Reader):
+    """A file of ``equiscope data forcefield`` or of the voxel task; groups are molecules, one after another."""
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "positions": "Å",
+        "energy": "eV",
+        "forces": "eV/Å",
+        "known from": "this package made the file",
+    }
+
+    def blocks(self, rejected: Counter[str]) -> Iterator[Block]:
+        arrays, metadata = store.read(self.path)
+        counted = next((name for name in COUNTED if name in arrays), None)
+        if counted is None:
+            held = metadata.get("format", "no format")
+            raise DataError(f"{self.path} holds {held!r}, neither {' nor '.join(COUNTED)} of molecules")
+        frame = atom = row = 0
+        for molecule, (atoms, count) in enumerate(zip(arrays["atoms"], arrays[counted], strict=True)):
+            n, frames = int(atoms), int(count)
+            numbers = arrays["species"][atom : atom + n]
+            for piece in pieces(frames, n):
+                first, here = row + piece.start * n, piece.stop - piece.start
+                vectors: dict[str, Any] = {
+                    name: arrays[name][first : first + here * n].reshape(here, n, 3).astype(np.float64)
+                    for name in ("positions", "forces")
+                    if name in arrays
+                }
+                energy = arrays["energy"][frame + piece.start : frame + piece.stop] if "energy" in arrays else None
+                yield block(f"molecule {molecule}", numbers, energy=energy, **vectors)
+            frame, atom, row = frame + frames, atom + n, row + frames * n

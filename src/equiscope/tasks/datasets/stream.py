@@ -10,9 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from equiscope.errors import InputError
-from equiscope.tasks.datasets.blocks import SYMBOLS, Block, Source
+from equiscope.tasks.datasets.blocks import ARRAYS, SYMBOLS, Block
+from equiscope.tasks.datasets.reading import Reader
 
 T = TypeVar("T")
+_ALL = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,7 @@ class Rules:
     Frames with a NaN or an infinity never enter.
 
     Attributes:
-        elements: atomic numbers that may occur; None for all.
-        max_atoms: None for no limit.
+        elements: atomic numbers that may occur, None for all; max_atoms: None for no limit.
         max_force: eV/Å, of the largest force on an atom; None for no limit. Torn geometries have far larger ones.
         neutral: leave out frames whose source says a total charge other than 0.
     """
@@ -35,8 +36,7 @@ class Rules:
 
     def keep(self, block: Block, rejected: Counter[str]) -> Block | None:
         """The frames of a block that enter, or None."""
-        reason = self._whole(block)
-        if reason:
+        if reason := self._whole(block):
             rejected[reason] += len(block)
             return None
         for why, bad in self._single(block):
@@ -48,18 +48,15 @@ class Rules:
     def _whole(self, block: Block) -> str:
         if self.max_atoms is not None and len(block.numbers) > self.max_atoms:
             return f"more than {self.max_atoms} atoms"
-        if self.elements is not None:
-            other = sorted(set(block.numbers.tolist()) - set(self.elements))
-            if other:
-                return f"element {', '.join(SYMBOLS[z] for z in other)}"
+        if self.elements is not None and (other := sorted(set(block.numbers.tolist()) - set(self.elements))):
+            return f"element {', '.join(SYMBOLS[z] for z in other)}"
         if self.neutral and block.charge:
             return "charged"
         return ""
 
     def _single(self, block: Block) -> Iterator[tuple[str, np.ndarray]]:
-        for name in ("positions", "energy", "forces", "stress", "cell"):
-            value = getattr(block, name)
-            if value is not None:
+        for name in ARRAYS:
+            if (value := getattr(block, name)) is not None:
                 yield f"{name} not finite", ~np.isfinite(value).reshape(len(block), -1).all(1)
         if self.max_force is not None and block.forces is not None:
             largest = np.linalg.norm(block.forces, axis=-1).max(1)
@@ -75,9 +72,7 @@ class Sample:
     over the file that keeps 8 bytes for each frame to be taken.
 
     Attributes:
-        frames: how many; None for all.
-        share: in (0, 1], of all frames.
-        seed: of the keys.
+        frames: how many, None for all; share: in (0, 1], of all frames; seed: of the keys.
     """
 
     frames: int | None = None
@@ -92,15 +87,20 @@ class Sample:
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
 
+    @property
+    def limit(self) -> int:
+        """The largest key that ``share`` takes."""
+        return _ALL if self.share >= 1 else int(self.share * 2.0**64)
+
     def keys(self, first: int, count: int) -> np.ndarray:
         """(count,) uint64 keys of the frames first, first + 1, …: two rounds of splitmix64."""
         seed = _mix(np.array([self.seed], dtype=np.uint64))
         return _mix(np.arange(first, first + count, dtype=np.uint64) + seed)
 
 
-def read(source: Source, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
+def read(source: Reader, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
     """The accepted frames of a sample, in file order."""
-    limit = _share_limit(sample)
+    limit = sample.limit
     if sample.frames is not None:
         lowest = _Lowest(sample.frames)
         for keys, _ in _accepted(source, rules, sample, limit, Counter()):
@@ -111,7 +111,7 @@ def read(source: Source, rules: Rules, sample: Sample, rejected: Counter[str]) -
 
 
 def _accepted(
-    source: Source, rules: Rules, sample: Sample, limit: int, rejected: Counter[str]
+    source: Reader, rules: Rules, sample: Sample, limit: int, rejected: Counter[str]
 ) -> Iterator[tuple[np.ndarray, Block]]:
     """Accepted blocks of frames whose key is at most ``limit``, with the keys; rejections count among these frames."""
     first = 0
@@ -119,11 +119,9 @@ def _accepted(
         keys = sample.keys(first, len(block))
         first += len(block)
         chosen = keys <= np.uint64(limit)
-        if not chosen.any():
-            continue
         if not chosen.all():
             block, keys = block.take(chosen), keys[chosen]
-        kept = rules.keep(block, rejected)
+        kept = rules.keep(block, rejected) if chosen.any() else None
         if kept is None:
             continue
         if len(kept) < len(block):
@@ -135,7 +133,7 @@ def _accepted(
 
 def chosen(items: Callable[[], Iterable[T]], sample: Sample) -> Iterator[T]:
     """The items of a sample, in order, for what is no frame: ``items()`` is asked twice where a number is wanted."""
-    limit = _share_limit(sample)
+    limit = sample.limit
     if sample.frames is not None:
         lowest = _Lowest(sample.frames)
         for first, _ in enumerate(items()):
@@ -172,13 +170,6 @@ class _Lowest:
         if len(everything) > self._count:
             everything = np.partition(everything, self._count - 1)[: self._count]
         self._kept, self._waiting, self._pending = everything, [], 0
-
-
-_ALL = (1 << 64) - 1
-
-
-def _share_limit(sample: Sample) -> int:
-    return _ALL if sample.share >= 1 else int(sample.share * 2.0**64)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -50,11 +50,7 @@ class Structures:
     path: str | Path
 
     def describe(self, sample: Sample) -> StructuresDescription:
-        """All chains; a sample of them is not drawn.
-
-        Raises:
-            InputError: a sample is asked for. DataError: see :func:`read_structures` and :func:`read_npz`.
-        """
+        """All chains; a sample of them is not drawn: an InputError where one is asked for."""
         if sample.frames is not None or sample.share < 1:
             raise InputError("a folder of structures is described whole: leave out frames and share")
         packed = Path(self.path).suffix == ".npz"
@@ -85,15 +81,14 @@ class StructuresDescription:
     def __str__(self) -> str:
         found, lengths = self.orientation(), self.chains.lengths
         counts = ", ".join(f"{count:,} {reason}" for reason, count in self.chains.counts.items())
-        return "\n".join(
-            [
-                f"{len(self.chains):,} chains, {lengths.min()} to {lengths.max()} residues, {lengths.sum():,} in all",
-                str(found) if found else "orientation tensor: no chain has a longest axis",
-                str(self.orientation_bias or TOO_FEW),
-                "units of the file: positions Å (the mmCIF and PDB standards)",
-                f"files and chains: {counts}",
-            ]
-        )
+        lines = [
+            f"{len(self.chains):,} chains, {lengths.min()} to {lengths.max()} residues, {lengths.sum():,} in all",
+            str(found) if found else "orientation tensor: no chain has a longest axis",
+            str(self.orientation_bias or TOO_FEW),
+            "units of the file: positions Å (the mmCIF and PDB standards)",
+            f"files and chains: {counts}",
+        ]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for a record."""
@@ -111,17 +106,16 @@ def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) 
     """Cα traces of all protein chains in a folder's structure files.
 
     Of each file the first model is read, of each residue the first alternative location of its Cα. Two residues with
-    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their places or 2.5 Å between Cα.
-    A chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each
-    stretch is then kept or counted under the reason it was left out. ``counts`` also tells how many files
-    were read, how many chains were cut, and how many files or chains were unusable as a whole.
+    one author number are two residues: in mmCIF ``label_seq_id`` says so, elsewhere their places or 2.5 Å between Cα. A
+    chain is cut where a residue has no Cα and where consecutive Cα lie farther apart than 4.2 Å; each stretch is then
+    kept or counted under the reason it was left out. ``counts`` also tells how many files were read, how many chains
+    were cut, and how many files or chains were unusable as a whole.
 
     A chain's id is its file's name, its own name and its first residue's number. Where files differ in their endings
     alone, equal chains are read once and others take the whole file name.
 
     Raises:
         DataError: no such folder, no structure file in it, or no usable chain (with all counts).
-        Refused: gemmi is not installed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -134,8 +128,7 @@ def read_structures(folder: str | Path, shortest: int = 40, longest: int = 256) 
     reading = Reading[tuple[Path, str, list[_Residue]]](folder, dropped, "file")
     for path, name, stretch in reading.each(files, lambda path: _stretches(path, dropped)):
         ca = np.array([residue.ca for residue in stretch])
-        reason = rejection(ca, shortest, longest)
-        if reason:
+        if reason := rejection(ca, shortest, longest):
             dropped[reason] += 1
             continue
         chain = (centred(ca), "".join(residue.letter for residue in stretch))
@@ -183,8 +176,7 @@ def _stretches(path: Path, dropped: Counter[str]) -> Iterator[tuple[Path, str, l
             continue
         found = True
         residues = list(_residues(polymer))
-        missing = sum(residue is None for residue in residues)
-        if missing:
+        if missing := sum(residue is None for residue in residues):
             dropped["residue without CA (chain cut there)"] += missing
         if any(residue is not None and not np.isfinite(residue.ca).all() for residue in residues):
             dropped["coordinates not finite"] += 1
@@ -246,12 +238,9 @@ def _numbered_pdb(lines: list[str]) -> list[str]:
     return numbered
 
 
+# keys: (…, author number, label_seq_id) of each atom; alternative: whether it names an alternative location.
 def _places(keys: list[tuple[str, ...]], alternative: list[bool]) -> list[int]:
-    """1, 2, … for each atom's residue if residues share a key or one comes back after others; else nothing.
-
-    Args:
-        keys: (…, author number, ``label_seq_id``) of each atom. alternative: whether it names an alternative location.
-    """
+    """1, 2, … for each atom's residue if residues share a key or one comes back after others; else nothing."""
     place_of: dict[tuple[str, ...], int] = {}
     places: list[int] = []
     last, again, next_place = None, False, 1
@@ -291,18 +280,13 @@ def _residues(polymer: Any) -> Iterator[_Residue | None]:
 
 
 def _cut(residues: list[_Residue | None], dropped: Counter[str]) -> Iterator[list[_Residue]]:
-    stretch: list[_Residue] = []
+    stretches: list[list[_Residue]] = [[]]
     for residue in residues:
-        if residue is not None and stretch:
-            gap = float(np.linalg.norm(np.subtract(residue.ca, stretch[-1].ca)))
-            if gap > LONGEST_STEP:
-                dropped[f"chain break (CA-CA farther than {LONGEST_STEP} Å; chain cut there)"] += 1
-                yield stretch
-                stretch = []
-        if residue is not None:
-            stretch.append(residue)
-        elif stretch:
-            yield stretch
-            stretch = []
-    if stretch:
-        yield stretch
+        if residue is None:
+            stretches.append([])
+            continue
+        if stretches[-1] and np.linalg.norm(np.subtract(residue.ca, stretches[-1][-1].ca)) > LONGEST_STEP:
+            dropped[f"chain break (CA-CA farther than {LONGEST_STEP} Å; chain cut there)"] += 1
+            stretches.append([])
+        stretches[-1].append(residue)
+    yield from filter(None, stretches)

@@ -48,10 +48,8 @@ class PairPotential(nn.Module):
             features = _by_pair(basis, pair, count)[mask].flatten(0, 1).flatten(1)
             normal += features.T @ features
             moment += features.T @ batch["forces"][mask].double().flatten()
-        scale = float(normal.diagonal().mean().clamp_min(1e-300))
-        normal.diagonal().add_(RIDGE * scale)
-        solution = torch.linalg.solve(normal, moment)
-        return cls(solution.reshape(count, FUNCTIONS), elements)
+        normal.diagonal().add_(RIDGE * float(normal.diagonal().mean().clamp_min(1e-300)))
+        return cls(torch.linalg.solve(normal, moment).reshape(count, FUNCTIONS), elements)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``forces`` (B, N, 3) and ``energy`` (B,) zero, in the dtype of the positions."""

@@ -67,27 +67,20 @@ def composition(species: Tensor) -> Tensor:
 def reference_energies(counts: Tensor, energy: Tensor, train: Tensor, weight: Tensor | None = None) -> Tensor:
     """Energies e per element minimising Σ w (E − Σ_atoms e[Z])² over training frames; (119,) eV, 0 if absent.
 
-    An element that no training frame has would leave its energy, tens of eV or more, in the labels of
-    held-out frames; it gets the least-squares fit to what the other elements leave of those frames.
-
-    Args:
-        counts: (F, 119) atoms of each element, see :func:`composition`.
-        energy: (F,) total energies in eV.
-        train: (F,) true for the training part.
-        weight: (F,) w; 1 if None.
+    An element that no training frame has would leave its energy, tens of eV or more, in the labels of held-out frames;
+    it gets the least-squares fit to what the other elements leave of those frames. ``counts`` (F, 119) as of
+    :func:`composition`, ``energy`` (F,) eV, ``train`` (F,) true for the training part, ``weight`` (F,) w, 1 if None.
     """
     reference = torch.zeros(119, dtype=torch.float64)
     for frames in (train, ~train):
-        missing = (counts[frames].sum(0) > 0) & (reference == 0)
         rows = counts[frames]
-        rest = energy[frames] - rows @ reference
-        rows = rows[:, missing]
+        missing = (rows.sum(0) > 0) & (reference == 0)
+        rows, rest = rows[:, missing], energy[frames] - rows @ reference
         if weight is not None:
             root = weight[frames].sqrt()
             rows, rest = rows * root[:, None], rest * root
         if missing.any():
-            fit = torch.linalg.lstsq(rows, rest[:, None], driver="gelsd").solution
-            reference[missing] = fit[:, 0]
+            reference[missing] = torch.linalg.lstsq(rows, rest[:, None], driver="gelsd").solution[:, 0]
     return reference
 
 
@@ -97,8 +90,7 @@ def load(path: str | Path, verbose: bool = True) -> FrameSet:
     The split is a function of the file's seed; reference energies come from the training part alone.
 
     Raises:
-        DataError: no such file, another kind of file, or fewer than three molecules.
-        IntegrityError: the file is damaged.
+        DataError: no such file, another kind of file, or fewer than three molecules. IntegrityError: it is damaged.
     """
     arrays, metadata = read(path, ForceFieldData, "frames")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}

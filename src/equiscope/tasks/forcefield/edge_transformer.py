@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
-from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
 from equiscope.tasks.guards import heads_fit
 
 

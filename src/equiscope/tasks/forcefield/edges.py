@@ -1,12 +1,14 @@
-"""What force fields make of edges: length, direction, smooth cutoff, radial basis, attention among an atom's edges."""
+"""What force fields make of atoms and edges: species as indices, lengths, directions, smooth cutoff, attention."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from equiscope.errors import InputError
 from equiscope.tasks.forcefield.neighbours import FlatAtoms, Neighbours
 
 
@@ -19,10 +21,9 @@ def lengths_and_units(displacement: Tensor) -> tuple[Tensor, Tensor]:
 def log_envelope(length: Tensor, cutoff: float) -> Tensor:
     """log u(r / cutoff), u a polynomial that falls from 1 to 0 with two vanishing derivatives at the cutoff.
 
-    u(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / cutoff (Gasteiger et al., "Directional message passing",
-    arXiv 2003.03123, eq. 8 with p = 6, times x), evaluated as (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵),
-    which is positive in any precision. Bounded below (u ≳ 6·10⁻¹⁷) so that no gradient is infinite. Same shape as
-    ``length``.
+    u(x) = 1 − 28 x⁶ + 48 x⁷ − 21 x⁸ with x = r / cutoff (Gasteiger et al., "Directional message passing", arXiv
+    2003.03123, eq. 8 with p = 6, times x), evaluated as (1 − x)³ (1 + 3x + 6x² + 10x³ + 15x⁴ + 21x⁵), which is positive
+    in any precision. Bounded below (u ≳ 6·10⁻¹⁷) so that no gradient is infinite. Same shape as ``length``.
     """
     x = length / cutoff
     rest = (1 - x).clamp_min(1e-6)
@@ -81,3 +82,38 @@ class EdgeAttention(nn.Module):
             logits = logits + bias
         mixed = (self.dropout(logits.softmax(-1)) @ v).transpose(1, 2).reshape(atoms * places, x.shape[1])
         return self.out(mixed.index_select(0, slot))
+
+
+ORGANIC = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)
+"""H C N O F P S Cl Br I."""
+
+
+class SpeciesIndex(nn.Module):
+    """Atomic numbers (A,) → indices 0 … len(elements) − 1 (A,); an InputError for an element the model has not."""
+
+    index: Tensor
+
+    def __init__(self, elements: tuple[int, ...]) -> None:
+        super().__init__()
+        self.elements = tuple(elements)
+        index = torch.full((max(elements) + 1,), -1, dtype=torch.int64)
+        index[list(elements)] = torch.arange(len(elements))
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, species: Tensor, known: bool = False) -> Tensor:
+        """The indices; with ``known`` nothing is checked, for which a GPU would have to be waited for."""
+        if known:
+            return self.index[species]
+        index = self.index[species.clamp(0, len(self.index) - 1)]
+        right = (index >= 0) & (species >= 0) & (species < len(self.index))
+        if not bool(right.all()):
+            refuse(species[~right], self.elements)
+        return index
+
+
+def refuse(species: Tensor, elements: Sequence[int]) -> None:
+    """Say which atomic numbers a model does not know."""
+    raise InputError(
+        f"atomic numbers {sorted(set(species.tolist()))} are not among the elements of this model {list(elements)}: "
+        "build it with elements=… that contain them"
+    )

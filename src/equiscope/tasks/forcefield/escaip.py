@@ -1,7 +1,7 @@
 """EScAIP: an invariant attention backbone whose only broken symmetry is a three-row force head.
 
 Written after the description of EScAIP (Qu and Krishnapriyan, arXiv 2410.24169), first version. Its twirl and its
-equivariance error are known in closed form: :mod:`equiscope.tasks.forcefield.escaip_closed_form`.
+equivariance error are known in :func:`closed_form`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.edges import EdgeAttention, RadialBasis, geometry
-from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
 from equiscope.tasks.guards import at_least, heads_fit, one_of, share
 
 
@@ -299,3 +298,41 @@ def order_parameters(edges: Edges, mean: bool = False) -> Tensor:
     # The small constant keeps the square root differentiable where a mean vanishes by symmetry.
     norms = (squared.clamp_min(0) + 1e-6).sqrt()
     return norms if mean else norms / (1 + weight.sum(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Result of :func:`closed_form`, padded like the batch.
+
+    Attributes:
+        forces, twirled: (B, N, 3) eV/Å, the model's own prediction, and the mean μ of its twisted ones over rotations.
+        equivariance: (B, N) (eV/Å)², E_g |p_g − μ|² of every atom (summed over its three components).
+        per_sample: (B,) (eV/Å)², the mean of the equivariance error over the real components of a sample.
+    """
+
+    forces: Tensor
+    twirled: Tensor
+    equivariance: Tensor
+    per_sample: Tensor
+
+
+def closed_form(model: Escaip, batch: Mapping[str, Tensor]) -> ClosedForm:
+    """Twirl and equivariance error of ``model`` on ``batch``, exact for any weights.
+
+    With a_j = W h_j ∈ R³ per neighbour and invariant h, m and neighbour sets, the twisted prediction is
+    p_g = m Σ_j gᵀ diag(a_j) g d_j. From E_g gᵀ S g = (tr S / 3) 1 follows, with ā_j the mean of the components of a_j,
+
+        μ = m Σ_j ā_j d_j   and   E_g |p_g − μ|² = (m² / 3) Σ_c |Σ_j (a_jc − ā_j) d_j|².
+
+    p_g is quadratic in g, so averages over the octahedral (or tetrahedral) rotations give the same values. Holds in
+    evaluation and training alike (the model has no dropout), and everything is differentiable.
+    """
+    inputs = model.head_inputs(batch)
+    atoms, magnitude = inputs.atoms, inputs.magnitude[:, None]
+    rows = torch.where(inputs.valid[..., None], model.force_head(inputs.features), 0.0)
+    mean = rows.mean(-1, keepdim=True)
+    forces, twirled = (atoms.pad(magnitude * (some * inputs.unit).sum(1)) for some in (rows, mean))
+    broken = torch.einsum("ajc,ajx->acx", rows - mean, inputs.unit)
+    error = inputs.magnitude.square() / 3 * broken.square().sum((1, 2))
+    counts = torch.bincount(atoms.sample, minlength=atoms.shape[0])
+    return ClosedForm(forces, twirled, atoms.pad(error), atoms.sum_samples(error) / (3 * counts))

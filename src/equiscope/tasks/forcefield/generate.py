@@ -33,12 +33,11 @@ class ForceFieldData(Recipe):
 
     Attributes:
         frames: how many.
-        sampler: ``"jitter"`` (Gaussian displacements of relaxed conformers) or ``"langevin"`` (MMFF
-            dynamics at 300 and 500 K).
-        frames_per_molecule: most frames of one molecule; ``None`` for 10, or more (at most 200) where the
-            list has too few molecules for ``frames``.
-        orientation: ``"haar"`` (every frame turned by its own uniform rotation) or ``"embedded"`` (as RDKit
-            left it, along its principal axes: a deliberate condition, never the default).
+        sampler: ``"jitter"`` (Gaussian displacements of relaxed conformers) or ``"langevin"`` (MMFF dynamics at 300 and
+            500 K).
+        frames_per_molecule: most of one molecule; ``None`` for 10, or up to 200 where there are too few molecules.
+        orientation: ``"haar"`` (every frame turned by its own uniform rotation) or ``"embedded"`` (as RDKit left it,
+            along its principal axes: a deliberate condition, never the default).
     """
 
     FORMAT = "equiscope-forcefield"
@@ -57,12 +56,9 @@ class ForceFieldData(Recipe):
     def name(self) -> str:
         """``forcefield-<sampler>-<frames>-seed<seed>``, and whatever else differs from the defaults."""
         name = f"forcefield-{self.sampler}-{self.frames}-seed{self.seed}"
-        if (self.min_atoms, self.max_atoms) != (10, 20):
-            name += f"-atoms{self.min_atoms}to{self.max_atoms}"
-        if self.frames_per_molecule is not None:
-            name += f"-per{self.frames_per_molecule}"
-        if self.orientation != "haar":
-            name += f"-{self.orientation}"
+        name += f"-atoms{self.min_atoms}to{self.max_atoms}" if (self.min_atoms, self.max_atoms) != (10, 20) else ""
+        name += f"-per{self.frames_per_molecule}" if self.frames_per_molecule is not None else ""
+        name += f"-{self.orientation}" if self.orientation != "haar" else ""
         return name if self.smiles is None else f"{name}-{Path(self.smiles).stem}"
 
 
@@ -82,10 +78,10 @@ class Job:
 def generate(config: ForceFieldData, workers: int | None = None, progress: bool = True) -> Path:
     """Make the data file of ``config`` if it is not there, and return its path; see :func:`make_once`.
 
-    Molecules are taken in an order drawn from the seed until ``frames`` are labelled. A molecule's frames are
-    a function of the seed and its line in the SMILES file alone, so the bytes depend neither on ``workers``
-    nor on whether an earlier call was killed: finished molecules are kept in ``<path>.parts/`` until the file
-    is whole. (Another CPU type or another version of RDKit or tblite may change the last digits.)
+    Molecules are taken in an order drawn from the seed until ``frames`` are labelled. A molecule's frames are a
+    function of the seed and its line in the SMILES file alone, so the bytes depend neither on ``workers`` nor on
+    whether an earlier call was killed: finished molecules are kept in ``<path>.parts/`` until the file is whole.
+    (Another CPU type or another version of RDKit or tblite may change the last digits.)
 
     Raises:
         DataError: the molecules do not give that many frames; RDKit or tblite is missing; a worker died.
@@ -160,15 +156,8 @@ def _jobs(
     decides |= {"seed": config.seed, "sampler": config.sampler, "orientation": config.orientation}
     fingerprint = json.dumps(decides, sort_keys=True)
     for i in np.random.default_rng([config.seed, 0]).permutation(len(accepted)):
-        yield Job(
-            molecule=accepted[i],
-            frames=quota,
-            seed=config.seed,
-            sampler=config.sampler,
-            orientation=config.orientation,
-            shard=str(parts / f"{accepted[i].index:07d}.npz"),
-            fingerprint=fingerprint,
-        )
+        shard = str(parts / f"{accepted[i].index:07d}.npz")
+        yield Job(accepted[i], quota, config.seed, config.sampler, config.orientation, shard, fingerprint)
 
 
 def make_shard(job: Job) -> None:

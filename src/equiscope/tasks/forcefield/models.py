@@ -51,10 +51,8 @@ def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
         name: ``edge_transformer``, ``escaip``, ``escaip_tied`` (the exactly equivariant twin of ``escaip``), ``nequip``
             or ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``).
         size: ``nano``, ``1M``, ``4M`` or ``6M`` (``nequip``: ``nano`` or ``1M``).
-        overrides: fields of the model's configuration, for example ``cutoff=6.0`` or ``layers=4``.
-
-    Raises:
-        InputError: an unknown name, size or field, or a field that the name already settles.
+        overrides: fields of the model's configuration, for example ``cutoff=6.0`` or ``layers=4``; see
+            :func:`equiscope.tasks.seeded.configured`, also for what is refused.
     """
     network, config = configured("force-field", MODELS, name, size, overrides)
     return network(config)

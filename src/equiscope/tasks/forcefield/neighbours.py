@@ -28,10 +28,8 @@ class FlatAtoms:
     """The real atoms of a padded batch, one after another.
 
     Attributes:
-        pos: (A, 3) positions in Å, differentiable with respect to the batch's.
-        species: (A,) atomic numbers.
-        place: (A,) index of each atom in the flattened (B·N) batch.
-        sample: (A,) sample of each atom, ascending.
+        pos: (A, 3) positions in Å, differentiable with respect to the batch's; species: (A,) atomic numbers.
+        place: (A,) index of each atom in the flattened (B·N) batch; sample: (A,) its sample, ascending.
         shape: (B, N) of the batch.
         found: the neighbours, where the batch was :func:`prepared`. Then atoms may have been added at the end that are
             in no sample (``sample`` B, ``place`` B·N).
@@ -65,8 +63,7 @@ class Neighbours:
     """Directed edges i → j with |x_j − x_i| < cutoff, sorted by (i, j).
 
     Attributes:
-        centre: (E,) flat atom i of each edge.
-        neighbour: (E,) flat atom j of each edge.
+        centre, neighbour: (E,) flat atoms i and j of each edge.
         reverse: (E,) index of the edge j → i; ``None`` where the list was cut to the nearest (not symmetric).
         table: (A, K) edge indices of each atom, K the largest number of neighbours; 0 where ``valid`` is false.
         valid: (A, K) which entries of the table are edges.
@@ -130,14 +127,9 @@ def prepared(
 ) -> dict[str, Tensor]:
     """The batch with its neighbour list, found where the batch lies, so that the model has nothing to count.
 
-    The fields added are no samples: what is shared among processes is shared before.
-
-    Args:
-        cutoff, nearest: as for :func:`find`, and as the model's.
-        padded: fill atoms, edges and table up to one of few sizes (:func:`equiscope.tasks.seeded.few_sizes`).
-
-    Raises:
-        InputError: as :func:`flatten` and :func:`find`.
+    ``cutoff`` and ``nearest`` are the model's; with ``padded`` atoms, edges and table are filled up to one of few sizes
+    (:func:`equiscope.tasks.seeded.few_sizes`). The fields added are no samples: what is shared among processes is
+    shared before. Errors are those of :func:`flatten` and :func:`find`.
     """
     atoms = flatten(batch)
     found = find(atoms, cutoff, nearest)
@@ -169,18 +161,12 @@ def _filled(made: Mapping[str, Tensor], size: int, length: int) -> dict[str, Ten
 
 
 def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_once: int = PAIRS_AT_ONCE) -> Neighbours:
-    """All directed edges shorter than ``cutoff`` (Å) inside each sample.
+    """All directed edges shorter than ``cutoff`` (Å) inside each sample; an edge at exactly the cutoff is left out.
 
-    Distances are taken for blocks of atoms against the atoms of their own samples, at most ``pairs_at_once`` at
-    a time, so that memory grows with the number of edges and not with the square of a molecule. The result does
-    not depend on the block size.
-
-    Args:
-        atoms: from :func:`flatten`.
-        cutoff: in Å; an edge at exactly the cutoff is left out.
-        nearest: keep only this many shortest edges of every atom. The list is then no longer symmetric
-            (``reverse`` is ``None``) and the energy surface no longer continuous.
-        pairs_at_once: memory bound.
+    Distances are taken for blocks of atoms against the atoms of their own samples, at most ``pairs_at_once`` at a time,
+    so that memory grows with the number of edges and not with the square of a molecule. The result does not depend on
+    the block size. ``nearest`` keeps only that many shortest edges of every atom; the list is then no longer symmetric
+    (``reverse`` is ``None``) and the energy surface no longer continuous.
 
     Raises:
         InputError: the cutoff is not positive, or ``nearest`` is below 1.
@@ -196,21 +182,18 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
     if nearest is not None:
         keep = _shortest(centre, squared, count, nearest)
         centre, neighbour = centre[keep], neighbour[keep]
-    degree = counts(centre, count)
+    degree, column = _ranked(centre, count)
     width = int(degree.max()) if count else 0
-    first = degree.cumsum(0) - degree
-    column = torch.arange(len(centre), device=centre.device) - first[centre]
     slot = centre * width + column
     table = torch.zeros(count * width, dtype=torch.int64, device=centre.device)
     table[slot] = torch.arange(len(centre), device=centre.device)
-    columns = torch.arange(width, device=centre.device)
     return Neighbours(
         centre=centre,
         neighbour=neighbour,
         # Edges are sorted by (i, j) and the set is symmetric, so sorting by (j, i) lists the reversed edges.
         reverse=neighbour.argsort(stable=True) if nearest is None else None,
         table=table.reshape(count, width),
-        valid=columns < degree[:, None],
+        valid=torch.arange(width, device=centre.device) < degree[:, None],
         slot=slot,
     )
 
@@ -248,11 +231,8 @@ def _edges(atoms: FlatAtoms, cutoff: float, pairs_at_once: int) -> tuple[Tensor,
 
 
 def _blocks(count: int, longest: int, pairs_at_once: int) -> list[tuple[int, int, int, int]]:
-    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs, in reading order.
-
-    A molecule wider than the bound gets blocks of one atom and part of its partners, so that edges found block
-    after block are always sorted by (centre, neighbour).
-    """
+    """(first atom, last, first partner, last) of blocks of at most ``pairs_at_once`` pairs, in reading order."""
+    # A molecule wider than the bound gets blocks of one atom: edges are always found sorted by (centre, neighbour).
     wide = max(1, min(longest, pairs_at_once))
     rows = max(1, pairs_at_once // wide)
     return [
@@ -266,6 +246,10 @@ def _shortest(centre: Tensor, squared: Tensor, count: int, nearest: int) -> Tens
     """Indices, ascending, of the ``nearest`` shortest edges of every atom."""
     order = squared.argsort(stable=True)
     order = order[centre[order].argsort(stable=True)]
+    return order[_ranked(centre, count)[1] < nearest].sort().values
+
+
+def _ranked(centre: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(count,) edges of every atom, and (E,) the place of each among those of its atom."""
     degree = counts(centre, count)
-    rank = torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]
-    return order[rank < nearest].sort().values
+    return degree, torch.arange(len(centre), device=centre.device) - (degree.cumsum(0) - degree)[centre]

@@ -10,14 +10,13 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
 from equiscope.tasks.guards import at_least, one_of
 
 FORCES = ("gradient", "direct")
@@ -51,22 +50,20 @@ class NequipConfig:
 class NequipField(nn.Module):
     """Energy (B,) in eV and forces (B, N, 3) in eV/Å of a batch with ``pos``, ``species`` and ``mask``.
 
-    Symmetric under O(3), translations and permutations by construction. Gradient forces need grad mode.
-
-    Raises:
-        InputError: if the ``nequip`` package is not installed.
+    Symmetric under O(3), translations and permutations by construction. Gradient forces need grad mode. An InputError
+    where the ``nequip`` package is not installed.
     """
 
     # Its library scripts code of its own, and forces are a derivative taken on the way.
     compilable = False
+    read: nn.Module | None
 
     def __init__(self, config: NequipConfig) -> None:
         super().__init__()
         self.config = config
         self.species = SpeciesIndex(config.elements)
         with _nequip_state():
-            self.net = _gradient_model(config) if config.forces == "gradient" else _direct_model(config)
-            self.read = _readout(config) if config.forces == "direct" else None
+            self.net, self.read = _gradient_model(config) if config.forces == "gradient" else _direct_model(config)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         atoms = neighbours.flatten(batch)
@@ -114,18 +111,14 @@ def _nequip_state() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _names(config: NequipConfig) -> list[str]:
-    return [f"Z{number}" for number in config.elements]
-
-
-def _gradient_model(config: NequipConfig) -> nn.Module:
+def _gradient_model(config: NequipConfig) -> tuple[nn.Module, None]:
     from nequip.model import NequIPGNNModel
 
     made: nn.Module = NequIPGNNModel(
         seed=int(torch.randint(2**31, ())),
         model_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
         r_max=config.cutoff,
-        type_names=_names(config),
+        type_names=[f"Z{number}" for number in config.elements],
         num_layers=config.layers,
         l_max=config.lmax,
         parity=False,
@@ -136,23 +129,11 @@ def _gradient_model(config: NequipConfig) -> nn.Module:
         per_type_energy_scales=1.0,
         per_type_energy_shifts=0.0,
     )
-    return made
+    return made, None
 
 
-def _hidden(config: NequipConfig) -> Any:
-    from e3nn import o3
-
-    return o3.Irreps([(config.features, (degree, (-1) ** degree)) for degree in range(config.lmax + 1)])
-
-
-def _readout(config: NequipConfig) -> nn.Module:
-    from e3nn import o3
-
-    return o3.Linear(_hidden(config), o3.Irreps("1x0e+1x1o"))
-
-
-def _direct_model(config: NequipConfig) -> nn.Module:
-    """The convolution layers of NequIP up to features of every degree, of its own building blocks."""
+def _direct_model(config: NequipConfig) -> tuple[nn.Module, nn.Module]:
+    """The convolution layers of NequIP up to features of every degree, of its own building blocks, and a readout."""
     from e3nn import o3
     from nequip.nn import ConvNetLayer, SequentialGraphNetwork
     from nequip.nn.embedding import (
@@ -163,7 +144,8 @@ def _direct_model(config: NequipConfig) -> nn.Module:
         SphericalHarmonicEdgeAttrs,
     )
 
-    names = _names(config)
+    names = [f"Z{number}" for number in config.elements]
+    hidden = o3.Irreps([(config.features, (degree, (-1) ** degree)) for degree in range(config.lmax + 1)])
     embed = NodeTypeEmbed(type_names=names, num_features=config.features)
     harmonics = SphericalHarmonicEdgeAttrs(
         irreps_edge_sh=repr(o3.Irreps.spherical_harmonics(config.lmax)), irreps_in=embed.irreps_out
@@ -177,7 +159,7 @@ def _direct_model(config: NequipConfig) -> nn.Module:
     for index in range(config.layers):
         layer = ConvNetLayer(
             irreps_in=irreps,
-            feature_irreps_hidden=repr(_hidden(config)),
+            feature_irreps_hidden=repr(hidden),
             convolution_kwargs={
                 "radial_mlp_depth": 1,
                 "radial_mlp_width": config.radial_width,
@@ -188,4 +170,4 @@ def _direct_model(config: NequipConfig) -> nn.Module:
             },
         )
         modules[f"layer{index}"], irreps = layer, layer.irreps_out
-    return SequentialGraphNetwork(modules)
+    return SequentialGraphNetwork(modules), o3.Linear(hidden, o3.Irreps("1x0e+1x1o"))

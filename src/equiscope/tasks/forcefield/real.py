@@ -22,7 +22,7 @@ from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.datasets.description import Describer
 from equiscope.tasks.datasets.splits import split_molecules
 from equiscope.tasks.forcefield.data import describe_frames, reference_energies
-from equiscope.tasks.forcefield.species import ORGANIC
+from equiscope.tasks.forcefield.edges import ORGANIC
 from equiscope.tasks.molecules.padded import Parted, check_batch
 
 RULES = ("elements", "max_atoms", "max_force", "neutral")
@@ -53,11 +53,7 @@ class RealData:
 
     @classmethod
     def from_settings(cls, data: Mapping[str, Any]) -> RealData:
-        """From the ``data`` section of a configuration.
-
-        Raises:
-            InputError: an unknown format or setting, or a missing path.
-        """
+        """From the ``data`` section of a configuration; an InputError for an unknown format or setting, or no path."""
         name = str(data.get("format"))
         own = catalogue.settings(name)
         general = ("format", "path", "store", "frames", "share", "seed", *RULES)
@@ -95,11 +91,7 @@ class RealData:
 
 
 def _number(data: Mapping[str, Any], name: str, kind: Callable[[Any], Any], missing: Any) -> Any:
-    """A number, or several, among the settings.
-
-    Raises:
-        InputError: it is none.
-    """
+    """A number, or several, among the settings; an InputError if it is none."""
     value = data.get(name)
     try:
         return missing if value is None else kind(value)
@@ -122,9 +114,8 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def convert(data: RealData, progress: bool = True) -> Path:
-    """Convert the data set if that is not done yet; the folder of the frames.
-
-    Two calls for one folder wait for one another.
+    """Convert the data set if that is not done yet; the folder of the frames. Two calls for one folder wait for one
+    another.
 
     Raises:
         DataError: no such file; it is periodic or has no forces; nothing is left of it; the folder holds other frames.
@@ -185,21 +176,12 @@ class MappedFrames(Parted):
         frames = index.numpy()
         rows = self.store.rows(frames)
         mask = np.arange(n)[None] < self.store.atoms[frames][:, None]
-        species = np.zeros(mask.shape, dtype=np.int64)
-        pos = np.zeros((*mask.shape, 3), dtype=np.float32)
-        forces = np.zeros_like(pos)
-        species[mask], pos[mask], forces[mask] = (
-            array[rows] for array in (self.store.species, self.store.positions, self.store.forces)
-        )
-        return {
-            "pos": torch.from_numpy(pos),
-            "species": torch.from_numpy(species),
-            "mask": torch.from_numpy(mask),
-            "energy": self.energy[index],
-            "forces": torch.from_numpy(forces),
-            "molecule": self.molecule[index],
-            "id": index,
-        }
+        dense = {"pos": np.zeros((*mask.shape, 3), dtype=np.float32), "species": np.zeros(mask.shape, dtype=np.int64)}
+        dense |= {"mask": mask, "forces": np.zeros_like(dense["pos"])}
+        for name, stored in (("pos", "positions"), ("species", "species"), ("forces", "forces")):
+            dense[name][mask] = getattr(self.store, stored)[rows]
+        batch = {name: torch.from_numpy(array) for name, array in dense.items()}
+        return {**batch, "energy": self.energy[index], "molecule": self.molecule[index], "id": index}
 
     def label_rms(self, frames: Tensor) -> tuple[float, float]:
         """Root mean squares of the force components (eV/Å) and of the energies learned (eV)."""
@@ -211,7 +193,8 @@ class MappedFrames(Parted):
 
     def orientation(self) -> Orientation | None:
         """The orientation tensor found at conversion."""
-        return _orientation(self.store.metadata)
+        stored = self.store.metadata["description"]["orientation"]
+        return Orientation(**{**stored, "eigenvalues": tuple(stored["eigenvalues"])}) if stored else None
 
     def checksum(self) -> str:
         """SHA-256 of the arrays on disk."""
@@ -233,30 +216,18 @@ def load(path: str | Path, seed: int, verbose: bool = True) -> MappedFrames:
     """Open converted frames: split by group, fit reference energies on the training part.
 
     Raises:
-        DataError: no such folder, or fewer than three groups.
-        IntegrityError: a damaged folder.
+        DataError: no such folder, or fewer than three groups. IntegrityError: a damaged folder.
     """
     store = mapped.read(path)
     molecule = torch.from_numpy(store.molecule.astype(np.int64))
     part = split_molecules(int(store.metadata["groups"]), seed)[molecule]
     total = torch.from_numpy(store.energy.copy())
     reference, offsets = _references(store, total, part == 0)
-    frames = MappedFrames(
-        store=store,
-        energy=(total - offsets).float(),
-        reference=reference,
-        molecule=molecule,
-        part=part,
-        atoms=torch.from_numpy(store.atoms.astype(np.int64)),
-    )
+    atoms = torch.from_numpy(store.atoms.astype(np.int64))
+    frames = MappedFrames(store, (total - offsets).float(), reference, molecule, part, atoms)
     if verbose:
         print(f"{path}: {len(frames):,} frames of {store.metadata['groups']:,} groups, {frames.orientation()}")
     return frames
-
-
-def _orientation(metadata: Mapping[str, Any]) -> Orientation | None:
-    stored = metadata["description"]["orientation"]
-    return Orientation(**{**stored, "eigenvalues": tuple(stored["eigenvalues"])}) if stored else None
 
 
 def _references(store: mapped.Mapped, total: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,9 +246,7 @@ def _references(store: mapped.Mapped, total: Tensor, train: Tensor) -> tuple[Ten
         unique, inverse = np.unique(counts, axis=0, return_inverse=True)
         numbers = [kinds.setdefault(row.tobytes(), len(kinds)) for row in unique]
         which[frames] = np.array(numbers)[inverse.reshape(-1)]
-    composition = torch.from_numpy(
-        np.frombuffer(b"".join(kinds), dtype=np.uint16).reshape(-1, 119).astype(np.float64)
-    )
+    composition = torch.from_numpy(np.frombuffer(b"".join(kinds), np.uint16).reshape(-1, 119).astype(np.float64))
     # A composition may stand in the training part and outside it: a row for each.
     row = torch.from_numpy(which) + len(kinds) * (~train).long()
     weight = torch.bincount(row, minlength=2 * len(kinds)).double()

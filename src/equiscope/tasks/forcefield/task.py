@@ -14,22 +14,63 @@ from equiscope.tasks.datasets.splits import PARTS
 from equiscope.tasks.forcefield import models, real
 from equiscope.tasks.forcefield.baseline import PairPotential
 from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, load
-from equiscope.tasks.forcefield.losses import LOSSES, ForceFieldLoss
+from equiscope.tasks.forcefield.edges import refuse
 from equiscope.tasks.forcefield.neighbours import prepared
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
-from equiscope.tasks.forcefield.species import refuse
-from equiscope.tasks.guards import at_least, chosen
-from equiscope.tasks.seeded import (
-    SeededTask,
-    Shuffled,
-    TaskSettings,
-    configured,
-    key,
-    lengthened,
-    rotate,
-    spread,
-)
+from equiscope.tasks.guards import at_least, chosen, one_of
+from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, configured, key, lengthened, rotate, spread
 from equiscope.tasks.task import Probe
+
+LOSSES = ("squared", "escaip")
+
+
+@dataclass(frozen=True)
+class ForceFieldLoss:
+    """A weighted sum of an energy and a force term, with E in units of sigma_E and F in units of sigma_F.
+
+    With e = (E_hat - E) / sigma_E of a sample, d = (F_hat - F) / sigma_F of an atom and n its sample's atoms,
+
+        squared:  w_F mean_samples (1 / 3n) sum_atoms |d|^2  +  w_E mean_samples e^2
+        escaip:   w_F mean_atoms |d|                         +  w_E mean_samples |e|
+
+    the second being the loss of EScAIP (arXiv 2410.24169), there with w_F = 100 and w_E = 4.
+
+    Attributes:
+        name: one of :data:`LOSSES`.
+        forces, energy: the weights w_F and w_E.
+        force_scale: sigma_F in eV/Å; energy_scale: sigma_E in eV.
+    """
+
+    name: str
+    forces: float
+    energy: float
+    force_scale: float = 1.0
+    energy_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of(LOSSES, "loss.", name=self.name)
+        at_least(0, "loss.", forces=self.forces, energy=self.energy)
+
+    def __call__(self, answer: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``loss`` and its parts ``forces`` and ``energy``, unweighted, all scalars.
+
+        ``answer`` and ``batch`` have ``energy`` (B,) in eV and ``forces`` (B, N, 3) in eV/Å, the batch ``mask`` (B, N)
+        too.
+        """
+        mask = batch["mask"]
+        error = (answer["forces"] - batch["forces"]) / self.force_scale
+        error = torch.where(mask[..., None], error, error.new_zeros(()))
+        offset = (answer["energy"] - batch["energy"]) / self.energy_scale
+        if self.name == "squared":
+            forces = (error.square().sum(dim=(1, 2)) / (3 * mask.sum(1))).mean()
+            energy = offset.square().mean()
+        else:
+            length = torch.linalg.vector_norm(error, dim=-1)
+            # Padding has length zero; picking atoms by the mask would wait for a GPU to count them.
+            forces = length.sum() / mask.sum() if length.is_cuda else length[mask].mean()
+            energy = offset.abs().mean()
+        return {"loss": self.forces * forces + self.energy * energy, "forces": forces, "energy": energy}
+
 
 FORCES = Declaration(
     inputs={"pos": Input("1o", points=True)},
@@ -58,9 +99,8 @@ class ForceFieldSettings(TaskSettings):
         data: a set that is made here, or a published one.
         loss: name and weights.
         workers: processes that make the data, None for all cores.
-        train_frames: use only so many, None for all.
-        track_frames, final_frames: held-out frames measured along the way and at the end, None for all.
-        probe_batch: their batch size.
+        train_frames, track_frames, final_frames: trained on, measured along the way and at the end, None for all.
+        probe_batch: batch size of those measured.
         labels: factor of all labels, trained on and measured; the scales of the loss stay. 0 teaches to answer zero.
     """
 
@@ -88,13 +128,10 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ForceField:
-        """The task of a resolved configuration.
+        """The task of a resolved configuration; unknown or impossible settings are an InputError.
 
         Its ``data`` holds fields of :class:`ForceFieldData` or, with a ``format``, those of
         :meth:`RealData.from_settings`, and how many of the frames are used.
-
-        Raises:
-            InputError: for unknown or impossible settings.
         """
         data = config["data"]
         own = {name: data.get(name) for name in _USE}

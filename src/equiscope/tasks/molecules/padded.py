@@ -24,11 +24,7 @@ class Parted:
     part: Tensor
 
     def indices(self, part: str) -> Tensor:
-        """Geometries (n,) of ``"train"``, ``"track"`` (validation) or ``"final"`` (test), in file order.
-
-        Raises:
-            InputError: another name.
-        """
+        """Geometries (n,) of ``"train"``, ``"track"`` or ``"final"`` in file order; an InputError for another name."""
         one_of(PARTS, part=part)
         return torch.nonzero(self.part == PARTS.index(part))[:, 0]
 
@@ -39,10 +35,8 @@ class PaddedSet(Parted):
 
     Attributes:
         pos: (F, N, 3) float32 Å, each centred on its mean; zero in the padding.
-        species: (F, N) int64 atomic numbers, 0 in the padding.
-        mask: (F, N) true for atoms.
-        molecule: (F,) int64, the molecule (the cluster) of each.
-        part: (F,) int64, index into ``PARTS``.
+        species: (F, N) int64 atomic numbers, 0 in the padding; mask: (F, N) true for atoms.
+        molecule: (F,) int64, the molecule (the cluster) of each; part: (F,) int64, index into ``PARTS``.
         atoms: (F,) int64 atoms of each; stays on the CPU, so that a batch's padding needs no transfer.
         metadata: of the data file: configuration, counts of every rejection, versions.
     """
@@ -64,13 +58,10 @@ class PaddedSet(Parted):
         return len(self.pos)
 
     def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
-        """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms.
+        """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms, see
+        :func:`check_batch`.
 
-        Returns:
-            The fields of ``PER_ATOM`` (B, N, …) and ``PER_SAMPLE`` (B,), and ``id`` (B,), the number in the set.
-
-        Raises:
-            InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
+        It has the fields of ``PER_ATOM`` (B, N, …) and ``PER_SAMPLE`` (B,), and ``id`` (B,), the number in the set.
         """
         index, atoms = check_batch(indices, self.atoms, pad_to)
         index = index.to(self.pos.device)
@@ -108,22 +99,14 @@ def describe_split(made: Any, noun: str = "frames") -> dict[str, Any]:
         "molecules": int(torch.unique(made.molecule).numel()),
         "atoms": [int(made.atoms.min()), int(made.atoms.max())],
         "parts": {
-            name: {
-                noun: int((made.part == i).sum()),
-                "molecules": int(torch.unique(made.molecule[made.part == i]).numel()),
-            }
-            for i, name in enumerate(PARTS)
+            name: {noun: int(here.sum()), "molecules": int(torch.unique(made.molecule[here]).numel())}
+            for name, here in ((name, made.part == i) for i, name in enumerate(PARTS))
         },
     }
 
 
 def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) -> tuple[Tensor, int]:
-    """Frame numbers (B,) on the CPU and the atoms the batch is padded to.
-
-    Args:
-        indices: frame numbers.
-        atoms: (F,) atoms of every frame.
-        pad_to: atoms; None for the largest of the batch.
+    """Frame numbers (B,) on the CPU and the atoms the batch is padded to, of a set with ``atoms`` (F,) in its frames.
 
     Raises:
         InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
@@ -144,15 +127,12 @@ def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str
     """The arrays of a data file made by a recipe, dense, and its metadata.
 
     In the file the geometries of a molecule share one list of atomic numbers and follow one another: ``atoms`` (M,) and
-    ``counted`` (M,) say how many atoms and geometries molecule m has.
-
-    Returns:
-        ``atoms``, ``molecule`` (F,); ``species``, ``mask`` (F, N); every array of the file with a row of three for
-        each atom as (F, N, 3) float32; the others as they are.
+    ``counted`` (M,) say how many atoms and geometries molecule m has. Returned are ``atoms``, ``molecule`` (F,);
+    ``species``, ``mask`` (F, N); every array with a row of three for each atom as (F, N, 3) float32; the others as they
+    are.
 
     Raises:
-        DataError: no such file, or another kind of file.
-        IntegrityError: the file is damaged.
+        DataError: no such file, or another kind of file. IntegrityError: the file is damaged.
     """
     arrays, metadata = store.read(path)
     if metadata.get("format") != recipe.FORMAT or metadata.get("format_version") != recipe.FORMAT_VERSION:
@@ -169,9 +149,7 @@ def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str
     dense = {"atoms": atoms, "molecule": molecule, "mask": mask, "species": np.zeros(mask.shape, dtype=np.int64)}
     dense["species"][mask] = arrays.pop("species")[(starts[molecule][:, None] + place)[mask]]
     for name, array in arrays.items():
+        dense[name] = array if array.ndim != 2 else np.zeros((*mask.shape, 3), dtype=np.float32)
         if array.ndim == 2:
-            dense[name] = np.zeros((*mask.shape, 3), dtype=np.float32)
             dense[name][mask] = array
-        else:
-            dense[name] = array
     return dense, metadata

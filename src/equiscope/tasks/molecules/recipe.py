@@ -15,7 +15,7 @@ import numpy as np
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets import chemistry, processes, store
-from equiscope.tasks.datasets.smiles import read_smiles
+from equiscope.tasks.datasets.chemistry import read_smiles
 from equiscope.tasks.guards import at_least
 
 
@@ -28,9 +28,6 @@ class Recipe:
         min_atoms, max_atoms: of a molecule, with hydrogens.
         smiles: a SMILES file of one's own (plain, .csv or .gz); None for the NCI list inside RDKit.
         path: of the data file; None for the default of :meth:`resolved_path`.
-
-    Raises:
-        InputError: for impossible values.
     """
 
     FORMAT: ClassVar[str]
@@ -80,9 +77,8 @@ class Recipe:
 def join(made: Sequence[Mapping[str, np.ndarray]], counted: str) -> dict[str, np.ndarray]:
     """One flat array of each kind from those of every molecule, as :func:`equiscope.tasks.molecules.padded.read` takes.
 
-    Args:
-        made: of a molecule of n atoms in k geometries: ``species`` (n,), ``positions`` and others (k, n, 3) or (k,).
-        counted: name of the array (molecules,) of every k; that of every n is ``atoms``.
+    ``made`` are of a molecule of n atoms in k geometries: ``species`` (n,), ``positions`` and others (k, n, 3) or (k,).
+    ``counted`` names the array (molecules,) of every k; that of every n is ``atoms``.
     """
     flat = {name: np.concatenate([a[name].reshape(-1, *a[name].shape[2:]) for a in made]) for name in made[0]}
     flat["atoms"] = np.array([len(a["species"]) for a in made], dtype=np.int32)
@@ -91,17 +87,13 @@ def join(made: Sequence[Mapping[str, np.ndarray]], counted: str) -> dict[str, np
 
 
 def make_once(recipe: Recipe, make: Callable[[Path, int], None], workers: int | None) -> Path:
-    """The data file of a recipe, made by ``make(path, workers)`` if it is not there.
+    """The data file of a recipe, made by ``make(path, workers)`` if it is not there; two calls wait for one another.
 
-    Two calls for one path wait for one another.
-
-    Args:
-        workers: processes, one thread in each; None for all cores this process may use.
+    ``workers`` are processes, one thread in each; None for all cores this process may use.
 
     Raises:
         InputError: fewer than one worker.
-        DataError: the path holds a file of another recipe; whatever ``make`` raises.
-        IntegrityError: the path holds a damaged file.
+        DataError: the path holds a file of another recipe; whatever ``make`` raises. IntegrityError: it is damaged.
     """
     at_least(1, workers=workers)
     path = recipe.resolved_path()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from equiscope.errors import DataError, InputError
 from equiscope.symmetry.rotations import haar
@@ -54,10 +55,8 @@ class ChainSettings:
             raise InputError(f"2 <= shortest <= longest is needed, got {self.shortest} and {self.longest}")
         if not 0 < self.fraction <= 1:
             raise InputError(f"fraction must be in (0, 1], got {self.fraction}")
-        if self.track_chains < 2 or self.final_chains < 2:
-            raise InputError(
-                f"an interval needs two held-out chains or more, got {self.track_chains} and {self.final_chains}"
-            )
+        if min(held := (self.track_chains, self.final_chains)) < 2:
+            raise InputError(f"an interval needs two held-out chains or more, got {held[0]} and {held[1]}")
 
 
 def load_chains(settings: ChainSettings) -> ProteinChains:
@@ -78,20 +77,13 @@ def load_chains(settings: ChainSettings) -> ProteinChains:
             f"no chain of {chains.source} has {settings.shortest} to {settings.longest} residues "
             f"(they have {chains.lengths.min()} to {chains.lengths.max()}): change data.shortest or data.longest"
         )
-    chosen = chains.select(fits)
     counts = {**chains.counts, "kept": len(fits), "outside the length limits": len(chains) - len(fits)}
-    return ProteinChains(chosen.ids, chosen.ca, chosen.sequences, chains.source, chains.licence, counts)
+    return replace(chains.select(fits), counts=counts)
 
 
 @dataclass(frozen=True)
 class ChainSet:
-    """Chains with their clusters and parts.
-
-    Attributes:
-        chains: Cα traces in Å.
-        clusters: groups of similar chains; no group is in two parts.
-        parts: chain numbers of ``"train"``, ``"track"`` and ``"final"``.
-    """
+    """Chains (Cα traces in Å), their clusters of similar ones, the chain numbers of each part; no cluster is in two."""
 
     chains: ProteinChains
     clusters: Clusters
@@ -112,17 +104,13 @@ class ChainSet:
 
     def padded(self, numbers: Sequence[int]) -> dict[str, Tensor]:
         """Chains as ``x_1`` (B, N, 3) float32 nm centred, ``mask``, ``residue`` (B, N), ``chain``, ``id`` (B,)."""
-        traces = [self.chains.ca[i] for i in numbers]
-        longest = max(len(trace) for trace in traces)
-        points = np.zeros((len(traces), longest, 3), dtype=np.float32)
-        mask = np.zeros((len(traces), longest), dtype=bool)
-        for row, trace in enumerate(traces):
-            points[row, : len(trace)] = ANGSTROM_TO_NM * trace
-            mask[row, : len(trace)] = True
+        traces = [torch.from_numpy(ANGSTROM_TO_NM * self.chains.ca[i]) for i in numbers]
+        points = pad_sequence(traces, batch_first=True)
+        residue = torch.arange(points.shape[1]).repeat(len(traces), 1)
         return {
-            "x_1": torch.from_numpy(points),
-            "mask": torch.from_numpy(mask),
-            "residue": torch.arange(longest).repeat(len(traces), 1),
+            "x_1": points,
+            "mask": residue < torch.tensor([[len(trace)] for trace in traces]),
+            "residue": residue,
             "chain": torch.from_numpy(self.clusters.labels[np.asarray(numbers)]),
             "id": torch.as_tensor(np.asarray(numbers), dtype=torch.int64),
         }
@@ -155,10 +143,8 @@ class TrainingStream(Shuffled):
     """Batches of training chains: batch choice, augmentation, noise and times are pure functions of (seed, step).
 
     Every epoch takes one chain of each cluster, in a new order; four batches at a time are sorted by length.
-
-    Args:
-        augment: share of chains turned by a Haar-random rotation; 0 leaves them as they are in the PDB.
-        self_conditioning: share of batches trained with a first estimate as input.
+    ``augment`` is the share of chains turned by a Haar-random rotation (0 leaves them as they are in the PDB),
+    ``self_conditioning`` that of batches trained with a first estimate as input.
     """
 
     def __init__(

@@ -55,15 +55,13 @@ class Quality:
     """Figures of a set of traces; lengths in Å.
 
     Attributes:
-        chains: how many.
         step_mean, step_sd: of the distance of consecutive Cα (real: 3.80 ± 0.04).
-        step_share: share of those within 0.2 Å of 3.8 Å.
+        step_share: share of those within 0.2 Å of 3.8 Å; clash_share: of residues with a clash.
         step_distance: Wasserstein-1 distance of their distribution to that of the real chains; for real chains
             themselves, between their two halves: what no sampler can be expected to beat.
-        clash_share: share of residues with a clash.
         right_turns, left_turns: share of Cα dihedrals of a right- or left-handed helix (20 to 80°, −80 to −20°).
-        gyration_mean: mean radius of gyration.
-        gyration_real: mean radius of gyration of real chains of these lengths, from the power law fitted to them.
+        gyration_mean, gyration_real: mean radius of gyration, and that of real chains of these lengths, from the power
+            law fitted to them.
     """
 
     chains: int
@@ -101,18 +99,12 @@ class RealChains:
 
     @classmethod
     def of(cls, traces: Sequence[np.ndarray], trend: Sequence[np.ndarray] | None = None) -> RealChains:
-        """Fit the power law to ``traces``, its exponent to ``trend`` if given: more lengths, a steadier exponent.
-
-        Raises:
-            InputError: fewer than two chains.
-        """
+        """Fit the power law to two ``traces`` or more, its exponent to ``trend`` if given: more lengths, steadier."""
         if len(traces) < 2:
             raise InputError(f"two real chains or more are needed to compare with, got {len(traces)}")
-        lengths = np.log([len(ca) for ca in traces])
-        radii = np.log([radius_of_gyration(ca) for ca in traces])
-        wide = traces if trend is None else trend
-        spread = np.log([len(ca) for ca in wide])
-        sizes = np.log([radius_of_gyration(ca) for ca in wide])
+        (lengths, radii), (spread, sizes) = (
+            np.log([(len(ca), radius_of_gyration(ca)) for ca in some]).T for some in (traces, trend or traces)
+        )
         exponent = np.polyfit(spread, sizes, 1)[0] if np.ptp(spread) > 0 else 0.0
         return cls(tuple(traces), float(np.exp(radii.mean() - exponent * lengths.mean())), float(exponent))
 

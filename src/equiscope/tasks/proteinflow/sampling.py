@@ -46,12 +46,9 @@ class Sampling:
 def sample(model: nn.Module, settings: Sampling, progress: Callable[[int], None] | None = None) -> Tensor:
     """Chains (number, length, 3) in nm, centred, on the model's device.
 
-    Integrates dx/dt = v(x, t) from x_0 ~ N(0, 1), centred, at t = 0 to t = 1 on a uniform grid. The last step of
-    Heun's method is Euler's, as the velocity at t = 1 was never trained. The model is left in the mode it was in.
-    ``progress`` is called with the number of steps done after each.
-
-    Raises:
-        NonFiniteError: if the integration diverges.
+    Integrates dx/dt = v(x, t) from x_0 ~ N(0, 1), centred, at t = 0 to t = 1 on a uniform grid. The last step of Heun's
+    method is Euler's, as the velocity at t = 1 was never trained. The model is left in the mode it was in. ``progress``
+    is called with the number of steps done after each. A NonFiniteError if the integration diverges.
     """
     parameter = next(model.parameters())
     was_training = model.training
@@ -75,15 +72,16 @@ def _integrate(model: nn.Module, x: Tensor, settings: Sampling, progress: Callab
     x_sc = torch.zeros_like(x)
     grid = torch.linspace(0, 1, settings.steps + 1, dtype=torch.float64).tolist()
 
+    def times(time: float) -> Tensor:
+        return x.new_full((len(x),), time)
+
     def velocity(x_t: Tensor, time: float, guess: Tensor) -> Tensor:
-        t = torch.full((len(x_t),), time, dtype=x.dtype, device=x.device)
-        batch = {"x_t": x_t, "x_sc": guess, "t": t, "residue": residue, "mask": mask}
-        return model(batch)["velocity"]
+        return model({"x_t": x_t, "x_sc": guess, "t": times(time), "residue": residue, "mask": mask})["velocity"]
 
     for step, (now, then) in enumerate(itertools.pairwise(grid), start=1):
         v = velocity(x, now, x_sc)
         if settings.self_conditioning:
-            x_sc = centre(clean_estimate(x, v, torch.full((len(x),), now, dtype=x.dtype, device=x.device)), mask)
+            x_sc = centre(clean_estimate(x, v, times(now)), mask)
         ahead = centre(x + (then - now) * v, mask)
         if settings.method == "heun" and then < 1:
             v = (v + velocity(ahead, then, x_sc)) / 2

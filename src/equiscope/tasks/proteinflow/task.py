@@ -15,7 +15,6 @@ from equiscope.symmetry.orientation import orientation
 from equiscope.tasks.guards import at_least, chosen, one_of
 from equiscope.tasks.proteinflow.baseline import GaussianChain
 from equiscope.tasks.proteinflow.chains import ANGSTROM_TO_NM, ChainSet, ChainSettings, TrainingStream, mix
-from equiscope.tasks.proteinflow.equivariant import ProteinaEquivariant
 from equiscope.tasks.proteinflow.flow import (
     FLOW_TIMES,
     clean_estimate,
@@ -26,14 +25,26 @@ from equiscope.tasks.proteinflow.flow import (
     interpolate,
     time_quantile,
 )
-from equiscope.tasks.proteinflow.reference import proteina_reference
-from equiscope.tasks.proteinflow.transformer import Proteina
+from equiscope.tasks.proteinflow.models import Proteina, ProteinaEquivariant
 from equiscope.tasks.proteinflow.trunk import SIZES
 from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
 
 MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
 SELF_CONDITIONING = ("zeros", "first_pass")
+# Of the paper's vector figures: percent at the minimum and at the later maximum with their steps, and at the end (EMA
+# weights), by flow time; before them the middle of the ranges over all flow times.
+_END, _FIRST = 1_100_000, [[114, 12.75], [1020, 2.0], [1600, 1.0]]
+PAPER: dict[str, list[list[float]]] = {
+    "t=0": [[_END, 0.05]],
+    "t=0.2": [[20_000, 0.17], [_END, 0.72]],
+    "t=0.4": [[8_700, 0.18], [_END, 2.4]],
+    "t=0.6": [[7_600, 0.28], [_END, 3.8]],
+    "t=0.8": [[2_500, 0.53], [13_000, 9.5], [_END, 4.6]],
+    "t=0.9": [[2_050, 0.53], [11_700, 18.1], [_END, 6.5]],
+    "t=0.95": [[2_050, 0.49], [_END, 5.2]],
+    "t=0.99": [[2_200, 0.35], [_END, 3.2]],
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,7 @@ class TrackSettings:
     """What is measured.
 
     Attributes:
-        times: flow times, one probe each.
-        draws: flow times drawn for every chain of the pooled probes.
+        times: flow times, one probe each; draws: those drawn for every chain of the pooled probes.
         batch_size: chains in a measured batch.
         self_conditioning: what the model gets as first estimate while it is measured. ``"zeros"``: none, as in
             half of the training; the curve is then that of one fixed function of one fixed input. ``"first_pass"``:
@@ -85,8 +95,7 @@ class ProteinFlowSettings(TaskSettings):
 def build(model: str, size: str, **changes: Any) -> nn.Module:
     """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
 
-    Raises:
-        InputError: unknown model, size or setting.
+    What is unknown is an InputError.
     """
     own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
     network, config = configured("protein", MODELS, model, size, changes)
@@ -117,19 +126,17 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ProteinFlow:
-        """The task of a resolved configuration with ``seed, augment, batch_size, data, model, loss, track``.
-
-        Raises:
-            InputError: an unknown or impossible value.
+        """The task of a configuration with ``seed, augment, batch_size, data, model, loss, track``; impossible values
+        are an InputError.
         """
         # Other keys of this section belong to the run.
         track = chosen(TrackSettings, "track", config.get("track", {}))
         if "times" in track:
             track["times"] = tuple(float(t) for t in track["times"])
+        loss = {"self_conditioning": 0.5, "distogram": 1.0, **config.get("loss", {})}
         settings = ProteinFlowSettings.of(
             config,
-            self_conditioning=float(config.get("loss", {}).get("self_conditioning", 0.5)),
-            distogram=float(config.get("loss", {}).get("distogram", 1.0)),
+            **{name: float(loss[name]) for name in ("self_conditioning", "distogram")},
             data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
             track=TrackSettings(**track),
         )
@@ -179,10 +186,10 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
     def probes(self, part: str) -> list[Probe]:
         """One probe per flow time, and two pooled over the training law of flow times.
 
-        ``"pooled"`` (the headline) has the training loss: the velocity error, which is Proteina's chain error
-        with weight 1/(1 − t)². ``"pooled, unweighted"`` has the chain error |x̂_1 − x_1|² itself, which early
-        times dominate. Each chain has one noise x_0, the same at every flow time, rotated along as part of x_t.
-        The final probes also measure the pooled two-pass map, whatever the tracked ones do.
+        ``"pooled"`` (the headline) has the training loss: the velocity error, which is Proteina's chain error with
+        weight 1/(1 − t)². ``"pooled, unweighted"`` has the chain error |x̂_1 − x_1|² itself, which early times
+        dominate. Each chain has one noise x_0, the same at every flow time, rotated along as part of x_t. The final
+        probes also measure the pooled two-pass map, whatever the tracked ones do.
         """
         track, numbers = self.settings.track, self._held_out(part)
         noise = self._noise(numbers, part, draws=1)
@@ -219,7 +226,15 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         }
 
     def reference(self) -> dict[str, Any]:
-        return proteina_reference()
+        """The paper's curves of the 60M model on the PDB, batch 4."""
+        return {
+            "label": "Proteina 60M, PDB, batch 4 (paper)",
+            "points": {probe: [list(point) for point in _FIRST + points] for probe, points in PAPER.items()},
+            "source": "Shen, Nowara, Maser, Cho, TMLR 12/2025, arXiv 2512.02303; read off the authors' figures. The "
+            "first three points are the middle of the ranges over all flow times: start 11.5-14 %, 2 % crossed at "
+            "900-1,140 steps, 1 % at 1,400-1,800 steps. The maxima of t=0.95 (about 11 %) and t=0.99 (about "
+            "3.8 %) are left out: their steps are not known. A mean of ratios over samples, not a ratio of means",
+        }
 
     def _held_out(self, part: str) -> list[list[int]]:
         """Chain numbers of a part in batches of similar length."""

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.tasks.guards import at_least, heads_fit, one_of
-from equiscope.tasks.proteinflow.features import TimeEmbedding
-from equiscope.tasks.proteinflow.pairs import PairUpdate
+from equiscope.tasks.proteinflow.features import PairUpdate, TimeEmbedding
 
 
 @dataclass(frozen=True)

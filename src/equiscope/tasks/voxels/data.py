@@ -20,10 +20,7 @@ from equiscope.tasks.voxels.voxelise import Grid
 
 @dataclass(frozen=True, kw_only=True)
 class ConformerSet(PaddedSet):
-    """Conformers that fit a grid, as RDKit left them (along their principal axes).
-
-    ``metadata`` also counts the conformers that do not fit.
-    """
+    """Conformers that fit a grid, as RDKit left them (along principal axes); ``metadata`` also counts the others."""
 
     NOUN: ClassVar[str] = "conformers"
 
@@ -39,8 +36,8 @@ def load(path: str | Path, grid: Grid) -> ConformerSet:
     those with an element that has no channel, are counted in ``metadata["counts"]["conformers rejected"]``.
 
     Raises:
-        DataError: another kind of file, or a part of the split without a conformer that fits.
-        IntegrityError: the file is damaged.
+        DataError: another kind of file, or a part of the split without a conformer that fits. IntegrityError: it is
+            damaged.
     """
     arrays, metadata = read(path, ConformerData, "conformers")
     distance = np.linalg.norm(arrays["positions"], axis=-1).max(1)
@@ -63,15 +60,11 @@ def load(path: str | Path, grid: Grid) -> ConformerSet:
 
 
 def noise_grids(seeds: Tensor, grid: Grid, sigma: float, device: torch.device | str = "cpu") -> Tensor:
-    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and the device type.
+    """Voxel noise sigma * N(0, 1), (B, *grid.shape) float32: a function of each sample's seed (B,) and device type.
 
-    Raises:
-        InputError: for a sigma that is negative or not finite.
+    A sigma that is negative or not finite is an InputError.
     """
     if not 0 <= sigma < math.inf:
         raise InputError(f"the noise level sigma must be finite and not negative, got {sigma!r}")
-    drawn = []
-    for seed in seeds.tolist():
-        generator = torch.Generator(device).manual_seed(seed)
-        drawn.append(torch.randn(grid.shape, generator=generator, device=device))
-    return sigma * torch.stack(drawn)
+    draws = [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+    return sigma * torch.stack([torch.randn(grid.shape, generator=one, device=device) for one in draws])

@@ -45,8 +45,7 @@ class ConformerData(Recipe):
         """``conformers-<molecules>x<conformers>-seed<seed>-atoms<min>to<max>``, and what differs from the defaults."""
         name = f"conformers-{self.molecules or 'all'}x{self.conformers}-seed{self.seed}"
         name += f"-atoms{self.min_atoms}to{self.max_atoms}"
-        if self.elements != ELEMENTS:
-            name += "-" + "".join(self.elements)
+        name += "-" + "".join(self.elements) if self.elements != ELEMENTS else ""
         return name if self.smiles is None else f"{name}-{Path(self.smiles).name.split('.')[0]}"
 
 

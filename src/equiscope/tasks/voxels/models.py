@@ -46,10 +46,8 @@ def build(name: str, size: str = "nano", channels: int = 7, recompute: bool = Fa
         size: ``nano``, ``1M``, ``7M``, ``28M`` or ``111M``; ``nano`` or ``1M`` of ``steerable``.
         channels: of the grid, one an element.
         recompute: U-Nets run their levels again in the backward pass, to save memory.
-        overrides: fields of the configuration, for example ``width=12``.
-
-    Raises:
-        InputError: an unknown name, size or field, or a field that the name already settles.
+        overrides: fields of the configuration, for example ``width=12``; see :func:`equiscope.tasks.seeded.configured`,
+            also for what is refused.
     """
     network, config = configured("voxel", MODELS, name, size, {**overrides, "channels": channels})
     if network is not UNet:

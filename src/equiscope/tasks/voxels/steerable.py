@@ -26,8 +26,7 @@ class SteerableConfig:
         layers: convolutions, at the full resolution.
         scalars, vectors, tensors: multiplicity of 0e, 1o and 2e between them.
         diameter: of the kernels in voxels; 3.6 reaches the corners of 3^3.
-        radial: radial basis functions of a kernel.
-        channels: of the grid, one an element.
+        radial: radial basis functions of a kernel; channels: of the grid, one an element.
     """
 
     layers: int = 4
@@ -51,30 +50,23 @@ class Steerable(nn.Module):
     def __init__(self, config: SteerableConfig) -> None:
         super().__init__()
         self.config = config
-        harmonics = o3.Irreps.spherical_harmonics(2)
+        kernel = o3.Irreps.spherical_harmonics(2), config.diameter, config.radial
         grid = o3.Irreps(f"{config.channels}x0e")
         gated = o3.Irreps(f"{config.vectors}x1o+{config.tensors}x2e")
         self.convolutions, self.gates = nn.ModuleList(), nn.ModuleList()
         current = grid
         for _ in range(config.layers - 1):
-            gate = Gate(
-                f"{config.scalars}x0e", [nn.functional.silu],
-                f"{gated.num_irreps}x0e", [torch.sigmoid], gated,
-            )  # fmt: skip
-            self.convolutions.append(self._convolution(current, gate.irreps_in, harmonics))
+            scalars, gates = f"{config.scalars}x0e", f"{gated.num_irreps}x0e"
+            gate = Gate(scalars, [nn.functional.silu], gates, [torch.sigmoid], gated)
+            self.convolutions.append(Convolution(current, gate.irreps_in, *kernel))
             self.gates.append(gate)
             current = gate.irreps_out
-        self.last = self._convolution(current, grid, harmonics)
-
-    def _convolution(self, inner: o3.Irreps, outer: o3.Irreps, harmonics: o3.Irreps) -> nn.Module:
-        return Convolution(inner, outer, harmonics, self.config.diameter, self.config.radial)
+        self.last = Convolution(current, grid, *kernel)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         x = batch["noisy"]
         if x.ndim != 5 or x.shape[1] != self.config.channels:
-            raise InputError(
-                f"the network takes grids (batch, {self.config.channels}, N, N, N), got {tuple(x.shape)}"
-            )
+            raise InputError(f"the network takes grids (batch, {self.config.channels}, N, N, N), got {tuple(x.shape)}")
         for convolution, gate in zip(self.convolutions, self.gates, strict=True):
             x = gate(convolution(x).movedim(1, -1)).movedim(-1, 1)
         return {"clean": self.last(x)}

@@ -40,8 +40,7 @@ class VoxelSettings(TaskSettings):
         sigma: standard deviation of the voxel noise.
         workers: processes that make the conformers, None for all cores.
         train_conformers: train on only so many, spread over the molecules, None for all; the held-out stay.
-        track_conformers, final_conformers: held-out conformers measured along training and at the end, spread over the
-            molecules.
+        track_conformers, final_conformers: held-out ones measured along training and at the end, spread over molecules.
         probe_batch: their batch size.
         shift: training molecules are moved by up to so much along each axis, in Å; held-out ones stay centred.
         so3_rotations: Haar rotations of quantities (b) and (c); draws: noises of quantity (c).
@@ -87,11 +86,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
-        """The task of a resolved configuration.
-
-        Raises:
-            InputError: an unknown or impossible value.
-        """
+        """The task of a resolved configuration; unknown or impossible values are an InputError."""
         data, grid, track = config.get("data", {}), config.get("grid", {}), config.get("track", {})
         made = chosen(ConformerData, "data", data, cls.name, _USE)
         if "elements" in made:
@@ -171,22 +166,18 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
 
     def _held_out(self, part: str) -> list[dict[str, Tensor]]:
         """Held-out conformers of a part, each turned by its own Haar rotation, with grid and noise."""
-        s, conformers = self.settings, self.data
-        wanted = s.track_conformers if part == "track" else s.final_conformers
-        held = spread(conformers.indices(part), wanted)
-        batches = [
-            rotate(conformers.batch(rows), ("pos",), 1.0, key(s.seed, "orientation of", part, int(rows[0])))
-            for rows in held.split(s.probe_batch)
-        ]
+        s = self.settings
+        held = spread(self.data.indices(part), s.track_conformers if part == "track" else s.final_conformers)
+        batches = [self._turned(rows, "orientation of", part) for rows in held.split(s.probe_batch)]
         return probes.gridded(batches, s.grid, s.sigma, key(s.seed, "noise of", part))
+
+    def _turned(self, rows: Tensor, *why: str) -> dict[str, Tensor]:
+        """Conformers, each turned by a Haar rotation of its own."""
+        return rotate(self.data.batch(rows), ("pos",), 1.0, key(self.settings.seed, *why, int(rows[0])))
 
     def baseline(self) -> nn.Module:
         """The Wiener filter of (at most 256 of) the training grids, each turned by a Haar rotation of its own."""
-        rows = spread(self._order.items, _FITTED)
-        turned = (
-            rotate(self.data.batch(some), ("pos",), 1.0, key(self.settings.seed, "baseline", int(some[0])))
-            for some in rows.split(8)
-        )
+        turned = (self._turned(rows, "baseline") for rows in spread(self._order.items, _FITTED).split(8))
         return WienerFilter.fit((self._voxelise(batch) for batch in turned), self.settings.sigma)
 
     def pictures(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -203,17 +194,16 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
                 answer = model({"noisy": permute(noisy, turns)})["clean"].double()
                 twirled += permute(answer, turns.mT) / 24
         model.train(training)
-        names = {"input": noisy, "output": output, "twirled output": twirled, "target": batch["clean"]}
+        grids = {"input": noisy, "output": output, "twirled output": twirled, "target": batch["clean"]}
         middle = self.settings.grid.size // 2
+
+        def panel(name: str, grid: Tensor) -> dict[str, Any]:
+            return {"title": name, "image": [[round(v, 4) for v in row] for row in grid[:, middle].sum(0).tolist()]}
+
+        titles = [f"molecule {number}, middle slice, elements added up" for number in batch["molecule"].tolist()]
         return [
-            {
-                "title": f"molecule {int(batch['molecule'][i])}, middle slice, elements added up",
-                "panels": [
-                    {"title": name, "image": [[round(v, 4) for v in row] for row in v_[i, :, middle].sum(0).tolist()]}
-                    for name, v_ in names.items()
-                ],
-            }
-            for i in range(len(output))
+            {"title": title, "panels": [panel(name, grid[i]) for name, grid in grids.items()]}
+            for i, title in enumerate(titles)
         ]
 
     def describe(self) -> dict[str, Any]:

@@ -32,11 +32,9 @@ class UNetConfig:
         width: channels of the first level, ``n_channels`` of VoxMol.
         multipliers: factor of the channels from level to level, cumulative.
         blocks: residual blocks a level, one more on the way up.
-        attention: which levels attend over their voxels.
-        heads: of the attention.
+        attention: which levels attend over their voxels; heads: of the attention.
         groups: of GroupNorm, or as many as divide the channels.
-        dropout: inside residual blocks, while training.
-        tied: kernels tied over the octahedral group.
+        dropout: inside residual blocks, while training; tied: kernels tied over the octahedral group.
         downsampling: ``"pool"``, averages down and nearest neighbours up; or ``"stride"``, a 3^3 convolution of stride
             2 down and a transposed 4^3 one up.
         attention_norm: GroupNorm before attention.
@@ -86,12 +84,6 @@ class UNetConfig:
         return found
 
 
-def _kernel_classes() -> Tensor:
-    """(27,) 0 centre, 1 face, 2 edge, 3 corner of a 3^3 kernel: its orbits under the octahedral group."""
-    axis = torch.arange(-1, 2).abs()
-    return (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).flatten()
-
-
 class TiedConv3d(nn.Module):
     """A 3^3 convolution, padding 1, whose kernel takes four values, one for each orbit of its voxels."""
 
@@ -103,7 +95,10 @@ class TiedConv3d(nn.Module):
         bound = (27 * inner) ** -0.5
         self.weight = nn.Parameter(torch.empty(outer, inner, 4).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outer).uniform_(-bound, bound))
-        self.register_buffer("classes", _kernel_classes(), persistent=False)
+        # (27,) 0 centre, 1 face, 2 edge, 3 corner: the orbits of a kernel's voxels under the octahedral group.
+        axis = torch.arange(-1, 2).abs()
+        classes = (axis[:, None, None] + axis[None, :, None] + axis[None, None, :]).flatten()
+        self.register_buffer("classes", classes, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.weight[..., self.classes].unflatten(-1, (3, 3, 3))
@@ -179,12 +174,9 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """``noisy`` (B, channels, N, N, N) -> ``clean``, the same shape.
+    """``noisy`` (B, channels, N, N, N) -> ``clean``, the same shape; see :meth:`check` for what is refused.
 
     ``recompute`` trades time for memory: levels are run again in the backward pass.
-
-    Raises:
-        InputError: in a call, for grids of another number of channels or a size that is no multiple of 2^(levels-1).
     """
 
     def __init__(self, config: UNetConfig, recompute: bool = False) -> None:
@@ -245,11 +237,7 @@ class UNet(nn.Module):
         return level(x)
 
     def check(self, noisy: Tensor) -> Tensor:
-        """The grids as they are.
-
-        Raises:
-            InputError: for another number of channels or an impossible size.
-        """
+        """The grids as they are; an InputError for another number of channels or a size no multiple of 2^(levels-1)."""
         shape, multiple = tuple(noisy.shape), 2 ** (len(self.config.multipliers) - 1)
         if noisy.ndim != 5 or shape[1] != self.config.channels or len(set(shape[2:])) != 1:
             raise InputError(f"the U-Net takes grids (batch, {self.config.channels}, N, N, N), got {shape}")

@@ -34,8 +34,7 @@ class Grid:
 
     Attributes:
         size: voxels a side, N; their centres are (i - (N-1)/2) times the resolution.
-        resolution: spacing in Å.
-        radius: r of an atom in Å.
+        resolution: spacing in Å; radius: r of an atom in Å.
         elements: atomic number of each channel.
         crop: atoms beyond the grid are cut off, as VoxMol does, where they are refused otherwise. A molecule that is
             cut off does not turn with its grid, except by the 24 rotations of the grid.
@@ -148,11 +147,7 @@ def _known(elements: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def channels(species: Tensor, mask: Tensor, elements: Sequence[int], checked: bool = False) -> Tensor:
-    """(B, A) channel of every atom, 0 in the padding.
-
-    Raises:
-        InputError: unless ``checked``, an element that has no channel.
-    """
+    """(B, A) channel of every atom, 0 in the padding; an InputError, unless ``checked``, where there is none."""
     match = species[..., None] == _known(tuple(elements), species.device)
     unknown = mask & ~match.any(-1)
     if not checked and bool(unknown.any()):
