@@ -54,12 +54,11 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
 
 def machine() -> str:
     """Processor, cores, Python."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0] if names else processor
-    return f"{processor}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}"
+    import torch
+
+    from equiscope.runs.devices import hardware
+
+    return f"{hardware(torch.device('cpu'))}, {os.cpu_count()} cores, one thread, Python {platform.python_version()}"
 
 
 def keep(name: str, entry: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ import torch
 
 import equiscope as eq
 from equiscope.runs.config import configuration
+from equiscope.runs.devices import hardware
 from equiscope.runs.efficiency import Bench
 
 RESULTS = Path(__file__).parent / "results"
@@ -149,9 +150,7 @@ def page(found: dict[str, Any]) -> str:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    known = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.split(":")[1].strip() for line in known if "model name" in line]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"{hardware(device)}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import formulas
 
 from equiscope import cli
-from equiscope.runs.settings import settings
+from equiscope.runs.config import settings
 
 project = "equiscope"
 author = "The equiscope developers"

@@ -6,13 +6,13 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, cast
 
 from equiscope.commands import analyse, completion, data, doctor, measure, report, sample, study, train
 from equiscope.commands.common import RED, YELLOW, paint
-from equiscope.errors import EquiscopeError, sentence
+from equiscope.errors import EquiscopeError, sentence, version
 from equiscope.words import harmless
 
 FAILED, UNFORESEEN, INTERRUPTED = 2, 3, 130
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             # A terminal or file that cannot show a character is no reason to lose the rest.
             stream.reconfigure(errors="replace")
-    with warnings.catch_warnings(), _harmless():
+    out, error = (cast(Any, _Harmless(stream)) for stream in (sys.stdout, sys.stderr))
+    with warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(error):
         warnings.showwarning = _show_warning
         try:
             return int(options.run(options) or 0)
@@ -42,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Whoever read the output has seen enough; without this Python would complain at its own end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except Exception as error:
+        except Exception as raised:
             if options.traceback:
                 raise
-            foreseen = isinstance(error, EquiscopeError | OSError | ImportError)
+            foreseen = isinstance(raised, EquiscopeError | OSError | ImportError)
             more = "" if foreseen else "; nobody foresaw this: equiscope --traceback COMMAND … shows where it came from"
-            print(f"{paint('equiscope:', RED, sys.stderr)} {sentence(error)}{more}", file=sys.stderr)
+            print(f"{paint('equiscope:', RED, sys.stderr)} {sentence(raised)}{more}", file=sys.stderr)
             return FAILED if foreseen else UNFORESEEN
 
 
@@ -65,13 +66,6 @@ class _Harmless:
         return getattr(self._stream, name)
 
 
-@contextmanager
-def _harmless() -> Iterator[None]:
-    out, error = cast(Any, _Harmless(sys.stdout)), cast(Any, _Harmless(sys.stderr))
-    with redirect_stdout(out), redirect_stderr(error):
-        yield
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -79,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         description="How much of a model's loss is there only because its symmetry is imperfect.",
         epilog="equiscope COMMAND --help shows examples.",
     )
-    top.add_argument("--version", action="version", version=f"equiscope {_version()}")
+    top.add_argument("--version", action="version", version=f"equiscope {version('equiscope') or 'unknown'}")
     top.add_argument("--traceback", action="store_true", help="show errors as Python does, to report them")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     train.add_parser(commands)
@@ -91,15 +85,6 @@ def parser() -> argparse.ArgumentParser:
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     print(f"{paint('equiscope: warning:', YELLOW, sys.stderr)} {message}", file=sys.stderr)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("equiscope")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -91,6 +91,16 @@ def around(kind: type[EquiscopeError], message: str, cause: BaseException) -> Eq
         return kind(message)
 
 
+def version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def first_line(error: BaseException) -> str:
     """``KeyError: 'x'``, an error's type and the first line of what it says."""
     lines = str(error).strip().splitlines()

@@ -208,11 +208,7 @@ class Records:
         os.fsync(descriptor)
 
     def _check(self) -> int:
-        """The size of the file, which is still the one that was opened, with nothing in it of another.
-
-        Raises:
-            RunError: it is not; then nothing is written.
-        """
+        """The size of the file, if it is still the one that was opened, with nothing in it of another process."""
         found = os.fstat(self._file.fileno())
         try:
             same = os.path.samestat(found, os.lstat(self.path))

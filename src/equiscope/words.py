@@ -7,7 +7,7 @@ import datetime
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Rows = Iterable[Sequence[str]]
@@ -134,13 +134,19 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(dotted name, text) of every leaf of nested dicts."""
-    rows: list[tuple[str, str]] = []
+def leaves(value: Mapping[str, Any], joint: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, item) of every leaf of nested dicts, the keys on the way to it joined; an empty dict is a leaf."""
     for key, item in value.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        rows.extend(flatten(item, f"{name} · ") if isinstance(item, Mapping) else [(name, text(item))])
-    return rows
+        if isinstance(item, Mapping) and item:
+            yield from leaves(item, joint, f"{prefix}{key}{joint}")
+        else:
+            yield f"{prefix}{key}", item
+
+
+def flatten(value: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, text) of every leaf of nested dicts, the names as a reader wants them."""
+    found = leaves(value, " · ")
+    return [(name.replace("_", " "), text(item)) for name, item in found if not isinstance(item, Mapping)]
 
 
 def duration(seconds: float) -> str:

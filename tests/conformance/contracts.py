@@ -1,11 +1,13 @@
 """What every task, reader, loss and analysis must keep to; a newcomer is held to the same by its name alone."""
 
+import importlib
 import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -264,7 +266,7 @@ def invariance_is_as_claimed(loss, generator):
 # Analyses.
 def check_analysis(name, run, steps):
     """An analysis, on a trained run at two of its steps."""
-    assert name in shown.kinds(), f"report/kinds/{name}.py is missing: nothing shows what runs/kinds/{name}.py records"
+    assert name in shown.kinds(), f"report/kinds/{name}.py is missing: nothing shows what the analysis {name} records"
     settings_are_typed_and_recorded(name)
     with pytest.raises(InputError, match="unknown setting 'nonsense'"):
         analyse(run.path, [name], at=steps, changes={"nonsense": 1})
@@ -321,6 +323,8 @@ def is_shown(name, book):
     assert section.kind.title in shown.summary(book)
 
 
-def registered(folder: Path) -> Iterator[str]:
-    """The names of a folder's modules."""
-    return (file.stem for file in sorted(folder.glob("*.py")) if file.stem != "__init__")
+def registered(package: ModuleType, several: str) -> Iterator[str]:
+    """What the files of a package are named for: each for one thing, or for those in its dict ``several``."""
+    for file in sorted(Path(package.__file__).parent.glob("*.py")):
+        if file.stem != "__init__":
+            yield from getattr(importlib.import_module(f"{package.__name__}.{file.stem}"), several, (file.stem,))

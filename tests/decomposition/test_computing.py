@@ -7,12 +7,12 @@ from torch import nn
 
 from equiscope.decomposition.computing import (
     Computing,
+    allowing_tf32,
     hardware_notes,
     in_precision,
     tf32_effect,
     tf32_in_use,
     watched,
-    without_tf32,
 )
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
@@ -108,7 +108,7 @@ def test_the_effect_of_tf32_is_the_answer_without_it():
         (note,) = (n for n in hardware_notes(torch.device("cuda"), Computing(1e-3, False, kinds, tf32_effect=found))
                    if "TF32" in n)  # fmt: skip
         assert f"changes the answer by {100 * found:.2g} % of its size" in note
-        with pytest.raises(KeyError), without_tf32(kinds):
+        with pytest.raises(KeyError), allowing_tf32(False, kinds):
             raise KeyError
         assert torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = False

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from equiscope.report import style
-from equiscope.report.chart import Band, Chart, Heat, Panel, Series, live, save, spread, still
+from equiscope.report.chart import Band, Chart, Heat, Panel, Series, save, spread, still
+from equiscope.report.live import live
 from equiscope.report.style import Axis
 
 X = np.array([1.0, 10.0, 100.0])

@@ -5,7 +5,7 @@ import pytest
 
 from equiscope.report.claims import claims
 from equiscope.report.claims_analyses import landscape_rows, relation_rows
-from equiscope.report.claims_efficiency import log_ratio
+from equiscope.report.efficiency import log_ratio
 from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Row, combined, gather
 from tests.report import synthetic
 from tests.report.test_evidence import renamed, symmetric_run

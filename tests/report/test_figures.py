@@ -6,9 +6,10 @@ import pytest
 from equiscope.errors import InputError
 from equiscope.records import Records
 from equiscope.report import chart, figures
-from equiscope.report.chart import live, still
+from equiscope.report.chart import still
 from equiscope.report.curves import history
 from equiscope.report.figures import beside, charts
+from equiscope.report.live import live
 from tests.report import synthetic
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from equiscope.report import figures, kinds, paper, paper_figures
+from equiscope.report import claims_page, figures, kinds, paper
 from equiscope.report.curves import history
 from equiscope.report.evidence import gather
 from tests.report import synthetic
@@ -18,11 +18,11 @@ RUNS = {"forcefield": synthetic.force_field_run, "proteinflow": synthetic.flow_r
 def test_panels(tmp_path):
     small = renamed(synthetic.force_field_run(), name="small", parameters=10_000)
     folders = [write(tmp_path / "a", synthetic.force_field_run()), write(tmp_path / "b", small)]
-    panels = paper_figures.save(gather(folders), tmp_path / "figures", dpi=100)
+    panels = claims_page.save_figures(gather(folders), tmp_path / "figures", dpi=100)
     assert [panel.name for panel in panels] == ["percent-forcefield", "size-forcefield", "penalty-forcefield"]
     for panel in panels:
         with Image.open(panel.png) as image:
-            assert image.width == round(100 * paper_figures.WIDTH)
+            assert image.width == round(100 * claims_page.WIDTH)
         # Fonts are embedded as TrueType outlines, so text can be searched and edited.
         assert b"/Type /Font" in panel.pdf.read_bytes() or b"/FontFile2" in panel.pdf.read_bytes()
     assert "Crosses: the paper." in panels[0].caption
@@ -30,22 +30,22 @@ def test_panels(tmp_path):
 
 def test_the_pdf_is_the_same_whenever_it_is_made(tmp_path):
     evidence = gather([write(tmp_path / "a", synthetic.force_field_run())])
-    first, again = (paper_figures.save(evidence, tmp_path / name)[0].pdf.read_bytes() for name in ("x", "y"))
+    first, again = (claims_page.save_figures(evidence, tmp_path / name)[0].pdf.read_bytes() for name in ("x", "y"))
     assert first == again
 
 
 def test_figures_without_runs_are_taken_away(tmp_path):
     force, flow = (write(tmp_path / name, run()) for name, run in RUNS.items())
-    paper_figures.save(gather([force, flow]), tmp_path / "figures", dpi=30)
+    claims_page.save_figures(gather([force, flow]), tmp_path / "figures", dpi=30)
     assert list((tmp_path / "figures").glob("*proteinflow*"))
-    paper_figures.save(gather([force]), tmp_path / "figures", dpi=30)
+    claims_page.save_figures(gather([force]), tmp_path / "figures", dpi=30)
     assert not list((tmp_path / "figures").glob("*proteinflow*"))
 
 
 def test_at_most_as_many_runs_as_colours(tmp_path):
     runs = [write(tmp_path / str(n), renamed(synthetic.force_field_run(), name=str(n))) for n in range(8)]
     evidence = gather(runs)
-    assert len(paper_figures.shown(evidence.of("forcefield"))) == paper_figures.MOST
+    assert len(claims_page.shown(evidence.of("forcefield"))) == claims_page.MOST
 
 
 def test_the_paper_s_other_figures(tmp_path):
@@ -55,18 +55,18 @@ def test_the_paper_s_other_figures(tmp_path):
               "values": {}}  # fmt: skip
     other = {**record, "pair": "equivariance error ~ exact form"}
     force = write(tmp_path / "force", [*synthetic.force_field_run(), record, other])
-    found = {one.name: one for one in paper_figures.save(gather([force]), tmp_path / "figures", dpi=30)}
+    found = {one.name: one for one in claims_page.save_figures(gather([force]), tmp_path / "figures", dpi=30)}
     assert [name for name in found if "ratio" in name or "error" in name] == ["percent-gradient-ratio-forcefield"]
     evidence = gather([force, write(tmp_path / "flow", synthetic.flow_run())])
-    _, panel, _ = paper_figures._extra(evidence)["percent-gradient-ratio-forcefield"]
+    _, panel, _ = claims_page._extra(evidence)["percent-gradient-ratio-forcefield"]
     # The first step and what is missing are left out; the second of the pair lies along.
     assert (list(panel.series[0].x), list(panel.series[0].y)) == ([1.0, 0.1], [5.0, 0.5])
     # Of several flow times each is a colour of its own, and named.
     timed = [{**record, "probe": f"t={t}", "second": [2.0, t, t, t]} for t in (0.2, 0.9)]
     flow = write(tmp_path / "timed", [*synthetic.flow_run(), *timed])
-    _, panel, _ = paper_figures._extra(gather([flow]))["percent-gradient-ratio-proteinflow"]
+    _, panel, _ = claims_page._extra(gather([flow]))["percent-gradient-ratio-proteinflow"]
     assert [(series.name, list(series.x)) for series in panel.series] == [("t=0.2", [0.2, 0.2]), ("t=0.9", [0.9, 0.9])]
-    claim, panel, _ = paper_figures._extra(evidence)["times-proteinflow"]
+    claim, panel, _ = claims_page._extra(evidence)["times-proteinflow"]
     assert claim == "penalty"
     assert list(panel.series[0].x) == list(synthetic.TIMES)
     assert set(panel.series[0].y) == {3.1}
@@ -82,7 +82,7 @@ def test_every_figure_of_the_authors_that_the_documentation_names_is_drawn(tmp_p
              for pair in paper.OWN_PAIRS]  # fmt: skip
     force, flow = synthetic.force_field_run(), synthetic.flow_run()
     evidence = gather([write(tmp_path / "a", [*force, *pairs]), write(tmp_path / "b", [*flow, *pairs])])
-    drawn = {one.name for one in paper_figures.save(evidence, tmp_path / "figures", dpi=30)}
+    drawn = {one.name for one in claims_page.save_figures(evidence, tmp_path / "figures", dpi=30)}
     drawn |= set(figures.charts(history(force)))
     drawn |= {name for name in ("panels", "parts") if getattr(figures, name)(history(flow)) is not None}
     # One file a study, and one of several runs, whatever they are called.

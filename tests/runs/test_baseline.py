@@ -9,8 +9,7 @@ from torch import nn
 
 import equiscope as eq
 from equiscope.records import Records
-from equiscope.runs.baseline import record_baseline, skill
-from equiscope.runs.tracker import Tracking, measure_probe, record_probes
+from equiscope.runs.tracker import Tracking, measure_probe, record_baseline, record_probes, skill
 from equiscope.tasks.task import Probe
 
 DECLARATION = eq.Declaration({"pos": "1o"}, {"forces": eq.Output("1o", target="forces")}, ids="id")

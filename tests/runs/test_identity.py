@@ -5,7 +5,7 @@ import pytest
 
 from equiscope.errors import RunError
 from equiscope.runs.config import configuration
-from equiscope.runs.identity import check_data, data_checksum
+from equiscope.runs.trained import check_data, data_checksum
 from equiscope.tasks import build
 from equiscope.tasks.datasets import store
 from equiscope.tasks.datasets.protein_chains import shipped_chains, write_npz

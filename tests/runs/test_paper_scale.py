@@ -14,9 +14,8 @@ from equiscope.errors import InputError
 from equiscope.runs import study_run, sweep
 from equiscope.runs.config import study_definition
 from equiscope.runs.folder import RunFolder
-from equiscope.runs.study import described, members, planned, run_name
+from equiscope.runs.study import State, described, members, planned, run_name
 from equiscope.runs.train import train
-from equiscope.runs.watch import State
 from tests.runs.toy import config as toy_config
 
 TASKS = ("forcefield", "proteinflow", "voxels")

@@ -4,8 +4,7 @@ import pytest
 
 from equiscope import cli
 from equiscope.errors import InputError
-from equiscope.runs.config import configuration
-from equiscope.runs.settings import choices, meanings, settings
+from equiscope.runs.config import choices, configuration, meanings, settings
 
 CHOSEN = [
     *([f"task={task}"] for task in choices("task")),

@@ -4,8 +4,7 @@ import io
 import time
 
 from equiscope.records import Records
-from equiscope.runs.study import Member
-from equiscope.runs.watch import State, Watch, state, table
+from equiscope.runs.study import Member, State, Watch, state, table
 
 
 def _member(root, name="a"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
     for name, (setting, kinds) in settable().items():
-        more = {**setting.metadata, "type": _type(setting)}
+        # The type of one value of it.
+        more = {**setting.metadata, "type": next((k for k in (int, float) if k.__name__ in str(setting.type)), str)}
         if "tuple" in str(setting.type):
             more["nargs"] = "+"
         text = more.pop("help") + (f"; for {', '.join(kinds)}" if kinds else "")
@@ -78,8 +78,3 @@ def _sorted(options: argparse.Namespace) -> tuple[list[str], list[int] | None, d
             changes[name] = tuple(given) if isinstance(given, list) else given
     check(kinds)
     return kinds, (steps if options.at else None), changes
-
-
-def _type(setting: Field[Any]) -> type:
-    """Of one value of a setting."""
-    return next((kind for kind in (int, float) if kind.__name__ in str(setting.type)), str)

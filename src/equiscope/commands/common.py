@@ -22,26 +22,17 @@ FOLDERS = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d", "fish
 
 
 def add_command(
-    commands: Any,
-    name: str,
-    run: Callable[[argparse.Namespace], int] | None,
-    summary: str,
-    examples: Sequence[str],
-    description: str | None = None,
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int] | None, summary: str, examples: Sequence[str]
 ) -> argparse.ArgumentParser:
     """Add a command to the subparsers; its options carry ``run(options) -> status``.
 
     Args:
-        summary: one line for the list of commands.
+        summary: one line for the list of commands and for ``--help``.
         examples: whole command lines, shown under the options. A test reads each with this parser.
-        description: what ``--help`` says above the options; the summary by default.
     """
+    shown, told = argparse.RawDescriptionHelpFormatter, "\n".join(["examples:", *(f"  {one}" for one in examples)])
     made: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description or summary,
-        epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, description=summary, epilog=told, formatter_class=shown
     )
     made.set_defaults(run=run)
     return made

@@ -38,9 +38,8 @@ def _add_describe(kinds: Any) -> None:
     made = add_command(kinds, "describe", describe, summary, _DESCRIBE)
     completed_by(made.add_argument("path", metavar="FILE", help="the file or folder"), FILES)
     made.add_argument("--format", required=True, help=f"one of: {', '.join(FORMATS)}")
-    made.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="a setting of the format"
-    )
+    one = "a setting of the format"
+    made.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=one)
     made.add_argument("--frames", type=int, help="describe so many frames, drawn evenly (two passes over the file)")
     made.add_argument("--share", type=float, default=1.0, help="describe this share of the frames (one pass)")
     made.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
@@ -80,24 +79,19 @@ def describe(options: argparse.Namespace) -> int:
     Raises:
         InputError: an unknown format or setting. DataError: the file cannot be read.
     """
-    writable("--json", options.json, options.path)
-    shown, plain = _describe(options)
-    print(shown)
-    if options.json:
-        try:
-            write_atomically(options.json, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
-        except OSError as error:
-            raise InputError(f"--json {options.json!r} cannot be written: {error.strerror}") from error
-    return 0
-
-
-def _describe(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from equiscope.tasks.datasets import catalogue, stream
 
+    writable("--json", options.json, options.path)
     sample = stream.Sample(options.frames, options.share, options.seed)
     rules, settings = stream.Rules(max_force=options.max_force), _settings(options.settings)
     found = catalogue.describe(options.format, options.path, settings, rules, sample, _counted)
-    return str(found), found.to_dict()
+    print(found)
+    if options.json:
+        try:
+            write_atomically(options.json, (json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n").encode())
+        except OSError as error:
+            raise InputError(f"--json {options.json!r} cannot be written: {error.strerror}") from error
+    return 0
 
 
 def _settings(given: list[str]) -> Mapping[str, str]:

@@ -32,6 +32,8 @@ _EXAMPLES = (
     "equiscope measure --calculator my_model:make --with-labels --label forces=REF_forces structures.extxyz",
     "equiscope measure --metatomic model.pt --outputs forces,non_conservative_forces structures.extxyz",
 )
+#: Options of both measurements that are handed on by their own names.
+_SHARED = ("rotations", "cosets", "seed", "clusters", "center", "group", "length_unit")
 _UNSAID = "unless said; the file cannot say"
 
 
@@ -61,18 +63,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     made.add_argument("--clusters", metavar="KEY", help="info key of structures that belong together")
     made.add_argument("--rotations", default="T", help="set of rotations: T (default), D2, O, I, haar, …")
-    made.add_argument(
-        "--cosets",
-        type=float,
-        help="independent cosets a structure (default 2; 10 with --rotations haar); 1.25: a quarter has two",
+    cosets = "independent cosets a structure (default 2; 10 with --rotations haar); 1.25: a quarter has two"
+    made.add_argument("--cosets", type=float, help=cosets)
+    symmetry = (
+        "rotation (default), translation=ANGSTROM, parity, mirror, permutation, lattice, supercell, space_group, "
+        "point_group; several with commas, to see how much of the error each adds"
     )
-    made.add_argument(
-        "--symmetry",
-        default="rotation",
-        metavar="NAMES",
-        help="rotation (default), translation=ANGSTROM, parity, mirror, permutation, lattice, supercell, space_group, "
-        "point_group; several with commas, to see how much of the error each adds",
-    )
+    made.add_argument("--symmetry", default="rotation", metavar="NAMES", help=symmetry)
     made.add_argument("--spectrum", action="store_true", help="shares of the error by Wigner degree too")
     made.add_argument("--most-atoms", type=int, metavar="N", help="of one call, where a model takes many structures")
     made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
@@ -121,34 +118,13 @@ def run(options: argparse.Namespace) -> int:
     structures = read(options.structures, options.index)
     if options.precisions:
         return _ladder(options, structures)
+    same = ("spectrum", "most_atoms", "energy_weight", "force_weight", "stress_weight", "energy_unit",
+            "label_length_unit", "stress_unit", "precision", "csv")  # fmt: skip
     result = door.measure(
-        _model(options),
-        structures,
-        outputs=options.outputs.split(",") if options.outputs else None,
-        labels=labels or options.with_labels,
-        rotations=options.rotations,
-        cosets=options.cosets,
-        seed=options.seed,
+        _model(options), structures, labels=labels or options.with_labels, progress=not options.quiet,
         symmetry=options.symmetry.split(",") if "," in options.symmetry else options.symmetry,
-        spectrum=options.spectrum,
-        most_atoms=options.most_atoms,
-        progress=not options.quiet,
-        energy_weight=options.energy_weight,
-        force_weight=options.force_weight,
-        stress_weight=options.stress_weight,
-        energy_per_atom=not options.total_energy,
-        clusters=options.clusters,
-        rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
-        center=options.center,
-        group=options.group,
-        energy_unit=options.energy_unit,
-        length_unit=options.length_unit,
-        label_length_unit=options.label_length_unit,
-        stress_unit=options.stress_unit,
-        precision=options.precision,
-        csv=options.csv,
-        exports=dict(options.export),
-    )
+        exports=dict(options.export), **_common(options), **{name: getattr(options, name) for name in same},
+    )  # fmt: skip
     try:
         # Before anything is printed, which may fail too.
         if options.json:
@@ -161,11 +137,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
-    """The same rotations in several precisions; labels play no part in it.
-
-    Raises:
-        InputError: with options of labels or a table of structures; see :func:`run`.
-    """
+    """The same rotations in several precisions; labels play no part in it, nor does a table of structures."""
     from equiscope.adapters.ase_ladder import precisions
     from equiscope.adapters.ase_result import write_json
 
@@ -174,16 +146,8 @@ def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
     unused = [o for o in ("csv", "with_labels", "label") if getattr(options, o)]
     if unused:
         raise InputError(f"--precisions compares relative errors: leave out --{unused[0].replace('_', '-')}")
-    same = ("rotations", "cosets", "seed", "clusters", "center", "group", "length_unit")
-    found = precisions(
-        load_calculator(options.calculator, _keywords(options.keywords)),
-        structures,
-        options.precisions,
-        options.outputs.split(",") if options.outputs else None,
-        rotate=_pairs("--rotate", options.rotate, "e_field=1o"),
-        energy_per_atom=not options.total_energy,
-        **{name: getattr(options, name) for name in same},
-    )
+    model = load_calculator(options.calculator, _keywords(options.keywords))
+    found = precisions(model, structures, options.precisions, **_common(options))
     try:
         if options.json:
             write_json(options.json, found.to_dict())
@@ -192,16 +156,23 @@ def _ladder(options: argparse.Namespace, structures: Sequence[Any]) -> int:
     return 0
 
 
+def _common(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of both measurements."""
+    outputs = options.outputs.split(",") if options.outputs else None
+    own: dict[str, Any] = {"outputs": outputs, "energy_per_atom": not options.total_energy}
+    own["rotate"] = _pairs("--rotate", options.rotate, "e_field=1o")
+    return own | {name: getattr(options, name) for name in _SHARED}
+
+
 def _table(result: Any, count: int) -> list[str]:
     """The worst structures as aligned text."""
     rows = result.worst(count)
     if count < 1 or not rows:
         return []
     names = ["structure", "atoms", "pbc", *dict.fromkeys(name for r in rows for name in r.values)]
-    body = [
+    return aligned([names, *(
         [str(r), str(r.atoms), r.pbc, *(f"{r.values[n]:.3g}" if n in r.values else "" for n in names[3:])] for r in rows
-    ]
-    return aligned([names, *body])
+    )])  # fmt: skip
 
 
 def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:

@@ -28,12 +28,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--method", default="euler", help="euler (default) or heun")
     made.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     made.add_argument("--batch-size", type=int, default=16, help="chains integrated together (default 16)")
-    made.add_argument(
-        "--no-self-conditioning", action="store_true", help="do not give the model its estimate of the step before"
-    )
-    made.add_argument(
-        "--twirl", metavar="SET", help="draw from the same noise with the model averaged over T, O, …, too"
-    )
+    blind = "do not give the model its estimate of the step before"
+    made.add_argument("--no-self-conditioning", action="store_true", help=blind)
+    twirled = "draw from the same noise with the model averaged over T, O, …, too"
+    made.add_argument("--twirl", metavar="SET", help=twirled)
     made.add_argument("--format", default="cif,pdb", help="cif, pdb or both (default cif,pdb)")
     trust = "import the task that the run's configuration names, code that is not equiscope's"
     made.add_argument("--trust", action="store_true", help=trust)
@@ -51,15 +49,8 @@ def run(options: argparse.Namespace) -> int:
     from equiscope.tasks.proteinflow.sampling import Sampling
     from equiscope.tasks.proteinflow.task import ProteinFlow
 
-    settings = Sampling(
-        length=options.length,
-        number=options.number,
-        steps=options.steps,
-        method=options.method,
-        self_conditioning=not options.no_self_conditioning,
-        seed=options.seed,
-        batch_size=options.batch_size,
-    )
+    same = ("length", "number", "steps", "method", "seed", "batch_size")
+    settings = Sampling(self_conditioning=not options.no_self_conditioning, **{n: getattr(options, n) for n in same})
     writable_folder("--out", options.out)
     trained = open_run(find_run(options.folder), trust=options.trust)
     if not isinstance(trained.task, ProteinFlow):

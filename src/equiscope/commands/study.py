@@ -22,15 +22,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "train the runs of a study and report on them; go on if it was stopped"
     made = add_command(subparsers, "study", run, summary, _EXAMPLES)
-    names = (
-        "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; "
-        "efficiency, dynamics, paper_scale"
-    )
-    made.add_argument("name", help=names)
-    settings = made.add_argument(
-        "settings", nargs="*", metavar="key=value", help="for every run, for the study (study.…), or for Hydra (hydra…)"
-    )
-    completed_by(settings, SETTINGS)
+    names = "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; efficiency, dynamics, "
+    made.add_argument("name", help=f"{names}paper_scale")
+    for_whom = "for every run, for the study (study.…), or for Hydra (hydra…)"
+    completed_by(made.add_argument("settings", nargs="*", metavar="key=value", help=for_whom), SETTINGS)
     made.add_argument("--parallel", type=int, metavar="N", help="runs at a time on this machine (default: one a core)")
     return made
 

@@ -39,8 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train and print the headline, or list the settings."""
-    from equiscope.runs.config import configuration
-    from equiscope.runs.settings import settings
+    from equiscope.runs.config import configuration, settings
 
     if options.listed:
         # What follows the option may be meant as a setting: --settings task=voxels.

@@ -145,12 +145,12 @@ def _switch(kind: str) -> tuple[tuple[Any, str], Any, Any]:
 
 
 @contextlib.contextmanager
-def without_tf32(kinds: frozenset[str]) -> Iterator[None]:
-    """No TF32 for operations of these kinds inside; afterwards as before."""
-    kept = [(*where, getattr(*where), off) for where, _, off in map(_switch, sorted(kinds))]
+def allowing_tf32(allowed: bool, kinds: frozenset[str] = frozenset({"products", "convolutions"})) -> Iterator[None]:
+    """Whether operations of these kinds may use TF32 inside; afterwards as before."""
+    kept = [(*where, getattr(*where), on if allowed else off) for where, on, off in map(_switch, sorted(kinds))]
     try:
-        for place, name, _, off in kept:
-            setattr(place, name, off)
+        for place, name, _, wanted in kept:
+            setattr(place, name, wanted)
         yield
     finally:
         for place, name, before, _ in kept:
@@ -163,7 +163,7 @@ def tf32_effect(
     """What TF32 changes of an answer, root mean square relative to its size, the largest of its outputs; 0 if off."""
     if not tf32_in_use(kinds):
         return 0.0
-    with without_tf32(kinds):
+    with allowing_tf32(False, kinds):
         exact = answer()
     sizes = {name: torch.linalg.vector_norm(rows.double()) for name, rows in exact.items()}
     apart = {name: torch.linalg.vector_norm(first[name].double() - rows.double()) for name, rows in exact.items()}

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.computing import allowing_tf32
 from equiscope.decomposition.measure import device_of, resolve_declaration
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import host, sample_weights
@@ -248,7 +249,7 @@ def in_precision(model: Any, name: str, device: torch.device) -> Iterator[tuple[
         raise InputError(f"the model cannot be copied to another precision: {first_line(error)}") from error
     inside = contextlib.ExitStack()
     with inside:
-        inside.enter_context(_tf32(name == "tf32"))
+        inside.enter_context(allowing_tf32(name == "tf32"))
         if name in ("bfloat16", "float16"):
             inside.enter_context(torch.autocast(device.type, dtype=getattr(torch, name)))
             said += f", {name} by autocast"
@@ -274,16 +275,6 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_cast(v, dtype) for v in value)
     return value
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def outermost(model: Any) -> list[nn.Module]:

@@ -14,9 +14,9 @@ import numpy as np
 from equiscope import tasks
 from equiscope.report import paper
 from equiscope.report.claims_analyses import ENOUGH, brute_rows, dynamics_rows, landscape_rows, relation_rows
-from equiscope.report.claims_efficiency import RATES, SAME_BUDGET, SEEDS, budget_rows, log_ratio
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, skilled
 from equiscope.report.curves import Curve
+from equiscope.report.efficiency import RATES, SAME_BUDGET, SEEDS, budget_rows, log_ratio
 from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Evidence, Row, Run, combined, decided
 from equiscope.report.kinds import EQUIVALENCE
 from equiscope.report.paper import SHORTEST, WINDOW

@@ -21,8 +21,7 @@ ENOUGH = 10
 
 def brute_rows(evidence: Evidence) -> list[Row]:
     """The newest brute force of each probe of each run."""
-    newest = {(r.name, str(e.get("probe"))): (r, e) for r, e in evidence.analyses("brute")}
-    return [_brute_row(run, record) for run, record in newest.values()]
+    return [_brute_row(run, record) for run, record in evidence.newest("brute")]
 
 
 def _brute_row(run: Run, record: Record) -> Row:
@@ -95,19 +94,18 @@ def side_verdict(sides: Sequence[str]) -> str:
 
 def relation_rows(evidence: Evidence) -> list[Row]:
     """The newest record of each related pair of each run: plain correlation, and the one without the trend."""
-    newest = {(r.name, str(e.get("probe")), str(e.get("pair"))): (r, e) for r, e in evidence.analyses("relations")}
-    rows = [_relation_row(run, key[2], view(Relation, record["values"])) for key, (run, record) in newest.items()]
+    rows = [_relation_row(run, str(record.get("pair")), view(Relation, record["values"]))
+            for run, record in evidence.newest("relations")]  # fmt: skip
     # The paper's own pairs first: the others are shown and decide nothing.
     return sorted(rows, key=lambda row: not row.verdict)
 
 
 def dynamics_rows(evidence: Evidence) -> list[Row]:
     """What the newest analysed checkpoint of each run foretells, with how such predictions fared; decides nothing."""
-    newest = {(r.name, str(e.get("probe"))): (r, e) for r, e in evidence.analyses("dynamics")}
     return [
         Row(run.task, run.name, f"step {record.get('step')}: {what}", ours,
             f"{rest}; {history}" if history else rest, "", "")
-        for run, record in newest.values()
+        for run, record in evidence.newest("dynamics")
         for what, ours, rest, history in told(view(Dynamics, record["values"]))
     ]  # fmt: skip
 

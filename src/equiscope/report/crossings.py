@@ -142,17 +142,12 @@ def crossings(curve: Curve, threshold: float = THRESHOLD, skill: float = SKILL) 
     dips = rising(known)
     after = known[known > dips[0]] if len(dips) else known
     return Crossings(
-        threshold=threshold,
-        first=at(np.flatnonzero(percent <= threshold)),
-        last_above=at(np.flatnonzero(percent > threshold), -1),
-        sustained=at(_to_the_end(certain)),
-        skilled=at(_to_the_end(certain & able)),
-        start=at(known),
-        end=at(known, -1),
-        dip=at(dips),
+        threshold, first=at(np.flatnonzero(percent <= threshold)),
+        last_above=at(np.flatnonzero(percent > threshold), -1), sustained=at(_to_the_end(certain)),
+        skilled=at(_to_the_end(certain & able)), start=at(known), end=at(known, -1), dip=at(dips),
         skilled_dip=at(rising(known[able[known]])),
         later_peak=at(after[np.argsort(-percent[after], kind="stable")]),
-    )
+    )  # fmt: skip
 
 
 def _to_the_end(flags: np.ndarray) -> np.ndarray:

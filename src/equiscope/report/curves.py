@@ -102,23 +102,16 @@ def history(records: Iterable[Record]) -> RunHistory:
     headline = next((c for c in curves.values() if c.headline), next(iter(curves.values()), None))
     final = next((m for m in finals.values() if m.headline), next(iter(finals.values()), None))
     starts = [record["kind"] for record in records if record["kind"] in ("run", "resume", "end")]
+    last = tracked[headline.probe][int(headline.step[-1])] if headline is not None else None
     made = RunHistory(
-        run=run,
-        data=_last(records, "data"),
-        curves=curves,
-        finals=finals,
-        headline=headline,
-        headline_final=final,
-        headline_record=final or (tracked[headline.probe][int(headline.step[-1])] if headline is not None else None),
+        run=run, data=_last(records, "data"), curves=curves, finals=finals, headline=headline, headline_final=final,
+        headline_record=final or last,
         seconds=seconds_at(records, headline.step) if headline is not None else np.array([]),
         last_step=max((int(record["step"]) for record in records if "step" in record), default=0),
-        planned_steps=run.planned_steps,
-        finished=bool(starts) and starts[-1] == "end",
-        times=_times(records),
-        resumes=sum(record["kind"] == "resume" for record in records),
-        remarks=(),
+        planned_steps=run.planned_steps, finished=bool(starts) and starts[-1] == "end", times=_times(records),
+        resumes=sum(record["kind"] == "resume" for record in records), remarks=(),
         pictures=tuple(_last(records, "pictures").get("pictures") or ()),
-    )
+    )  # fmt: skip
     remarks = [] if told else ["The record that describes the run (model, configuration, versions) is missing."]
     return replace(made, remarks=(*remarks, *_remarks(made)))
 
@@ -150,18 +143,12 @@ def _curve(probe: str, steps: Mapping[int, Measurement]) -> Curve:
 
     low, high = column("percent_interval").T
     return Curve(
-        probe,
-        any(one.headline for one in made),
-        np.array(sorted(steps), dtype=int),
-        is_upper_limit=column("interval_kind") == "upper limit",
-        relative=column("relative_equivariance"),
-        floor=column("noise_floor"),
+        probe, any(one.headline for one in made), np.array(sorted(steps), dtype=int), low=low, high=high,
+        is_upper_limit=column("interval_kind") == "upper limit", skill=np.array([one.skill for one in made]),
+        relative=column("relative_equivariance"), floor=column("noise_floor"),
         floor_percent=column("noise_floor_percent"),
-        low=low,
-        high=high,
-        skill=np.array([one.skill for one in made]),
         **{name: column(name) for name in ("percent", "total", "twirled", "equivariance", "r2")},
-    )
+    )  # fmt: skip
 
 
 def _times(records: list[Record]) -> dict[str, float]:

@@ -16,8 +16,8 @@ from equiscope.errors import EquiscopeError, InputError
 from equiscope.report import paper
 from equiscope.report.crossings import Crossings, crossings, with_known_baseline
 from equiscope.report.curves import Curve, RunHistory, history
-from equiscope.report.efficiency import Profile
-from equiscope.report.views import Record, view
+from equiscope.report.views import Profile, Record, view
+from equiscope.words import leaves
 
 #: The closed set of verdicts; "missing: …" names the tasks of the paper that have no run.
 AGREES, DIFFERS, EQUAL, UNDECIDED, MISSING = "agrees", "differs", "equal", "cannot be decided", "missing"
@@ -139,7 +139,8 @@ class Run:
 
     def setting(self, *without: str) -> str:
         """The whole configuration but for what replicates may differ in and the dotted keys ``without``."""
-        return repr(_pruned(self.config, (*_FREE, *without)))
+        left_out = tuple(f"{name}." for name in (*_FREE, *without))
+        return repr(sorted((name, value) for name, value in leaves(self.config) if not f"{name}.".startswith(left_out)))
 
     @property
     def words(self) -> str:
@@ -150,16 +151,6 @@ class Run:
         data = f", {samples:,} training samples" if samples is not None else ""
         size = f", {self.parameters:,} parameters" if self.parameters else ""
         return f"{self.model}{size}{data}, {steps}{of}, seed {self.seed}"
-
-
-def _pruned(section: Any, without: Sequence[str], prefix: str = "") -> Any:
-    if not isinstance(section, Mapping):
-        return section
-    return [
-        (key, _pruned(value, without, f"{prefix}{key}."))
-        for key, value in sorted(section.items())
-        if f"{prefix}{key}" not in without
-    ]
 
 
 @dataclass(frozen=True)
@@ -182,6 +173,12 @@ class Evidence:
     def analyses(self, *kinds: str) -> list[tuple[Run, Record]]:
         """Every record of these analyses."""
         return [(run, record) for run in self.runs for record in run.analyses if record.get("analysis") in kinds]
+
+    def newest(self, kind: str) -> list[tuple[Run, Record]]:
+        """The last record of an analysis for each run, probe and related pair."""
+        found = ((run.name, str(record.get("probe")), str(record.get("pair")), run, record)
+                 for run, record in self.analyses(kind))  # fmt: skip
+        return list({tuple(key): (run, record) for *key, run, record in found}.values())
 
 
 def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
@@ -228,8 +225,7 @@ def run_of(name: str, told: RunHistory, analyses: Sequence[Record]) -> Run:
 def _studied(folders: Sequence[Path]) -> list[tuple[str, Profile]]:
     """The newest profile of each study that lies beside the runs; one that cannot be read is no evidence."""
     found = []
-    for root, task in dict.fromkeys((folder.absolute().parent.parent, folder.absolute().parent.name)
-                                    for folder in folders):  # fmt: skip
+    for root, task in dict.fromkeys((place.parent.parent, place.parent.name) for place in map(Path.absolute, folders)):
         for place in sorted(root.glob(f"studies/{task}-*/records.jsonl")):
             try:
                 records = [r for r in record_files.read(place) if r["kind"] == "profile"]

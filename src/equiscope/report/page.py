@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from equiscope import records as record_files
 from equiscope.errors import EquiscopeError, IntegrityError, first_line
 from equiscope.report import chart, figures, kinds, sentences, style, tables
 from equiscope.report.chart import Chart
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossings, crossings
-from equiscope.report.curves import Curve, RunHistory, history
+from equiscope.report.crossings import SKILL, THRESHOLD, crossings
+from equiscope.report.curves import RunHistory, history
+from equiscope.report.live import live
 from equiscope.report.views import Record
-from equiscope.words import text, without_secrets
+from equiscope.words import leaves, text, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
@@ -89,15 +90,9 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
         ],
         "images": {"panels": None, "parts": None, "pictures": None} | images,
         "analyses": [
-            {
-                "id": name,
-                "title": section.kind.title + (f" ({section.probe})" if several else ""),
-                "lead": section.lead,
-                "tables": section.tables,
-                "caption": section.kind.caption,
-                "chart": _json(drawn) if (drawn := analysed[name]) is not None else None,
-                "image": images.get(name),
-            }
+            {"id": name, "title": section.kind.title + (f" ({section.probe})" if several else ""), "lead": section.lead,
+             "tables": section.tables, "caption": section.kind.caption, "image": images.get(name),
+             "chart": _json(drawn) if (drawn := analysed[name]) is not None else None}
             for name, section in sections.items()
         ],
     }  # fmt: skip
@@ -106,36 +101,35 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
 
 def page_environment() -> jinja2.Environment:
     """Jinja as every page uses it: escaped, missing values are errors, numbers stay with their units."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_unbroken,
-    )
+    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_unbroken)  # fmt: skip
 
 
 def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
     """Every value of the run itself that the template shows."""
-    curve = told.headline
+    curve, measured = told.headline, told.headline_record is not None
     found = crossings(curve) if curve is not None else None
-    measured = told.headline_record is not None
     data_rows, more_data_rows = tables.data_table(told)
+    at_floor, paper_end = 0, ""
+    if curve is not None:
+        floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
+        at_floor = int(style.log_points(curve, floor).at_floor.sum())
+        paper = style.reference_points(told, curve.probe)
+        # The last step of the paper's curve where it lies beyond the run's.
+        paper_end = f"{paper[-1, 0]:,.0f}" if len(paper) and paper[-1, 0] > curve.step[-1] else ""
     return {
         "name": told.run.name or folder_name,
         "task": told.run.task,
         "headline": sentences.headline(told),
-        "tiles": _tiles(found) if found is not None else [],
-        "skilled": found is not None and found.skilled is not None,
+        "found": found,
         "verdict": sentences.verdict(found) if found is not None else "",
         "warning": sentences.crossing_warning(found) if found is not None else None,
         "samples": sentences.samples_name(told),
         "unit": sentences.squared_unit(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
-        "points_at_floor": _at_floor(told, curve) if curve is not None else 0,
-        "paper_end": _paper_end(told, curve) if curve is not None else "",
+        "points_at_floor": at_floor,
+        "paper_end": paper_end,
         "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
         "probe": curve.probe if curve is not None else "",
         "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
@@ -145,57 +139,14 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "run_rows": tables.run_table(told),
         "data_rows": data_rows,
         "more_data_rows": more_data_rows,
-        "config_rows": _settings(without_secrets(told.run.config)),
+        # By the names under which `equiscope train` takes them.
+        "config_rows": [(name, text(value)) for name, value in leaves(without_secrets(told.run.config)) if value != {}],
         "rotation_rows": tables.rotation_table(told, told.result) if measured else [],
         "output_rows": tables.outputs_table(told.result),
         "notes": told.result.notes,
-        "meaning": [Markup(line) for line in sentences.MEANING],
         # "</script" inside a script element would end it.
         "plotly": Markup(get_plotlyjs().replace("</script", "<\\/script")) if curve is not None else "",
     }
-
-
-def _settings(config: Record, prefix: str = "") -> list[tuple[str, str]]:
-    """(trainer.max_steps, 2,400): every setting by the name under which ``equiscope train`` takes it."""
-    rows: list[tuple[str, str]] = []
-    for key, value in config.items():
-        nested = isinstance(value, Mapping)
-        rows += _settings(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", text(value))]
-    return rows
-
-
-def _at_floor(told: RunHistory, curve: Curve) -> int:
-    """How many points of the percent figure are drawn at the lower end of its axis."""
-    floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
-    return int(style.log_points(curve, floor).at_floor.sum())
-
-
-def _paper_end(told: RunHistory, curve: Curve) -> str:
-    """The last step of the paper's curve where it lies beyond the run's, as text."""
-    points = style.reference_points(told, curve.probe)
-    return f"{points[-1, 0]:,.0f}" if len(points) and points[-1, 0] > curve.step[-1] else ""
-
-
-def _tiles(found: Crossings) -> list[dict[str, Any]]:
-    """The four crossings as (title, step, R², what it means, whether it is the headline)."""
-    limit = f"{found.threshold:g} %"
-    rows = (
-        ("Skilled crossing", found.skilled, f"interval under {limit} and R² ≥ {SKILL:g} from here on", True),
-        ("Sustained", found.sustained, f"whole interval under {limit} from here on", False),
-        ("First crossing", found.first, f"first measurement at or under {limit}", False),
-        ("Last above", found.last_above, f"last measurement over {limit}", False),
-    )
-    return [
-        {
-            "title": title,
-            "step": f"{crossing.step:,}" if crossing is not None else "–",
-            "r2": crossing.ability.removeprefix("R² ") if crossing is not None else "",
-            "meaning": meaning,
-            "main": main,
-            "void": crossing is not None and title in ("First crossing", "Sustained") and crossing.unskilled,
-        }
-        for title, crossing, meaning, main in rows
-    ]
 
 
 def _unbroken(value: Any) -> Any:
@@ -207,7 +158,7 @@ def _unbroken(value: Any) -> Any:
 
 def _json(drawn: Chart) -> Markup:
     """A figure as JSON that is safe inside a script element."""
-    figure = json.loads(chart.live(drawn).to_json())
+    figure = json.loads(live(drawn).to_json())
     return Markup(json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c"))
 
 

@@ -12,20 +12,6 @@ from equiscope.report.crossings import COLLAPSE, SKILL, Crossing, Crossings
 from equiscope.report.curves import RunHistory
 from equiscope.words import percent, r2
 
-MEANING = (
-    "Turn an input, ask the model, turn its answer back. A perfectly symmetric model gives the same answer for "
-    "every turn; a model that learned symmetry from data gives slightly different ones.",
-    "For squared error the loss over all turns splits exactly into two parts: the loss of the answer averaged over "
-    "turns (the <em>twirled</em> loss) and the scatter of the answers around that average (the <em>equivariance "
-    "error</em>).",
-    "The percent is the second part as a share of the whole: how much of the loss would go away if the same model "
-    "were perfectly symmetric. It is a ratio of means over samples.",
-    "It says nothing about skill: a model that always answers zero is perfectly symmetric and useless. So read it "
-    "together with R², which is 0 for the best constant answer and 1 for a perfect one.",
-    "It is an estimate from finitely many turns and samples, so it has a 95 % interval; and rounding in the computer "
-    "leaves a noise floor below which no value can be told from zero.",
-)
-
 
 @dataclass(frozen=True)
 class Notice:

@@ -20,10 +20,9 @@ from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
 from equiscope.report.curves import Curve, RunHistory, read
-from equiscope.report.efficiency import Profile
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.style import log_axis
-from equiscope.report.views import Measurement, view
+from equiscope.report.views import Measurement, Profile, view
 from equiscope.words import as_csv, r2, raised
 
 COLUMNS = (
@@ -109,14 +108,9 @@ def load(folder: str | os.PathLike[str]) -> Study:
         done = [run for run in own if not run.reason and (run.status != "open" or run in begun)]
         histories = {run: read(place / run.folder) for run in done}
         far = {run: f"step {h.last_step:,} of {h.planned_steps or 0:,}" for run, h in histories.items()}
-        points.append(
-            Point(
-                name,
-                tuple(histories.values()),
-                tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason),
-                tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open"),
-            )
-        )
+        missing = tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)
+        going = tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open")
+        points.append(Point(name, tuple(histories.values()), missing, going))
     return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
 
 

@@ -86,17 +86,18 @@ class LogPoints:
 def percent_floor(curves: Sequence[Curve], extra: Sequence[float] | np.ndarray = ()) -> float:
     """The lower end of a log percent axis: a power of ten under every positive estimate."""
     values = np.concatenate([np.ravel(curve.percent) for curve in curves] + [np.asarray(extra, dtype=float)])
-    positive = values[np.isfinite(values) & (values > 0)]
-    if not len(positive):
-        return 1e-2
-    return float(min(10.0 ** np.floor(np.log10(0.8 * positive.min())), 0.1))
+    return min(_decade_under(values, 1e-2), 0.1)
 
 
 def loss_floor(curve: Curve) -> float:
     """The lower end of the loss axis: a power of ten under the positive losses (the noise floor may lie below)."""
-    values = np.concatenate([curve.total, curve.twirled, curve.equivariance])
+    return _decade_under(np.concatenate([curve.total, curve.twirled, curve.equivariance]), 1e-6)
+
+
+def _decade_under(values: np.ndarray, otherwise: float) -> float:
+    """The power of ten under all that is positive, ``otherwise`` if nothing is."""
     positive = values[np.isfinite(values) & (values > 0)]
-    return float(10 ** np.floor(np.log10(0.8 * positive.min()))) if len(positive) else 1e-6
+    return float(10.0 ** np.floor(np.log10(0.8 * positive.min()))) if len(positive) else otherwise
 
 
 def percent_ceiling(curves: Sequence[Curve]) -> float:

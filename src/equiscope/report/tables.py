@@ -43,12 +43,9 @@ _WEIGHTINGS = {"sample": "mean over samples of means over components", "componen
 MAIN_ROWS = 20
 #: What an irreps string of low degree means in words.
 _IRREPS = {
-    "0e": "a scalar, unchanged by rotation",
-    "1o": "a vector",
-    "1e": "an axial vector",
-    "2e": "a symmetric traceless matrix",
-    "0e+2e": "a symmetric matrix",
-}
+    "0e": "a scalar, unchanged by rotation", "1o": "a vector", "1e": "an axial vector",
+    "2e": "a symmetric traceless matrix", "0e+2e": "a symmetric matrix",
+}  # fmt: skip
 #: Milestone -> (its name, field of Crossings, words where there is none).
 _MILESTONES = {
     "start": ("start", "start", "–"), "first": ("first ≤ 2 %", "first", "never"),

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from equiscope.decomposition.result import Result
 from equiscope.words import number, ranged
 
@@ -118,3 +120,32 @@ class RunRecord:
         """The steps that the configuration asks for."""
         steps = (self.config.get("trainer") or {}).get("max_steps")
         return None if steps is None else int(steps)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a profile recorded of a model: seconds of each round of a training step and of an answer, and the rest."""
+
+    step_seconds: tuple[float, ...]
+    infer_seconds: tuple[float, ...]
+    samples: int
+    infer_samples: int
+    flops: float
+    parameters: int
+    peak_mib: float
+
+    @property
+    def step(self) -> float:
+        """Median seconds of a training step."""
+        return float(np.median(self.step_seconds))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A record of kind "profile": costs of each model, and the names of those without symmetry."""
+
+    costs: dict[str, Cost]
+    against: Any
+    device: str
+    threads: int
+    load: tuple[float, ...]

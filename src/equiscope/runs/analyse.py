@@ -21,22 +21,16 @@ from equiscope.errors import InputError
 from equiscope.records import Record, Records
 from equiscope.runs import progress
 from equiscope.runs.deal import thinned
-from equiscope.runs.identity import check_data
 from equiscope.runs.kinds import Analysis, AnalysisSettings, analyses, check
-from equiscope.runs.trained import Trained, available_steps, open_run
+from equiscope.runs.trained import Trained, available_steps, check_data, open_run
 from equiscope.tasks.task import Probe
 
 
 def analyse(
-    path: str | os.PathLike[str],
-    kinds: Sequence[str],
-    at: Sequence[int] | None = None,
-    probes: Sequence[str] | None = None,
-    changes: Mapping[str, Any] | None = None,
-    device: str | torch.device = "cpu",
-    show_progress: bool | None = None,
-    trust: bool = False,
-) -> list[Record]:
+    path: str | os.PathLike[str], kinds: Sequence[str], at: Sequence[int] | None = None,
+    probes: Sequence[str] | None = None, changes: Mapping[str, Any] | None = None,
+    device: str | torch.device = "cpu", show_progress: bool | None = None, trust: bool = False,
+) -> list[Record]:  # fmt: skip
     """Analyse a run's checkpoints and append what is new to its records.
 
     Args:
@@ -61,13 +55,16 @@ def analyse(
     settings = _settings(kinds, changes or {})
     first = open_run(path, trust=trust)
     steps = sorted(set(at)) if at is not None else available_steps(first.folder)
-    held = [_checked(first, step) for step in steps]
+    for step in steps:
+        if step != first.step:
+            # A checkpoint that is damaged or another model's is told of before any work.
+            open_run(first.folder.path, step=step, trust=True)
     first.task.prepare(progress=False)
     pairs = _probes(first, probes)
     for kind in kinds:
         for probe, _ in pairs:
             _check_degrees(kind, probe)
-    work = [(kind, step, pair) for kind in settings for step in held for pair in pairs]
+    work = [(kind, step, pair) for kind in settings for step in steps for pair in pairs]
     first.folder.acquire()
     found: list[Record] = []
     try:
@@ -79,16 +76,12 @@ def analyse(
                     bar.set_description(f"{kind}, step {step}, {pair[0].name}")
                     found.append(_one(records, path, opened, kind, step, pair, settings[kind], device))
                     bar.update(1)
-            found += _relate(records)
+            # The relations of every probe whose series has grown since they were last made, and all those there are.
+            found += [record for kind, analysis in analyses().items() for probe, steps in _series(records, kind).items()
+                      for record in _relations(records, probe, steps, analysis)]  # fmt: skip
     finally:
         first.folder.release()
     return found
-
-
-def _checked(first: Trained, step: int) -> int:
-    if step != first.step:
-        open_run(first.folder.path, step=step, trust=True)
-    return step
 
 
 def _check_degrees(kind: str, probe: Probe) -> None:
@@ -131,15 +124,9 @@ def _probes(first: Trained, names: Sequence[str] | None) -> list[tuple[Probe, Pr
 
 
 def _one(
-    records: Records,
-    path: str | os.PathLike[str],
-    opened: dict[int, Trained],
-    kind: str,
-    step: int,
-    pair: tuple[Probe, Probe],
-    settings: AnalysisSettings,
-    device: str | torch.device,
-) -> Record:
+    records: Records, path: str | os.PathLike[str], opened: dict[int, Trained], kind: str, step: int,
+    pair: tuple[Probe, Probe], settings: AnalysisSettings, device: str | torch.device,
+) -> Record:  # fmt: skip
     """The record of one analysis, made if there is none."""
     identity = {"analysis": kind, "step": step, "probe": pair[0].name, "settings": settings.recorded()}
     record = records.find("analysis", **identity)
@@ -154,16 +141,6 @@ def _one(
     here, other = (replace(probe, batches=thinned(probe.batches, settings.samples, device)) for probe in ordered)
     values = analyses()[kind].make(opened[step], here, other, settings)
     return records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
-
-
-def _relate(records: Records) -> list[Record]:
-    """Append the relations of every probe whose series has grown since they were last made; all those there are now."""
-    return [
-        record
-        for name, analysis in analyses().items()
-        for probe, found in _series(records, name).items()
-        for record in _relations(records, probe, found, analysis)
-    ]
 
 
 def _series(records: Records, analysis: str) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -185,13 +162,10 @@ def _relations(
         return []
     told, made = [analysis.series(values) for values in found.values()], []
     for name, pair in analysis.related.items():
-        series = [[_at(values, path) for values in told] for path in pair]
-        identity = {"analysis": "relations", "probe": probe, "pair": name, "first": series[0], "second": series[1]}
-        made.append(
-            records.append_once(
-                "analysis", {**identity, "steps": steps}, step=steps[-1], values=relation(steps, *series)
-            )
-        )
+        first, second = ([_at(values, path) for values in told] for path in pair)
+        identity = {"analysis": "relations", "probe": probe, "pair": name, "first": first, "second": second}
+        values = relation(steps, first, second)
+        made.append(records.append_once("analysis", {**identity, "steps": steps}, step=steps[-1], values=values))
     return made
 
 

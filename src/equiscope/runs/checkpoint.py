@@ -8,17 +8,21 @@ instant a process dies at, the file verifies.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pickle
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
-from equiscope.errors import IntegrityError, RunError, first_line
+from equiscope.errors import InputError, IntegrityError, RunError, first_line
+from equiscope.runs.folder import RunFolder
 from equiscope.writing import inner_folder, replacing, write_atomically
 
 RUN = "equiscope_run"
@@ -74,6 +78,46 @@ class VerifiedCheckpointIO(CheckpointIO):
         """Delete a checkpoint and its checksum."""
         for file in (Path(path), _beside(Path(path))):
             file.unlink(missing_ok=True)
+
+
+class Checkpoints(pl.Callback):
+    """Saves ``last.ckpt`` every so many steps and at the end, after the records of that step.
+
+    Args:
+        folder: the run's folder.
+        every: steps between two saves.
+        keep: steps whose checkpoints are also saved under a name of their own, which nothing overwrites.
+        until: seconds of the epoch after which training is stopped with a checkpoint.
+    """
+
+    def __init__(
+        self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = (), until: float | None = None
+    ) -> None:
+        if every < 1:
+            raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
+        self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
+        self._until = math.inf if until is None else until
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._save_kept(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        over = time.time() >= self._until
+        due = step % self._every == 0 or step == self._max_steps or over
+        if due or step in self._keep:
+            cast(Any, pl_module).check_finite()
+        self._save_kept(trainer)
+        if due:
+            trainer.save_checkpoint(str(self._folder.checkpoint))
+        trainer.should_stop = trainer.should_stop or over
+
+    def _save_kept(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step in self._keep:
+            trainer.save_checkpoint(str(self._folder.kept(trainer.global_step)))
 
 
 def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The configuration of a run, composed by Hydra from the package's ``conf`` folder and ``key=value`` overrides."""
+"""The configuration of a run, composed by Hydra from the package's ``conf`` folder and ``key=value`` overrides.
+
+Every setting with its default and its meaning is read from the comments of the configuration's own files.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import difflib
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -15,17 +19,21 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from equiscope.errors import InputError
-from equiscope.runs.folder import flatten
+from equiscope.words import leaves
 
 CONF = "equiscope.conf"
-
-
 GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
 _PATHS = ("root", "path", "smiles", "store", "dir")
 _SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100]. run=7 is a name.
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep",
              "compile", "run")  # fmt: skip
+_LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<said>.*))?$")
+# Groups are said by what may be chosen.
+_GROUP_WORDS = {
+    "task": "what is trained", "model": "the network", "loss": "what it is trained on", "optimizer": "of torch",
+    "logger": "where losses and percents go beside the records", "data": "of the task; a published set for forcefield",
+}  # fmt: skip
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def known_settings() -> list[str]:
     """The dotted name of every setting of the configuration, of all tasks, sorted; groups by their own name."""
     names = set(GROUPS)
     for task in sorted(file.name for file in (importlib.resources.files(CONF) / "task").iterdir()):
-        names |= {name for name, _ in flatten(_compose([f"task={task.removesuffix('.yaml')}"]))}
+        names |= {name for name, _ in leaves(_compose([f"task={task.removesuffix('.yaml')}"]))}
     return sorted(name for name in names if name not in ("model.name", "loss.name", "optimizer.name", "logger.name"))
 
 
@@ -137,12 +145,11 @@ def _check_types(made: Mapping[str, Any], default: Mapping[str, Any], prefix: st
             continue
         if old is None or old == "???" or key in _ANY_TYPE or (new is None and prefix == "data."):
             continue
-        kinds: tuple[type, ...] = (int, float, bool) if key == "augment" else _ACCEPTED.get(type(old), (type(old),))
+        # A float may be given as a whole number.
+        own: tuple[type, ...] = (float, int) if type(old) is float else (type(old),)
+        kinds = (int, float, bool) if key == "augment" else own
         if not isinstance(new, kinds) or (isinstance(new, bool) and bool not in kinds):
             raise InputError(f"{name} must be like {old!r}, got {new!r}")
-
-
-_ACCEPTED: dict[type, tuple[type, ...]] = {float: (float, int)}
 
 
 def _one_line(error: Exception, overrides: Sequence[str]) -> str:
@@ -150,8 +157,87 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if text.startswith("Could not override '") and "No match in the defaults list" not in text:
         key = text.split("'")[1]
-        known = [*GROUPS, *(name for name, _ in flatten(_defaults(overrides)))]
+        known = [*GROUPS, *(name for name, _ in leaves(_defaults(overrides)))]
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         meant = f"; did you mean {near[0]!r}?" if near else ""
         return f"there is no setting {key!r}{meant} (to add a new one, write +{key}=…)"
     return f"the settings cannot be read: {text.split(' Config search path')[0].split(' See https')[0]}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One ``key=value`` of ``equiscope train``: its dotted name, its default as it is typed, and what it means."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def settings(overrides: Sequence[str] = ()) -> list[Setting]:
+    """Every setting of the configuration that ``overrides`` (``task=voxels``, ``data=spice``, …) choose, in its order.
+
+    Raises:
+        InputError: for a group or choice that does not exist.
+    """
+    config = composed(overrides)
+    said = meanings(_text("config.yaml"))
+    for group in GROUPS[1:]:
+        for file in _files(group, config):
+            said |= {f"{group}.{key}": text for key, text in meanings(_text(f"{group}/{file}.yaml")).items()}
+    # A choice such as voxels_paper stands on its task's own file.
+    for choice in [str(config["task"]), *(o.partition("=")[2] for o in overrides if o.startswith("task="))]:
+        said |= meanings(_text(f"task/{choice}.yaml"))
+    groups = [_group(group, config) for group in GROUPS]
+    rest = [Setting(key, _typed(value), said.get(key, "")) for key, value in leaves(config) if value != {}]
+    return [*groups, *(s for s in rest if s.name not in GROUPS and s.name.split(".")[-1] not in ("name", "format"))]
+
+
+def meanings(text: str) -> dict[str, str]:
+    """Dotted key -> the comment on its line (and on lines of comment alone that follow it), of a YAML file."""
+    found: dict[str, str] = {}
+    path: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        read = _LINE.match(line)
+        if read is None:
+            more = re.match(r"^\s{8,}#\s*(.*)$", line)
+            if more and path:
+                found[".".join(key for _, key in path)] += f" {more[1]}"
+            continue
+        depth = len(read["indent"])
+        path = [*((d, key) for d, key in path if d < depth), (depth, read["key"])]
+        found[".".join(key for _, key in path)] = (read["said"] or "").strip()
+    return {key: said for key, said in found.items() if said}
+
+
+def _files(group: str, config: Mapping[str, Any]) -> list[str]:
+    """The files that the settings of a group come from."""
+    chosen = config.get(group) or {}
+    if group == "data":
+        return ["_published", chosen["format"]] if "format" in chosen else ["generated"]
+    return [chosen["name"]] if "name" in chosen else []
+
+
+def choices(group: str) -> list[str]:
+    """What ``group=…`` may be."""
+    names = (file.name.removesuffix(".yaml") for file in (importlib.resources.files(CONF) / group).iterdir())
+    return sorted(name for name in names if name.isidentifier() and not name.startswith("_"))
+
+
+def _group(group: str, config: Mapping[str, Any]) -> Setting:
+    chosen = config[group] if group == "task" else (config.get(group) or {}).get("name", "")
+    if group == "data":
+        chosen = (config.get("data") or {}).get("format") or ("generated" if config["task"] == "forcefield" else "")
+    return Setting(group, str(chosen), f"{_GROUP_WORDS[group]}: {', '.join(choices(group))}")
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    return str(value)
+
+
+def _text(file: str) -> str:
+    return (importlib.resources.files(CONF) / file).read_text(encoding="utf-8")

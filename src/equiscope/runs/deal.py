@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,13 +32,9 @@ def dealt(batches: Sequence[Mapping[str, Tensor]], declaration: Declaration, siz
     labels: list[Any] = []
     for batch in batches:
         wrapped, name = as_batch(batch), declaration.clusters
-        own = (
-            one_each(wrapped.labels(name), name, wrapped.size)
-            if name
-            else [(len(singles), i) for i in range(wrapped.size)]
-        )
-        labels += own
-        singles += [{key: value[i : i + 1] for key, value in batch.items()} for i in range(wrapped.size)]
+        places = range(wrapped.size)
+        labels += one_each(wrapped.labels(name), name, wrapped.size) if name else [(len(singles), i) for i in places]
+        singles += [{key: value[i : i + 1] for key, value in batch.items()} for i in places]
     members: dict[Any, list[int]] = {}
     for place, label in enumerate(labels):
         members.setdefault(label, []).append(place)
@@ -72,15 +68,10 @@ def thinned(
     sizes = [len(next(iter(batch.values()))) for batch in batches]
     count = sum(sizes)
     places = range(count) if samples is None or samples >= count else [i * count // samples for i in range(samples)]
-    return [{k: v.to(device) for k, v in batch.items()} for batch in _chosen(batches, sizes, places)]
-
-
-def _chosen(
-    batches: Sequence[Mapping[str, Tensor]], sizes: Sequence[int], places: Sequence[int]
-) -> Iterator[Mapping[str, Tensor]]:
-    start = 0
+    made, start = [], 0
     for batch, size in zip(batches, sizes, strict=True):
         rows = torch.tensor([place - start for place in places if start <= place < start + size], dtype=torch.int64)
         start += size
         if len(rows):
-            yield {name: value[rows] for name, value in batch.items()}
+            made.append({name: value[rows].to(device) for name, value in batch.items()})
+    return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import importlib.util
 import os
 import platform
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, version
 from equiscope.tasks.datasets.processes import available_cores
 
 GOOD, SLOW, WRONG = "good", "slow", "wrong"
@@ -110,20 +110,14 @@ def gather() -> Facts:
     """Look at this process and machine; about two seconds."""
     names = sorted({name for group in PACKAGES.values() for name in group} | set(MALICIOUS))
     devices = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    timed, threads = ("cpu", "cuda") if devices else ("cpu",), torch.get_num_threads()
     return Facts(
-        versions={name: _version(name) for name in names},
-        threads=torch.get_num_threads(),
-        cores=available_cores(),
-        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        seconds=_timings(torch.get_num_threads()),
-        torchvision=_torchvision(),
-        devices=devices,
-        matmul_error={name: _matmul_error(name) for name in ("cpu", *(["cuda"] if devices else []))},
-        precision=torch.get_float32_matmul_precision(),
-        default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
-        product={name: _product(name) for name in ("cpu", *(["cuda"] if devices else []))},
-        launch={name: _launch(name) for name in ("cpu", *(["cuda"] if devices else []))},
-    )
+        {name: version(name) for name in names}, threads, available_cores(),
+        os.getloadavg()[0] if hasattr(os, "getloadavg") else None, _timings(threads), _torchvision(), devices,
+        {name: _matmul_error(name) for name in timed}, torch.get_float32_matmul_precision(),
+        str(torch.get_default_dtype()).removeprefix("torch."), {name: _product(name) for name in timed},
+        {name: _launch(name) for name in timed},
+    )  # fmt: skip
 
 
 def threads_worth_having() -> int:
@@ -159,19 +153,13 @@ def _threads(facts: Facts) -> list[Finding]:
 
 
 def _precision(facts: Facts) -> list[Finding]:
-    found = []
+    found, remedy = [], "torch.set_float32_matmul_precision('highest'); torch.backends.cudnn.allow_tf32 = False"
     for device, error in facts.matmul_error.items():
+        what = f"float32 products on {device} are right to {error:.0e}"
         if error > ROUGH:
-            found.append(
-                Finding(
-                    WRONG,
-                    f"float32 products on {device} are right to {error:.0e} only (TF32 or bfloat16, precision "
-                    f"{facts.precision!r}): the numerical floor of the equivariance error rises to about its square",
-                    "torch.set_float32_matmul_precision('highest'); torch.backends.cudnn.allow_tf32 = False",
-                )
-            )
-        else:
-            found.append(Finding(GOOD, f"float32 products on {device} are right to {error:.0e}"))
+            what += f" only (TF32 or bfloat16, precision {facts.precision!r}): the numerical floor of the "
+            what += "equivariance error rises to about its square"
+        found.append(Finding(WRONG, what, remedy) if error > ROUGH else Finding(GOOD, what))
     if facts.default_dtype != "float32":
         what = f"torch's default dtype is {facts.default_dtype}"
         found.append(Finding(SLOW, what, "torch.set_default_dtype(torch.float32)"))
@@ -181,13 +169,8 @@ def _precision(facts: Facts) -> list[Finding]:
 def _packages(facts: Facts) -> list[Finding]:
     found = []
     if facts.torchvision == "broken":
-        found.append(
-            Finding(
-                WRONG,
-                "torchvision is built for another torch: pytorch_lightning and torchmetrics fail to import beside it",
-                "pip uninstall torchvision (equiscope does not use it)",
-            )
-        )
+        what = "torchvision is built for another torch: pytorch_lightning and torchmetrics fail to import beside it"
+        found.append(Finding(WRONG, what, "pip uninstall torchvision (equiscope does not use it)"))
     for name, versions in MALICIOUS.items():
         if facts.versions.get(name) in versions:
             what = f"{name} {facts.versions[name]} carried malware (GHSA-w37p-236h-pfx3)"
@@ -218,13 +201,11 @@ def _devices(facts: Facts) -> list[Finding]:
 def _costs(facts: Facts, asked: Asked) -> list[Finding]:
     size = f"{asked.samples:,} samples of {asked.tokens:,} tokens, {asked.rotations} rotations, {asked.parameters:,.3g}"
     return [
-        Finding(
-            GOOD,
-            f"{device}: {speed / 1e9:,.0f} GFLOP/s in a product, {1e6 * facts.launch[device]:.1f} µs an operation; a "
-            f"measurement of {size} parameters takes at least {cost(asked, speed, facts.launch[device]):.2g} s",
-        )
+        Finding(GOOD, f"{device}: {speed / 1e9:,.0f} GFLOP/s in a product, {1e6 * facts.launch[device]:.1f} µs an "
+                f"operation; a measurement of {size} parameters takes at least "
+                f"{cost(asked, speed, facts.launch[device]):.2g} s")
         for device, speed in facts.product.items()
-    ]
+    ]  # fmt: skip
 
 
 def _timed(device: str, call: Callable[[], object], count: int) -> float:
@@ -248,13 +229,6 @@ def _product(device: str, size: int = 512) -> float:
 def _launch(device: str) -> float:
     one = torch.ones(8, device=device)
     return _timed(device, lambda: one + 1, 500)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _torchvision() -> str:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from equiscope import tasks
 from equiscope.decomposition.orbit import Caller
 from equiscope.errors import RunError
-from equiscope.runs.arithmetic import TRAINED, Arithmetic
+from equiscope.runs.devices import TRAINED, Arithmetic
 from equiscope.runs.module import arrange, build_optimizer, compiled
 
 
@@ -191,16 +191,13 @@ def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[
     answers = seconds(list(benches.values()), "infer", rounds)
     return {
         name: {
-            "parameters": sum(p.numel() for p in bench.model.parameters()),
-            "samples": bench.samples,
-            "infer_samples": len(next(iter(bench.asked.values()))),
-            "flops": bench.flops(),
-            "step_seconds": steps[:, place].tolist(),
-            "infer_seconds": answers[:, place].tolist(),
+            "parameters": sum(p.numel() for p in bench.model.parameters()), "samples": bench.samples,
+            "infer_samples": len(next(iter(bench.asked.values()))), "flops": bench.flops(),
+            "step_seconds": steps[:, place].tolist(), "infer_seconds": answers[:, place].tolist(),
             "peak_mib": peak_memory(configs[name]),
         }
         for place, (name, bench) in enumerate(benches.items())
-    }
+    }  # fmt: skip
 
 
 def paces(configs: Mapping[str, Mapping[str, Any]], rounds: int = 9) -> dict[str, float]:

@@ -13,7 +13,7 @@ import yaml
 
 from equiscope.errors import EquiscopeError, InputError, IntegrityError, RunError
 from equiscope.records import Record, first, plain
-from equiscope.words import without_secrets
+from equiscope.words import leaves, without_secrets
 from equiscope.writing import Lock, inner_folder, remove_left_over, write_atomically
 
 # What a run may be continued with differently: these change no figure, only where and how it is shown.
@@ -34,21 +34,11 @@ class RunFolder:
         for what, text in (("task", task), ("run", name)):
             if not text or text in (".", "..") or any(c in text for c in "/\\\0"):
                 raise InputError(f"{what}={text!r} is no folder name: use letters, digits, '-' and '_'")
-        self.name = name
-        self.path = Path(root) / task / name
+        self.name, self.path = name, Path(root) / task / name
         self.lock = Lock(self.path)
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def records(self) -> Path:
-        return self.path / "records.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
+        self.config, self.records = self.path / "config.yaml", self.path / "records.jsonl"
+        self.checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.figures, self.report = self.path / "figures", self.path / "report.html"
 
     def kept(self, step: int) -> Path:
         """The checkpoint that ``trainer.keep`` left of a step."""
@@ -58,14 +48,6 @@ class RunFolder:
         """The steps whose checkpoints were kept, in order."""
         names = (path.stem.removeprefix("step-") for path in self.checkpoint.parent.glob("step-*.ckpt"))
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
-
-    @property
-    def figures(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
 
     @property
     def started(self) -> bool:
@@ -86,7 +68,7 @@ class RunFolder:
             self.acquire()
             remove_left_over(self.path)
             remove_left_over(inner_folder(self.checkpoint.parent))
-            if self.started or (self.config.exists() and self.same(config)):
+            if self.started or (self.config.exists() and not self._differing(config)):
                 self.compare(config)
                 if self.config.exists():
                     return False
@@ -150,10 +132,6 @@ class RunFolder:
         finally:
             self.release()
 
-    def same(self, config: Mapping[str, Any]) -> bool:
-        """Whether the run was started with this configuration."""
-        return not self._differing(config)
-
     def compare(self, config: Mapping[str, Any]) -> None:
         """Refuse to go on with another configuration.
 
@@ -204,7 +182,7 @@ def _check_yaml(content: bytes) -> None:
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    old, new = dict(flatten(without_secrets(before))), dict(flatten(without_secrets(after)))
+    old, new = dict(leaves(without_secrets(before))), dict(leaves(without_secrets(after)))
     return [
         f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
         for key in sorted(old.keys() | new.keys())
@@ -213,15 +191,6 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
         # A setting that an older version did not know, and that is off, changes nothing.
         and (key in old or new[key])
     ]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def run_folder(path: str | os.PathLike[str]) -> RunFolder:

@@ -20,8 +20,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
-from equiscope.runs.folder import RunFolder, flatten
-from equiscope.words import without_secrets
+from equiscope.runs.folder import RunFolder
+from equiscope.words import leaves, without_secrets
 from equiscope.writing import inner_folder, write_atomically
 
 #: Package that each logger needs.
@@ -58,7 +58,7 @@ def build(config: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]
         return None
     if name == "trackio":
         project, run = str(config["logger"].get("project", "equiscope")), f"{_run_name(folder)}-{state['id']}"
-        return Trackio(project, run, dict(flatten(without_secrets(config))))
+        return Trackio(project, run, dict(leaves(without_secrets(config))))
     return _MAKERS[name](config["logger"], folder, state)
 
 
@@ -72,29 +72,20 @@ def _tensorboard(section: Mapping[str, Any], folder: RunFolder, state: Mapping[s
 def _wandb(section: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]) -> Logger:
     from pytorch_lightning.loggers import WandbLogger
 
+    project, offline = str(section.get("project", "equiscope")), bool(section.get("offline", False))
     chosen = {"entity": section["entity"]} if section.get("entity") else {}
-    return WandbLogger(
-        name=_run_name(folder),
-        save_dir=folder.path,
-        id=str(state["id"]),
-        project=str(section.get("project", "equiscope")),
-        offline=bool(section.get("offline", False)),
-        resume="allow",
-        **chosen,
-    )
+    return WandbLogger(name=_run_name(folder), save_dir=folder.path, id=str(state["id"]), project=project,
+                       offline=offline, resume="allow", **chosen)  # fmt: skip
 
 
 def _mlflow(section: Mapping[str, Any], folder: RunFolder, state: Mapping[str, Any]) -> Logger:
     from pytorch_lightning.loggers import MLFlowLogger
 
     uri = section.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI")
-    return MLFlowLogger(
-        experiment_name=str(section.get("experiment", "equiscope")),
-        run_name=_run_name(folder),
-        tracking_uri=uri or f"sqlite:///{folder.path.absolute()}/mlflow.db",
-        artifact_location=None if uri else str(folder.path.absolute() / "mlflow"),
-        run_id=state.get("run_id"),
-    )
+    place, experiment = folder.path.absolute(), str(section.get("experiment", "equiscope"))
+    return MLFlowLogger(experiment_name=experiment, run_name=_run_name(folder), run_id=state.get("run_id"),
+                        tracking_uri=uri or f"sqlite:///{place}/mlflow.db",
+                        artifact_location=None if uri else str(place / "mlflow"))  # fmt: skip
 
 
 _MAKERS = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
@@ -188,7 +179,7 @@ class Mirror(pl.Callback):
         if len(entries) <= copied:
             return
         if copied == 0:
-            self._logger.log_hyperparams(dict(flatten(without_secrets(self._config))))
+            self._logger.log_hyperparams(dict(leaves(without_secrets(self._config))))
         for record in entries[copied:]:
             metrics = metrics_of(record)
             if metrics:

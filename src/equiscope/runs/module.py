@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from equiscope.errors import InputError, RunError
 from equiscope.records import plain
-from equiscope.runs.arithmetic import Arithmetic
 from equiscope.runs.checkpoint import check_fit
+from equiscope.runs.devices import Arithmetic
 from equiscope.tasks.task import Task
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -50,34 +50,16 @@ class TaskModule(pl.LightningModule):
     _bad_step: Tensor
 
     def __init__(
-        self,
-        task: Task,
-        optimizer: Mapping[str, Any],
-        schedule: Mapping[str, Any],
-        max_steps: int,
-        clip: float = 0.0,
-        ema: float = 0.0,
-        seed: int = 0,
-        workers: int = 0,
-        arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
-    ) -> None:
+        self, task: Task, optimizer: Mapping[str, Any], schedule: Mapping[str, Any], max_steps: int, clip: float = 0.0,
+        ema: float = 0.0, seed: int = 0, workers: int = 0, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008
+    ) -> None:  # fmt: skip
         super().__init__()
         if not 0 <= ema < 1:
             raise InputError(f"trainer.ema must be in [0, 1), got {ema}")
-        self.save_hyperparameters(
-            plain(
-                {
-                    "optimizer": dict(optimizer),
-                    "schedule": dict(schedule),
-                    "max_steps": max_steps,
-                    "clip": clip,
-                    "ema": ema,
-                    "seed": seed,
-                }
-            ),
-            # Loggers are shown the whole configuration instead.
-            logger=False,
-        )
+        told = {"optimizer": dict(optimizer), "schedule": dict(schedule), "max_steps": max_steps, "clip": clip,
+                "ema": ema, "seed": seed}  # fmt: skip
+        # Loggers are shown the whole configuration instead.
+        self.save_hyperparameters(plain(told), logger=False)
         self._task, self._workers, self.arithmetic = task, workers, arithmetic
         self._optimizer, self._schedule = dict(optimizer), dict(schedule)
         self._max_steps, self._clip, self._seed = max_steps, clip, seed
@@ -109,9 +91,7 @@ class TaskModule(pl.LightningModule):
         arranged = None
         if device.type != "cpu" or self.arithmetic.backend:
             arranged = partial(arrange, self._task, self.arithmetic.backend is not None)
-        steps: Dataset[Batch] = Steps(
-            self._task, self._max_steps, trainer.global_rank, trainer.world_size, arranged
-        )
+        steps: Dataset[Batch] = Steps(self._task, self._max_steps, trainer.global_rank, trainer.world_size, arranged)
         ahead = device.type == "cuda" and not self._workers
         steps = Ahead(steps, self._max_steps) if ahead else steps
         return loader(steps, self._max_steps, trainer.global_step, self._workers, device.type == "cuda" and not ahead)
@@ -134,11 +114,9 @@ class TaskModule(pl.LightningModule):
         return {"loss": loss, **{k: v.detach() for k, v in losses.items() if k != "loss"}}
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         parameters = [p for p in self.net.parameters() if p.grad is not None]
         limit = self._clip if self._clip > 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
@@ -297,13 +275,9 @@ class Steps(Dataset[Batch]):
     """
 
     def __init__(
-        self,
-        task: Task,
-        max_steps: int,
-        process: int = 0,
-        processes: int = 1,
+        self, task: Task, max_steps: int, process: int = 0, processes: int = 1,
         arranged: Callable[[Batch], Batch] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._task, self._max_steps, self._arranged = task, max_steps, arranged
         self._process, self._processes = process, processes
 
@@ -368,6 +342,5 @@ def loader(
     steps: Dataset[Batch], max_steps: int, start: int, workers: int = 0, pinned: bool = False
 ) -> DataLoader[Batch]:
     """The loader of a run that has ``start`` steps behind it."""
-    return DataLoader(
-        steps, batch_size=None, sampler=Remaining(start, max_steps), num_workers=workers, pin_memory=pinned
-    )
+    sampler = Remaining(start, max_steps)
+    return DataLoader(steps, batch_size=None, sampler=sampler, num_workers=workers, pin_memory=pinned)

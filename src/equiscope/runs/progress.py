@@ -14,16 +14,10 @@ from equiscope.runs.tracker import Tracker
 
 # Advice about data loaders, loggers and resuming that does not hold for batches made on the fly by step number.
 _POINTLESS = (
-    ".*does not have many workers.*",
-    ".*is not resumable.*",
-    ".*litlogger.*",
-    ".*Checkpoint directory .* exists.*",
-    ".*in eval mode at the start of training.*",
-    ".*`weights_only` was not set.*",
-    ".*isinstance.treespec, LeafSpec.*",
-    ".*GPU available but not used.*",
-    ".*smaller than the logging interval.*",
-)
+    "does not have many workers", "is not resumable", "litlogger", "Checkpoint directory .* exists",
+    "in eval mode at the start of training", "`weights_only` was not set", "isinstance.treespec, LeafSpec",
+    "GPU available but not used", "smaller than the logging interval",
+)  # fmt: skip
 
 
 def shown(wanted: bool | None) -> bool:
@@ -38,7 +32,7 @@ def quiet() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", *(f"{place}.rank_zero" for place in banners)):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _POINTLESS:
-        warnings.filterwarnings("ignore", message=message)
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 class Bar(pl.Callback):
@@ -50,9 +44,8 @@ class Bar(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._show:
-            self._bar = tqdm(
-                total=self._max_steps, initial=trainer.global_step, desc="training", unit="step", smoothing=0.05
-            )
+            done, most = trainer.global_step, self._max_steps
+            self._bar = tqdm(total=most, initial=done, desc="training", unit="step", smoothing=0.05)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,27 +1,35 @@
 """What a study is: a question, the points along its axis, and one training run for each point and seed.
 
 A run is named by what it is, ``MODEL-SEED-HASH`` with the hash over every setting that may change a figure, so that two
-studies which ask for the same run share it, and a study that is started again finds what it has.
+studies which ask for the same run share it, and a study that is started again finds what it has. How far runs are is
+read from their folders: a live table in a terminal, one line a change elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from equiscope.errors import InputError
 from equiscope.records import plain
 from equiscope.runs.config import configuration
 from equiscope.runs.folder import FREE_KEYS, RunFolder
+from equiscope.words import aligned
 
 # Settings that earlier versions did not have: where they are off, a run is called what it was called then.
 LATER = (("trainer", "matmul"), ("trainer", "compile"), ("track", "precision"), ("final", "precision"))
 # Overrides that every run of a study gets unless told otherwise: runs share the cores of the machine.
 ONE_THREAD = "threads=1"
+# Seconds between two looks at the runs, and bytes at the end of their records that are read.
+EVERY, _TAIL = 2.0, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -185,3 +193,107 @@ def merged(*groups: Sequence[str]) -> list[str]:
 def study_folder(root: str | Path, task: str, name: str) -> Path:
     """Where the records and the report of a study lie."""
     return Path(root) / "studies" / f"{task}-{name}"
+
+
+@dataclass(frozen=True)
+class State:
+    """One run at one moment.
+
+    Attributes:
+        status: ``"waiting"``, ``"running"``, ``"finished"`` or ``"failed"``.
+        step, steps: done and planned; seconds: of training so far; percent, r2: as last measured, None before that.
+    """
+
+    status: str
+    step: int
+    steps: int
+    seconds: float
+    percent: float | None = None
+    r2: float | None = None
+
+
+def state(member: Member, since: float = 0.0) -> State:
+    """The state of a run by its records; ``running`` if they were touched after ``since`` (seconds of the epoch)."""
+    steps = int(member.config["trainer"]["max_steps"])
+    path = member.folder.records
+    lines = _last_records(path)
+    step = max((int(r["step"]) for r in lines if isinstance(r.get("step"), int)), default=0)
+    seconds = max((float(r["seconds"]) for r in lines if r["kind"] == "train"), default=0.0)
+    measured = [r["result"] for r in lines if r["kind"] == "measure" and r.get("headline")]
+    percent, r2 = (measured[-1].get("percent"), measured[-1].get("r2")) if measured else (None, None)
+    if any(r["kind"] == "end" for r in lines):
+        return State("finished", step, steps, seconds, percent, r2)
+    touched = path.stat().st_mtime if path.exists() else 0.0
+    return State("running" if touched > since and lines else "waiting", step, steps, seconds, percent, r2)
+
+
+def _last_records(path: Path) -> list[dict[str, Any]]:
+    """The records in the last part of a file that another process writes; an unfinished line is left out."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "kind" in record:
+            found.append(record)
+    return found
+
+
+class Watch:
+    """Shows the states of the runs while the body of its ``with`` goes on in this thread."""
+
+    def __init__(self, members: Sequence[Member], stream: TextIO | None = None, every: float = EVERY) -> None:
+        self._members, self._every = members, every
+        self._stream = stream if stream is not None else sys.stderr
+        self._terminal = self._stream.isatty()
+        self._since, self._height, self._stop = time.time(), 0, threading.Event()
+        self._shown: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._every):
+            self._show()
+
+    def _show(self) -> None:
+        states = [state(member, self._since) for member in self._members]
+        if self._terminal:
+            text = table(self._members, states)
+            # Up to the first line of the table before, and clear from there on.
+            up = f"\x1b[{self._height}A\x1b[J" if self._height else ""
+            self._stream.write(up + text + "\n")
+            self._height = text.count("\n") + 1
+        else:
+            for member, now in zip(self._members, states, strict=True):
+                if self._shown.get(member.name, "waiting") != now.status:
+                    self._stream.write(f"{member.point}, seed {member.seed}: {now.status}\n")
+                self._shown[member.name] = now.status
+        self._stream.flush()
+
+
+def table(members: Sequence[Member], states: Sequence[State]) -> str:
+    """What runs, how far, how long, as text."""
+    rows = [("point", "seed", "state", "step", "time", "percent", "R²")]
+    for member, now in zip(members, states, strict=True):
+        minutes, seconds = divmod(int(now.seconds), 60)
+        percent = "" if now.percent is None else f"{now.percent:.2g} %"
+        skill = "" if now.r2 is None else f"{now.r2:.2f}"
+        place = f"{now.step:,}/{now.steps:,}"
+        rows.append((member.point, str(member.seed), now.status, place, f"{minutes}:{seconds:02d}", percent, skill))
+    done = sum(now.status == "finished" for now in states)
+    return "\n".join([*aligned(rows), f"{done} of {len(states)} runs finished"])

@@ -19,11 +19,10 @@ from equiscope.records import Records
 from equiscope.runs.config import quoted, spelled, study_definition
 from equiscope.runs.devices import hardware
 from equiscope.runs.efficiency import paces, profile
-from equiscope.runs.study import Member, analyses_of, described, members, study_folder
+from equiscope.runs.study import Member, Watch, analyses_of, described, members, state, study_folder, table
 from equiscope.runs.study import member as configured
 from equiscope.runs.study import planned as planned_runs
-from equiscope.runs.sweep import PARENT, analyses_due, answer_path, multirun, training_overrides
-from equiscope.runs.watch import Watch, state, table
+from equiscope.runs.sweep import PARENT, analyses_due, answer_path, multirun, root_of, training_overrides
 from equiscope.tasks.datasets.processes import available_cores
 from equiscope.writing import Lock, inner_folder
 
@@ -67,7 +66,7 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
         RunError: if the launcher itself fails, or the study is being run already.
     """
     arguments = [spelled(text) for text in arguments]
-    task, own = _task(arguments), [text for text in arguments if _belongs_to(text, "study")]
+    task, own = _task(arguments), [text for text in arguments if root_of(text) == "study"]
     study = study_definition(name, own)
     begun = time.time()
     user = training_overrides(arguments)
@@ -118,15 +117,9 @@ def _annealed(folder: Path, study: dict[str, Any], task: str, user: Sequence[str
 
 
 def _run(
-    name: str,
-    study: dict[str, Any],
-    task: str,
-    planned: Sequence[Member],
-    folder: Path,
-    arguments: Sequence[str],
-    parallel: int | None,
-    show: bool,
-) -> Outcome:
+    name: str, study: dict[str, Any], task: str, planned: Sequence[Member], folder: Path, arguments: Sequence[str],
+    parallel: int | None, show: bool,
+) -> Outcome:  # fmt: skip
     begun, analyses = time.time(), analyses_of(study, task)
 
     def unfinished() -> list[int]:
@@ -139,7 +132,7 @@ def _run(
     for variable in _ONE_THREAD:
         os.environ.setdefault(variable, "1")
     os.environ[PARENT] = str(os.getpid())
-    broken, given = "", [text for text in arguments if not _belongs_to(text, "hydra")]
+    broken, given = "", [text for text in arguments if root_of(text) != "hydra"]
     with Watch(planned) if show and open_numbers else contextlib.nullcontext():
         while open_numbers and not broken:
             points = f"+point={','.join(map(str, open_numbers))}"
@@ -181,7 +174,7 @@ def by_task(name: str, arguments: Sequence[str]) -> Iterator[list[str]]:
 
     A task gets what the others before it left, in equal parts.
     """
-    own = [text for text in arguments if _belongs_to(text, "study")]
+    own = [text for text in arguments if root_of(text) == "study"]
     study = study_definition(name, [spelled(text) for text in own])
     check_time(study)
     tasks = study.get("tasks") or []
@@ -210,14 +203,9 @@ def _task(arguments: Sequence[str]) -> str:
     return named[0] if named else "forcefield"
 
 
-def _belongs_to(override: str, root: str) -> bool:
-    key = override.lstrip("+~").partition("=")[0]
-    return key == root or key.startswith((f"{root}.", f"{root}/"))
-
-
 def _hydra(arguments: Sequence[str], folder: Path, parallel: int | None) -> list[str]:
     """Hydra's own settings: what the user gave, local processes where no launcher was named."""
-    given = [text for text in arguments if _belongs_to(text, "hydra")]
+    given = [text for text in arguments if root_of(text) == "hydra"]
     jobs = quoted(f"{folder}/jobs")
     made = [f"hydra.sweep.dir={jobs}", "hydra.sweep.subdir=${hydra.job.num}", "hydra.output_subdir=null",
             "hydra/hydra_logging=none", "hydra/job_logging=none"]  # fmt: skip
@@ -246,26 +234,16 @@ def answer(member: Member, study: str) -> dict[str, Any]:
 
 
 def _record(
-    folder: Path,
-    study: dict[str, Any],
-    task: str,
-    planned: Sequence[Member],
-    failed: dict[str, str],
-    short: Sequence[str],
-    seconds: float,
-) -> None:
+    folder: Path, study: dict[str, Any], task: str, planned: Sequence[Member], failed: dict[str, str],
+    short: Sequence[str], seconds: float,
+) -> None:  # fmt: skip
     """One record of the study and its runs; the newest counts."""
     runs = [
-        {
-            "point": member.point,
-            "seed": member.seed,
-            "folder": os.path.relpath(member.folder.path, folder),
-            "overrides": list(member.overrides),
-            "status": "failed" if member.name in failed else "open" if member.name in short else "finished",
-            "reason": failed.get(member.name, ""),
-        }
+        {"point": member.point, "seed": member.seed, "folder": os.path.relpath(member.folder.path, folder),
+         "overrides": list(member.overrides), "reason": failed.get(member.name, ""),
+         "status": "failed" if member.name in failed else "open" if member.name in short else "finished"}
         for member in planned
-    ]
+    ]  # fmt: skip
     with Records(folder / "records.jsonl") as records:
         told = {key: study.get(key) for key in ("name", "question", "axis")}
         records.append("study", task=task, **told, runs=runs, seconds=seconds, hardware=here())
@@ -285,16 +263,9 @@ def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[M
                 found = profile(configs)
             finally:
                 torch.set_num_threads(threads)
-            records.append(
-                "profile",
-                models=list(configs),
-                costs=found,
-                against=(study.get("against") or {}).get(task),
-                threads=planned[0].config.get("threads"),
-                device="cuda" if torch.cuda.is_available() else "cpu",
-                hardware=here(),
-                load=os.getloadavg(),
-            )
+            against, device = (study.get("against") or {}).get(task), "cuda" if torch.cuda.is_available() else "cpu"
+            records.append("profile", models=list(configs), costs=found, against=against, device=device,
+                           threads=planned[0].config.get("threads"), hardware=here(), load=os.getloadavg())  # fmt: skip
 
 
 def summary(outcome: Outcome) -> str:

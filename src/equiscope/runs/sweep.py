@@ -24,9 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from equiscope import records
 from equiscope.errors import InputError, sentence
 from equiscope.runs.analyse import analyse
-from equiscope.runs.study import Member, analyses_of, member, planned, study_folder
+from equiscope.runs.study import Member, analyses_of, member, planned, state, study_folder
 from equiscope.runs.train import train
-from equiscope.runs.watch import state
 from equiscope.writing import inner_folder, write_atomically
 
 # Keys of the multirun itself; everything else on its command line is for the training runs.
@@ -37,10 +36,10 @@ PARENT = "EQUISCOPE_STUDY_PROCESS"
 
 def training_overrides(arguments: Sequence[str]) -> list[str]:
     """The overrides meant for the runs: without those of the study, the point and Hydra."""
-    return [text for text in arguments if _root(text) not in _OWN and _root(text) != "task"]
+    return [text for text in arguments if root_of(text) not in _OWN and root_of(text) != "task"]
 
 
-def _root(override: str) -> str:
+def root_of(override: str) -> str:
     """The first part of an override's key: ``hydra`` of ``++hydra.launcher.n_jobs=2`` or ``hydra/launcher=ray``."""
     return override.lstrip("+~").partition("=")[0].replace("/", ".").partition(".")[0].partition("@")[0]
 

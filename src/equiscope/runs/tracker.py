@@ -1,4 +1,4 @@
-"""Follow a run of one of our tasks into its records: training, and the equivariance error of the probes.
+"""Follow a run of one of our tasks into its records: training, the error of the probes, their baseline and skill.
 
 Its figures come from :func:`equiscope.measure` on one process, are written to disk as they come and are found there
 again after a restart. A user's own training, whose metric is shared among processes and kept in the checkpoint, is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,9 @@ from equiscope.decomposition.plan import check_cosets, check_count, make_design
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Record, Records
-from equiscope.runs.arithmetic import TRAINED
-from equiscope.runs.baseline import skill
 from equiscope.runs.clock import Clock
 from equiscope.runs.deal import thinned
-from equiscope.runs.folder import RunFolder
+from equiscope.runs.devices import TRAINED
 from equiscope.runs.kinds.gradients import GRADIENTS, gradient_identity, probe_gradients
 from equiscope.runs.module import TaskModule
 from equiscope.symmetry.rotations import rotation_set
@@ -94,10 +92,9 @@ def affordable_points(probes: Sequence[Probe], settings: Tracking, batch_size: i
     gradients), a training step 2 x batch size, so n = q / (1 - q) x 2 x batch size x steps / C: a function of
     configuration and data, which a restarted run finds again.
     """
-    cost = 0
-    for probe in probes:
-        passes = (1 + GRADIENT_PASSES * settings.gradients) * _passes(probe, settings) + 2
-        cost += passes * sum(len(next(iter(batch.values()))) for batch in probe.batches)
+    more = 1 + GRADIENT_PASSES * settings.gradients
+    cost = sum((more * _passes(probe, settings) + 2) * sum(len(next(iter(batch.values()))) for batch in probe.batches)
+               for probe in probes)  # fmt: skip
     budget = settings.share / (1 - settings.share) * PASSES_PER_STEP * batch_size * max_steps
     decades = math.log10(max(10.0, max_steps / settings.first))
     return max(2, min(math.floor(budget / max(cost, 1)), 2 + math.ceil(SPACING * decades)))
@@ -105,10 +102,14 @@ def affordable_points(probes: Sequence[Probe], settings: Tracking, batch_size: i
 
 def _passes(probe: Probe, settings: Tracking) -> int:
     """Rotated passes of a sample that a probe takes."""
-    design, group = probe.design, probe.declaration.group
-    rotations = design.rotations or settings.rotations
-    cosets = 1 if rotations == group else design.cosets or settings.cosets
-    return cosets * len(rotation_set(rotations, group)) * (design.redraw.draws if design.redraw else 1)
+    redraw, group, (rotations, cosets) = probe.design.redraw, probe.declaration.group, _design(probe, settings)
+    cosets = 1 if rotations == group else cosets
+    return cosets * len(rotation_set(rotations, group)) * (redraw.draws if redraw else 1)
+
+
+def _design(probe: Probe, settings: Tracking) -> tuple[str, int]:
+    """The rotations and cosets of a probe: its own, else those of the settings."""
+    return probe.design.rotations or settings.rotations, probe.design.cosets or settings.cosets
 
 
 def check_designs(probes: Sequence[Probe], settings: Tracking) -> None:
@@ -118,11 +119,9 @@ def check_designs(probes: Sequence[Probe], settings: Tracking) -> None:
         InputError: for too few cosets, or rotations that the probe's group does not have.
     """
     for probe in probes:
-        own, declaration = probe.design, probe.declaration
-        rotations, cosets = own.rotations or settings.rotations, own.cosets or settings.cosets
-        losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()}
-        if own.redraw is None:
-            make_design(rotations, cosets, settings.seed, declaration.group, losses)
+        if probe.design.redraw is None:
+            losses = {name: find_loss(spec.loss) for name, spec in probe.declaration.outputs.items()}
+            make_design(*_design(probe, settings), settings.seed, probe.declaration.group, losses)
 
 
 def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bool = False) -> Result:
@@ -135,42 +134,45 @@ def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bo
         {k: v.to(device, dtype if v.dtype == torch.float32 else v.dtype) for k, v in batch.items()}
         for batch in probe.batches
     )
-    design = probe.design
-    rotations, cosets = design.rotations or settings.rotations, design.cosets or settings.cosets
-    if design.redraw is not None:
-        return measure_crossed(
-            net,
-            batches,
-            probe.declaration,
-            design.redraw,
-            forward=probe.forward,
-            rotations=rotations,
-            count=cosets,
-            seed=settings.seed,
-        )
-    return measure(
-        net,
-        batches,
-        declaration=probe.declaration,
-        forward=probe.forward,
-        rotations=rotations,
-        cosets=cosets,
-        seed=settings.seed,
-        progress=progress,
-        # Records of a run on a CPU are the same bit for bit whatever the size of a batch.
-        fold=1 if device_of(net).type == "cpu" else "auto",
-    )
+    rotations, cosets = _design(probe, settings)
+    shared: dict[str, Any] = {"forward": probe.forward, "rotations": rotations, "seed": settings.seed}
+    if probe.design.redraw is not None:
+        return measure_crossed(net, batches, probe.declaration, probe.design.redraw, count=cosets, **shared)
+    # Records of a run on a CPU are the same bit for bit whatever the size of a batch.
+    fold = 1 if device_of(net).type == "cpu" else "auto"
+    return measure(net, batches, probe.declaration, cosets=cosets, progress=progress, fold=fold, **shared)
+
+
+def record_baseline(
+    records: Records, task: Any, probes: Sequence[Probe], part: str, measure: Callable[[Any, Probe], Result]
+) -> None:
+    """A record "baseline" for each probe of a part that has none: ``total``, ``r2``, ``percent`` and the ``model``.
+
+    ``measure`` is given the baseline as it is given the run's model: same samples, noise and rotations. A task without
+    ``baseline()`` gets no record, and its models no skill.
+    """
+    make = getattr(task, "baseline", None)
+    missing = [probe for probe in probes if records.find("baseline", part=part, probe=probe.name) is None]
+    if make is None or not missing:
+        return
+    model = make()
+    for probe in missing:
+        found = measure(model, probe)
+        records.append("baseline", part=part, probe=probe.name, model=type(model).__name__, total=found.total,
+                       r2=found.r2, percent=found.percent)  # fmt: skip
+
+
+def skill(records: Records, part: str, probe: str, total: float) -> dict[str, float]:
+    """``skill`` = 1 − loss / loss of the baseline on the same probe, or nothing where there is no baseline."""
+    found = records.find("baseline", part=part, probe=probe)
+    due = None if found is None else found["total"]
+    return {"skill": 1 - total / due} if due is not None and due > 0 and math.isfinite(total) else {}
 
 
 def record_probes(
-    records: Records,
-    net: nn.Module,
-    probes: Sequence[Probe],
-    part: str,
-    step: int,
-    settings: Tracking,
+    records: Records, net: nn.Module, probes: Sequence[Probe], part: str, step: int, settings: Tracking,
     progress: bool = False,
-) -> tuple[list[Record], float]:
+) -> tuple[list[Record], float]:  # fmt: skip
     """Measure what is not yet recorded; the records of this step and the seconds an earlier process spent."""
     written, spent_before = [], 0.0
     for probe in probes:
@@ -179,11 +181,9 @@ def record_probes(
         if record is None:
             begun = time.perf_counter()
             result = measure_probe(net, probe, settings, progress)
-            seconds = time.perf_counter() - begun
-            told = skill(records, part, probe.name, result.total)
-            record = records.append(
-                "measure", **identity, headline=probe.headline, seconds=seconds, **told, result=result.to_dict()
-            )
+            seconds, told = time.perf_counter() - begun, skill(records, part, probe.name, result.total)
+            record = records.append("measure", **identity, headline=probe.headline, seconds=seconds, **told,
+                                    result=result.to_dict())  # fmt: skip
         else:
             spent_before += record["seconds"]
         written.append(record)
@@ -224,33 +224,23 @@ class Tracker(pl.Callback):
     """
 
     def __init__(
-        self,
-        records: Records | None,
-        probes: Sequence[Probe],
-        settings: Tracking,
-        clock: Clock,
-        max_steps: int,
+        self, records: Records | None, probes: Sequence[Probe], settings: Tracking, clock: Clock, max_steps: int,
         log_every: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if settings.points is None:
             raise InputError("the tracker needs settings.points, see affordable_points")
         self._records, self._probes, self._settings = records, probes, settings
         self._clock, self._max_steps, self._log_every = clock, max_steps, log_every
         self.steps = measured_steps(max_steps, settings.points, settings.first)
-        self._measured = -1
+        self._measured, self._count = -1, 0
         self._sums: dict[str, Tensor] = {}
-        self._count = 0
         self.latest: Record | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Clock, sums since the last train record, and how many records are known to be on disk."""
-        return {
-            "clock": self._clock.state_dict(),
-            "sums": dict(self._sums),
-            "count": self._count,
-            "measured": self._measured,
-            "records": 0 if self._records is None else len(self._records.entries),
-        }
+        known = 0 if self._records is None else len(self._records.entries)
+        return {"clock": self._clock.state_dict(), "sums": dict(self._sums), "count": self._count,
+                "measured": self._measured, "records": known}  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         written, due = self._records, state_dict["records"]
@@ -290,20 +280,12 @@ class Tracker(pl.Callback):
         self._count += 1
 
     def _record_training(self, trainer: pl.Trainer, step: int) -> None:
-        means = {
-            name: float(trainer.strategy.reduce(total, reduce_op="mean")) / self._count
-            for name, total in self._sums.items()
-        }
+        reduce = trainer.strategy.reduce
+        means = {name: float(reduce(total, reduce_op="mean")) / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         if self._records is not None:
-            self._records.append_once(
-                "train",
-                {"step": step},
-                seconds=self._clock.train,
-                loss=means.pop("loss"),
-                parts=means,
-                lr=trainer.optimizers[0].param_groups[0]["lr"],
-            )
+            self._records.append_once("train", {"step": step}, seconds=self._clock.train, loss=means.pop("loss"),
+                                      parts=means, lr=trainer.optimizers[0].param_groups[0]["lr"])  # fmt: skip
 
     def _measure_if_due(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         step = trainer.global_step
@@ -337,53 +319,10 @@ def kept_steps(keep: int | Sequence[int] | None, max_steps: int, first: int = 10
     if whole and isinstance(keep, int) and keep >= 2:
         return measured_steps(max_steps, keep, first)
     if whole and isinstance(keep, Sequence):
-        wrong: list[Any] = [step for step in keep if isinstance(step, bool) or not isinstance(step, int)]
-        if not wrong:
-            wrong = [step for step in keep if not 0 <= step <= max_steps]
+        wrong = [step for step in keep if type(step) is not int] or [s for s in keep if not 0 <= s <= max_steps]
         if not wrong:
             return sorted(set(keep))
         keep = wrong[0]
     raise InputError(
         f"trainer.keep must be 0, a number of steps >= 2 or a list of steps from 0 to {max_steps}, got {keep!r}"
     )
-
-
-class Checkpoints(pl.Callback):
-    """Saves ``last.ckpt`` every so many steps and at the end, after the records of that step.
-
-    Args:
-        folder: the run's folder.
-        every: steps between two saves.
-        keep: steps whose checkpoints are also saved under a name of their own, which nothing overwrites.
-        until: seconds of the epoch after which training is stopped with a checkpoint.
-    """
-
-    def __init__(
-        self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = (), until: float | None = None
-    ) -> None:
-        if every < 1:
-            raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
-        self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
-        self._until = math.inf if until is None else until
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0:
-            self._save_kept(trainer)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        over = time.time() >= self._until
-        due = step % self._every == 0 or step == self._max_steps or over
-        if due or step in self._keep:
-            assert isinstance(pl_module, TaskModule)
-            pl_module.check_finite()
-        self._save_kept(trainer)
-        if due:
-            trainer.save_checkpoint(str(self._folder.checkpoint))
-        trainer.should_stop = trainer.should_stop or over
-
-    def _save_kept(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step in self._keep:
-            trainer.save_checkpoint(str(self._folder.kept(trainer.global_step)))

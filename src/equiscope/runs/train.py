@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import math
 import platform
@@ -20,27 +19,15 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from equiscope import tasks
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, RunError, first_line
+from equiscope.errors import InputError, RunError, first_line, version
 from equiscope.records import FORMAT, Record, Records, plain
-from equiscope.runs import loggers, progress
-from equiscope.runs.arithmetic import Arithmetic
-from equiscope.runs.baseline import record_baseline
-from equiscope.runs.checkpoint import VerifiedCheckpointIO
+from equiscope.runs import loggers, progress, tracker
+from equiscope.runs.checkpoint import Checkpoints, VerifiedCheckpointIO
 from equiscope.runs.clock import Clock
-from equiscope.runs.devices import accelerator, hardware
+from equiscope.runs.devices import Arithmetic, accelerator, hardware
 from equiscope.runs.folder import RunFolder
-from equiscope.runs.identity import check_data, data_checksum
 from equiscope.runs.module import TaskModule, check_optimizer, schedule_factor
-from equiscope.runs.tracker import (
-    Checkpoints,
-    Tracker,
-    Tracking,
-    affordable_points,
-    check_designs,
-    kept_steps,
-    measure_probe,
-    record_probes,
-)
+from equiscope.runs.trained import check_data, data_checksum
 from equiscope.tasks.task import Task
 from equiscope.words import without_secrets
 
@@ -114,54 +101,42 @@ def _check(config: Mapping[str, Any]) -> None:
     if unknown := sorted(set(config["schedule"]) - known):
         raise InputError(f"schedule has no setting {unknown[0]!r}: it has {', '.join(sorted(known))}")
     schedule_factor(int(options["max_steps"]), **config["schedule"])
-    kept_steps(options.get("keep"), int(options["max_steps"]), _settings(config["track"]).first)
+    tracker.kept_steps(options.get("keep"), int(options["max_steps"]), _settings(config["track"]).first)
     _settings(config["final"])
 
 
 def _run(
-    config: Mapping[str, Any],
-    folder: RunFolder,
-    task: Task,
-    records: Records | None,
-    show: bool,
+    config: Mapping[str, Any], folder: RunFolder, task: Task, records: Records | None, show: bool,
     until: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     clock = Clock()
     task.prepare(progress=show)
     tasks.check_batch(task, int(config["batch_size"]))
     options = config["trainer"]
     max_steps = int(options["max_steps"])
     module = TaskModule(
-        task,
-        config["optimizer"],
-        config["schedule"],
-        max_steps=max_steps,
-        clip=float(options.get("clip") or 0.0),
-        ema=float(options.get("ema") or 0.0),
-        seed=int(config["seed"]),
-        workers=int(options.get("workers") or 0),
-        arithmetic=Arithmetic.of(options),
-    )
-    probes = task.probes("track")
-    settings = _settings(config["track"])
+        task, config["optimizer"], config["schedule"], max_steps, float(options.get("clip") or 0.0),
+        float(options.get("ema") or 0.0), int(config["seed"]), int(options.get("workers") or 0), Arithmetic.of(options),
+    )  # fmt: skip
+    probes, settings = task.probes("track"), _settings(config["track"])
     for chosen in (settings, _settings(config["final"])):
-        check_designs(probes, chosen)
+        tracker.check_designs(probes, chosen)
     if settings.points is None:
-        points = affordable_points(probes, settings, int(config["batch_size"]), max_steps)
+        points = tracker.affordable_points(probes, settings, int(config["batch_size"]), max_steps)
         settings = replace(settings, points=points)
-    tracker = Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
-    keep = kept_steps(options.get("keep"), max_steps, settings.first)
+    follower = tracker.Tracker(records, probes, settings, clock, max_steps, int(options["log_every"]))
+    keep = tracker.kept_steps(options.get("keep"), max_steps, settings.first)
     checkpoints = Checkpoints(folder, int(options["checkpoint_every"]), max_steps, keep, until)
-    callbacks = [tracker, checkpoints, progress.Bar(tracker, max_steps, show)]
+    callbacks = [follower, checkpoints, progress.Bar(follower, max_steps, show)]
     state = loggers.read_state(folder, loggers.chosen(config))
     logger = loggers.build(config, folder, state)
     mirror = loggers.Mirror(logger, records, folder, state, config) if logger and records is not None else None
     checkpoint_io = VerifiedCheckpointIO()
     trainer = _trainer(options, max_steps, [*callbacks, mirror] if mirror else callbacks, logger, checkpoint_io)
     if records is not None:
-        _open_records(records, config, task, module, trainer, tracker.steps)
+        _open_records(records, config, task, module, trainer, follower.steps)
         checkpoint_io.run = records.entries[0]["sha"]
-        record_baseline(records, task, probes, "track", partial(measure_probe, settings=settings))
+        tracker.record_baseline(records, task, probes, "track", partial(tracker.measure_probe, settings=settings))
     with module.arithmetic.training():
         _fit(trainer, module, folder, paused_at=until)
     if records is not None and trainer.global_step >= max_steps:
@@ -170,91 +145,52 @@ def _run(
         mirror.finish()
 
 
-def _settings(section: Mapping[str, Any]) -> Tracking:
+def _settings(section: Mapping[str, Any]) -> tracker.Tracking:
     """The settings of the measure; a task may have settings of its own in the same section."""
-    return Tracking(**{f.name: section[f.name] for f in fields(Tracking) if f.name in section})
+    return tracker.Tracking(**{f.name: section[f.name] for f in fields(tracker.Tracking) if f.name in section})
 
 
 def _trainer(
-    options: Mapping[str, Any],
-    max_steps: int,
-    callbacks: list[pl.Callback],
-    logger: Logger | None,
+    options: Mapping[str, Any], max_steps: int, callbacks: list[pl.Callback], logger: Logger | None,
     checkpoint_io: VerifiedCheckpointIO,
-) -> pl.Trainer:
+) -> pl.Trainer:  # fmt: skip
     """The Lightning Trainer: ``trainer.*`` of the configuration passes through, everything it prints is off."""
     given = {key: options.get(key) for key in TRAINER_KEYS}
     given |= accelerator(given["accelerator"], given["devices"])
     try:
         return pl.Trainer(
-            max_steps=max_steps,
-            max_epochs=-1,
-            callbacks=callbacks,
-            plugins=[checkpoint_io],
-            logger=logger or False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
+            max_steps=max_steps, max_epochs=-1, callbacks=callbacks, plugins=[checkpoint_io], logger=logger or False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            use_distributed_sampler=False, num_sanity_val_steps=0,
             **{key: value for key, value in given.items() if value is not None},
-        )
+        )  # fmt: skip
     except (ValueError, TypeError, RuntimeError, pl.utilities.exceptions.MisconfigurationException) as error:
         raise InputError(f"the Trainer refuses trainer.*: {error}") from error
 
 
 def _open_records(
-    records: Records,
-    config: Mapping[str, Any],
-    task: Task,
-    module: TaskModule,
-    trainer: pl.Trainer,
+    records: Records, config: Mapping[str, Any], task: Task, module: TaskModule, trainer: pl.Trainer,
     steps: Sequence[int],
-) -> None:
-    """Run and data records of a new run; a resume record of one that goes on.
-
-    Raises:
-        RunError: it goes on with other data than it began with.
-    """
+) -> None:  # fmt: skip
+    """Run and data records of a new run; a resume record of one that goes on, with the data it began with."""
     if records.find("run") is not None:
         check_data(task, records.entries)
         reached = [record["step"] for record in records.entries if record["kind"] == "train"]
         records.append("resume", step=max(reached, default=0), time=time.time(), torn_bytes=len(records.torn),
                        data_sha256=data_checksum(task))  # fmt: skip
     else:
+        versions = {**{name: version(name) or "unknown" for name in _PACKAGES}, "python": platform.python_version()}
+        device, precisions = trainer.strategy.root_device, [_settings(config[p]).precision for p in ("track", "final")]
         records.append(
-            "run",
-            format=FORMAT,
-            name=config["run"],
-            task=task.name,
+            "run", format=FORMAT, name=config["run"], task=task.name,
             model=config.get("model", {}).get("name", type(module.net).__name__),
-            parameters=sum(p.numel() for p in module.net.parameters()),
-            config=without_secrets(config),
-            versions={**_versions(), "python": platform.python_version()},
-            threads=torch.get_num_threads(),
-            device=str(trainer.strategy.root_device),
-            hardware=hardware(trainer.strategy.root_device),
-            computing=module.arithmetic.recorded(
-                _settings(config["track"]).precision, _settings(config["final"]).precision
-            ),
-            processes=trainer.world_size,
-            measured_steps=list(steps),
-            reference=task.reference(),
-            data_sha256=data_checksum(task),
-            time=time.time(),
-        )
+            parameters=sum(p.numel() for p in module.net.parameters()), config=without_secrets(config),
+            versions=versions, threads=torch.get_num_threads(), device=str(device), hardware=hardware(device),
+            computing=module.arithmetic.recorded(*precisions), processes=trainer.world_size,
+            measured_steps=list(steps), reference=task.reference(), data_sha256=data_checksum(task), time=time.time(),
+        )  # fmt: skip
     if records.find("data") is None:
         records.append("data", **plain(task.describe(), "data"))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "unknown"
-    return found
 
 
 def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder, paused_at: float | None = None) -> None:
@@ -281,35 +217,23 @@ def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder, paused_at: 
 
 
 def _finish(
-    records: Records,
-    config: Mapping[str, Any],
-    task: Task,
-    module: TaskModule,
-    trainer: pl.Trainer,
-    clock: Clock,
+    records: Records, config: Mapping[str, Any], task: Task, module: TaskModule, trainer: pl.Trainer, clock: Clock,
     show: bool,
-) -> None:
+) -> None:  # fmt: skip
     """The final figure on its independent set, and the end record."""
-    step = trainer.global_step
-    device = trainer.strategy.root_device
+    step, device = trainer.global_step, trainer.strategy.root_device
     net = module.measured.to(device)
     probes, settings = task.probes("final"), _settings(config["final"])
-    record_baseline(records, task, probes, "final", partial(measure_probe, settings=settings))
+    tracker.record_baseline(records, task, probes, "final", partial(tracker.measure_probe, settings=settings))
     with module.arithmetic.measuring(net, settings.precision, device) as judged:
-        record_probes(records, judged, probes, "final", step, settings, progress=show)
+        tracker.record_probes(records, judged, probes, "final", step, settings, progress=show)
     pictures = getattr(task, "pictures", None)
     if pictures is not None and records.find("pictures") is None:
         records.append("pictures", step=step, pictures=plain(pictures(net)))
-    records.append(
-        "end",
-        step=step,
-        train_seconds=clock.train,
-        track_seconds=clock.track,
-        track_share=clock.share,
-        wall_seconds=clock.wall,
-        # Time in which the card was this run's, or shared with runs beside it.
-        **({"gpu_seconds": (clock.train + clock.track) * trainer.world_size} if device.type == "cuda" else {}),
-    )
+    # Time in which the card was this run's, or shared with runs beside it.
+    gpu = {"gpu_seconds": (clock.train + clock.track) * trainer.world_size} if device.type == "cuda" else {}
+    records.append("end", step=step, train_seconds=clock.train, track_seconds=clock.track, track_share=clock.share,
+                   wall_seconds=clock.wall, **gpu)  # fmt: skip
 
 
 def headline(records: list[Record]) -> str:

@@ -24,7 +24,7 @@ BUGS = (
         "(differs := [])", "faults/test_attacks"),
     bug("a checkpoint of another run is taken", "runs/checkpoint.py", "_checked", r"stored\.get\(RUN, run\) != run",
         "False", "faults/test_attacks"),
-    bug("exchanged data are not seen", "runs/identity.py", "check_data", r"if found != due", "if False",
+    bug("exchanged data are not seen", "runs/trained.py", "check_data", r"if found != due", "if False",
         "runs/test_identity"),
     bug("stored code is imported", "tasks/__init__.py", "build", r"not trust and", "False and", "faults/test_attacks"),
     bug("requires_grad is not put back", PRESERVE, "_Tensor.restore", r"self\.tensor\.requires_grad != self\.asks",

@@ -2,7 +2,7 @@
 
 from tests.planted.engine import bug
 
-ARITHMETIC, MODULE, TRACKER = "runs/arithmetic.py", "runs/module.py", "runs/tracker.py"
+ARITHMETIC, MODULE, TRACKER = "runs/devices.py", "runs/module.py", "runs/tracker.py"
 STUDY, STUDY_RUN, DEVICES = "runs/study.py", "runs/study_run.py", "runs/devices.py"
 NEIGHBOURS, SEEDED = "tasks/forcefield/neighbours.py", "tasks/seeded.py"
 GPU = "gpu/test_training"
@@ -11,11 +11,11 @@ BUGS = (
     bug("steps: the batch of the step before from the thread that is ahead", MODULE, "Ahead._make",
         r"self\._steps\[step\]", r"self._steps[max(0, step - 1)]", GPU),
     bug("measured: in the float32 products of the steps", ARITHMETIC, "Arithmetic.measuring",
-        r'_products\("highest", False\)', r"_products(None, False)", GPU),
+        r'_products\("highest"\)', r"_products(None)", GPU),
     bug("measured: weights of 16 bits as they are", ARITHMETIC, "Arithmetic.measuring",
         r"copy\.deepcopy\(net\)\.float\(\) if narrow else net", r"net", GPU),
     bug("steps: trainer.matmul stays on after the run", ARITHMETIC, "_products",
-        r"torch\.set_float32_matmul_precision\(before\[0\]\)", r"pass", GPU),
+        r"torch\.set_float32_matmul_precision\(before\)", r"pass", GPU),
     bug("compiled: the compiled model is a part of what is stored", MODULE, "TaskModule.__init__",
         r"self\._called = \((compiled\([^)]*\)),\)", r"self._called = nn.ModuleList([\1])", GPU),
     bug("prepared: elements checked on the device again", "tasks/forcefield/edges.py", "SpeciesIndex.forward",
@@ -26,7 +26,7 @@ BUGS = (
         r"slot \+ row \* \(places - width\)", r"slot", "tasks/forcefield/test_neighbours"),
     bug("padded: every size is a size of its own", SEEDED, "few_sizes",
         r"-\(-count // step\) \* step", r"count", "tasks/forcefield/test_neighbours"),
-    bug("leases: the end of the time leaves no checkpoint", TRACKER, "Checkpoints.on_train_batch_end",
+    bug("leases: the end of the time leaves no checkpoint", "runs/checkpoint.py", "Checkpoints.on_train_batch_end",
         r"or step == self\._max_steps or over", r"or step == self._max_steps", "runs/test_train"),
     bug("studies: a run whose time was over counts as failed", STUDY_RUN, "_reason",
         r'in \("open", "finished"\)', r'in ("finished",)', "runs/test_paper_scale"),

@@ -3,7 +3,7 @@
 from tests.planted.engine import bug
 
 CALLING, SHOW, ORBIT = "decomposition/calling.py", "decomposition/show.py", "decomposition/orbit.py"
-PROCESSES, SETTINGS, DOCTOR = "tasks/datasets/processes.py", "runs/settings.py", "runs/doctor.py"
+PROCESSES, SETTINGS, DOCTOR = "tasks/datasets/processes.py", "runs/config.py", "runs/doctor.py"
 
 BUGS = (
     bug("matrices declared as vectors are turned on one axis without a word", ORBIT, "matrix_remark",

@@ -20,8 +20,8 @@ BUGS = (
         r"iter\(passes\), list\[Pass\]\(\)", "iter(()), list(passes)", "decomposition/test_fold"),
     bug("of the passes of a call only the first moves the mean", SPLIT, "OutputSplit.add_block",
         r"(\w+)\.sum\(0\), alpha", r"\1[0] * len(\1), alpha", "decomposition/test_fold"),
-    bug("TF32 stays off after its effect was looked at", COMPUTING, "without_tf32",
+    bug("TF32 stays off after its effect was looked at", COMPUTING, "allowing_tf32",
         r"setattr\((\w+), (\w+), before\)", "pass", "decomposition/test_computing"),
     bug("the effect of TF32 without switching it off", COMPUTING, "tf32_effect",
-        r"with without_tf32\(\w+\):", "if True:", "decomposition/test_computing"),
+        r"with allowing_tf32\(False, \w+\):", "if True:", "decomposition/test_computing"),
 )  # fmt: skip

@@ -13,6 +13,6 @@ BUGS = (
         r' if (\w+)\((\w+)\)\.status != "finished" or [^\]]*\]', "]", "commands/test_study"),
     bug("studies: a failed run without its reason", STUDY, "_reason",
         r'(\w+)\.get\("reason"\) or (\w+)', r"\2", "runs/test_study_run"),
-    bug("checkpoints: those to be kept are overwritten", TRACKER, "Checkpoints._save_kept",
+    bug("checkpoints: those to be kept are overwritten", "runs/checkpoint.py", "Checkpoints._save_kept",
         r"if [\w.]*global_step in [\w.]+:", "if False:", "runs/test_trained"),
 )  # fmt: skip

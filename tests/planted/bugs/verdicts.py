@@ -2,7 +2,7 @@
 
 from tests.planted.engine import bug
 
-CLAIMS, ANALYSES, BUDGETS = "report/claims.py", "report/claims_analyses.py", "report/claims_efficiency.py"
+CLAIMS, ANALYSES, BUDGETS = "report/claims.py", "report/claims_analyses.py", "report/efficiency.py"
 EVIDENCE, CROSSINGS, KINDS = "report/evidence.py", "report/crossings.py", "report/kinds/__init__.py"
 TABLE = "report/test_verdicts"
 
@@ -36,8 +36,8 @@ BUGS = (
     bug("a brute force of few rotations believed", ANALYSES, "_brute_row", r"found\.rotations >= ROTATIONS and ", "",
         TABLE),
     bug("an oracle is a probe", "report/paper.py", "counts", r"not probe\.startswith\(\"oracle\"\) and ", "", TABLE),
-    bug("skill upside down", "runs/baseline.py", "skill", r"1 - total / due", "1 - due / total", "runs/test_baseline"),
-    bug("the baseline measured anew at each restart", "runs/baseline.py", "record_baseline",
+    bug("skill upside down", "runs/tracker.py", "skill", r"1 - total / due", "1 - due / total", "runs/test_baseline"),
+    bug("the baseline measured anew at each restart", "runs/tracker.py", "record_baseline",
         r"if records\.find\(\"baseline\", part=part, probe=probe\.name\) is None", "", "runs/test_baseline"),
     bug("pairs of elements mixed up", "tasks/forcefield/baseline.py", "_pairs", r"high \* \(high \+ 1\) // 2 \+ low",
         "high + low", "tasks/forcefield/test_baseline"),

@@ -127,7 +127,7 @@ BUGS = (
         "a final design that cannot be is found out after the training",
         "runs/train.py",
         "_run",
-        r"check_designs\(probes, chosen\)",
+        r"tracker\.check_designs\(probes, chosen\)",
         r"pass",
         "runs/test_train",
     ),

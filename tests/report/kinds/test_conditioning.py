@@ -2,8 +2,9 @@
 
 import pytest
 
-from equiscope.report.chart import live, still
+from equiscope.report.chart import still
 from equiscope.report.kinds import sections
+from equiscope.report.live import live
 from tests.report.synthetic import force_field_run
 
 

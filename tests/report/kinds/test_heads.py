@@ -2,8 +2,8 @@
 
 import pytest
 
-from equiscope.report.chart import live
 from equiscope.report.kinds import sections
+from equiscope.report.live import live
 
 
 def head_record(step, error, variance, features, alignment):

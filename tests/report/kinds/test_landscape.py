@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from equiscope.report.chart import live, still
+from equiscope.report.chart import still
 from equiscope.report.kinds import sections
+from equiscope.report.live import live
 
 from .test_hessian import record
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from equiscope.report.chart import live, still
+from equiscope.report.chart import still
 from equiscope.report.kinds import sections
+from equiscope.report.live import live
 
 
 def layer(name, shares, error=0.01, width=8):

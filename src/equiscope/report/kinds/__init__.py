@@ -1,13 +1,12 @@
 """What `equiscope analyse` recorded, on the page: for each kind a file with its words, tables and chart.
 
-A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the records of the analysis NAME.
+A kind is found by its file's name: :data:`KIND` of ``kinds/NAME.py`` shows the records of the analysis NAME; a file of
+several has ``KINDS`` by name.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from equiscope.errors import first_line
 from equiscope.report import paper
 from equiscope.report.chart import Chart
 from equiscope.report.views import NAN, Figure, Record, view
+from equiscope.runs.kinds import registered
 from equiscope.words import aligned, correlation
 
 #: What reading records raises that are not as a run writes them.
@@ -103,9 +103,7 @@ class Section:
 
 def kinds() -> dict[str, Kind]:
     """name -> kind, in the order of the page."""
-    names = [found.name for found in pkgutil.iter_modules(__path__)]
-    found = {name: importlib.import_module(f"{__name__}.{name}").KIND for name in names}
-    return dict(sorted(found.items(), key=lambda pair: pair[1].place))
+    return dict(sorted(registered(__name__, "KIND", "KINDS").items(), key=lambda pair: pair[1].place))
 
 
 def sections(entries: Iterable[Record]) -> list[Section]:

@@ -1,8 +1,8 @@
 """The analyses of a trained run: for each a file with its settings, how it is made, and what it is related to.
 
-An analysis is found by its file's name: :data:`ANALYSIS` of ``runs/kinds/NAME.py`` makes it, and
-``report/kinds/NAME.py`` shows it. A file imports what computes only when an analysis is made, so that the command line
-has choices, options and help at once.
+An analysis is found by its file's name: :data:`ANALYSIS` of ``runs/kinds/NAME.py`` makes it, and :data:`KIND` of
+``report/kinds/NAME.py`` shows it; a file of several has ``ANALYSES`` (``KINDS``) by name. A file imports what computes
+only when an analysis is made, so that the command line has choices, options and help at once.
 """
 
 from __future__ import annotations
@@ -50,10 +50,8 @@ class AnalysisSettings:
     cosets: int = option(2, "random cosets of it for each sample")
     seed: int = option(0, "of the rotations")
     samples: int | None = option(None, "held-out samples used")
-    part: str = option(
-        "track", "of the held-out samples: those measured along training (default), or the larger final set",
-        choices=PARTS,
-    )  # fmt: skip
+    part: str = option("track", "of the held-out samples: those measured along training (default), or the larger "
+                       "final set", choices=PARTS)  # fmt: skip
 
     def __post_init__(self) -> None:
         count = self.samples
@@ -112,10 +110,18 @@ class Analysis:
 COMMON = {one.name: one for one in fields(AnalysisSettings)}
 
 
+def registered(package: str, one: str, several: str) -> dict[str, Any]:
+    """name -> what the files of a package register, by name: ``one`` under the file's own, or the dict ``several``."""
+    found: dict[str, Any] = {}
+    for file in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{file.name}")
+        found |= getattr(module, several, None) or {file.name: getattr(module, one)}
+    return dict(sorted(found.items()))
+
+
 def analyses() -> dict[str, Analysis]:
     """name -> analysis, in the order of the names."""
-    names = sorted(found.name for found in pkgutil.iter_modules(__path__))
-    return {name: importlib.import_module(f"{__name__}.{name}").ANALYSIS for name in names}
+    return registered(__name__, "ANALYSIS", "ANALYSES")
 
 
 def settable() -> dict[str, tuple[Field[Any], list[str]]]:

@@ -1,7 +1,8 @@
-"""Inside the network: the variance of each layer's features by Wigner degree."""
+"""Shares of a variance by Wigner degree: of each layer's features inside the network, and of the equivariance error."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,12 +10,55 @@ import numpy as np
 
 from equiscope.report.chart import Chart, Heat
 from equiscope.report.kinds import Kind, Related, Table
-from equiscope.report.kinds.spectrum import Shares
 from equiscope.report.style import Axis
-from equiscope.words import minus, share
+from equiscope.words import digits, minus, share
 
 # Of the colours, as powers of ten of a percent.
 _TICKS = (-2, -1, 0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of a variance at each Wigner degree and above the last, with their standard errors."""
+
+    degrees: tuple[int, ...]
+    share: tuple[float, ...]
+    error: tuple[float, ...]
+    remainder: float
+    remainder_error: float
+
+    @property
+    def names(self) -> list[str]:
+        return [f"l = {degree}" for degree in self.degrees] + [f"l > {self.degrees[-1]}"]
+
+    @property
+    def all(self) -> list[float]:
+        return [*self.share, self.remainder]
+
+    @property
+    def cells(self) -> list[str]:
+        errors = [*self.error, self.remainder_error]
+        return [share(value, error) for value, error in zip(self.all, errors, strict=True)]
+
+
+@dataclass(frozen=True)
+class DegreeShares(Shares):
+    """Values of a record; percent: the equivariance error's of the loss."""
+
+    percent: float
+
+
+def spectrum_words(steps: Mapping[int, DegreeShares], related: Related) -> tuple[str, list[Table]]:
+    """The shares at each step, and the degree of most of the error at the last."""
+    rows = [[f"{step:,}", digits(values.percent), *values.cells] for step, values in steps.items()]
+    last = steps[max(steps)]
+    most = max(last.all)
+    degree = last.names[last.all.index(most)]
+    lead = f"At step {max(steps):,} most of the equivariance error, {share(most)} %, is of Wigner degree {degree}."
+    if not math.isfinite(most):
+        lead = f"At step {max(steps):,} there is no equivariance error that could have a Wigner degree."
+    head = ["step", "percent of the loss", *last.names]
+    return lead, [Table(head, rows, "Percent of the equivariance error at each Wigner degree, ± standard error.")]
 
 
 @dataclass(frozen=True)
@@ -36,7 +80,7 @@ class Layers:
         return [layer for layer in self.layers if layer.share]
 
 
-def words(steps: Mapping[int, Layers], related: Related) -> tuple[str, list[Table]]:
+def layer_words(steps: Mapping[int, Layers], related: Related) -> tuple[str, list[Table]]:
     """The shares of each layer at the last step, and the layer that turns most."""
     last = max(steps)
     found = steps[last].varying
@@ -62,7 +106,7 @@ def words(steps: Mapping[int, Layers], related: Related) -> tuple[str, list[Tabl
     return lead, [Table(head, rows, caption)]
 
 
-def chart(steps: Mapping[int, Layers]) -> Chart:
+def layer_chart(steps: Mapping[int, Layers]) -> Chart:
     """Layers x degrees as a heat map, one for each analysed step."""
     scale = Axis("% of the layer’s variance", ticks=_TICKS, labels=[f"{10.0**tick:g}" for tick in _TICKS])
     heats, rows = [], 1
@@ -89,4 +133,8 @@ CAPTION = (
     "same when the sample turns is l = 0, what turns like a vector is l = 1. Layers in order of execution; move the "
     "slider to follow training."
 )
-KIND = Kind(6, "Inside the network: where symmetry is lost and won back", Layers, words, chart, CAPTION)
+INSIDE = "Inside the network: where symmetry is lost and won back"
+KINDS = {
+    "layers": Kind(6, INSIDE, Layers, layer_words, layer_chart, CAPTION),
+    "spectrum": Kind(7, "The equivariance error by Wigner degree", DegreeShares, spectrum_words),
+}
