@@ -7,13 +7,31 @@ neither has named is ``untold``, and a test asks that nothing is.
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 NUMBER = r"[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
 # Digits inside names (l1, 3D, `code`, 24³) are no numbers of a sentence.
 _LONE = re.compile(rf"(?<![\w.`^]){NUMBER}(?![\w`^³²₁₂])")
+
+
+def script(name: str) -> ModuleType:
+    """A module of ``benchmarks/``, with that folder where it looks for its neighbours."""
+    folder = RESULTS.parent
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", folder / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
 
 
 def value(text: str) -> float:
