@@ -23,7 +23,8 @@ def script(name: str) -> ModuleType:
     """A module of ``benchmarks/``, with that folder where it looks for its neighbours."""
     folder = RESULTS.parent
     spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", folder / f"{name}.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(folder))

@@ -126,8 +126,10 @@ def twins_of(rng, drift, noise, count=5, chains=24):
     forms = rng.gamma(2.0, 0.5, size=(chains, 1))
     weights = drift + noise * rng.normal(size=(count, len(drift)))
     means = [np.delete(weights, k, 0).mean(0) for k in range(count)]
-    error = lambda w: (forms * w**2).sum(-1)  # noqa: E731
-    return late.Split(np.array([error(w) for w in weights]), error(weights.mean(0)), np.array([error(w) for w in means]))
+    twins, mean, without = (
+        np.stack([(forms * w**2).sum(-1) for w in some]) for some in (weights, [weights.mean(0)], means)
+    )
+    return late.Split(twins, mean[0], without)
 
 
 def test_twins_tell_drift_from_noise_and_the_interval_of_its_growth_covers():
