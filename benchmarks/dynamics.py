@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from late_rise import curve, late_rise, markdown, rise, said_of_the_rise
+from late_rise import curve, late_rise, markdown, rise, said_of_the_rise, short
 from scipy import stats
 
 from equiscope import records
@@ -345,17 +345,9 @@ def main() -> None:
     parser.add_argument("--late", nargs="*", default=[], help="flow runs, or the records of one without checkpoints")
     options = parser.parse_args()
     if options.what == "collect":
-        DATA.write_text(json.dumps(_short(collect(options.runs, options.late)), separators=(",", ":")) + "\n")
+        twins = json.loads(DATA.read_text()).get("twins", []) if DATA.exists() else []
+        DATA.write_text(json.dumps(short(collect(options.runs, options.late) | {"twins": twins}), separators=(",", ":")) + "\n")
     TABLE.write_text(page(json.loads(DATA.read_text())))
-
-
-def _short(value: Any) -> Any:
-    """Numbers to five digits."""
-    if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

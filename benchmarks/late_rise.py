@@ -45,9 +45,8 @@ a lower rate from the start would avoid the rise is not decided: a nano run at a
 structure within 800 steps. **(b) is what is left, and what is seen is its course**: L_E grows where R² does, and in most
 held runs falls again once the new structure is learned, as where broken directions arrange themselves. The gradients bear it out in part: under
 the cosine they are orthogonal before the rise and oppose each other in it, so that what lowers the twirled loss raises the
-error; yet the net gradient at the kept checkpoints lowers the error or is not told from zero, so how the growth comes about,
-by drift between checkpoints or by noise in new directions, is not decided.
-{noise}Networks of 34,248 parameters, and one run of 60M that was stopped at step 940.
+error; yet the net gradient at the kept checkpoints lowers the error or is not told from zero.
+{twins}{noise}Networks of 34,248 parameters, and one run of 60M that was stopped at step 940.
 """
 
 
@@ -184,9 +183,32 @@ def growth_of_drift(first: Split, last: Split) -> tuple[float, float, float]:
     return math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)
 
 
+def said_of_twins(twins: list[dict[str, Any]]) -> str:
+    """Whether the error that grows is one that all twins share, with what it counts; empty without twins."""
+    if not twins:
+        return ""
+    shares, grown, apart = [], [], max(MARKS) - FORK
+    for run in twins:
+        splits = [Split.of(found) for found in run["marks"].values()]
+        shares += [split.noise / float(split.twins.mean()) for split in splits]
+        place = int(np.argmin([split.drift() for split in splits]))
+        later = [growth_of_drift(splits[place], split) for split in splits[place + 1 :]]
+        grown.append(max(later, default=(1.0, 1.0, 1.0)))
+    above = sum(low > 1 for _, low, _ in grown)
+    if above < len(grown):
+        return f"Twins: the drift grows in {above} of {len(grown)} seeds with its whole interval above one.\n"
+    told = ", ".join(f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in grown)
+    return (
+        f"**The growth is drift, not noise**: of {TWINS} twins a seed that part at step {FORK} and then see other mini-batches, "
+        f"the error\nthat all share grows {told} times in the {len(grown)} seeds, and what they do not share is "
+        f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of a twin's error, at every\nstep looked at. Noise from before they "
+        f"part counts as drift here, and they are apart for {apart} steps at most.\n"
+    )
+
+
 def twin_rows(twins: list[dict[str, Any]]) -> list[str]:
     """Of each repeated run and step: the error of single twins, its noise and its drift, and how the drift grew."""
-    rows = []
+    rows: list[list[str]] = []
     for run in twins:
         splits = {int(mark): Split.of(found) for mark, found in run["marks"].items()}
         lowest = min(splits, key=lambda mark: splits[mark].drift())
@@ -196,13 +218,24 @@ def twin_rows(twins: list[dict[str, Any]]) -> list[str]:
             rows.append([str(run["seed"]), str(mark), digits(single), digits(split.noise),
                          f"{100 * split.noise / single:.0f} %", digits(split.drift()), grown, f"{of_mean / total:.3f}"])
     head = ["seed", "step", "L_E of a twin", "noise", "of L_E", "drift", "drift over its lowest", "total of the mean weights over a twin's"]
-    return markdown(head, rows) if rows else []
+    words = (f"Twins, from step {FORK} on at the held rate (L_E of averaged weights at {RISING}, 32 chains; a repeated run's L_E is "
+             "within {:.1%} of the recorded one there):".format(max(abs(r["repeated"] / r["recorded"] - 1) for r in twins))) if twins else ""
+    return [words, "", *markdown(head, rows)] if rows else []
 
 
 def curve(entries: list[dict[str, Any]], probe: str) -> list[list[float]]:
     """[step, percent, low, high, equivariance error, total, R²] of each tracked measurement."""
     found = [(e["step"], e["result"]) for e in entries if e["kind"] == "measure" and e["part"] == "track" and e["probe"] == probe]
     return [[step, r["percent"], *r["percent_interval"], r["equivariance"], r["total"], r["r2"]] for step, r in found]
+
+
+def short(value: Any) -> Any:
+    """Numbers to five digits."""
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [short(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -266,8 +299,9 @@ def said_of_the_rise(data: dict[str, Any], shares: Sequence[float]) -> str:
             if any(peak[0] < p[0] <= run["hold"] * run["steps"] and p[4] < peak[4] for p in run["curves"][RISING])]  # fmt: skip
     share = " and ".join(f"{100 * one:.0f} %" for one in shares)
     noise = f"By the Krylov solution the optimiser's noise makes {share} of the error of the averaged weights at step 600. " if shares else ""
+    twins = said_of_twins(data.get("twins", []))
     above = sum(growth(*ends(run["curves"][RISING]))[1] > 1 for run in nano)
-    return LATE.format(above=above, nano=len(nano), back=len(back), held=len(held), noise=noise)
+    return LATE.format(above=above, nano=len(nano), back=len(back), held=len(held), noise=noise, twins=twins)
 
 
 def late_rise(data: dict[str, Any]) -> list[str]:
@@ -304,5 +338,5 @@ def _rate(run: dict[str, Any], first: float, last: float) -> str:
 
 if __name__ == "__main__":
     data = json.loads(DATA.read_text())
-    data["twins"] = [grown(Path(folder)) for folder in sys.argv[1:]]
+    data["twins"] = short([grown(Path(folder)) for folder in sys.argv[1:]])
     DATA.write_text(json.dumps(data, separators=(",", ":")) + "\n")
