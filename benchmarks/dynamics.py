@@ -8,7 +8,7 @@
 
 ``collect`` keeps of each run its settings, tracked curve and analyses. From the checkpoints it computes what no analysis
 records: the step of 2 % foretold by the first checkpoint under Adam, and for ``--late`` the gradients of both parts, of the
-weights and of their average (a minute a run). The table is made from that small file alone.
+weights and of their average (a minute a run). `late_rise.py` adds the twins. The table is made from that file alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from late_rise import curve, late_rise, markdown, rise, said_of_the_rise, short
 from scipy import stats
 
 from equiscope import records
@@ -33,22 +34,6 @@ WITHIN = 1.5
 # Minus the logarithm of it is where 2 % of the loss is, in units of the rest: 0.02 / 0.98.
 TWO = 0.02 / 0.98
 MINIBATCHES = 16
-# Flow time and samples an independent batch of the gradients in the late rise.
-RISING, DEALT = "t=0.4", 4
-LATE = """\
-The candidates: (a) the total falls while L_E stays at a floor of noise; (b) new features break symmetry; (c) the learning
-rate. **(a) is refuted**: L_E itself grows, in {above} of {nano} nano runs with its whole interval above one at t = 0.4, and there
-far more than the total falls. **(c) is refuted as a change of the rate, and as noise of the rate at the time where the rate falls**:
-under the cosine L_E grows while the rate falls, and the run ends, annealed to a hundredth of its rate, with the error of its
-peak; at a held rate it grows as well, and in {back} of {held} runs it falls again at that same rate, before any annealing. That
-a lower rate from the start would avoid the rise is not decided: a nano run at a quarter of the rate did not learn the
-structure within 800 steps. **(b) is what is left, and what is seen is its course**: L_E grows where R² does, and in most
-held runs falls again once the new structure is learned, as where broken directions arrange themselves. The gradients bear it out in part: under
-the cosine they are orthogonal before the rise and oppose each other in it, so that what lowers the twirled loss raises the
-error; yet the net gradient at the kept checkpoints lowers the error or is not told from zero, so how the growth comes about,
-by drift between checkpoints or by noise in new directions, is not decided.
-{noise}Networks of 34,248 parameters, and one run of 60M that was stopped at step 940.
-"""
 
 
 def collect(folders: list[str], late: list[str]) -> dict[str, Any]:
@@ -87,12 +72,6 @@ def analysed(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry["values"], "noise": {**noise, "draws": entry["settings"]["draws"]}}
 
 
-def curve(entries: list[dict[str, Any]], probe: str) -> list[list[float]]:
-    """[step, percent, low, high, equivariance error, total, R²] of each tracked measurement."""
-    found = [(e["step"], e["result"]) for e in entries if e["kind"] == "measure" and e["part"] == "track" and e["probe"] == probe]
-    return [[step, r["percent"], *r["percent_interval"], r["equivariance"], r["total"], r["r2"]] for step, r in found]
-
-
 def start_under_adam(folder: Path) -> dict[str, float]:
     """Step of 2 % from the first checkpoint alone: rate <grad L_E, P grad L> / L_E with P = 1 / sqrt(E_b g_b^2)."""
     import torch
@@ -119,42 +98,6 @@ def start_under_adam(folder: Path) -> dict[str, float]:
     return {"linear": 2 / rate * (1 - math.sqrt(left)) / eta, "exponential": -math.log(left) / rate / eta}
 
 
-def rise(path: Path) -> dict[str, Any]:
-    """A flow run's curves by flow time, its learning rate, and from its checkpoints the gradients of both parts."""
-    place = path if path.suffix else path / "records.jsonl"
-    entries = [json.loads(line) for line in place.read_text().splitlines()]
-    config = entries[0]["config"]
-    probes = dict.fromkeys(e["probe"] for e in entries if e["kind"] == "measure" and e["part"] == "track")
-    rates = {e["step"]: e["lr"] for e in entries if e["kind"] == "train"}
-    return {
-        "name": f"{entries[0]['model']} {config['model'].get('size', '')}", "parameters": entries[0]["parameters"],
-        "seed": config["seed"], "lr": config["optimizer"]["lr"], "steps": config["trainer"]["max_steps"],
-        "clip": config["trainer"]["clip"], "hold": config["schedule"].get("hold", 0.0),
-        "curves": {p: curve(entries, p) for p in probes if p.startswith("t=")},
-        "rates": [[s, rates[s]] for s in sorted(rates)], "gradients": {} if path.suffix else pulls(path),
-    }  # fmt: skip
-
-
-def pulls(folder: Path) -> dict[str, Any]:
-    """Cosine of the gradients of both parts, and their rates along the whole one, at each kept step after the first."""
-    from equiscope.analysis.gradients import gradients
-    from equiscope.decomposition.plan import make_plan
-    from equiscope.runs.deal import dealt
-    from equiscope.runs.trained import available_steps, open_run
-
-    found: dict[str, Any] = {}
-    for name, averaged in (("averaged weights", True), ("weights", False)):
-        for step in (s for s in available_steps(open_run(folder).folder) if s):
-            run = open_run(folder, averaged=averaged, step=step)
-            run.task.prepare(progress=False)
-            held = [p for part in ("track", "final") for p in run.task.probes(part) if p.name == RISING]
-            plan = make_plan(held[0].declaration, held[0].forward, "D2", 2, 0)
-            batches = [batch for p in held for batch in dealt(p.batches, p.declaration, DEALT, 0)]
-            whole = gradients(run.model, batches, plan, groups=4 * DEALT)["whole"]
-            found.setdefault(f"{RISING}, {name}", {})[str(step)] = {key: whole[key] for key in ("cosine", "rate")}
-    return found
-
-
 def factor(predicted: float, measured: float) -> float:
     """How far off, at least 1."""
     return max(predicted / measured, measured / predicted) if predicted > 0 and measured > 0 else math.inf
@@ -171,10 +114,6 @@ def named(run: dict[str, Any]) -> str:
     schedule = "" if run["hold"] else ", warm-up and cosine"
     return (f"{run['model']}, {run['optimizer']} {run['lr']:g}, batch {run['batch']}{clip}{schedule}{labels}, "
             f"{run['steps']} steps, seed {run['seed']}")  # fmt: skip
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *("| " + " | ".join(r) + " |" for r in rows), ""]
 
 
 def summary(offs: list[float], within: float = WITHIN, what: str = "runs") -> str:
@@ -219,6 +158,13 @@ def what_was_run(runs: list[dict[str, Any]], late: list[dict[str, Any]]) -> list
     flows = "; ".join(f"{one['name']} at {one['lr']:g}, {one['steps']:,} steps, clip {one['clip']:g}, "
                       f"{'held rate' if one['hold'] else 'warm-up and cosine'}, seed {one['seed']}" for one in late)  # fmt: skip
     return [*markdown(head, rows), f"For the late rise: {flows}.", ""]
+
+
+def krylov(runs: list[dict[str, Any]]) -> list[float]:
+    """The optimiser's noise as a share of the error of the averaged weights, of the flow's runs."""
+    return [found["noise"]["equivariance"]["averaged"]["value"] / found["annealing"]["averaged"]["equivariance"]
+            for run in runs if run["model"] == "proteina"
+            for found in tested(run).values() if "equivariance" in found["noise"]]  # fmt: skip
 
 
 def annealing(runs: list[dict[str, Any]]) -> tuple[list[str], str]:
@@ -352,66 +298,6 @@ def labels(runs: list[dict[str, Any]]) -> tuple[list[str], dict[str, str]]:
     return markdown(head, rows), {name: summary(found, what="pairs") for name, found in offs.items()}
 
 
-def ends(points: list[list[float]]) -> tuple[list[float], list[float]]:
-    """The measurement of the lowest percent after the start, and that of the highest after it."""
-    steps = [p for p in points if p[0] > 0]
-    dip = min(range(len(steps)), key=lambda i: steps[i][1])
-    return steps[dip], max(steps[dip:], key=lambda p: p[1])
-
-
-def growth(low: list[float], high: list[float]) -> list[float]:
-    """L_E at the second over that at the first, and the widest interval that theirs allow."""
-    (a, b), (c, d) = ([p[i] * p[5] / 100 for i in (2, 3)] for p in (low, high))
-    return [high[4] / low[4], c / b, d / a]
-
-
-def said_of_the_rise(data: dict[str, Any]) -> str:
-    """The words on the late rise, with what they count."""
-    nano = [run for run in data["late"] if RISING in run["curves"] and run["parameters"] < 1e6]
-    held = [run for run in nano if run["hold"]]
-    back = [run for run in held for peak in [ends(run["curves"][RISING])[1]]
-            if any(peak[0] < p[0] <= run["hold"] * run["steps"] and p[4] < peak[4] for p in run["curves"][RISING])]  # fmt: skip
-    shares = [found["noise"]["equivariance"]["averaged"]["value"] / found["annealing"]["averaged"]["equivariance"]
-              for run in data["runs"] if run["model"] == "proteina"
-              for found in tested(run).values() if "equivariance" in found["noise"]]  # fmt: skip
-    share = " and ".join(f"{100 * one:.0f} %" for one in shares)
-    noise = f"By the Krylov solution the optimiser's noise makes {share} of the error of the averaged weights at step 600. " if shares else ""
-    above = sum(growth(*ends(run["curves"][RISING]))[1] > 1 for run in nano)
-    return LATE.format(above=above, nano=len(nano), back=len(back), held=len(held), noise=noise)
-
-
-def late_rise(late: list[dict[str, Any]]) -> list[str]:
-    """The error and the total apart, from the lowest percent on."""
-    lines: list[str] = []
-    for run in late:
-        rows = []
-        for probe, points in run["curves"].items():
-            (low, high), last = ends(points), points[-1]
-            grown, *reach = growth(low, high)
-            rows.append([probe, f"{ranged(low[1], low[2:4])} at {low[0]}", f"{ranged(high[1], high[2:4])} at {high[0]}",
-                         "{:.2f} ({:.2f} to {:.2f})".format(grown, *reach), f"{high[5] / low[5]:.2f}",
-                         f"{low[6]:.2f} to {high[6]:.2f}", f"{ranged(last[1], last[2:4])}, L_E {last[4] / high[4]:.2f} of its peak",
-                         _rate(run, low[0], high[0])])  # fmt: skip
-        lines += [f"{run['name']} ({run['parameters']:,} parameters, highest rate {run['lr']:g}, {run['steps']:,} steps, "
-                  f"{'constant, then annealed' if run['hold'] else 'warm-up and cosine'}, seed {run['seed']}):", ""]  # fmt: skip
-        head = ["flow time", "lowest percent", "highest after it", "L_E times", "total times", "R²", "at the end", "learning rate"]
-        lines += markdown(head, rows)
-        table = [[probe, step, ranged(g["cosine"]["value"], g["cosine"]["interval"]),
-                  *(ranged(g["rate"][part]["value"], g["rate"][part]["interval"]) for part in ("twirled", "equivariance"))]
-                 for probe, steps in run["gradients"].items() for step, g in steps.items()]  # fmt: skip
-        if table:
-            lines += markdown(["flow time", "step", "cosine of the two gradients", "rate of the twirled loss", "of the error"], table)
-    return lines
-
-
-def _rate(run: dict[str, Any], first: float, last: float) -> str:
-    if not run["rates"]:
-        return "–"
-    steps, rates = np.array(run["rates"]).T
-    a, b = np.interp([first, last], steps, rates)
-    return f"{a:.2g} to {b:.2g}"
-
-
 def fared(data: dict[str, Any]) -> dict[str, str]:
     """How each prediction fared, in the words of the report, of docs/theory.md and of the table."""
     runs = ordered(data)
@@ -448,7 +334,7 @@ def page(data: dict[str, Any]) -> str:
         "## The decay under plain descent", "", f"By five Lanczos products at step 0: {said['decay']}.", "", *decays(runs)[0],
         "## Labels scaled by 0, 1 and 3", "",
         *(f"- {name}: {told}" for name, told in labels(runs)[1].items()), "", *labels(runs)[0],
-        "## The late rise of the flow", "", said_of_the_rise(data), *late_rise(data["late"]),
+        "## The late rise of the flow", "", said_of_the_rise(data, krylov(runs)), *late_rise(data),
     ]).rstrip() + "\n"  # fmt: skip
 
 
@@ -459,17 +345,9 @@ def main() -> None:
     parser.add_argument("--late", nargs="*", default=[], help="flow runs, or the records of one without checkpoints")
     options = parser.parse_args()
     if options.what == "collect":
-        DATA.write_text(json.dumps(_short(collect(options.runs, options.late)), separators=(",", ":")) + "\n")
+        twins = json.loads(DATA.read_text()).get("twins", []) if DATA.exists() else []
+        DATA.write_text(json.dumps(short(collect(options.runs, options.late) | {"twins": twins}), separators=(",", ":")) + "\n")
     TABLE.write_text(page(json.loads(DATA.read_text())))
-
-
-def _short(value: Any) -> Any:
-    """Numbers to five digits."""
-    if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import equiscope as eq
+from equiscope.symmetry.grids import permute
 from equiscope.symmetry.rotations import haar, rotation_set
 from equiscope.tasks.forcefield.task import FORCES
 from equiscope.tasks.proteinflow.task import declaration
+from equiscope.tasks.voxels.probes import octahedral_declaration
+from equiscope.tasks.voxels.unet import UNet, UNetConfig
 from tests.tasks.proteinflow import common
 
 from .batches import build, molecular_batch
@@ -97,6 +100,60 @@ def test_no_head_of_escaip_answers_for_the_turned_network():
         rest = goal - columns @ torch.linalg.lstsq(columns, goal, driver="gelsd").solution
         missing = float(rest.norm() / goal.norm())
         assert (missing < 1e-8) if reached else (missing > 1e-3), (missing, reached)
+
+
+TAPS = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64)] * 3)
+
+
+def turned_kernels(h):
+    """(T, rest): the linear map of 3^3 kernels whose answers to plane waves come closest to those of turned waves.
+
+    A kernel w answers exp(i k x) by sum_a w_a exp(i k a), and the wave turned back by h by sum_a w_a exp(i k h a): any
+    action of rotations on kernels solves E T = E_h for every k; rest is what the best T leaves, relative.
+    """
+    waves = 4 * torch.rand(400, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64) - 2
+    own, goal = (torch.exp(1j * (waves @ taps.T)) for taps in (TAPS, TAPS @ h.T))
+    own, goal = (torch.cat([e.real, e.imag]) for e in (own, goal))
+    found = torch.linalg.lstsq(own, goal, driver="gelsd").solution
+    return found, float((own @ found - goal).norm() / goal.norm())
+
+
+def test_rotations_of_the_grid_alone_act_on_the_kernels_of_a_voxel_network():
+    """The best linear map of kernels is exact for the 24, and for no other rotation; there it changes the losses."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = UNet(UNetConfig(width=4, multipliers=(1, 2), attention=(False, True), heads=2, groups=2, channels=2))
+    net = net.double().eval()
+    noisy, clean = torch.randn(2, 3, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = {"noisy": noisy, "clean": clean, "molecule": torch.arange(3), "id": torch.arange(3)}
+    cubic = rotation_set("O").matrices[7].double()
+    generic = haar(1, torch.Generator().manual_seed(3))[0].double()
+
+    def rho(h):
+        made, (matrix, rest) = copy.deepcopy(net), turned_kernels(h)
+        with torch.no_grad():
+            for layer in made.modules():
+                if isinstance(layer, torch.nn.Conv3d) and layer.kernel_size == (3, 3, 3):
+                    layer.weight.copy_((layer.weight.flatten(2) @ matrix.T).view_as(layer.weight))
+        return made, rest
+
+    def losses(one):
+        found = eq.measure(one, [batch], octahedral_declaration(8), rotations="O")
+        return [found.total, found.twirled, found.equivariance]
+
+    plain = losses(net)
+    assert plain[2] > 1e-6 * plain[0]
+    moved, rest = rho(cubic)
+    assert rest < 1e-12
+    assert losses(moved) == pytest.approx(plain, rel=1e-10)
+    with torch.no_grad():
+        back = net({**batch, "noisy": permute(noisy, cubic.T.expand(3, 3, 3))})["clean"]
+        torch.testing.assert_close(moved(batch)["clean"], permute(back, cubic.expand(3, 3, 3)), rtol=1e-10, atol=1e-12)
+    moved, rest = rho(generic)
+    assert rest > 0.01
+    changes = [abs(new / old - 1) for new, old in zip(losses(moved), plain, strict=True)]
+    assert changes[0] > 1e-4  # most of it is the labels' own power
+    assert changes[2] > 1e-2
 
 
 def parts_of(w):

@@ -1,15 +1,12 @@
 """What the committed pages of results say in words is what their own tables hold."""
 
 import csv
-import importlib.util
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+from tests.report.statements import RESULTS, script
 
 
 def rows(name, task="forcefield"):
@@ -73,20 +70,6 @@ def test_no_mean_eigenvalue_where_the_trace_may_be_zero_and_no_rank_below_one(he
         low = float(re.search(r"\(([^ ]+) to", trace).group(1).replace("−", "-").replace(",", ""))
         assert (over_mean == "–") == (low <= 0)
         assert rank.startswith("about 1") or float(rank) >= 1
-
-
-def script(name):
-    """A module of ``benchmarks/``, with that folder where it looks for its neighbours."""
-    folder = RESULTS.parent
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(folder))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
 
 
 @pytest.mark.parametrize(("name", "module", "render"), [

@@ -22,6 +22,23 @@ def test_points_times_seeds_in_order_with_one_thread():
     assert len({m.name for m in planned}) == 4
 
 
+def test_a_point_has_further_seeds_where_the_study_gives_it_more():
+    planned = members(_study(seeds=[0], more={"b": [1, 0, 2]}), "forcefield")
+    assert [(m.point, m.seed) for m in planned] == [("a", 0), ("b", 0), ("b", 1), ("b", 2)]
+    told = study_definition("efficiency", ["+study.more={unet_tied @ 2e-3:[1,2]}"])
+    assert told["more"] == {"unet_tied @ 2e-3": [1, 2]}
+    with pytest.raises(InputError, match="'c', which is no point; those of forcefield are a, b"):
+        members(_study(more={"c": [1]}), "forcefield")
+
+
+def test_no_point_of_the_learning_rates_is_left_to_the_default_of_the_run():
+    for points in study_definition("efficiency")["points"].values():
+        for name, overrides in points.items():
+            assert [float(one.partition("=")[2]) for one in overrides if one.startswith("optimizer.lr=")] == [
+                float(name.partition("@")[2])
+            ]
+
+
 def test_the_points_word_counts_last_and_the_users_before_it():
     study = _study(seeds=[0], points={"forcefield": {"a": ["batch_size=4"]}})
     (only,) = members(study, "forcefield", ["batch_size=8", "trainer.max_steps=9", "threads=2"])
@@ -42,7 +59,7 @@ def test_a_run_is_named_by_what_changes_its_figures():
 @pytest.mark.parametrize("task", ["forcefield", "proteinflow"])
 @pytest.mark.parametrize("name", [*STUDIES, "efficiency"])
 def test_every_shipped_study_plans_and_runs_are_shared(name, task):
-    study = study_definition(name)
+    study = study_definition(name, ["study.seeds=[0]"])
     assert study["name"] == name
     planned = members(study, task)
     assert len({m.name for m in planned}) == len(planned)

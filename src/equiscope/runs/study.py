@@ -59,12 +59,14 @@ def planned(study: Mapping[str, Any], task: str, user: Sequence[str] = ()) -> li
     """(point, seed, overrides) of each run of a study on a task, in the order of its points and seeds.
 
     Args:
-        study: ``name``, ``points`` (task -> point -> overrides, or see :class:`PointPlan`), ``seeds``, ``base``
-            (overrides of every run, or task -> overrides); with ``toy`` the overrides ``toys`` have the last word.
+        study: ``name``, ``points`` (task -> point -> overrides, or see :class:`PointPlan`), ``seeds``, ``more`` (point
+            -> seeds beyond those), ``base`` (overrides of every run, or task -> overrides); with ``toy`` the overrides
+            ``toys`` have the last word.
         user: overrides given on the command line for every run; they win over ``base``, points win over them.
 
     Raises:
-        InputError: if the study has no points for the task, seeds are no integers, or an override is no ``key=value``.
+        InputError: if the study has no points for the task, or none that ``more`` names, seeds are no integers, or an
+            override is no ``key=value``.
     """
     examples = (("points", Mapping, "{task: {point: [key=value]}}"), ("base", list | Mapping, "[key=value]"))
     for key, kind, example in examples:
@@ -111,11 +113,16 @@ def described(study: Mapping[str, Any], task: str) -> list[PointPlan]:
         known = ", ".join(sorted(study.get("points") or {}))
         raise InputError(f"study {study.get('name')!r} has no points for task {task!r}; it has them for {known}")
     found: list[PointPlan] = []
+    more = study.get("more") or {}
+    if unknown := [name for name in more if name not in points]:
+        raise InputError(f"study.more names {unknown[0]!r}, which is no point; those of {task} are {', '.join(points)}")
     for number, (name, told) in enumerate(points.items()):
         own = dict(told) if isinstance(told, Mapping) else {"set": told}
         if unknown := sorted(set(own) - {"set", "seeds", "ms", "seconds"}):
             raise InputError(f"point {str(name)!r} has no {unknown[0]!r}: it has set, seeds, ms, seconds")
         seeds = study.get("seeds", [0]) if own.get("seeds") is None else own["seeds"]
+        if isinstance(seeds, list) and isinstance(more.get(name, []), list):
+            seeds = list(dict.fromkeys([*seeds, *more.get(name, [])]))
         if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
             raise InputError(f"study.seeds must be a list of integers >= 0, such as [0,1,2], got {seeds!r}")
         seconds = own.get("seconds") if not study.get("toy") else own.get("seconds") and study.get("toy_seconds", 2)

@@ -11,6 +11,8 @@ BUGS = (
         r'if (\w+)\.get\("headline"\) and \1\["part"\] == "track":', r'if \1.get("headline"):', "runs/test_loggers"),
     bug("studies: finished runs trained again", STUDY, "_run",
         r' if (\w+)\((\w+)\)\.status != "finished" or [^\]]*\]', "]", "commands/test_study"),
+    bug("studies: further seeds given to every point", "runs/study.py", "described",
+        r"more\.get\(name, \[\]\)\]\)\)", "(more and next(iter(more.values())))]))", "runs/test_study"),
     bug("studies: a failed run without its reason", STUDY, "_reason",
         r'(\w+)\.get\("reason"\) or (\w+)', r"\2", "runs/test_study_run"),
     bug("checkpoints: those to be kept are overwritten", "runs/checkpoint.py", "Checkpoints._save_kept",

@@ -1,16 +1,18 @@
 """What a checkpoint foretells, in sentences, table and figures, from its record alone; what is withheld says why."""
 
-import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from equiscope.report.chart import Chart
 from equiscope.report.kinds import sections, summary
 from equiscope.report.kinds.dynamics import HISTORY, Dynamics, told
 from equiscope.report.views import view
+from tests.report.statements import script
 
 
 def figure(value, reach=0.1):
@@ -83,9 +85,7 @@ def test_what_is_withheld_says_why():
 
 
 ROOT = Path(__file__).parents[3]
-_spec = importlib.util.spec_from_file_location("benchmarks_dynamics", ROOT / "benchmarks" / "dynamics.py")
-table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(table)
+table, late = script("dynamics"), sys.modules["late_rise"]
 STORED = json.loads((ROOT / "benchmarks" / "results" / "dynamics.json").read_text())
 
 
@@ -119,3 +119,26 @@ def test_a_verdict_needs_a_factor_and_a_share_that_is_told_from_zero():
     rows, said = table.noise([{**run, "analyses": {"900": unsure}}])
     assert said == "not tested"
     assert "undetermined" in rows[2]
+
+
+def twins_of(rng, drift, noise, count=5, chains=24):
+    """Errors w^T G_c w of weights drift + noise, of chains c whose G_c average to one."""
+    forms = rng.gamma(2.0, 0.5, size=(chains, 1))
+    weights = drift + noise * rng.normal(size=(count, len(drift)))
+    means = [np.delete(weights, k, 0).mean(0) for k in range(count)]
+    twins, mean, without = (
+        np.stack([(forms * w**2).sum(-1) for w in some]) for some in (weights, [weights.mean(0)], means)
+    )
+    return late.Split(twins, mean[0], without)
+
+
+def test_twins_tell_drift_from_noise_and_the_interval_of_its_growth_covers():
+    rng, drift = np.random.default_rng(0), np.full(8, 0.25)
+    found = np.array([(s.drift(), s.noise) for s in (twins_of(rng, drift, 0.2) for _ in range(2000))])
+    due = np.array([0.5, 8 * 0.04])
+    assert np.all(np.abs(found.mean(0) - due) < 4 * found.std(0) / 2000**0.5)
+    covered = 0
+    for _ in range(300):
+        _, low, high = late.growth_of_drift(twins_of(rng, drift, 0.1), twins_of(rng, 2**0.5 * drift, 0.1))
+        covered += low < 2 < high
+    assert covered >= 270

@@ -1,0 +1,100 @@
+"""What a committed page says in words against its tables: every number of its prose is accounted for.
+
+A page's prose is what stands outside its tables, headings and code. ``says`` checks the numbers of one sentence, to as
+many digits as the sentence gives; ``given`` names words whose numbers are settings and definitions, not findings. What
+neither has named is ``untold``, and a test asks that nothing is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+NUMBER = r"[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
+# Digits inside names (l1, 3D, `code`, 24³) are no numbers of a sentence.
+_LONE = re.compile(rf"(?<![\w.`^]){NUMBER}(?![\w`^³²₁₂])")
+
+
+def script(name: str) -> ModuleType:
+    """A module of ``benchmarks/``, with that folder where it looks for its neighbours."""
+    folder = RESULTS.parent
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+def value(text: str) -> float:
+    """The number at the start of a cell or of a group of a sentence; a minus sign may be typographic."""
+    found = re.search(NUMBER, text)
+    assert found, f"{text!r} has no number"
+    return float(found.group().replace(",", "").replace("−", "-"))
+
+
+def unit(text: str) -> float:
+    """Of the last digit given: 0.1 of "2.4", 1e-7 of "3.8e-06"; one of a whole number, whatever zeros it ends on."""
+    found = re.search(NUMBER, text)
+    assert found, f"{text!r} has no number"
+    mantissa, _, power = found.group().replace(",", "").partition("e")
+    return 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+
+
+def same(said: str, due: float) -> bool:
+    """Whether a number as said is the due one, to its own digits."""
+    return abs(value(said) - due) <= 0.5000001 * unit(said)
+
+
+class Page:
+    """A committed page: ``prose``, ``tables`` (heading -> rows of cells, without heads), and what was told of it."""
+
+    def __init__(self, name: str, folder: Path = RESULTS):
+        self.name, self.tables = name, {}
+        heading, words, fenced, body = "", [], False, 0
+        for line in (folder / name).read_text().splitlines():
+            if line.startswith("```"):
+                fenced = not fenced
+            elif line.startswith("#"):
+                heading, body = line.lstrip("# "), 0
+            elif line.startswith("|"):
+                body += 1
+                if body > 2:
+                    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+                    self.tables.setdefault(heading, []).append(cells)
+            elif not fenced:
+                words.append(line)
+                body = 0
+        self.prose = " ".join(" ".join(words).split())
+        self._told: list[tuple[int, int]] = []
+
+    def says(self, sentence: str, *due: float) -> None:
+        """``sentence`` stands in the prose, with these numbers where it has ``{}``."""
+        pattern = rf"({NUMBER})".join(re.escape(part) for part in sentence.split("{}"))
+        found = re.search(pattern, self.prose)
+        assert found, f"{self.name} does not say {sentence!r}"
+        assert len(found.groups()) == len(due), sentence
+        for said, number in zip(found.groups(), due, strict=True):
+            assert same(said, number), f"{self.name} says {said} where its tables give {number:.6g}: {found.group()!r}"
+        self._told.append(found.span())
+
+    def given(self, *words: str) -> None:
+        """These words stand in the prose; their numbers are settings or definitions."""
+        for one in words:
+            assert one in self.prose, f"{self.name} does not say {one!r}"
+            self._told += [found.span() for found in re.finditer(re.escape(one), self.prose)]
+
+    @property
+    def untold(self) -> list[str]:
+        """Numbers of the prose that nothing has accounted for, with some words around."""
+        return [self.prose[max(0, found.start() - 30) : found.end() + 20] for found in _LONE.finditer(self.prose)
+                if not any(a <= found.start() and found.end() <= b for a, b in self._told)]  # fmt: skip
