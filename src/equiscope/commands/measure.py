@@ -201,7 +201,7 @@ def _table(result: Any, count: int) -> list[str]:
     body = [
         [str(r), str(r.atoms), r.pbc, *(f"{r.values[n]:.3g}" if n in r.values else "" for n in names[3:])] for r in rows
     ]
-    return aligned([names, *body])
+    return aligned([[f"{name}, {unit}" if (unit := result.unit(name)) else name for name in names], *body])
 
 
 def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
