@@ -126,8 +126,8 @@ def sections(entries: Iterable[Record], unit: str = "") -> list[Section]:
                 steps: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
                 steps = dict(sorted(steps.items()))
                 lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
-                shown = _with_unit((lead, tables, kind.chart(steps)), f",{unit}" if unit else "")
-                made.append(Section(name, probe, kind, *shown[:2], steps, shown[2]))
+                lead, tables, chart = _with_unit((lead, tables, kind.chart(steps)), f",{unit}" if unit else "")
+                made.append(Section(name, probe, kind, lead, tables, steps, chart))
             except UNREADABLE as error:
                 warnings.warn(f"the analysis {name} of probe {probe!r} cannot be shown: {first_line(error)}")
     return made
