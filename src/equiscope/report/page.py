@@ -26,7 +26,7 @@ from equiscope.report.views import Record
 from equiscope.words import text, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
-_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)|(?<=\d) (?=× 10)|(?<=×) (?=10)")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
