@@ -12,6 +12,7 @@ from pathlib import Path
 import latex2mathml.converter
 from docutils import nodes
 from docutils.nodes import SkipNode
+from sphinx.directives.code import LiteralInclude
 from sphinx.util.docutils import SphinxDirective
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -66,11 +67,15 @@ html_theme_options = {"footer_icons": []}
 copyright = "the equiscope developers, Apache-2.0"
 html_show_sphinx = False
 nitpicky = False
+#: Characters of TeX from which a formula within a line may be wider than a phone.
+LONG = 45
 default_role = "formula"
 
 
 def _inline(translator, node):
-    translator.body.append(latex2mathml.converter.convert(node.astext()))
+    made = latex2mathml.converter.convert(node.astext())
+    # One that is wider than a phone scrolls by itself.
+    translator.body.append(f'<span class="math-long">{made}</span>' if len(node.astext()) > LONG else made)
     raise SkipNode
 
 
@@ -91,7 +96,7 @@ class Commands(SphinxDirective):
     """The help of every command, as the parser prints it."""
 
     def run(self):
-        os.environ["COLUMNS"] = "100"
+        os.environ["COLUMNS"] = "96"
         actions = cli.parser()._subparsers._group_actions[0].choices
         return [part for name, command in actions.items() for part in self._section(name, command)]
 
@@ -115,9 +120,21 @@ class Settings(SphinxDirective):
         return found
 
 
+class Program(LiteralInclude):
+    """An example as a page shows it, without the marks of its cells."""
+
+    def run(self):
+        made = super().run()
+        for block in (found for node in made for found in node.findall(nodes.literal_block)):
+            block.rawsource = re.sub(r"^# %%\n", "", block.astext(), flags=re.M)
+            block[:] = [nodes.Text(block.rawsource)]
+        return made
+
+
 def setup(app):
     app.add_directive("equiscope-commands", Commands)
     app.add_directive("equiscope-settings", Settings)
+    app.add_directive("literalinclude", Program, override=True)
     app.add_role("formula", formulas.inline)
     app.connect("autodoc-process-docstring", formulas.typeset, priority=400)
     app.connect("autodoc-process-docstring", _bars, priority=900)

@@ -33,6 +33,8 @@ class Denoiser(torch.nn.Module):
         return {"clean": self.net(batch["noisy"])}
 
 
+# %%
+# A short training.
 model, data, test = Denoiser(), images(64), images(32)
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 for _ in range(60):
@@ -42,6 +44,9 @@ for _ in range(60):
     optimizer.step()
 
 
+# %%
+# Quarter turns, all angles, and what interpolation alone does: to the answer, where the images are turned there and
+# back with no net turn; and to a model without any error, the image as it is.
 def measure(measured, group, rotations, resampling=None, **more):
     image = eq.GridAction(SIZE, resampling, dimensions=2)
     outputs = {"clean": eq.Output(image, target="clean", per="sample")}
@@ -52,7 +57,5 @@ def measure(measured, group, rotations, resampling=None, **more):
 
 print("quarter turns:", measure(model, "C4", "C4"))
 print("all angles:", measure(model, "SO2", "C8", "cubic"))
-# The same images turned there and back, with no net turn: all that is seen is what interpolation does to the answer.
 print("there and back:", measure(model, "SO2", "C8", "cubic", symmetry="interpolation"))
-# A model without any error, the image as it is: what interpolation does on the way there and on the way back.
 print("the image itself:", measure(lambda batch: {"clean": batch["noisy"]}, "SO2", "C8", "cubic"))

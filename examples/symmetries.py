@@ -25,6 +25,8 @@ class Forces(torch.nn.Module):
         return {"forces": forces + frame + place + order}
 
 
+# %%
+# One symmetry at a time.
 pos = 1.5 * torch.randn(64, 5, 3)
 delta = pos[:, :, None] - pos[:, None]
 labels = (delta * torch.exp(-delta.square().sum(-1, keepdim=True))).sum(2)
@@ -34,5 +36,7 @@ declared = {"inputs": {"pos": "1o"}, "outputs": {"forces": "1o"}, "target": "for
 for symmetry in ("rotation", "translation=10", "permutation", "parity"):
     print(f"{symmetry}: {eq.measure(Forces(), data, symmetry=symmetry, **declared)}\n")
 
+# %%
+# Together, taken apart in nested order.
 whole = eq.measure(Forces(), data, symmetry=("rotation", "permutation", "translation=10"), cosets=4, **declared)
 print(whole)

@@ -29,8 +29,8 @@ def _fails(capsys, *arguments):
     [
         (["run=a", "trainer.max_step=3"], "no setting 'trainer.max_step'; did you mean 'trainer.max_steps'?"),
         (["run=a", "modle=escaip"], "no setting 'modle'; did you mean 'model'?"),
-        (["run=a", "model=transformer"], "Could not find 'model/transformer' Available options"),
-        (["run=a", "task=nope"], "Could not find 'task/nope'"),
+        (["run=a", "model=transformer"], "there is no model 'transformer', did you mean 'edge_transformer'?"),
+        (["run=a", "task=nope"], "there is no task 'nope', there are "),
         (["run=null"], "give run=NAME"),
         (["run=a", "seed=abc"], "seed must be like 0, got 'abc'"),
         (["run=a", "trainer.max_steps=1.5"], "trainer.max_steps must be like 2400, got 1.5"),
@@ -101,6 +101,7 @@ def test_train_prints_the_headline(capsys, tmp_path, monkeypatch):
     assert "R² 0.9" in out[0]
     assert out[1] == f"records: {tmp_path / 'runs' / 'toy' / 'a' / 'records.jsonl'}"
     assert records.read(out[1].removeprefix("records: "))[-1]["kind"] == "end"
+    assert out[2:] == [f"its page: equiscope report {tmp_path / 'runs' / 'toy' / 'a'}"]
 
 
 def test_nan_loss_is_one_line(capsys, tmp_path, monkeypatch):

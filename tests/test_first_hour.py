@@ -1,4 +1,4 @@
-"""What a person types first: forty wrong inputs, each answered by a sentence that holds the remedy."""
+"""What a person types first: forty wrong inputs and twenty of newer parts, each answered by its remedy."""
 
 import math
 from pathlib import Path
@@ -86,22 +86,62 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_there_are_forty():
-    assert len(WRONG) == 40
+#: The newer arguments: a symmetry, rungs of precisions.
+NEWER = {
+    "another symmetry's name": ({"symmetry": "rotations"}, "did you mean 'rotation'?"),
+    "several symmetries in one word": ({"symmetry": "rotation, parity"}, "a tuple, symmetry=('rotation', 'parity')"),
+    "no symmetry": ({"symmetry": ()}, "give one of rotation,"),
+    "a symmetry twice": ({"symmetry": ("parity", "parity")}, "names parity twice"),
+    "a class for a symmetry": ({"symmetry": eq.symmetries.Translation}, "Translation(…)"),
+    "a word for a length": ({"symmetry": "translation=far"}, "'translation=10'"),
+    "a shift of less than nothing": ({"symmetry": "translation=-1"}, "'translation=10' shifts by up to 10"),
+    "a lattice without a cell": ({"symmetry": "lattice"}, "inputs={'cell': eq.Input('1o', points=False"),
+    "edges of no field": ({"symmetry": "edges"}, "eq.symmetries.EdgeOrder(fields=['neighbours']"),
+    "a spectrum of renumberings": ({"symmetry": "permutation", "spectrum": True}, "leave them out"),
+    "rotations of translations": ({"symmetry": "translation", "rotations": "O"}, "leave it out"),
+    "symmetries of L1 taken apart": ({"symmetry": ("rotation", "parity"), "loss": "l1"}, "one symmetry at a time"),
+}  # fmt: skip
+
+#: What was typed at the command line -> the remedy in the answer.
+COMMANDS = {
+    "measure --calculator ase.calculators.emt:EMT h2o.xyz --precisions float64,half": "measure it as it is",
+    "measure --calculator ase.calculators.emt:EMT h2o.xyz --precisions float32 --csv x.csv": "leave out --csv",
+    "measure --calculator ase.calculators.emt:EMT h2o.xyz --symmetry spacegroup": "did you mean 'space group'?",
+    "measure --calculator ase.calculators.emt:EMT h2o.xyz --export mlpeg x": "are for mlip-arena, ml-peg",
+    "measure --metatomic none.pt h2o.xyz": "mtt export",
+    "measure --torch-sim my_model:make h2o.xyz": "pip install 'equiscope[torch-sim]'",
+    "study dynamic task=forcefield": "there is no study 'dynamic', did you mean 'dynamics'?",
+    "study dynamics study.seeds=2": "such as [0,1,2]",
+    "study paper_scale study.minutes=ten": "a positive number of minutes, or null",
+    "analyse forcefield/none dynamics": "task/name for runs/task/name",
+}
+
+
+def test_how_many_there_are():
+    assert (len(WRONG), len(NEWER) + len(COMMANDS)) == (40, 22)
 
 
 def test_the_right_call_is_right():
     assert eq.measure(RIGHT["model"], **{k: v for k, v in RIGHT.items() if k != "model"}).percent > 1
 
 
-@pytest.mark.parametrize("typed", WRONG)
+@pytest.mark.parametrize("typed", [*WRONG, *NEWER])
 def test_a_wrong_input_is_answered_by_its_remedy(typed):
-    changes, remedy = WRONG[typed]
+    changes, remedy = (WRONG | NEWER)[typed]
     arguments = RIGHT | changes
     with pytest.raises(EquiscopeError) as caught:
         eq.measure(arguments.pop("model"), arguments.pop("batches"), **arguments)
     assert remedy in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", COMMANDS)
+def test_a_wrong_command_is_answered_by_its_remedy(typed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("h2o.xyz").write_text("3\n\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n")
+    assert cli.main(typed.split()) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("equiscope: ")]
+    assert COMMANDS[typed] in said
 
 
 def test_an_energy_a_graph_is_understood():

@@ -53,6 +53,8 @@ def test_labels():
     assert words.decade_label(0.01, " %") == "0.01 %"
     assert [words.r2(v) for v in (0.5, -0.25, -0.001, float("nan"))] == ["0.50", "−0.25", "0.00", "unknown"]
     assert words.decade_label(1e4) == "10⁴"
+    assert words.decade_label(5e-4) == "5 × 10⁻⁴"
+    assert words.decade_label(2e4, " %") == "2 × 10⁴ %"
 
 
 def test_a_value_with_its_interval():

@@ -16,6 +16,13 @@ EXTRAS = {
        "pandas": "plot"},
 }
 
+#: What to do for want of a package that others need, by the name that their error has.
+INSTEAD = dict.fromkeys(
+    ("pyg-lib", "torch-cluster"),
+    "install it as PyTorch Geometric's pages say (pypi.org has none), or do without: import equiscope.adapters.pyg, "
+    "and call equiscope.adapters.pyg.without_pyg_lib() once",
+)
+
 
 class EquiscopeError(Exception):
     """Base of every error raised on purpose by equiscope."""
@@ -102,6 +109,7 @@ def version(package: str) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """``KeyError: 'x'``, an error's type and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """``KeyError: 'x'``, an error's type and the first line of what it says, with the remedy where one is known."""
+    lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
+    lines += [text for name, text in INSTEAD.items() if isinstance(error, ImportError) and name in lines[-1]][:1]
+    return ": ".join(lines)

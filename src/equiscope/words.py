@@ -112,8 +112,10 @@ def step_label(step: float) -> str:
 
 
 def decade_label(value: float, unit: str = "") -> str:
-    """A tick of a logarithmic axis: plain digits from a thousandth to a thousand, powers of ten beyond."""
-    return (f"{value:g}" if 1e-3 <= value <= 1e3 else power(value)) + unit
+    """A tick of a logarithmic axis: plain digits from a thousandth to a thousand, beyond with powers of ten."""
+    if 1e-3 <= value <= 1e3:
+        return f"{value:g}{unit}"
+    return (power(value) if f"{value:.0e}".startswith("1e") else raised(f"{value:.0e}")) + unit
 
 
 def text(value: Any) -> str:

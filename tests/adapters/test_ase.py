@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -768,7 +769,10 @@ def test_the_worst_are_named() -> None:
     result = run(ForgetsCell(), crystals(), ["energy", "forces"])
     by = [r.values["forces_rms"] for r in result.worst()]
     assert by == sorted(by, reverse=True)
-    assert f"worst by forces_rms: {result.worst(1)[0]}" in str(result)
+    assert re.search(rf"worst by forces_rms: {result.worst(1)[0]} \(\S+ eV/Å\)", str(result))
+    units = {name: result.unit(name) for name in ("energy_rms", "energy_relative", "forces_percent", "stress_total")}
+    assert units == {"energy_rms": "eV per atom", "energy_relative": "", "forces_percent": "%",
+                     "stress_total": "(eV/Å^3)²"}  # fmt: skip
     assert [r.id for r in result.worst(1, "energy_relative")] == [
         max(result.rows, key=lambda r: r.values["energy_relative"]).id
     ]

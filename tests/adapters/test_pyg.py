@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 import pytest
 import torch
+import torch_geometric.typing
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
+from torch_geometric.nn import SchNet
+from torch_geometric.nn.models import ViSNet
 
 import equiscope as eq
 import equiscope.adapters.pyg
@@ -473,3 +479,64 @@ def test_marked_positions_reach_the_model_as_leaves() -> None:
     for batches in (DataLoader(graphs, batch_size=1), [Batch.from_data_list(graphs)]):
         result = eq.measure(by_backward, batches, inputs={"pos": "1o"}, outputs={"forces": "1o"})
         assert result.relative_equivariance < 1e-25
+
+
+def pairs_by_hand(x, r, batch, loop, most):
+    """Every pair looked at in turn, with the distances of Python's own numbers."""
+    edges = set()
+    for centre, there in enumerate(x.tolist()):
+        away = [(math.dist(there, other), i) for i, other in enumerate(x.tolist()) if batch[i] == batch[centre]]
+        near = sorted((d, i) for d, i in away if d <= r and (loop or i != centre))
+        edges |= {(i, centre) for _, i in near[:most]}
+    return edges
+
+
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("most", [None, 32, 3, 1])
+def test_neighbours_without_pyg_lib_are_those_of_every_pair(loop, most):
+    g = torch.Generator().manual_seed(4)
+    batch = torch.tensor([0] * 7 + [1] + [2] * 12)
+    x = torch.randn(20, 3, generator=g, dtype=torch.float64)
+    found = equiscope.adapters.pyg.radius_graph(x, 1.6, batch, loop, most)
+    assert {tuple(e) for e in found.T.tolist()} == pairs_by_hand(x, 1.6, batch.tolist(), loop, most)
+    assert len(found.T) == len({tuple(e) for e in found.T.tolist()}) > 0
+    other_way = equiscope.adapters.pyg.radius_graph(x, 1.6, batch, loop, most, "target_to_source", num_workers=2)
+    assert torch.equal(other_way, found.flip(0))
+    one = equiscope.adapters.pyg.radius_graph(x[:7], 1.6, None, loop, most)
+    assert torch.equal(one, found[:, (batch[found[0]] == 0)])
+
+
+@pytest.fixture
+def no_pyg_lib(monkeypatch):
+    """PyG as it is without pyg-lib, and its modules as they were afterwards."""
+    door = equiscope.adapters.pyg
+    monkeypatch.setattr(torch_geometric.typing, "WITH_RADIUS", False)
+    for module in [m for m in sys.modules.values() if m is not door]:
+        for name, value in list(vars(module).items()):
+            if value is door.radius_graph or value is door._OF_PYG:
+                monkeypatch.setattr(module, name, door._OF_PYG)
+
+
+def test_networks_of_pyg_run_without_pyg_lib(no_pyg_lib):
+    """SchNet is exact, and answers as it does with its edges written down; the failing call says what to call."""
+    torch.manual_seed(0)
+    data = [Data(pos=torch.randn(n, 3), z=torch.randint(1, 9, (n,)), y=torch.randn(1)) for n in SIZES]
+    loader = DataLoader(data, batch_size=3)
+    settings = {"inputs": {"pos": "1o"}, "outputs": {"energy": "0e"}, "target": "y"}
+    models = [SchNet(8, 8, 1, 5), ViSNet(hidden_channels=8, num_layers=1, num_heads=2, num_rbf=4)]
+    for model in models:
+        with pytest.raises(eq.errors.ModelError, match=r"call equiscope\.adapters\.pyg\.without_pyg_lib\(\) once$"):
+            eq.measure(model, loader, **settings)
+    equiscope.adapters.pyg.without_pyg_lib()
+    for model in models:
+        found = eq.measure(model, loader, **settings)
+        assert found.relative_equivariance < 1e-10
+        assert not found.distinguishable
+    batch = next(iter(loader))
+    edges = torch.tensor(sorted(pairs_by_hand(batch.pos, 10.0, batch.batch.tolist(), False, None))).T
+    with torch.no_grad():
+        edged = lambda pos, batch: (edges, (pos[edges[0]] - pos[edges[1]]).norm(dim=-1))  # noqa: E731
+        given = SchNet(8, 8, 1, 5, interaction_graph=edged)
+        given.load_state_dict(models[0].state_dict())
+        answer = models[0](batch.z, batch.pos, batch.batch)
+        assert torch.allclose(answer, given(batch.z, batch.pos, batch.batch), rtol=1e-5, atol=1e-6)

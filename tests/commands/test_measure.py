@@ -54,6 +54,9 @@ def test_with_labels_tables_and_the_worst(structures: Path, tmp_path: Path, caps
     assert "Broken: 5 structures x 8 rotations" in printed
     assert "periodic (3):" in printed
     assert "non-periodic (2):" in printed
+    assert "forces_rms, eV/Å" in printed
+    assert "forces_percent, %" in printed
+    assert "forces_total, (eV/Å)²" in printed
     assert len([line for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()]) == 2
     rows = list(csv.DictReader(table.open()))
     assert len(rows) == 5

@@ -28,7 +28,7 @@ def test_values_and_several():
     [
         ("translations", "there is no symmetry 'translations': did you mean 'translation'"),
         ("scale", "there is no symmetry 'scale': they are rotation, interpolation, translation"),
-        (3, "a symmetry is a name, such as 'translation', or of eq.symmetries, got 3"),
+        (3, "a symmetry is a name, such as 'translation', or made by eq.symmetries, got 3"),
         ((), r"symmetry=\(\) names no symmetry"),
         (("parity", "parity"), "names parity twice"),
         ("parity=2", "takes no value"),

@@ -147,7 +147,7 @@ def test_the_result_says_the_shares():
     [
         ({"loss": "l1"}, "takes variances apart, which only squared error has"),
         ({"rtol": 0.1}, "rtol adds cosets"),
-        ({"spectrum": True}, "spectrum and shift=False are of rotations alone"),
+        ({"spectrum": True}, "spectrum and shift=False are of rotations: leave them out"),
         ({"cosets": 1.5}, "cosets must be an integer"),
     ],
 )

@@ -220,6 +220,23 @@ def test_what_a_model_raises_is_an_error_of_this_library_and_its_own(error):
     assert isinstance(pickle.loads(pickle.dumps(seen.value)), ModelError)
 
 
+def test_a_model_called_by_its_names_says_so_where_it_fails():
+    def fails(pos, z):
+        raise KeyError("attention")
+
+    batch = {"pos": POS, "z": torch.ones(len(POS), dtype=torch.int64)}
+    with pytest.raises(ModelError, match=r"called as model\(pos=batch\['pos'\], z=batch\['z'\]\); else give forward="):
+        measure(fails, [batch], inputs={"pos": "1o"}, outputs={"f": "1o"})
+
+
+def test_a_missing_package_is_no_matter_of_how_the_model_is_called():
+    def fails(batch):
+        raise ImportError("no flash")
+
+    with pytest.raises(ModelError, match=r"as it was given: ImportError: no flash$"):
+        measure(fails, [{"pos": POS}], inputs={"pos": "1o"}, outputs={"f": "1o"})
+
+
 def test_whether_the_model_answers_the_batch_as_it_came():
     def upright_only(batch):
         if not torch.equal(batch["pos"], POS):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -198,3 +199,11 @@ def test_a_model_without_equivariance_error_has_no_degree_of_it(tmp_path):
 def test_records_that_no_run_writes_are_said_not_to_be_shown(tmp_path):
     with pytest.raises(IntegrityError, match="not as a run writes them"):
         build(write(tmp_path / "run", [synthetic.run_record(config=7), *synthetic.force_field_run()[1:]]))
+
+
+def test_no_picture_is_wider_than_the_page():
+    """Those of the runs are 1,500 pixels wide; both classes shrink with the page."""
+    page = (Path(style.__file__).parent / "templates" / "report.html.j2").read_text()
+    pictures = re.findall(r"<img [^>]*>", page)
+    assert len(pictures) >= 5
+    assert [tag for tag in pictures if not re.search(r'class="(wide|still)"', tag)] == []

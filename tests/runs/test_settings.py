@@ -57,5 +57,5 @@ def test_the_command_lists_and_trains_nothing(capsys, tmp_path, monkeypatch, arg
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(InputError, match="Could not find 'task/nope'"):
+    with pytest.raises(InputError, match="there is no task 'nope'"):
         settings(["task=nope"])

@@ -56,7 +56,8 @@ def precisions(
     wanted = checked(names)
     found = outermost(calculator)
     if not found:
-        raise InputError(f"{type(calculator).__name__} holds no torch module whose precision could be changed")
+        name = type(calculator).__name__
+        raise InputError(f"{name} holds no torch module whose precision could be changed: measure it as it is")
     listed = st.as_structures(structures)
     device = next((p.device for module in found for p in module.parameters()), torch.device("cpu"))
 

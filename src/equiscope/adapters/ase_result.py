@@ -163,6 +163,12 @@ class AseResult:
         ranked = [r for r in self.rows if not math.isnan(r.flat().get(by, math.nan))]
         return sorted(ranked, key=lambda r: -r.flat()[by])[:count]
 
+    def unit(self, column: str) -> str:
+        """The unit of a column of the table: ``eV/Å`` of forces_rms, ``%`` of a percent, none of a ratio."""
+        output, _, figure = column.rpartition("_")
+        unit = UNITS.get(st.kind(output), "") + (" per atom" if output == "energy" and self.energy_per_atom else "")
+        return {"rms": unit, "percent": "%", "total": f"({unit})²" if unit else ""}.get(figure, "")
+
     def to_csv(self, path: str | Path) -> None:
         """The table of structures; see :class:`StructureRow` for the columns and their units."""
         with RowWriter(path, columns(self.outputs, self.labels)) as writer:
@@ -192,7 +198,7 @@ class AseResult:
                 weights = ", ".join(f"{n} {result.outputs[n].weight:g}" for n in result.outputs if n in self.labels)
                 lines.append(f"  weighted together ({weights}): {str(result).splitlines()[0]}")
         by = "forces_rms" if "forces" in self.outputs else f"{self.outputs[0]}_rms"
-        worst = ", ".join(f"{r} ({r.values[by]:.3g})" for r in self.worst(3, by))
+        worst = ", ".join(f"{r} ({f'{r.values[by]:.3g} {self.unit(by)}'.strip()})" for r in self.worst(3, by))
         lines.append(f"worst by {by}: {worst}")
         lines += [f"{r.status}: structure {r}: {r.message}" for r in self.unmeasured[:10]]
         if len(self.unmeasured) > 10:
@@ -201,10 +207,9 @@ class AseResult:
 
     def _describe(self, name: str, result: Result) -> str:
         own = result.outputs[name]
-        unit = UNITS.get(st.kind(name), "") + (" per atom" if name == "energy" and self.energy_per_atom else "")
         scale = " per component" if name != "energy" else ""
-        rms = math.sqrt(max(own.equivariance, 0))
-        text = f"{f'{rms:.3g} {unit}'.strip()} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
+        rms = f"{math.sqrt(max(own.equivariance, 0)):.3g} {self.unit(f'{name}_rms')}".strip()
+        text = f"{rms} rms{scale}, {own.relative_equivariance:.3g} of mean |f|²"
         if name in self.labels:
             text += f", {own.percent:.3g} % of the loss (R² {own.r2:.2f})"
             text += f"; the RMSE would be {said}" if (said := show.ratios(own)) else ""

@@ -22,21 +22,30 @@ Whether a field belongs to nodes, edges or graphs is read from the slices that `
 ``DataLoader``) records. For fields that were added or resized afterwards, and for batches built by hand, it is what
 ``per="atom"`` or ``per="sample"`` of the ``Input`` says, or else read from the number of rows, and refused where that
 fits two readings that differ. Graphs without edges are samples like any other.
+
+SchNet, ViSNet and others of PyG search neighbours with the package pyg-lib; where there is none,
+:func:`without_pyg_lib` puts :func:`radius_graph` in its place.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.nn import pool
+from torch_geometric.utils import to_dense_batch
 
 from equiscope.decomposition.batches import Rows, as_batch, marked, refuse_hidden, repeated
 from equiscope.decomposition.ragged import Ragged, RaggedRows
 from equiscope.errors import InputError
+
+#: PyG's own search, whatever is put in its place later.
+_OF_PYG = pool.radius_graph
 
 
 class GraphBatch(Ragged):
@@ -171,3 +180,58 @@ def _hetero(batch: HeteroData) -> GraphBatch:
         f"cannot measure {type(batch).__name__}: graphs with several node types are not supported; "
         "give forward= a homogeneous Data and build the heterogeneous one inside it"
     )
+
+
+@torch.no_grad()
+def radius_graph(
+    x: Tensor,
+    r: float,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    max_num_neighbors: int | None = 32,
+    flow: str = "source_to_target",
+    **unused: Any,
+) -> Tensor:
+    """Edges between the points of a graph that are no farther apart than ``r``, without pyg-lib.
+
+    The arguments and the answer are those of ``torch_geometric.nn.radius_graph``. Of more than ``max_num_neighbors``
+    the nearest are kept, whichever way the graph is turned. Every pair is looked at: for graphs of up to a few thousand
+    nodes.
+
+    Args:
+        x: (nodes, d) points, those of a graph together.
+        r: the radius, in the unit of ``x``.
+        batch: (nodes,) ascending integers, the graph of each node; one graph without it.
+        loop: whether a node is a neighbour of itself.
+        max_num_neighbors: of each node; None for all.
+        flow: "source_to_target" or "target_to_source".
+        unused: ``num_workers`` and ``batch_size``, of which nothing depends.
+
+    Returns:
+        (2, edges) of int64, neighbour and centre of each edge.
+    """
+    points, real = to_dense_batch(x, batch)
+    node = real.new_zeros(real.shape, dtype=torch.int64).masked_scatter(real, torch.arange(len(x), device=x.device))
+    # Differences, not torch.cdist, whose matrix products depend on how the points are turned.
+    away = (points[:, :, None] - points[:, None]).norm(dim=-1)
+    near = (away <= r) & real[:, :, None] & real[:, None]
+    if not loop:
+        near &= ~torch.eye(near.shape[-1], dtype=torch.bool, device=x.device)
+    if max_num_neighbors is not None and max_num_neighbors < near.shape[-1]:
+        order = away.masked_fill(~near, torch.inf).argsort(dim=-1, stable=True)
+        near &= order.argsort(-1) < max_num_neighbors
+    graph, centre, neighbour = near.nonzero(as_tuple=True)
+    edges = torch.stack([node[graph, neighbour], node[graph, centre]])
+    return edges if flow == "source_to_target" else edges.flip(0)
+
+
+def without_pyg_lib() -> None:
+    """Put :func:`radius_graph` in the place of PyG's own, which needs pyg-lib, in every module that has imported it.
+
+    SchNet, ViSNet and whatever else has its neighbours from there then run without pyg-lib until Python ends. To be
+    called once, after the imports.
+    """
+    for name, module in list(sys.modules.items()):
+        held = {} if name == __name__ else dict(getattr(module, "__dict__", {}))
+        for key in (k for k, v in held.items() if v is _OF_PYG):
+            setattr(module, key, radius_graph)

@@ -67,7 +67,7 @@ def gradients(
     if len(parts) < MIN_GROUPS or groups < MIN_GROUPS:
         raise InputError(
             f"unbiased products need at least {MIN_GROUPS} independent batches, got {min(len(parts), groups)}: "
-            "make the batches smaller"
+            "make them smaller (--batch), or take samples of more clusters, of which each stays together (a molecule)"
         )
     metric = None if optimizer_state is None else adam_metric(model, parts, optimizer_state)
     count = min(groups, len(parts))

@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Analyse, record, print, and make the report again."""
+    from equiscope.records import read
     from equiscope.runs.analyse import analyse
     from equiscope.runs.folder import find_run
 
@@ -50,9 +51,11 @@ def run(options: argparse.Namespace) -> int:
     folder = find_run(options.folder)
     made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
     try:
+        from equiscope.report.curves import history
         from equiscope.report.kinds import summary
+        from equiscope.report.sentences import squared_unit
 
-        print(summary(made))
+        print(summary(made, squared_unit(history(read(Path(folder) / "records.jsonl")))))
     except ModuleNotFoundError:
         print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
     show_report(Path(folder))

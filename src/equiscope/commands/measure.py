@@ -170,7 +170,7 @@ def _table(result: Any, count: int) -> list[str]:
     if count < 1 or not rows:
         return []
     names = ["structure", "atoms", "pbc", *dict.fromkeys(name for r in rows for name in r.values)]
-    return aligned([names, *(
+    return aligned([[f"{name}, {unit}" if (unit := result.unit(name)) else name for name in names], *(
         [str(r), str(r.atoms), r.pbc, *(f"{r.values[n]:.3g}" if n in r.values else "" for n in names[3:])] for r in rows
     )])  # fmt: skip
 

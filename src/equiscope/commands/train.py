@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         rows = [(s.name, s.default, s.meaning) for s in settings([*chosen, *options.settings])]
         print("\n".join(aligned([("setting", "default", "meaning"), *rows])))
         return 0
-    _train(configuration(options.settings))
+    _train(configuration(options.settings), "its page: equiscope report {}")
     return 0
 
 
@@ -76,8 +76,8 @@ def demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(config: dict[str, Any]) -> Path:
-    """Train and print the headline; the path of the records."""
+def _train(config: dict[str, Any], last: str = "") -> Path:
+    """Train, print the headline and ``last`` words on the run's folder; the path of the records."""
     from equiscope import records
     from equiscope.runs.train import headline, train
 
@@ -87,4 +87,6 @@ def _train(config: dict[str, Any]) -> Path:
         book = records.read(folder.records)
         print(paint(headline(book), BOLD, sys.stdout))
         print(f"records: {folder.records}")
+        if last:
+            print(last.format(folder.records.parent))
     return folder.records

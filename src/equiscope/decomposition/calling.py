@@ -172,6 +172,16 @@ def cannot_call(model: Any, native: Any) -> str:
     )
 
 
+def how_called(model: Any, native: Any) -> str:
+    """How a model without ``forward=`` is called first, for a message about why it failed."""
+    found, fields = _parameters(model), _fields(native)
+    if found is not None and len(found[0]) > 1 and set(found[0]) <= set(fields):
+        arguments = ", ".join(f"{name}=batch[{name!r}]" for name in found[0])
+        return f"model({arguments}); else give forward=lambda model, batch: …"
+    what = f"a dict with {sorted(fields)}" if isinstance(native, Mapping) else f"a {type(native).__name__}"
+    return f"model(batch) with {what}; {cannot_call(model, native)}"
+
+
 def _guess(name: str, fields: Sequence[str]) -> str:
     near = [name] if name in fields else difflib.get_close_matches(name, fields, 1, 0.5)
     return f"batch[{near[0]!r}]" if near else f"batch['…']  # {name}" if len(fields) > 1 else f"batch[{fields[0]!r}]"

@@ -51,7 +51,7 @@ def families(given: Any, rotations: str, group: str) -> tuple[Family, ...]:
     ``rotations`` is the set K, and ``group`` the claim, of rotations among others.
 
     Raises:
-        InputError: for an unknown name, a family twice, or none.
+        InputError: for an unknown name, a family twice, or none, and for a set K where nothing turns by it.
     """
     several = isinstance(given, Sequence) and not isinstance(given, str)
     listed = list(given) if several else [given]
@@ -63,6 +63,8 @@ def families(given: Any, rotations: str, group: str) -> tuple[Family, ...]:
     twice = sorted({f.name for f in found if [g.name for g in found].count(f.name) > 1})
     if twice:
         raise InputError(f"symmetry names {', '.join(twice)} twice")
+    if rotations not in ("T", group) and not any(f.name in TURNING for f in found):
+        raise InputError(f"rotations={rotations!r} turns nothing of symmetry={given!r}: leave it out")
     return found
 
 
@@ -70,10 +72,13 @@ def _family(given: Any, rotations: str, group: str) -> Family:
     if isinstance(given, Family):
         return given
     if not isinstance(given, str):
-        raise InputError(f"a symmetry is a name, such as 'translation', or of eq.symmetries, got {given!r}")
+        one = f", {given.__name__}(…)" if isinstance(given, type) else ""
+        raise InputError(f"a symmetry is a name, such as 'translation', or made by eq.symmetries{one}, got {given!r}")
     name, equals, value = given.replace("_", " ").partition("=")
     if name in TURNING and not equals:
         return TURNING[name](rotation_set(rotations, group), group)
+    if "," in given:
+        raise InputError(f"symmetry {given!r}: several are a tuple, symmetry={tuple(map(str.strip, given.split(',')))}")
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, NAMES, 1)
         meant = f"did you mean {near[0]!r}? " if near else ""
@@ -86,5 +91,5 @@ def _family(given: Any, rotations: str, group: str) -> Family:
     try:
         number = kind(value)
     except ValueError:
-        raise InputError(f"symmetry {given!r}: {value!r} is no number") from None
+        raise InputError(f"symmetry {given!r}: {value!r} is no number, such as in {name + '=10'!r}") from None
     return FAMILIES[name](**{argument: number})

@@ -37,7 +37,7 @@ from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import DataError, DeclarationError, EquiscopeError, InputError, first_line
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
-from equiscope.words import aligned
+from equiscope.words import aligned, minus
 
 DEFAULT = ("float64", "float32", "bfloat16")
 OTHER_NAMES = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "fp64": "float64"}
@@ -107,8 +107,8 @@ class Ladder:
         for r in self.rungs:
             low, high = r.added_interval
             own = r.precision == self.reference
-            share = "–" if own or np.isnan(r.arithmetic) else "{:.0f} % ({:.0f}–{:.0f})".format(
-                *(100 * v for v in (r.arithmetic, *r.arithmetic_interval)))  # fmt: skip
+            share = "–" if own or np.isnan(r.arithmetic) else "{} % ({} to {})".format(
+                *(minus(f"{100 * v:z.0f}") for v in (r.arithmetic, *r.arithmetic_interval)))  # fmt: skip
             added = "reference" if own else f"{r.added:+.2g} ({low:+.2g} to {high:+.2g})"
             seconds = f"{self.seconds[r.precision]:.1f}"
             body.append([r.precision, r.output, f"{_root(r.relative):.2g}", added, share, seconds])

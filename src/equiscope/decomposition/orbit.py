@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, Rows, names
-from equiscope.decomposition.calling import Call, cannot_call, found_outputs, other_irreps
+from equiscope.decomposition.batches import Batch, Rows
+from equiscope.decomposition.calling import Call, found_outputs, how_called, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import VECTORS, Declaration, Output
@@ -206,7 +206,7 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
     except EquiscopeError:
         raise
     except Exception as error:
-        where, hint = "on the batch as it was given", _how_called(model, forward, native)
+        where, hint = "on the batch as it was given", _how_called(model, forward, native, error)
         if given is not None:
             try:
                 call(given.with_fields({}))
@@ -217,12 +217,11 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
         raise around(ModelError, text, error) from error
 
 
-def _how_called(model: Any, forward: Forward | None, native: Any) -> str:
+def _how_called(model: Any, forward: Forward | None, native: Any, error: Exception) -> str:
     """What a person who gave no forward=… may not know."""
-    if getattr(forward, "given", forward) is not None:
+    if getattr(forward, "given", forward) is not None or isinstance(error, ImportError):
         return ""
-    what = f"a dict with {names(native)}" if isinstance(native, Mapping) else f"a {type(native).__name__}"
-    return f" (called as model(batch) with {what}; {cannot_call(model, native)})"
+    return f" (called as {how_called(model, native)})"
 
 
 def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str = "") -> Tensor:

@@ -241,7 +241,7 @@ def make_plan(
     losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
     if found := families(symmetry, rotations, declaration.group):
         if spectrum is not False or not shift:
-            raise InputError(f"spectrum and shift=False are of rotations alone, got symmetry={symmetry!r}")
+            raise InputError(f"spectrum and shift=False are of rotations: leave them out of symmetry={symmetry!r}")
         scheme = Scheme(found)
         design = scheme_design(scheme, declaration, cosets, seed, losses)
         return Plan(declaration, losses, design, forward, scheme=scheme, fold=1)

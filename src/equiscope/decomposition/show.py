@@ -124,7 +124,7 @@ def _bars(result: Result) -> str:
     body = "".join(drawn).replace("<path ", '<path stroke="currentColor" stroke-width="1.5" ')
     return (
         f'<svg role="img" aria-label="percent of the loss that is equivariance error" width="420" height="{height}" '
-        f"{style}>{body}</svg>"
+        f'viewBox="0 0 420 {height}" style="max-width: 100%; height: auto" {style}>{body}</svg>'
     )
 
 

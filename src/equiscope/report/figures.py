@@ -207,7 +207,8 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
     tops = np.concatenate([curve.total, curve.twirled])
     top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
     unit = squared_unit(told)
-    words = f"squared error,{unit}" if unit else f"loss ({told.result.loss or 'as measured'})"
+    known = told.result.loss if told.result.loss != "mse" else "squared error"
+    words = f"squared error,{unit}" if unit else f"loss ({known or 'as measured'})"
     return Chart([[Panel(axis, log_axis(words, low, top), series)]])
 
 

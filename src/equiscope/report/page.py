@@ -27,7 +27,7 @@ from equiscope.report.views import Record
 from equiscope.words import leaves, text, without_secrets
 
 #: The blanks in "2 %", "R² 0.5", "step 100", "95 % interval".
-_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)")
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=R²) |(?<=\bstep) (?=\d)|(?<=[≤≥]) (?=\d)|(?<=\d) (?=× 10)|(?<=×) (?=10)")
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -70,7 +70,7 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
     charts, panels = figures.charts(told), figures.panels(told)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = kinds.sections(entries)
+        found = kinds.sections(entries, sentences.squared_unit(told))
     remarks = [*remarks, *(str(warning.message) for warning in caught)]
     sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
     analysed = {name: section.chart for name, section in sections.items()}

@@ -10,6 +10,8 @@ BUGS = (
         r"return (.*\.repeat_interleave\(\w+\))", r"return torch.zeros_like(\1)", "adapters/test_pyg"),
     bug("graphs of a batch counted as one sample", PYG, "GraphBatch._graph_of_nodes",
         r"return (\w+)\.long\(\)", r"return 0 * \1.long()", "adapters/test_pyg"),
+    bug("neighbours found among the padding of smaller graphs", PYG, "radius_graph",
+        r" & real\[:, None\]", "", "adapters/test_pyg"),
     bug("ASE: the cell not turned", CALLS, "Calculators.turned",
         r"(\w+)\.set_cell\(.*\)", "pass", "adapters/test_ase"),
     bug("ASE: answers of the calculator's cache taken for new ones", CALLS, "Calculators._answer_of",

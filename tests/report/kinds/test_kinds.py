@@ -5,6 +5,7 @@ from equiscope.report.page import render
 from tests.report.synthetic import force_field_run
 
 from .test_heads import HEADS, related
+from .test_landscape import landscape, plane, surface
 from .test_layers import layers_record
 
 
@@ -18,10 +19,20 @@ def test_the_page_shows_them_and_escapes_names(tmp_path):
     odd = layers_record(9, [0.6, 0.3, 0.1, 0.0], probe="<b>")
     page = render([*force_field_run(), *HEADS, *related(0.7), layers_record(9, [0.6, 0.3, 0.1, 0]), odd], tmp_path)
     assert page.count('<section id="analysis-') == 3
+    assert "equivariance error, (eV/Å)²</th>" in page
     assert "Inside the network: where symmetry is lost and won back (&lt;b&gt;)" in page
     assert (tmp_path / "figures" / "layers-forces.png").exists()
     assert (tmp_path / "figures" / "layers-b.png").exists()
     assert 'section id="analysis' not in render(force_field_run(), tmp_path)
+
+
+def test_losses_have_their_unit_in_tables_and_charts():
+    made = [landscape(9, surface(0.1, 0.01, 0.2), surface(0.02, 0.01, 0.1), plane())]
+    for unit, ends in ((" (eV/Å)²", ", (eV/Å)²"), ("", "")):
+        (section,) = sections(made, unit)
+        assert section.tables[0].head[3:5] == [f"range{ends}", f"roughness{ends}"]
+        assert section.chart.rows[0][0].y.title == f"change of the loss{ends}"
+        assert f"roughness{ends}  " in summary(made, unit)
 
 
 def test_the_terminal_gets_the_same_tables():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from equiscope.errors import first_line
@@ -27,6 +27,8 @@ EQUIVALENCE = 0.05
 ROUNDING = 1e-6
 #: The two parts of the loss that are compared, and their words.
 PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
+#: What stands in the words, tables and charts of a kind for the unit of the loss, which the run knows.
+LOSS = ", [loss]"
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def kinds() -> dict[str, Kind]:
     return dict(sorted(registered(__name__, "KIND", "KINDS").items(), key=lambda pair: pair[1].place))
 
 
-def sections(entries: Iterable[Record]) -> list[Section]:
-    """The sections there are records for, in the order of :func:`kinds`.
+def sections(entries: Iterable[Record], unit: str = "") -> list[Section]:
+    """The sections there are records for, in the order of :func:`kinds`; ``unit``: of the loss, after a blank.
 
     Steps analysed with other settings than the last record of that analysis and probe are left out.
     """
@@ -119,19 +121,31 @@ def sections(entries: Iterable[Record]) -> list[Section]:
             own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
             related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
             try:
-                shown: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
-                steps: dict[int, Any] = {step: shown[step] for step in sorted(shown)}
+                steps: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
+                steps = dict(sorted(steps.items()))
                 lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
-                made.append(Section(name, probe, kind, lead, tables, steps, kind.chart(steps)))
+                lead, tables, chart = _with_unit((lead, tables, kind.chart(steps)), f",{unit}" if unit else "")
+                made.append(Section(name, probe, kind, lead, tables, steps, chart))
             except UNREADABLE as error:
                 warnings.warn(f"the analysis {name} of probe {probe!r} cannot be shown: {first_line(error)}")
     return made
 
 
-def summary(entries: Iterable[Record]) -> str:
-    """The sections as text for the terminal."""
+def _with_unit(words: Any, unit: str) -> Any:
+    """The same words, tables or chart with the unit in the place of :data:`LOSS`."""
+    if isinstance(words, str):
+        return words.replace(LOSS, unit)
+    if isinstance(words, list | tuple):
+        return type(words)(_with_unit(part, unit) for part in words)
+    if is_dataclass(words) and not isinstance(words, type):
+        return replace(words, **{f.name: _with_unit(getattr(words, f.name), unit) for f in fields(words)})
+    return words
+
+
+def summary(entries: Iterable[Record], unit: str = "") -> str:
+    """The sections as text for the terminal; ``unit`` as in :func:`sections`."""
     lines: list[str] = []
-    for section in sections(entries):
+    for section in sections(entries, unit):
         lines += ["", f"{section.kind.title} ({section.probe})", section.lead]
         for table in section.tables:
             lines += aligned([table.head, *table.rows], right=True)

@@ -57,7 +57,7 @@ def words(steps: Mapping[int, Brute], related: Related) -> tuple[str, list[Table
         f"Of {last.samples} samples, {how} against the estimators of the measure: {agree} of {len(apart)} parts within "
         f"{APART:g} joint standard errors."
     )
-    head = ["step", "part of the loss", "reported", "by brute force", "difference / its error"]
+    head = ["step", "part of the loss", "reported, [loss]", "by brute force, [loss]", "difference / its error"]
     caption = "Means over the samples ± standard error over rotations, of what is reported over repeats of the measure."
     return lead, [Table(head, rows, caption)]
 

@@ -53,7 +53,7 @@ def words(steps: Mapping[int, Conditioning], related: Related) -> tuple[str, lis
                 digits(found.kept[-1] if found.rank else None), ranged(found.condition, found.interval),
                 values.ratio.words if own else "–",
             ])  # fmt: skip
-    head = ["step", "part of the loss", "rank", "largest", "smallest", "condition number", "its ratio"]
+    head = ["step", "part of the loss", "rank", "largest, [loss]", "smallest, [loss]", "condition number", "its ratio"]
     caption = (
         "Largest and smallest eigenvalue above rounding, their quotient, and its ratio to that of the twirled loss. "
         "Dense Hessians of the head in float64, exact for its linear answer under squared error; the other weights are "

@@ -176,7 +176,7 @@ def told(found: Dynamics) -> list[tuple[str, str, str, str]]:
     rows = [
         ("percent of the weights, and of their average", annealing.weights.words,
          averaged.words if averaged else f"withheld: {annealing.refused}", HISTORY["annealing"]),
-        (f"loss as it is, and over {twirling.rotations} rotations, final set", digits(twirling.total),
+        (f"loss as it is, and over {twirling.rotations} rotations, final set, [loss]", digits(twirling.total),
          f"{digits(twirling.twirled)} at {digits(twirling.cost)} times the seconds", HISTORY["twirling"]),
         ("training steps worth as much, and answers below which twirling is cheaper",
          twirling.worth.words if twirling.worth else f"withheld: {twirling.refused}",
@@ -190,7 +190,7 @@ def told(found: Dynamics) -> list[tuple[str, str, str, str]]:
     ]  # fmt: skip
     pull = {part: one.mean for part, one in spectrum.parts.items()}
     rows.append((
-        "mean curvature along the gradient of the error, and of the twirled loss",
+        "mean curvature along the gradient of the error, and of the twirled loss, [loss]",
         digits(pull.get("equivariance", NAN)),
         f"{digits(pull.get('twirled', NAN))}; cosine of the two {spectrum.cosine.words}", "",
     ))  # fmt: skip
@@ -237,7 +237,7 @@ def chart(steps: Mapping[int, Dynamics]) -> Chart | None:
     return Chart(
         [[
             Panel(at, Axis("measured over predicted"), [Series(places, ratio, "", style.INK, "", "circle")]),
-            Panel(at, Axis("equivariance error"), bars),
+            Panel(at, Axis("equivariance error, [loss]"), bars),
             Panel(Axis("κ = η λ", True), Axis("share of the noise"), [weight, edge]),
         ]],
         size=(11, 3.8), height=420, legend=4,

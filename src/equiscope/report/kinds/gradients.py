@@ -36,11 +36,12 @@ def words(steps: Mapping[int, Gradients], related: Related) -> tuple[str, list[T
         figures = [*(whole.rate[p] for p in PARTS), *(whole.norm[p] for p in PARTS), whole.ratio, whole.cosine]
         adam = found.adam.ratio.words if found.adam else "–"
         rows.append([f"{step:,}", *(one.words for one in figures), adam])
-    head = ["step", "rate, twirled", "rate, equivariance", "|∇ twirled|", "|∇ equivariance|", "ratio", "cosine",
-            "ratio for Adam"]  # fmt: skip
+    head = ["step", "rate, twirled, [loss]", "rate, equivariance, [loss]", "|∇ twirled|, [loss]",
+            "|∇ equivariance|, [loss]", "ratio", "cosine", "ratio for Adam"]  # fmt: skip
     caption = (
         "95 % intervals; products of independent batches, so free of sampling bias (a dash: an unbiased square that is "
-        "negative). Rate: ⟨∇ part, ∇ total⟩ / part, how fast a small gradient step lowers the logarithm of each part."
+        "negative). Rate: ⟨∇ part, ∇ total⟩ / part, how fast a small gradient step lowers the logarithm of each part; "
+        "weights have no unit."
     )
     rates = [tuple(found.whole.rate[part] for part in PARTS) for found in steps.values()]
     faster = sum(equivariance.value > twirled.value for twirled, equivariance in rates)

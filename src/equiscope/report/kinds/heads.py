@@ -55,8 +55,8 @@ def words(steps: Mapping[int, Head], related: Related) -> tuple[str, list[Table]
          *(digits(getattr(found.elsewhere, key)) for key in ("form", *FACTORS))]
         for step, found in steps.items()
     ]  # fmt: skip
-    head = ["step", "percent of the loss", "equivariance error", "exact form", "weight variance", "features",
-            "alignment"]  # fmt: skip
+    head = ["step", "percent of the loss", "equivariance error, [loss]", "exact form, [loss]", "weight variance",
+            "features", "alignment"]  # fmt: skip
     caption = (
         "Error as measured with rotations on the tracked samples; the form and its three factors (form = variance × "
         "features × alignment) on other samples."

@@ -64,13 +64,14 @@ def words(steps: Mapping[int, Hessian], related: Related) -> tuple[str, list[Tab
         for step, values in steps.items() for part, name in PARTS.items()
         for matrix, found in values.parts.get(part, {}).items()
     ]  # fmt: skip
-    head = ["step", "part of the loss", "matrix", "λ_max", "trace", "λ_max / median |λ|", "λ_max / mean λ",
-            "stable rank", "λ_max / loss", "trace / loss"]  # fmt: skip
+    head = ["step", "part of the loss", "matrix", "λ_max, [loss]", "trace, [loss]", "λ_max / median |λ|",
+            "λ_max / mean λ", "stable rank", "λ_max / loss", "trace / loss"]  # fmt: skip
     caption = (
         "Same samples and rotations for both parts; intervals over samples, of the trace over probes too. λ_max of a "
         "sampled loss is biased upwards. A dash for λ_max / mean λ: the interval of the trace holds zero. Stable rank: "
         "‖H‖²_F / λ²_max, at least 1, its numerator by Hutchinson’s estimate. The median |λ| is that of the estimated "
-        "spectral density; a smallest eigenvalue is not given, since the smallest Ritz value of a Lanczos run is none."
+        "spectral density; a smallest eigenvalue is not given, since the smallest Ritz value of a Lanczos run is none. "
+        "Weights have no unit."
     )
     return _verdict(steps), [Table(head, rows, caption)]
 

@@ -68,8 +68,8 @@ def words(steps: Mapping[int, Landscape], related: Related) -> tuple[str, list[T
                 where = place.replace("eigenvector:", "eigenvector of the ")
                 rows.append([f"{step:,}", where, name, *map(digits, figures)])
             compared.append(parts["equivariance"].anharmonic < parts["twirled"].anharmonic)
-    head = ["step", "along", "part of the loss", "range", "roughness", "its noise", "rounding", "roughness / range",
-            "not quadratic / range"]  # fmt: skip
+    head = ["step", "along", "part of the loss", "range, [loss]", "roughness, [loss]", "its noise, [loss]",
+            "rounding, [loss]", "roughness / range", "not quadratic / range"]  # fmt: skip
     caption = (
         "Every grid point has the same samples, rotations and mode. Roughness: residual of quadratic fits in small "
         "windows; its noise: from the spread over independent batches; rounding: the change of the loss when every "
@@ -97,7 +97,8 @@ def chart(steps: Mapping[int, Landscape]) -> Chart | None:
             error = 1.96 * np.array([NAN if e is None else e for e in parts[part].error], dtype=float)
             series.append(Series(values.t, change, _direction(direction), colour, "solid", "circle", size=3,
                                  low=change - error, high=change + error))  # fmt: skip
-        lines.append(Panel(Axis("displacement / |θ|"), Axis("change of the loss"), series, f"{name}, step {step:,}"))
+        axes = Axis("displacement / |θ|"), Axis("change of the loss, [loss]")
+        lines.append(Panel(*axes, series, f"{name}, step {step:,}"))
         x, y = (Axis(_direction(axis)) for axis in plane.axes)
         surfaces.append(Surface(x, y, plane.x, plane.y, plane.parts[part].change, name))
     return Chart([lines, surfaces], (8.6, 7.4), 860, (1, 1.35))

@@ -25,6 +25,8 @@ else:
 
 PARTS = ("track", "final")
 Values = dict[str, Any]
+#: The smallest value of settings that are whole numbers; of the others one.
+LEAST = {"samples": 2, "draws": 2, "seed": 0, "degrees": 0}
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -43,7 +45,7 @@ class AnalysisSettings:
             the final figure.
 
     Raises:
-        InputError: too few samples, or no such part.
+        InputError: a whole number that is too small, or no such part.
     """
 
     rotations: str = option("T", "set of rotations: T, O, I, D2, haar, …")
@@ -54,9 +56,13 @@ class AnalysisSettings:
                        "final set", choices=PARTS)  # fmt: skip
 
     def __post_init__(self) -> None:
-        count = self.samples
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 2):
-            raise InputError(f"samples must be an integer >= 2, got {self.samples!r}")
+        # Asked before anything is computed, which may take minutes.
+        for one in fields(self):
+            count, least = getattr(self, one.name), LEAST.get(one.name, 1)
+            if one.type not in ("int", "int | None") or (count is None and one.type != "int"):
+                continue
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise InputError(f"{one.name} must be an integer >= {least}, got {count!r}")
         if self.part not in PARTS:
             raise InputError(f"part must be one of {', '.join(PARTS)}, got {self.part!r}")
 
