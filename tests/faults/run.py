@@ -1,4 +1,4 @@
-"""`make faults`: every fault at full count; counts go to benchmarks/results/faults.json, and the page is made of those."""
+"""`make faults`: every fault at full count; the page is made of the counts, benchmarks/results/faults.json."""
 
 import argparse
 import json

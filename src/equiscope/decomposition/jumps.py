@@ -99,11 +99,12 @@ def jumps(
     than half of the digits, more than a twentieth (mean squares) of what a true displacement of the inputs by sqrt(eps)
     of their size does, and no :func:`vanishing` output, be it computed in single precision. Where most samples twist,
     and those that do so most are no jumps, it is the model's rounding: the copy, which may be many times slower, is not
-    asked about the others. A grid that is interpolated twice changes by more than rounding: its orientations are reached
-    by one turn, which is smooth.
+    asked about the others. A grid that is interpolated twice changes by more than rounding: its orientations are
+    reached by one turn, which is smooth.
     """
     if site.declaration.group in EXACT:
-        return {k: torch.zeros(site.batch.size, dtype=torch.float64, device=device_of_batch(site.batch)) for k in outputs}
+        none = torch.zeros(site.batch.size, dtype=torch.float64, device=device_of_batch(site.batch))
+        return dict.fromkeys(outputs, none)
     if any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values()):
         site = replace(site, at_once=True)
         seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(len(seen))]
