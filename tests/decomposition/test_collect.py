@@ -13,7 +13,7 @@ from equiscope.decomposition.collect import BatchOrbit, Collector, prepare
 from equiscope.decomposition.noise import Known, keys
 from equiscope.decomposition.orbit import Caller
 from equiscope.decomposition.plan import make_plan
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import InputError, NonFiniteError, RandomModelError
 from equiscope.symmetry.declaration import Input, Output, declare
 from equiscope.symmetry.rotations import uniform_keyed
 
@@ -120,8 +120,9 @@ def test_figures_of_every_sample_in_the_order_given():
     assert not any(v.requires_grad for v in (values(found, "as_given"), values(found)))
     assert found.samples().ids == found.samples().clusters == [0, 1, 2, 3]
     assert found.samples().axes.shape == (4, 3, 3)
-    # Given, repeated, 24 turns, and the same for the second batch; three arcs of four for the one sample with a floor.
-    assert found.caller.calls in (1 + 1 + 24 + 1 + 1 + 24 + 12, 1 + 1 + 24 + 1 + 1 + 24 + 12 + 12)
+    # Given, repeated, 24 turns, and the same for the second batch; the first once more; three arcs of four for the one
+    # sample with a floor.
+    assert found.caller.calls in (1 + 1 + 24 + 1 + 1 + 1 + 24 + 12, 1 + 1 + 24 + 1 + 1 + 1 + 24 + 12 + 12)
 
 
 def test_figures_hold_no_graph():
@@ -212,6 +213,19 @@ def test_deviations_as_given_are_from_the_mean_over_the_orbit(cosets):
     assert torch.allclose(values(found, "deviation"), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("late", [4, 20])
+def test_a_model_that_its_calls_change_gets_no_figure(late):
+    class Counting(Linear):
+        calls = 0
+
+        def forward(self, batch):
+            self.calls += 1
+            return super().forward(batch) * (1.01 if self.calls > late else 1)
+
+    with pytest.raises(RandomModelError, match="keeps something from one call to the next"):
+        collector(Counting(MATRIX)).run(random_batch(3, 2), noise_samples=0)
+
+
 def test_the_float64_copy_is_made_once():
     model, calls = Tanh(dtype=torch.float32), []
     found = collector(model)
@@ -220,8 +234,9 @@ def test_the_float64_copy_is_made_once():
         before = found.caller.calls
         found.run(batch, 9)
         calls.append(found.caller.calls - before)
-    # Given, repeated, 24 turns; two arcs of four, then one for the next two samples; the copy, in the first batch.
-    assert calls == [1 + 1 + 24 + 8 + 1, 1 + 1 + 24 + 4]
+    # Given, repeated, 24 turns; two arcs of four, then one for the next two samples; in the first batch the copy, and
+    # given once more.
+    assert calls == [1 + 1 + 24 + 8 + 1 + 1, 1 + 1 + 24 + 4]
     assert 0 < found.known.float64_change < 1e-5
 
 
@@ -296,8 +311,8 @@ def test_unshifted_the_set_itself_is_used():
     model, batch = Watched(MATRIX), random_batch(2, 3)
     found = collector(model, cosets=1, shift=False)
     found.run(batch, 0)
-    # As given, repeated, the floor; then the set.
-    model.seen = model.seen[-len(found.plan.design.rotations) :]
+    # As given, repeated, the floor; then the set, and as given once more.
+    model.seen = model.seen[-len(found.plan.design.rotations) - 1 : -1]
     seen = turned(model, batch["pos"])
     assert all(torch.allclose(s, m, atol=1e-9) for s, m in zip(seen, found.plan.design.rotations.matrices, strict=True))
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import equiscope as eq
+from equiscope.symmetry.grids import GridAction
 
 GRID = torch.cartesian_prod(*[torch.arange(3.0)] * 3).double()
 FIELDS = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"})
@@ -74,6 +75,76 @@ def test_forces_that_vanish_by_symmetry_do_not_jump():
     assert found.relative_equivariance > 1e-3
     assert size == 0
     assert not found.distinguishable
+
+
+IMAGES = torch.cartesian_prod(*[torch.arange(-2.0, 3)] * 3).double()
+
+
+def force_of_the_cell(cell, dtype, most=None):
+    """Force on the one atom of a cell: sum_R R exp(-|R|^2) over its images, or over the nearest so many of them."""
+    cell = cell.numpy().astype(dtype)
+    corner = cell.sum(1, keepdims=True)
+    # Images lie about the atom where it is, and so are rounded.
+    apart = (IMAGES[IMAGES.norm(dim=-1) > 0].numpy().astype(dtype) @ cell + corner) - corner
+    far = np.square(apart).sum(-1)
+    terms = apart * np.exp(-far)[..., None]
+    if most is not None:
+        nearest = np.argsort(far, axis=-1, kind="stable")[:, :most, None]
+        terms = np.take_along_axis(terms, nearest, axis=1)
+    return torch.from_numpy(terms.sum(1).astype(np.float64))
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, None), (np.float32, None), (np.float64, 7), (np.float64, 4)])
+def test_the_force_on_a_lone_atom_is_rounding_unless_neighbours_are_left_out(dtype, most):
+    generator = torch.Generator().manual_seed(0)
+    sheared = torch.eye(3).double() + 0.1 * torch.randn(4, 3, 3, generator=generator, dtype=torch.float64)
+    found = eq.measure(
+        lambda b: {"forces": force_of_the_cell(b["cell"], dtype, most), "energy": b["cell"].square().sum((1, 2))},
+        [{"cell": sheared}], inputs={"cell": eq.Input("1o", per="sample")},
+        outputs={"forces": eq.Output("1o", per="sample"), "energy": eq.Output("0e", per="sample")},
+    )  # fmt: skip
+    # Images at R and -R are equally far: the seventh of them is a matter of rounding, and moves the force by all of it.
+    forces = found.outputs["forces"]
+    assert (forces.jump > 0.1) is (most == 7)
+    assert forces.distinguishable is (most == 7)
+    assert found.outputs["energy"].jump == 0
+    assert any("discontinuous" in note for note in found.notes) is (most == 7)
+
+
+def blobs(dimensions, both_sides=False):
+    size = 6
+    axis = torch.arange(size).double() - (size - 1) / 2
+    points = torch.stack(torch.meshgrid(*[axis] * dimensions, indexing="ij"), -1)
+    generator = torch.Generator().manual_seed(0)
+    away = points - torch.randn(4, *[1] * dimensions, dimensions, generator=generator, dtype=torch.float64)
+    values = torch.exp(-away.square().sum(-1) / 3)[:, None]
+    return values + values.flip(tuple(range(2, values.ndim))) if both_sides else values
+
+
+@pytest.mark.parametrize("kind", ["trilinear", "cubic"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("fault", ["smooth", "jumps"])
+def test_interpolation_is_no_jump(fault, dimensions, kind):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.weight = nn.Parameter(torch.randn(6**dimensions, generator=generator, dtype=torch.float64) + 1)
+
+        def forward(self, b):
+            flat = b["field"].flatten(1)
+            # The largest of a field that is alike on both sides is found on either.
+            answer = self.weight[flat.argmax(1)] if fault == "jumps" else torch.tanh(flat @ self.weight)
+            return {"y": answer[:, None]}
+
+    claimed = dict(group="SO3", rotations="T") if dimensions == 3 else dict(group="SO2", rotations="C8")
+    found = eq.measure(
+        Net(), [{"field": blobs(dimensions, fault == "jumps")}],
+        inputs={"field": GridAction(6, kind, dimensions=dimensions)}, outputs={"y": "0e"}, **claimed,
+    )  # fmt: skip
+    assert (found.outputs["y"].jump > 0.05) is (fault == "jumps")
+    assert any("discontinuous" in note for note in found.notes) is (fault == "jumps")
+    assert found.distinguishable
 
 
 @pytest.mark.parametrize("kink", [0.0, 0.3])

@@ -1,6 +1,7 @@
-"""`make faults`: every fault at full count, a table of the counts on the screen and in benchmarks/results/faults.md."""
+"""`make faults`: every fault at full count; the page is made of the counts, benchmarks/results/faults.json."""
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -9,9 +10,7 @@ from pathlib import Path
 from equiscope.runs.config import configuration
 from tests.faults import attacks, faults
 
-FIRST = "# Faults\n\n`make faults`: nothing may be lost.\n"
-SECOND = "## Attacks\n\nWhat they are stands in `tests/faults/attacks.py`; every one must be held.\n"
-REPORT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults.md"
+RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "faults.json"
 
 
 def force_field(root: Path) -> dict:
@@ -32,22 +31,21 @@ def main() -> int:
     parser.add_argument("--attacks", action="store_true", help="only the attacks; the table of faults stays as it is")
     options = parser.parse_args()
     begun = time.perf_counter()
-    faulted = None
+    record = json.loads(RECORD.read_text()) if options.attacks else {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if not options.attacks:
-            faulted = every_fault(root, options)
+            record["faults"] = [as_record(tally) for tally in every_fault(root, options)]
         tried = [attacks.tried(name, _folder(root / f"attacks-{i}")) for i, name in enumerate(attacks.CLASSES)]
-    kept = REPORT.read_text().partition(SECOND)[0].partition(FIRST)[2].strip()
-    first = kept if faulted is None else table(faulted)
-    tallies = [*(faulted or []), *tried]
-    print(f"{first}\n\n{classes(tried)}")
-    for tally in tallies:
-        for loss in tally.lost:
-            print(f"LOST: {tally.name}: {loss}")
+    record["attacks"] = [as_record(tally) for tally in tried]
+    print(page(record))
+    for tally in (*record["faults"], *record["attacks"]):
+        for loss in tally["lost"]:
+            print(f"LOST: {tally['name']}: {loss}")
     print(f"{time.perf_counter() - begun:.0f} s")
-    REPORT.write_text(f"{FIRST}\n{first}\n\n{SECOND}\n{classes(tried)}\n")
-    return 1 if any(tally.lost for tally in tallies) else 0
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    RECORD.with_suffix(".md").write_text(page(record))
+    return 1 if any(tally["lost"] for tally in (*record["faults"], *record["attacks"])) else 0
 
 
 def every_fault(root: Path, options) -> list:
@@ -64,19 +62,24 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def classes(tallies) -> str:
-    rows = ["| class of attacks | tried | held |", "| --- | --- | --- |"]
-    rows += [f"| {tally.name} | {tally.done} | {tally.outcomes['held']} |" for tally in tallies]
-    done, held = sum(t.done for t in tallies), sum(t.outcomes["held"] for t in tallies)
-    return "\n".join([*rows, f"| all | {done} | {held} |"])
+def as_record(tally: faults.Tally) -> dict:
+    outcomes = {name: count for name, count in tally.outcomes.items() if count}
+    return {"name": tally.name, "done": tally.done, "outcomes": outcomes, "lost": tally.lost}
 
 
-def table(tallies) -> str:
-    rows = ["| fault | times | outcomes | lost or unseen |", "| --- | --- | --- | --- |"]
-    for tally in tallies:
-        outcomes = ", ".join(f"{name}: {count}" for name, count in tally.outcomes.items() if count)
-        rows.append(f"| {tally.name} | {tally.done} | {outcomes} | {len(tally.lost)} |")
-    return "\n".join(rows)
+def page(record: dict) -> str:
+    """The page of a record: what was done how often and what became of it."""
+    lines = ["# Faults", "", "`make faults`: nothing may be lost.", ""]
+    lines += ["| fault | times | outcomes | lost or unseen |", "| --- | --- | --- | --- |"]
+    for tally in record["faults"]:
+        outcomes = ", ".join(f"{name}: {count}" for name, count in tally["outcomes"].items())
+        lines.append(f"| {tally['name']} | {tally['done']} | {outcomes} | {len(tally['lost'])} |")
+    lines += ["", "## Attacks", "", "What they are stands in `tests/faults`; every one must be held.", ""]
+    lines += ["| class of attacks | tried | held |", "| --- | --- | --- |"]
+    counts = [(tally["name"], tally["done"], tally["outcomes"].get("held", 0)) for tally in record["attacks"]]
+    rows = [*counts, ("all", sum(done for _, done, _ in counts), sum(held for *_, held in counts))]
+    lines += [f"| {name} | {done} | {held} |" for name, done, held in rows]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ TWIST = torch.tensor([-1.0, 3.0, -3.0, 1.0], dtype=torch.float64, device="cpu") 
 
 @dataclass(frozen=True)
 class Site:
-    """Samples whose floor is measured: the model, their batch, what is declared, and the seed and ids of the turns."""
+    """Samples whose floor is measured: the model, their batch, what is declared, and the seed and ids of the turns.
+
+    ``at_once``: each orientation of an arc is reached by one turn instead of two.
+    """
 
     model: Any
     batch: Batch
@@ -41,6 +44,7 @@ class Site:
     forward: Forward | None
     key: tuple[int, list[int]]
     folding: Folding = field(default_factory=Folding)
+    at_once: bool = False
 
     def part(self, places: list[int]) -> Site:
         """The same for some of the samples."""
@@ -113,8 +117,10 @@ def _along_arc(site: Site, step: float, stream: int) -> Iterator[tuple[Tensor, T
     base = uniform_keyed(group, *site.key, stream).to(device)
     for place in range(ARC):
         turns = turned_by((place - (ARC - 1) / 2) * step, *site.key, stream + 1, group).to(device) @ base
-        halfway = uniform_keyed(group, *site.key, stream + 2 + place).to(device)
-        yield turns, halfway
+        if site.at_once:
+            yield turns, torch.eye(3, dtype=turns.dtype, device=device).expand_as(turns)
+        else:
+            yield turns, uniform_keyed(group, *site.key, stream + 2 + place).to(device)
 
 
 def off_line(passes: Tensor) -> Tensor:

@@ -162,6 +162,8 @@ class Collector:
         else:
             orbit.add_cosets(int(self.plan.design.cosets))
             self.keep(orbit.samples())
+        if self.known.batches == 1:
+            self._unchanged(orbit)
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
@@ -183,6 +185,8 @@ class Collector:
         """
         for name, values in samples.figures.items():
             _check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
+        if note := self.known.folding.note():
+            self.known.notes["fold"] = note
         self.parts.append(samples)
         self.next_id += len(samples)
 
@@ -261,8 +265,13 @@ class Collector:
         # The first batch, and after it the fourth, sixteenth, …
         known.folding.asked = self.plan.fold
         known.folding.check(self.model, orbit.of.batch, first, self.plan.declaration, self.caller, known.change)
-        if note := known.folding.note():
-            known.notes["fold"] = note
+
+    @torch.no_grad()
+    def _unchanged(self, orbit: BatchOrbit) -> None:
+        """Answer a batch once more after all its rotations: a model that calls change gets no figure."""
+        again = {name: orbit.of.outputs[name].coordinates(rows.double()) for name, rows in orbit.answer().items()}
+        change = noise.check_repeat(orbit.first, again, self.known.computing, later=True)
+        self.known.change = max(self.known.change, change)
 
     def _floor_of(self, whole: Prepared, places: list[int], arcs: int) -> dict[str, Tensor]:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""

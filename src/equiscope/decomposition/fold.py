@@ -3,8 +3,9 @@
 A GPU that is given one small batch after another mostly waits for the next kernel; copies of the batch along the axis
 of samples make each kernel larger. Nothing else changes: every sample has its own rotation anyway, and the figures are
 those of single passes to rounding. That holds where a model treats samples independently, which is checked, not
-assumed: a few samples as given stand first and last in a call of three copies, and must be answered as before. A model
-whose samples see each other, or that refuses copies, is measured one pass a call.
+assumed: a few samples as given stand first and last in a call of three copies, and must be answered as before; and of
+a call that is larger than any before, the first and the last pass are answered again by themselves. A model whose
+samples see each other, or that refuses copies, is measured one pass a call.
 
 How many passes share a call follows from the model's second call on the batch as given, which is watched anyway: with
 W bytes written by n operations, and H of them held at once,
@@ -64,6 +65,8 @@ class Folding:
         most: samples a call, at most, since memory ran out.
         seen: the second call on the first batch, and the input numbers of that batch.
         free: bytes that were free then.
+        change: of an output between identical calls.
+        compared: samples of the largest call whose answers were compared with those of single passes.
     """
 
     asked: int | None = None
@@ -73,6 +76,8 @@ class Folding:
     numbers: int = 1
     free: float = 0.0
     refused: str = ""
+    change: float = 0.0
+    compared: int = 0
 
     def watch(self, seen: Computing, batch: Batch, declaration: Declaration) -> None:
         """Take in what the first batch showed."""
@@ -124,7 +129,7 @@ class Folding:
         device = device_of_batch(batch)
         identity = torch.eye(3, dtype=torch.float64, device="cpu").expand(len(places), 3, 3)
         turns = torch.cat([identity, uniform_keyed(declaration.group, 0, places), identity]).to(device)
-        eps = self.seen.eps if self.seen else 0.0
+        self.change = change
         try:
             found = twisted(model, copies_of(some, 3, declaration), turns, declaration, caller, explained=False)
         except Exception as error:
@@ -134,19 +139,42 @@ class Folding:
                 own = error.__cause__ if isinstance(error, EquiscopeError) and error.__cause__ else error
                 self.refused = f"the model does not take several copies of a batch side by side ({first_line(own)})"
             return
-        self.sound = True
-        for name, rows in answer.items():
-            single = rows[rows_at(output_rows(batch, name, declaration), places)].double()
-            first, _, last = found[name].detach().chunk(3)
-            limit = max((UNITS if eps < COARSE else COARSE_UNITS) * eps, torch.finfo(rows.dtype).eps, 3 * change)
-            for copy in (first, last):
-                apart = torch.linalg.vector_norm(copy - single) if copy.shape == single.shape else torch.inf
-                if not apart <= limit * torch.linalg.vector_norm(single):
-                    self.sound = False
-                    self.refused = (
-                        f"copies of a batch side by side are not answered like each alone ({name!r}): its samples see "
-                        "each other (batch statistics, BatchNorm in training mode?), or its calls are counted"
-                    )
+        single = {k: rows[rows_at(output_rows(batch, k, declaration), places)].detach() for k, rows in answer.items()}
+        pieces = {k: rows.detach().chunk(3) for k, rows in found.items()}
+        self.sound = all(self.alike(single, {k: three[place] for k, three in pieces.items()}) for place in (0, 2))
+
+    def alike(self, single: Mapping[str, Tensor], copy: Mapping[str, Tensor]) -> bool:
+        """Whether rows of a shared call are those of a single one, but for rounding in another order."""
+        eps = self.seen.eps if self.seen else 0.0
+        for name, rows in single.items():
+            limit = max((UNITS if eps < COARSE else COARSE_UNITS) * eps, torch.finfo(rows.dtype).eps, 3 * self.change)
+            same = copy[name].shape == rows.shape
+            apart = torch.linalg.vector_norm(copy[name].double() - rows.double()) if same else torch.inf
+            if not apart <= limit * torch.linalg.vector_norm(rows.double()):
+                self.refused = (
+                    f"copies of a batch side by side are not answered like each alone ({name!r}): its samples see "
+                    "each other (batch statistics, BatchNorm in training mode?), or its calls are counted"
+                )
+                return False
+        return True
+
+    def confirm(
+        self, samples: int, alone: Callable[[int], Mapping[str, Tensor]], together: Mapping[str, Tensor], passes: int
+    ) -> bool:
+        """Whether the first and the last pass of a call of so many samples are answered as ``alone(place)`` answers.
+
+        Two of them, since where samples see each other by an extreme of the batch, one pass has it.
+        """
+        if samples <= self.compared:
+            return True
+        pieces = {name: rows.detach().chunk(passes) for name, rows in together.items()}
+        for place in (0, passes - 1):
+            single = {name: rows.detach() for name, rows in alone(place).items()}
+            self.sound = self.alike(single, {name: rows[place] for name, rows in pieces.items()})
+            if not self.sound:
+                return False
+        self.compared = samples
+        return True
 
 
 def input_numbers(batch: Batch, declaration: Declaration) -> int:
@@ -236,15 +264,20 @@ def folded(
         turns = torch.cat([one.turns for one in some])
         return twisted(model, copies[len(some)], turns, declaration, caller, explained=False)
 
+    def alone(place: int) -> dict[str, Tensor]:
+        return twisted(model, batch, waiting[place].turns, declaration, caller)
+
     while count:
         calls = -(-count // folding.size(batch, declaration))
         wanted = -(-count // calls)
         waiting += itertools.islice(walk, max(wanted - len(waiting), 0))
         some = waiting[:wanted]
         if len(some) == 1:
-            rows = twisted(model, batch, some[0].turns, declaration, caller)
+            rows = alone(0)
         else:
             rows = shared(functools.partial(together, some), len(some) * batch.size, folding)
+            if rows is not None and not folding.confirm(len(some) * batch.size, alone, rows, len(some)):
+                rows = None
         if rows is None:
             copies.clear()
             continue

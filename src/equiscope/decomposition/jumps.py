@@ -25,6 +25,7 @@ from equiscope.decomposition.arcs import (
     row_mean,
     twisting_of,
 )
+from equiscope.decomposition.batches import device_of_batch
 from equiscope.decomposition.computing import watched
 from equiscope.decomposition.orbit import input_rows, output_middle, output_rows, rotated_back
 from equiscope.decomposition.ragged import batch_of
@@ -44,6 +45,8 @@ SUSPECT_UNITS = 16
 OF_DISPLACEMENT = 0.05
 # A smooth function of degree l bends far more than it twists: (l step)^2 / 20 of it.
 ROUGH = 0.1
+# Where so much of an output is twist, nothing of it may be more than rounding.
+ALL = 0.01
 # Units of a coarser precision by which rounding in it may move an output, and how much shows at the step before.
 SIZES, ALREADY = (1 / 64, 4), 0.4
 
@@ -66,11 +69,13 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
         arcs = [next_arc(site, outputs, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
         twisting, rounded = twisting_of(outputs, arcs), []
         for name, output in outputs.items():
-            bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean()
-            twist, square = twisting[name].mean(), row_mean(output.rows, arcs[0].rows[name].square().mean(0)).mean()
+            square = row_mean(output.rows, arcs[0].rows[name].square().mean(0))
+            there = ~vanishing(site, twisting[name], square, coarser)
+            bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean(0)
+            bend, twist, square, now = (v[there].sum() for v in (bend, twisting[name], square, before[name]))
             if bool((twist > ROUGH * bend) & (twist >= (SIZES[0] * coarser) ** 2 * square)):
-                there = before[name].mean() >= ALREADY * step / coarser * twist
-                rounded.append(bool(there & (twist <= (SIZES[1] * coarser) ** 2 * square)))
+                already = now >= ALREADY * step / coarser * twist
+                rounded.append(bool(already & (twist <= (SIZES[1] * coarser) ** 2 * square)))
         if rounded and all(rounded):
             return coarser
         before, step = twisting, coarser**0.5
@@ -91,20 +96,25 @@ def jumps(
     identical calls, are looked into. Rounding follows the precision: in a copy of the model in another one a rounding
     changes by the ratio of the two and a jump stays, on arcs of double precision's own step, or on wide ones in single
     precision, whose rounding may be far coarser than its step. Without such a copy (``opaque`` models) a jump is more
-    than half of the digits, and more than a twentieth (mean squares) of what a true displacement of the inputs by
-    sqrt(eps) of their size does. Where most samples twist, and those that do so most are no jumps, it is the model's
-    rounding: the copy, which may be many times slower, is not asked about the others.
+    than half of the digits, more than a twentieth (mean squares) of what a true displacement of the inputs by sqrt(eps)
+    of their size does, and no :func:`vanishing` output, be it computed in single precision. Where most samples twist,
+    and those that do so most are no jumps, it is the model's rounding: the copy, which may be many times slower, is not
+    asked about the others. A grid that is interpolated twice changes by more than rounding: its orientations are
+    reached by one turn, which is smooth.
     """
+    if site.declaration.group in EXACT:
+        none = torch.zeros(site.batch.size, dtype=torch.float64, device=device_of_batch(site.batch))
+        return dict.fromkeys(outputs, none)
+    if any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values()):
+        site = replace(site, at_once=True)
+        seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(len(seen))]
     twisting = twisting_of(outputs, seen)
     squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
     least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
     places = torch.stack([*suspect.values()]).any(0).nonzero().flatten().tolist()
-    # What turning an image by interpolation changes is no rounding, and the floor itself.
-    actions = [spec.action for spec in site.declaration.inputs.values()]
-    interpolated = any(getattr(a, "resampling", None) and getattr(a, "dimensions", 3) == 2 for a in actions)
-    if not places or site.declaration.group in EXACT or interpolated:
+    if not places:
         return found
     if not opaque and len(places) > max(LOOKED, site.batch.size / 2):
         sizes = torch.stack([v / squares[k].clamp_min(torch.finfo(v.dtype).tiny) for k, v in twisting.items()]).amax(0)
@@ -114,11 +124,25 @@ def jumps(
         opaque = some is None
     sure = None if opaque else _jumps_of_twin(site, outputs, twisting, eps)
     if sure is None:
-        moved = _displaced(site, outputs, seen[0], eps)
+        moved, single = _displaced(site, outputs, seen[0], eps), max(eps, torch.finfo(torch.float32).eps)
         sure = {
-            k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) for k, v in twisting.items()
+            k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) & ~vanishing(site, v, squares[k], single)
+            for k, v in twisting.items()
         }
     return {k: torch.where(sure[k] & suspect[k], v, found[k]) for k, v in twisting.items()}
+
+
+def vanishing(site: Site, twist: Tensor, square: Tensor, eps: float) -> Tensor:
+    """Samples of whose output nothing but rounding may be left, (samples,) bool.
+
+    Forces on the atom of a one-atom cell are zero whatever the cell is, and no displacement tells the size of what
+    cancels in them. They twist by all of themselves, and by less than half of the digits of the inputs.
+    """
+    sizes = []
+    for name, spec in site.declaration.inputs.items():
+        rows = input_rows(site.batch, name, site.declaration)
+        sizes.append(row_mean(rows, rows.select(site.batch.fields()[name], spec.action.shape).double().square()))
+    return (twist > ALL * square) & (twist <= eps * torch.stack(sizes).amax(0))
 
 
 def _some_of(

@@ -128,9 +128,9 @@ def chosen(kept: Sequence[int], new: Sequence[int], wanted: int) -> tuple[list[i
 
 
 def check_repeat(
-    first: Mapping[str, Tensor], second: Mapping[str, Tensor], computing: Computing | None = None
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], computing: Computing | None = None, later: bool = False
 ) -> float:
-    """The largest relative change between two identical calls.
+    """The largest relative change between two identical calls, ``later`` with others between them.
 
     Raises:
         RandomModelError: if the root mean square change exceeds 1e-3 of an output, or four units of the precision the
@@ -149,6 +149,12 @@ def check_repeat(
         relative = (change / size) ** 0.5 if size > 0 else 0.0
         eps = max(torch.finfo(a.dtype).eps, computing.eps if computing else 0.0)
         if not relative <= max(RANDOM_MODEL, RANDOM_UNITS * eps):
+            if later:
+                raise RandomModelError(
+                    f"output {name!r} changes by {relative:.3g} of its size after other calls of the model: it "
+                    "keeps something from one call to the next (a counter, a running mean, a cache?), and its "
+                    "predictions for different rotations are those of different models: switch that off in eval mode"
+                )
             raise RandomModelError(
                 f"output {name!r} changes by {relative:.3g} of its size between two identical calls in eval "
                 "mode: the model is random (dropout called functionally, sampled noise?). Its spread would be counted "

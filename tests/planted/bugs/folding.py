@@ -6,7 +6,13 @@ FOLD, RAGGED, SPLIT = "decomposition/fold.py", "decomposition/ragged.py", "decom
 COMPUTING, COLLECT = "decomposition/computing.py", "decomposition/collect.py"
 
 BUGS = (
-    bug("models whose samples see each other are folded all the same", FOLD, "Folding.check",
+    bug("calls of the real size are not looked at", FOLD, "Folding.confirm", r"if samples <= self\.compared",
+        "if True", "decomposition/test_fold"),
+    bug("of a shared call one pass alone is looked at", FOLD, "Folding.confirm", r"\(0, passes - 1\)", "(0,)",
+        "decomposition/test_fold"),
+    bug("a model that its calls change is measured", "decomposition/collect.py", "Collector.run",
+        r"self\._unchanged\(orbit\)", "pass", "decomposition/test_collect"),
+    bug("models whose samples see each other are folded all the same", FOLD, "Folding.alike",
         r"if not (\w+) <= (\w+) \*", r"if not \1 <= 1e9 * \2 *", "decomposition/test_fold"),
     bug("the passes of a call in another order than their turns", FOLD, "folded",
         r"in some\]\)", "in reversed(some)])", "decomposition/test_fold"),
