@@ -126,14 +126,20 @@ MOVES = ["translation=2", "parity", "mirror", "permutation", "edges", ("rotation
 @pytest.mark.parametrize("symmetry", MOVES, ids=str)
 def test_moves_of_other_symmetries_share_calls(symmetry):
     """Atoms of the samples in no order, so that edges are renumbered and numbers of atoms go on from copy to copy."""
-    batch = {**ragged(6), "z": torch.arange(18.0).double()}
-    single, folded_ = (
-        eq.measure(ordered, [batch], fold=k, fixed=["z"], per={"z": "atom"}, symmetry=symmetry, **RAGGED)
-        for k in (1, 7)
-    )
+    batch, sizes = {**ragged(6), "z": torch.arange(18.0).double()}, []
+
+    def model(b):
+        sizes.append(len(b["z"]) // 18)
+        return ordered(b)
+
+    settings = {"fixed": ["z"], "per": {"z": "atom"}, "symmetry": symmetry, "noise_samples": 1, **RAGGED}
+    single = eq.measure(model, [batch], fold=1, **settings)
+    sizes.clear()
+    folded_ = eq.measure(model, [batch], fold=7, **settings)
     same(folded_, single)
     assert single.equivariance > 1e-6
-    assert folded_.model_calls < single.model_calls
+    # As given and once more, and perhaps a single one that is left over.
+    assert sizes.count(1) <= 3 and sizes.count(0) + sizes.count(1) < len(sizes)
     assert not any("a call" in note for note in folded_.notes)
 
 
