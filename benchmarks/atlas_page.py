@@ -96,8 +96,8 @@ def page(stored: dict[str, Any]) -> str:
         *_missing(stored),
         "## Where the errors lie",
         "",
-        "Share of the squared error at each Wigner degree, for models whose error is more than rounding and that torch "
-        "measures directly; percent of the loss where there are labels.",
+        "Share of the squared error at each Wigner degree, of potentials that of the forces of molecules, for models "
+        "whose error is more than rounding; percent of the loss where there are labels.",
         "",
         "| model | l = 1 | l = 2 | above | percent of the loss | R² |",
         "| --- | --- | --- | --- | --- | --- |",

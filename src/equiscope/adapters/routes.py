@@ -41,6 +41,8 @@ def _mace(calculator: Any) -> Any:
 
 def _orb(calculator: Any) -> Any:
     kind = importlib.import_module("orb_models.forcefield.inference.orb_torchsim").OrbTorchSimModel
+    if calculator.expects_charge_and_spin:
+        raise InputError("an Orb that reads charge and spin of each structure")
     return kind(copy.deepcopy(calculator.model), calculator.adapter, device=calculator.device)
 
 

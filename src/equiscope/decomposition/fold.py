@@ -16,8 +16,8 @@ quarter of the free memory. No clock enters: the same run folds in the same way.
 (page faults, caches), except where a batch has fewer than four samples. Where memory runs out all the same, half as
 many passes share the next call.
 
-Moves of other symmetries share calls in the same way, each batch moved alone and the moved ones set side by side, as far
-as no move changes how many atoms there are (supercells do).
+Moves of other symmetries share calls in the same way, each batch moved alone and the moved ones set side by side, as
+far as no move changes how many atoms there are (supercells do).
 
 A kind of batch takes part by a method ``copies(count)``, the native batch so many times over, one whole copy after
 another along every axis of samples, atoms and edges, with indices moved on; kinds without it are measured one pass a
