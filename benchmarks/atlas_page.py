@@ -19,12 +19,12 @@ RECIPES = (
         "Orb v3",
         "pip install orb-models equiscope[ase]",
         "from orb_models.forcefield import pretrained\n"
-        "from orb_models.forcefield.calculator import ORBCalculator\n\n"
+        "from orb_models.forcefield.inference.calculator import ORBCalculator\n\n"
         "def make(device=\"cpu\"):\n"
-        "    return ORBCalculator(pretrained.orb_v3_direct_20_omat(device=device), device=device)",
-        "Python 3.12 or later. Forces are direct: at random weights their relative error was 0.18, in an environment of "
-        "Python 3.12 that is not the one of this page. Releases from 0.6 on may return an adapter beside the model, "
-        "which the calculator then takes too.",
+        "    model, adapter = pretrained.orb_v3_direct_20_omat(device=device)\n"
+        "    return ORBCalculator(model, adapter, device=device)",
+        "Python 3.12 or later. Forces are direct; the architecture at random weights is in the table above. The "
+        "calculator is measured through torch-sim, many structures a call, where that is installed too.",
     ),
     (
         "UMA",

@@ -14,7 +14,7 @@ Structures are measured one by one, or many in one call where the calculator can
 and Orb where torch-sim is installed (:mod:`equiscope.adapters.routes`), and the engines of
 :mod:`equiscope.adapters.metatomic` and :mod:`equiscope.adapters.torch_sim`, which take the place of one. Positions and
 lattice vectors turn together, x -> R x, a -> R a, so that fractional coordinates and periodic images stay what they
-are; forces turn back by R^T, a stress by R^T S R in ASE's Voigt order, and an energy not at all. Units are ASE's: eV, Å.
+are; forces turn back by R^T, a stress by R^T S R in ASE's Voigt order, an energy not at all. Units are ASE's, eV and Å.
 """
 
 from __future__ import annotations

@@ -265,6 +265,13 @@ class AseRun:
         for output, source in self._design.plan.labels.items():
             if meaning := labels.kind(st.kind(output), source):
                 notes.append(f"label {source!r} is taken as {meaning}: {labels.REMARKS[meaning]}")
+        stored = st.STORED in self._design.plan.labels.values()
+        stale = [i for i, a in enumerate(structures) if stored and st.moved_since(a)]
+        if stale:
+            notes.append(
+                f"labels of structures {stale[:5]}{', …' if stale[5:] else ''} were stored before their atoms were moved: "
+                "ASE itself drops them then; if the structure was turned or displaced they are another's"
+            )
         if note := getattr(self._design.engine, "note", ""):
             notes.append(note)
         if any(a.constraints for a in structures):

@@ -18,6 +18,8 @@ BUGS = (
         r" / sizes\(batch\)\.to\(.*\)", "", "adapters/test_ase"),
     bug("structures pooled in the order they were measured in", RUN, "AseRun._pool",
         r"torch\.tensor\(table\.ids, device=\"cpu\"\)\.argsort\(\)", "torch.arange(len(table))", "adapters/test_ase"),
+    bug("labels stored before the atoms moved pass without a word", RUN, "AseRun._notes",
+        r"if stale:", "if False:", "adapters/test_bad_input"),
     bug("one structure that fails takes those measured with it along", RUN, "AseRun._group",
         r"if len\(members\) > 1:", "if False:", "adapters/test_many"),
     bug("every structure of a call turned by the first one's cell", MANY, "joined",
