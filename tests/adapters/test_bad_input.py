@@ -215,7 +215,7 @@ def test_no_atoms_and_one_atom():
     ("change", "told"), [("none", False), ("shift", False), ("rattle", True), ("turn", True), ("cell", True)]
 )
 def test_labels_stored_before_the_atoms_were_moved(change, told):
-    """ASE drops what was stored for other positions; labels are read from where they were stored, and a note says so."""
+    """ASE drops what was stored for other positions; labels are read from where they were stored, and a note says."""
     structures = crystals()[:2]
     for atoms in structures:
         atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.ones((len(atoms), 3)))
@@ -228,7 +228,8 @@ def test_labels_stored_before_the_atoms_were_moved(change, told):
         moved.rotate(30, "z", rotate_cell=True)
     elif change == "cell":
         moved.set_cell(1.1 * moved.cell.array)
-    result = measure_calculator(PairsInAse(), structures, ["forces"], True, progress=False, noise_samples=0, rotations="D2")
+    design = {"progress": False, "noise_samples": 0, "rotations": "D2"}
+    result = measure_calculator(PairsInAse(), structures, ["forces"], True, **design)
     assert any("structures [1] were stored before" in note for note in result.notes) == told
 
 
