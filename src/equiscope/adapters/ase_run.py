@@ -269,8 +269,8 @@ class AseRun:
         stale = [i for i, a in enumerate(structures) if stored and st.moved_since(a)]
         if stale:
             notes.append(
-                f"labels of structures {stale[:5]}{', …' if stale[5:] else ''} were stored before their atoms moved: ASE "
-                "itself drops them then; if the structure was turned or displaced they are another's"
+                f"labels of structures {stale[:5]}{', …' if stale[5:] else ''} were stored before their atoms moved: "
+                "ASE itself drops them then; if the structure was turned or displaced they are another's"
             )
         if note := getattr(self._design.engine, "note", ""):
             notes.append(note)
