@@ -46,6 +46,7 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any], tuple[str, ...]]] = {
     "MACE, float32": (RANDOM, "mace", "float32", {}, ("mace-torch", "e3nn")),
     "MACE, float64": (RANDOM, "mace", "float64", {}, ("mace-torch", "e3nn")),
     "TorchMD-Net TensorNet": (RANDOM, "torchmdnet", "tensornet", {}, ("torchmd-net",)),
+    "Orb v3, direct forces": (RANDOM, "orb", "", {}, ("orb-models", "nvalchemi-toolkit-ops")),
     "NequIP": (RANDOM, "architecture", "nequip", {}, ("nequip", "e3nn")),
     "ESCAIP, this package's": (RANDOM, "architecture", "escaip", {}, ("e3nn",)),
     "TorchMD-Net ET": (RANDOM, "torchmdnet", "equivariant-transformer", {}, ("torchmd-net",)),

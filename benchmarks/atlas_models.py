@@ -29,7 +29,6 @@ from equiscope.decomposition.preserve import untouched
 from equiscope.symmetry.declaration import declare
 
 sys.path.append(str(Path(__file__).parents[1] / "examples" / "pretrained"))
-PASSES = {"rotations": "T", "cosets": 2}
 
 
 def crystals() -> list[Atoms]:
@@ -59,17 +58,24 @@ def row(output: str, on: str, error: np.ndarray, square: np.ndarray, clusters: l
     }
 
 
-def potential(calculator: Any, sets: Mapping[str, list[Atoms]]) -> dict[str, Any]:
-    """An ASE calculator on sets of structures."""
-    rows, begun, passes = [], time.process_time(), 0.0
+def degrees(result: eq.Result) -> dict[str, Any] | None:
+    """The shares of the error by Wigner degree, as they are kept."""
+    return result.spectrum and {k: result.spectrum[k] for k in ("degrees", "share", "remainder")}
+
+
+def potential(calculator: Any, sets: Mapping[str, list[Atoms]], rotations: str = "T") -> dict[str, Any]:
+    """An ASE calculator on sets of structures; O resolves the degrees of an error better than T."""
+    rows, begun, passes, spectrum = [], time.process_time(), 0.0, None
+    # The spectrum of the combined error is that of the forces.
+    settings = {"progress": False, "on_error": "raise", "spectrum": True, "energy_weight": 0.0, "stress_weight": 0.0}
     for on, structures in sets.items():
         known = calculator.implemented_properties
         outputs = [o for o in ("energy", "forces", "stress") if o in known and (o != "stress" or on == "crystals")]
-        found = eq.adapters.ase.measure(calculator, structures, outputs, progress=False, on_error="raise", **PASSES)
-        passes = found.result.passes
+        found = eq.adapters.ase.measure(calculator, structures, outputs, **settings, rotations=rotations, cosets=2)
+        passes, spectrum = found.result.passes, spectrum or degrees(found.result)
         for output, own in ase_figures(found).items():
             rows.append(row(output, on, own.equivariance, own.square, list(own.clusters), found.result.outputs[output]))
-    return {"rows": rows, "passes": passes, "samples": sum(map(len, sets.values())), "spectrum": None,
+    return {"rows": rows, "passes": passes, "samples": sum(map(len, sets.values())), "spectrum": spectrum,
             "seconds": time.process_time() - begun}  # fmt: skip
 
 
@@ -88,9 +94,8 @@ def measured(on: str, model: Any, batches: list[Any], declaration: eq.Declaratio
         weights, values = sample_weights(samples.figures[name], declaration.weighting), samples.figures[name]
         error, square = weights * host(values.variance), weights * host(values.square)
         rows.append(row(name, on, error, square, samples.clusters, own))
-    spectrum = result.spectrum and {k: result.spectrum[k] for k in ("degrees", "share", "remainder")}
     percent = None if np.isnan(result.percent) else [result.percent, *result.percent_interval, result.r2]
-    return {"rows": rows, "passes": result.passes, "samples": result.samples, "spectrum": spectrum,
+    return {"rows": rows, "passes": result.passes, "samples": result.samples, "spectrum": degrees(result),
             "percent": percent, "seconds": time.process_time() - begun}  # fmt: skip
 
 
@@ -219,7 +224,20 @@ def architecture(name: str) -> dict[str, Any]:
         found = model(batch)
         return found["energy"], found["forces"][0]
 
-    return potential(Answers(answer), {"molecules": structures()})
+    return potential(Answers(answer), {"molecules": structures()}, "O" if name == "escaip" else "T")
+
+
+def orb(_: str) -> dict[str, Any]:
+    """Orb v3's architecture with direct forces, weights drawn at random."""
+    from orb_models.forcefield import pretrained
+    from orb_models.forcefield.forcefield_adapter import ForcefieldAtomsAdapter
+    from orb_models.forcefield.inference.calculator import ORBCalculator
+    from potentials import structures
+
+    torch.manual_seed(0)
+    model = pretrained.orb_v3_direct_architecture(device="cpu").eval()
+    calculator = ORBCalculator(model, ForcefieldAtomsAdapter(6.0, 20), device="cpu")
+    return potential(calculator, {"molecules": structures(), "crystals": crystals()}, "O")
 
 
 def mace(precision: str) -> dict[str, Any]:

@@ -19,12 +19,12 @@ RECIPES = (
         "Orb v3",
         "pip install orb-models equiscope[ase]",
         "from orb_models.forcefield import pretrained\n"
-        "from orb_models.forcefield.calculator import ORBCalculator\n\n"
+        "from orb_models.forcefield.inference.calculator import ORBCalculator\n\n"
         "def make(device=\"cpu\"):\n"
-        "    return ORBCalculator(pretrained.orb_v3_direct_20_omat(device=device), device=device)",
-        "Python 3.12 or later. Forces are direct: at random weights their relative error was 0.18, in an environment of "
-        "Python 3.12 that is not the one of this page. Releases from 0.6 on may return an adapter beside the model, "
-        "which the calculator then takes too.",
+        "    model, adapter = pretrained.orb_v3_direct_20_omat(device=device)\n"
+        "    return ORBCalculator(model, adapter, device=device)",
+        "Python 3.12 or later. Forces are direct; the architecture at random weights is in the table above. The "
+        "calculator is measured through torch-sim, many structures a call, where that is installed too.",
     ),
     (
         "UMA",
@@ -96,8 +96,8 @@ def page(stored: dict[str, Any]) -> str:
         *_missing(stored),
         "## Where the errors lie",
         "",
-        "Share of the squared error at each Wigner degree, for models whose error is more than rounding and that torch "
-        "measures directly; percent of the loss where there are labels.",
+        "Share of the squared error at each Wigner degree, of potentials that of the forces of molecules, for models "
+        "whose error is more than rounding; percent of the loss where there are labels.",
         "",
         "| model | l = 1 | l = 2 | above | percent of the loss | R² |",
         "| --- | --- | --- | --- | --- | --- |",

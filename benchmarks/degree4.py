@@ -13,6 +13,7 @@ components of degree 4; r_i = |x_i|):
 
 # No postponed annotations here: metatomic looks at those of a model.
 import itertools
+import json
 import math
 import time
 import warnings
@@ -38,6 +39,7 @@ from metatomic.torch.o3 import SymmetrizedModel
 import equiscope as eq
 
 PAGE = Path(__file__).parent / "results" / "metatomic.md"
+RECORD = PAGE.with_suffix(".json")
 HEADING = "## What a fixed grid does not see"
 COUNT, SEEDS, FEW = 30, 24, 4
 UNITS = {"energy": "eV", "non_conservative_force": "eV/A"}
@@ -152,12 +154,7 @@ def ours(model: AtomisticModel, batch: dict, **design) -> tuple[eq.Result, float
     return result, time.process_time() - begun
 
 
-def section() -> str:
-    """The table of both tensors."""
-    names = [n for n in g2.names if 4 < len(molecule(n)) < 17][:COUNT]
-    structures = [molecule(name) for name in names]
-    for atoms in structures:
-        atoms.positions -= atoms.get_center_of_mass()
+def batch_of(structures: list[Atoms]) -> dict:
     width = max(map(len, structures))
     batch = {
         "pos": torch.zeros(COUNT, width, 3, dtype=torch.float64),
@@ -168,17 +165,25 @@ def section() -> str:
         n = len(atoms)
         batch["pos"][i, :n], batch["mask"][i, :n] = torch.from_numpy(atoms.positions), True
         batch["numbers"][i, :n] = torch.from_numpy(atoms.numbers)
-    cubic = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
+    return batch
+
+
+def rows() -> list[dict]:
+    """What every design finds of both tensors, as a share of the truth."""
+    structures = [molecule(name) for name in [n for n in g2.names if 4 < len(molecule(n)) < 17][:COUNT]]
+    for atoms in structures:
+        atoms.positions -= atoms.get_center_of_mass()
+    batch, cubic = batch_of(structures), torch.zeros(3, 3, 3, 3, dtype=torch.float64)
     cubic[range(3), range(3), range(3), range(3)] = 1.0
     torch.manual_seed(1)
-    lines = ["| artefact | design | evaluations | energy | direct force | called more than noise | seconds |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    found_rows = []
     for kind, tensor in (("cubic harmonic", traceless(cubic)), ("generic", traceless(torch.randn(3, 3, 3, 3, dtype=torch.float64)))):
         model, exact = atomistic(tensor), truth(tensor, structures)
         for title, grid in (("metatomic, its default", None), ("metatomic, grid of degree 9", 9)):
             found, evaluations, seconds = theirs(model, batch, grid)
-            shares = [f"{found[name].mean() / exact[name].mean():.3f}" for name in UNITS]
-            lines.append(f"| {kind} | {title} | {evaluations} | {' | '.join(shares)} | – | {seconds:.1f} |")
+            shares = {name: [float(found[name].mean() / exact[name].mean())] for name in UNITS}
+            found_rows.append({"artefact": kind, "design": title, "evaluations": evaluations, "shares": shares,
+                               "seconds": seconds})  # fmt: skip
         for title, design in (
             ("equiscope, O once, unshifted", {"rotations": "O", "cosets": 1, "shift": False}),
             ("equiscope, 2 x T, the default", {"rotations": "T"}),
@@ -187,15 +192,30 @@ def section() -> str:
         ):
             seeds = range(1 if "shift" in design else SEEDS if design["rotations"] == "T" else FEW)
             several = [ours(model, batch, seed=seed, **design) for seed in seeds]
-            shares, seen = [], []
-            for name in UNITS:
-                values = np.array([r.outputs[name].equivariance for r, _ in several]) / exact[name].mean()
-                error = f" ± {values.std(ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-                shares.append(f"{values.mean():.3f}{error}")
-                seen.append(sum(bool(r.outputs[name].distinguishable) for r, _ in several))
-            called = f"{seen[0]}, {seen[1]} of {len(several)}"
-            seconds = np.mean([s for _, s in several])
-            lines.append(f"| {kind} | {title} | {several[0][0].passes:g} | {' | '.join(shares)} | {called} | {seconds:.1f} |")
+            shares = {n: [float(r.outputs[n].equivariance / exact[n].mean()) for r, _ in several] for n in UNITS}
+            called = {n: sum(bool(r.outputs[n].distinguishable) for r, _ in several) for n in UNITS}
+            found_rows.append({"artefact": kind, "design": title, "evaluations": several[0][0].passes, "shares": shares,
+                               "called": called, "seconds": float(np.mean([s for _, s in several]))})  # fmt: skip
+    return found_rows
+
+
+def line(row: dict) -> str:
+    shares = []
+    for values in row["shares"].values():
+        error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
+        shares.append(f"{np.mean(values):.3f}{error}")
+    count = len(row["shares"]["energy"])
+    called = "{}, {} of {}".format(*row["called"].values(), count) if "called" in row else "–"
+    return (
+        f"| {row['artefact']} | {row['design']} | {row['evaluations']:g} | {' | '.join(shares)} | {called} | "
+        f"{row['seconds']:.1f} |"
+    )
+
+
+def section(stored: list[dict]) -> str:
+    """The table of both tensors."""
+    lines = ["| artefact | design | evaluations | energy | direct force | called more than noise | seconds |",
+             "| --- | --- | --- | --- | --- | --- | --- |", *map(line, stored)]  # fmt: skip
     return "\n".join([
         HEADING,
         "",
@@ -218,7 +238,10 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     before = PAGE.read_text().split(HEADING)[0].rstrip() if PAGE.exists() else ""
-    made = section()
+    found = rows()
+    stored = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    RECORD.write_text(json.dumps({**stored, "degree 4": found}, indent=1) + "\n")
+    made = section(found)
     PAGE.write_text(f"{before}\n\n{made}".lstrip())
     print(made)
 

@@ -14,6 +14,7 @@ trained on 48 molecules with GFN2-xTB labels and measured on six others. What mu
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import subprocess
@@ -100,8 +101,8 @@ def train(folder: Path, epochs: int) -> float:
     return time.perf_counter() - begun
 
 
-def heads(engine: Metatomic, test: list[Atoms]) -> list[str]:
-    """A row for each way of answering forces."""
+def heads(engine: Metatomic, test: list[Atoms]) -> list[dict]:
+    """Figures of each way of answering forces."""
     rows = []
     for name, output in HEADS.items():
         begun = time.process_time()
@@ -109,19 +110,18 @@ def heads(engine: Metatomic, test: list[Atoms]) -> list[str]:
             engine, test, [output], {"forces": "forces"}, clusters="molecule", rotations="O", spectrum=True,
             progress=False,
         ).result  # fmt: skip
-        spent = time.process_time() - begun
-        (low, high), own = found.percent_interval, found.outputs[output]
-        shares = " / ".join(f"{v:.2f}" for v in (*found.spectrum["share"], found.spectrum["remainder"]))
-        rows.append(
-            f"| {name} | {plain(found.percent)} ({plain(low)}–{plain(high)}) | {own.r2:.2f} | "
-            f"{np.sqrt(own.relative_equivariance):.3f} | {shares} | {ratios(own)} | {spent:.0f} |"
-        )
+        own = found.outputs[output]
+        rows.append({
+            "forces": name, "percent": found.percent, "interval": list(found.percent_interval), "r2": own.r2,
+            "relative": float(np.sqrt(own.relative_equivariance)), "would be": ratios(own),
+            "shares": [*found.spectrum["share"], found.spectrum["remainder"]], "seconds": time.process_time() - begun,
+        })  # fmt: skip
         print(rows[-1], flush=True)
     return rows
 
 
-def inside(checkpoint: Path, test: list[Atoms]) -> list[str]:
-    """A row for each of some features: shares of their variance by Wigner degree, 0 for what is invariant."""
+def inside(checkpoint: Path, test: list[Atoms]) -> list[dict]:
+    """Of some features the shares of their variance by Wigner degree, 0 for what is invariant."""
     from metatrain.utils.io import load_model
 
     names = [f"mtt::feature::{name}" for name in FEATURES]
@@ -130,7 +130,7 @@ def inside(checkpoint: Path, test: list[Atoms]) -> list[str]:
     batch = joined(range(len(test)), test, plan, range(len(test)), engine.dtype)
     found = layers(engine, [batch], declared(names, features=plan.features), names=["answer"])
     return [
-        f"| `{name}` | {layer['width']} | " + " | ".join(f"{max(v, 0):.3f}" for v in layer["share"]) + " |"
+        {"module": name, "width": layer["width"], "shares": layer["share"]}
         for name, layer in zip(FEATURES, found["layers"], strict=True)
     ]
 
@@ -161,8 +161,8 @@ def verdicts(engine: Metatomic, atoms: Atoms, output: str) -> tuple[dict, dict]:
     return arena(given, [one for part in parts for one in part]), peg(given, answers(engine, atoms, walk, output))
 
 
-def others(engine: Metatomic, test: list[Atoms]) -> list[str]:
-    """Rows of the figures of other benchmarks, from 24 turns and from their own, for two structures."""
+def others(engine: Metatomic, test: list[Atoms]) -> list[dict]:
+    """The figures of other benchmarks, from 24 turns and from their own, for two structures."""
     rows = []
     for name, output in HEADS.items():
         for place, atoms in enumerate(test):
@@ -173,12 +173,48 @@ def others(engine: Metatomic, test: list[Atoms]) -> list[str]:
             for benchmark, judge, whole in zip(("MLIP Arena", "ml-peg"), (arena, peg), theirs, strict=True):
                 few = judge(given, ours)
                 column = "mae" if judge is arena else "mean_force_change"
-                rows.append(
-                    f"| {name} | {atoms.get_chemical_formula()} | {benchmark} | {few[column]:.4f}, "
-                    f"{'passed' if few['passed'] else 'failed'} | {whole[column]:.4f}, "
-                    f"{'passed' if whole['passed'] else 'failed'} |"
-                )
+                rows.append({
+                    "forces": name, "structure": atoms.get_chemical_formula(), "benchmark": benchmark,
+                    "ours": few[column], "ours passed": few["passed"], "theirs": whole[column],
+                    "theirs passed": whole["passed"],
+                })  # fmt: skip
     return rows
+
+
+def page(stored: dict) -> str:
+    """The page of what was stored."""
+    verdict = {True: "passed", False: "failed"}
+    return "\n".join([
+        "# PET, trained and measured", "",
+        f"`make pet`. PET of {stored['parameters'] // 1000}k parameters after "
+        f"{stored['steps']} steps on 480 frames of 48 molecules (GFN2-xTB), measured on 60 frames of 6 others with two "
+        f"cosets of O, 48 rotations; intervals by molecules. {stored['packages']}; {stored['machine']}, one thread.",
+        "",
+        "| forces | percent of the loss | R² | relative error | degrees 1 / 2 / 3 / rest | the RMSE would be | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {r['forces']} | {plain(r['percent'])} ({'–'.join(map(plain, r['interval']))}) | {r['r2']:.2f} | "
+            f"{r['relative']:.3f} | {' / '.join(f'{v:.2f}' for v in r['shares'])} | {r['would be']} | "
+            f"{r['seconds']:.0f} |"
+            for r in stored["heads"]
+        ), "",
+        "The authors of PET say that its symmetry error is 10 to 100 times smaller than its error; the column before "
+        "the last says how many times it is here.", "",
+        "Inside, shares of the variance of features by Wigner degree (0: invariant), over six frames:", "",
+        "| module | width | 0 | 1 | 2 | 3 |", "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| `{r['module']}` | {r['width']} | " + " | ".join(f"{max(v, 0):.3f}" for v in r["shares"]) + " |"
+            for r in stored["inside"]
+        ), "",
+        "What other benchmarks say, by 24 Haar turns and by their own 1,200 and 114 (eV/Å; passed under 1e-3). Theirs "
+        "are not Haar distributed, one of MLIP Arena's twelve angles is none at all, so their changes are smaller:", "",
+        "| forces | structure | benchmark | 24 turns | their turns |", "| --- | --- | --- | --- | --- |",
+        *(
+            f"| {r['forces']} | {r['structure']} | {r['benchmark']} | {r['ours']:.4f}, {verdict[r['ours passed']]} | "
+            f"{r['theirs']:.4f}, {verdict[r['theirs passed']]} |"
+            for r in stored["others"]
+        ), "",
+    ])  # fmt: skip
 
 
 def main() -> None:
@@ -196,25 +232,15 @@ def main() -> None:
     test = read(folder / "test.xyz")
     engine = Metatomic(folder / "model.pt")
     packages = ", ".join(f"{n} {version(n)}" for n in ("metatrain", "metatomic-torch", "vesin", "torch"))
-    page = [
-        "# PET, trained and measured", "",
-        f"`make pet`. PET of {sum(p.numel() for p in engine.model.parameters()) // 1000}k parameters after "
-        f"{given.epochs * 30} steps on 480 frames of 48 molecules (GFN2-xTB), measured on 60 frames of 6 others with "
-        f"two cosets of O, 48 rotations; intervals by molecules. {packages}; {platform.machine()}, one thread.", "",
-        "| forces | percent of the loss | R² | relative error | degrees 1 / 2 / 3 / rest | the RMSE would be | CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- |", *heads(engine, test), "",
-        "The authors of PET say that its symmetry error is 10 to 100 times smaller than its error; the column before "
-        "the last says how many times it is here.", "",
-        "Inside, shares of the variance of features by Wigner degree (0: invariant), over six frames:", "",
-        "| module | width | 0 | 1 | 2 | 3 |", "| --- | --- | --- | --- | --- | --- |",
-        *inside(next(iter(sorted(folder.glob("**/model.ckpt")))), test[::10]), "",
-        "What other benchmarks say, by 24 Haar turns and by their own 1,200 and 114 (eV/Å; passed under 1e-3). Theirs "
-        "are not Haar distributed, one of MLIP Arena's twelve angles is none at all, so their changes are smaller:", "",
-        "| forces | structure | benchmark | 24 turns | their turns |", "| --- | --- | --- | --- | --- |",
-        *others(engine, test[::30]), "",
-    ]  # fmt: skip
-    Path(given.page).write_text("\n".join(page))
-    print("\n".join(page))
+    stored = {
+        "parameters": sum(p.numel() for p in engine.model.parameters()), "steps": given.epochs * 30,
+        "packages": packages, "machine": platform.machine(), "heads": heads(engine, test),
+        "inside": inside(next(iter(sorted(folder.glob("**/model.ckpt")))), test[::10]),
+        "others": others(engine, test[::30]),
+    }  # fmt: skip
+    Path(given.page).with_suffix(".json").write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+    Path(given.page).write_text(page(stored))
+    print(page(stored))
 
 
 if __name__ == "__main__":

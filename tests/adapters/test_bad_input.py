@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Batch, Data
 
 import equiscope as eq
@@ -13,7 +14,7 @@ import equiscope.adapters.pyg
 from equiscope.adapters.ase import measure as measure_calculator
 from equiscope.errors import DataError, DeclarationError, InputError, NonFiniteError, RandomModelError
 
-from .calculators import Broken, crystals
+from .calculators import Broken, PairsInAse, crystals
 
 SIZES = (3, 4, 2)
 NODES = sum(SIZES)
@@ -208,6 +209,28 @@ def test_no_atoms_and_one_atom():
     result = calculated(structures=[Atoms(), Atoms("Cu", [[0.0, 0, 1]])], outputs=["forces"])
     assert [r.status for r in result.rows] == ["failed", "measured"]
     assert result.result.samples == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [("none", False), ("shift", False), ("rattle", True), ("turn", True), ("cell", True)]
+)
+def test_labels_stored_before_the_atoms_were_moved(change, told):
+    """ASE drops what was stored for other positions; labels are read from where they were stored, and a note says."""
+    structures = crystals()[:2]
+    for atoms in structures:
+        atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.ones((len(atoms), 3)))
+    moved = structures[1]
+    if change == "shift":
+        moved.positions += [1.0, 2.0, 3.0]
+    elif change == "rattle":
+        moved.rattle(0.1)
+    elif change == "turn":
+        moved.rotate(30, "z", rotate_cell=True)
+    elif change == "cell":
+        moved.set_cell(1.1 * moved.cell.array)
+    design = {"progress": False, "noise_samples": 0, "rotations": "D2"}
+    result = measure_calculator(PairsInAse(), structures, ["forces"], True, **design)
+    assert any("structures [1] were stored before" in note for note in result.notes) == told
 
 
 def test_there_are_enough_cases():

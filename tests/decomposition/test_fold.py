@@ -107,6 +107,55 @@ def test_atoms_one_after_another_with_their_edges():
     assert not any("a call" in note for note in folded_.notes)
 
 
+def ranks(owner):
+    """The place of each entry among those of its owner."""
+    same = owner[:, None] == owner
+    return torch.tril(same, -1).sum(1).double()
+
+
+def ordered(b):
+    """Forces in which atoms and edges count by their places in the batch: no symmetry is perfect, samples are apart."""
+    src, dst = b["edge_index"]
+    pull = torch.tanh(b["pos"][src] - b["pos"][dst]) * (1 + 0.1 * ranks(b["batch"][src]))[:, None]
+    forces = torch.zeros_like(b["pos"]).index_add(0, dst, pull)
+    forces = forces * (1 + 0.1 * ranks(b["batch"]) + b["z"])[:, None]
+    return {"forces": forces + 0.05 * b["pos"].square(), "energy": edges(b)["energy"]}
+
+
+MOVES = ["translation=2", "parity", "mirror", "permutation", "edges", ("rotation", "parity", "permutation")]
+
+
+@pytest.mark.parametrize("symmetry", MOVES, ids=str)
+def test_moves_of_other_symmetries_share_calls(symmetry):
+    """Atoms of the samples in no order, so that edges are renumbered and numbers of atoms go on from copy to copy."""
+    batch, sizes = {**ragged(6), "z": torch.arange(18.0).double()}, []
+
+    def model(b):
+        sizes.append(len(b["z"]) // 18)
+        return ordered(b)
+
+    settings = {"fixed": ["z"], "per": {"z": "atom"}, "symmetry": symmetry, "noise_samples": 1, **RAGGED}
+    single = eq.measure(model, [batch], fold=1, **settings)
+    sizes.clear()
+    folded_ = eq.measure(model, [batch], fold=7, **settings)
+    same(folded_, single)
+    assert single.equivariance > 1e-6
+    # As given and once more, and perhaps a single one that is left over.
+    assert sizes.count(1) <= 3
+    assert sizes.count(0) + sizes.count(1) < len(sizes)
+    assert not any("a call" in note for note in folded_.notes)
+
+
+@pytest.mark.parametrize("symmetry", ["translation=2", "permutation", "mirror", ("rotation", "permutation")], ids=str)
+def test_moves_of_padded_samples_share_calls(symmetry):
+    single, folded_ = (
+        eq.measure(Tanh("mask"), [dense(9), dense(7, 1)], fold=k, mask="mask", symmetry=symmetry, **SHORT)
+        for k in (1, 5)
+    )
+    same(folded_, single)
+    assert folded_.model_calls < single.model_calls / 2
+
+
 def test_copies_of_every_kind_are_whole_batches_one_after_another():
     batch = {**ragged(2), "ptr": torch.tensor([0, 3, 6]), "name": ["a", "b"], "cut": 5.0}
     made = RaggedBatch(batch, declare(**{k: v for k, v in RAGGED.items()})).copies(3)
@@ -137,6 +186,11 @@ def test_graphs_of_pyg():
     single, folded_ = (eq.measure(lambda b: edges(b.to_dict()), [batch], fold=k, **plan) for k in (1, 5))
     same(folded_, single)
     assert folded_.model_calls < single.model_calls / 2
+    moved, together = (
+        eq.measure(lambda b: edges(b.to_dict()), [batch], fold=k, symmetry="permutation", **plan) for k in (1, 5)
+    )
+    same(together, moved)
+    assert together.model_calls < moved.model_calls / 1.5
     copies = eq.adapters.pyg.GraphBatch(batch).copies(4)
     by_hand = Batch.from_data_list(graphs * 4)
     assert (copies.num_graphs, copies.name) == (20, by_hand.name)

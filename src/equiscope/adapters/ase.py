@@ -10,11 +10,11 @@
 
 or from the shell, ``equiscope measure --calculator ase.calculators.emt:EMT structures.extxyz``.
 
-Structures are measured one by one, or many in one call where the calculator can: metatomic's, and the engines of
+Structures are measured one by one, or many in one call where the calculator can: metatomic's, those of SevenNet, MACE
+and Orb where torch-sim is installed (:mod:`equiscope.adapters.routes`), and the engines of
 :mod:`equiscope.adapters.metatomic` and :mod:`equiscope.adapters.torch_sim`, which take the place of one. Positions and
-lattice vectors turn together, x -> R x, a -> R a, so that
-fractional coordinates and periodic images stay what they are; forces turn back by R^T, a stress by R^T S R in ASE's
-Voigt order, and an energy not at all. Units are ASE's: eV, Å.
+lattice vectors turn together, x -> R x, a -> R a, so that fractional coordinates and periodic images stay what they
+are; forces turn back by R^T, a stress by R^T S R in ASE's Voigt order, an energy not at all. Units are ASE's, eV and Å.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from equiscope.adapters.ase_result import AseResult, RowWriter, StructureRow, co
 from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
 from equiscope.adapters.peers import check_exports
+from equiscope.adapters.routes import routed
 from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
@@ -107,7 +108,8 @@ def measure(
         csv: file to which each structure's row is written as soon as it is measured.
         on_error: "report": a structure on which the calculator raises becomes a failed row, and the rest goes on;
             "raise": stop at once.
-        most_atoms: of one call, where many structures are answered in one; by default what suits the device.
+        most_atoms: of one call, where many structures are answered in one; by default what suits the device. 1: one
+            structure a call.
         exports: ``{"mlip-arena": "file.csv"}``: the columns of another benchmark, from the same passes, beside ours
             (:mod:`equiscope.adapters.peers`).
 
@@ -129,7 +131,10 @@ def measure(
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
     listed = st.as_structures(structures)
-    engine = calculator if hasattr(calculator, "most_atoms") else Calculators(calculator, most_atoms=most_atoms)
+    engine = calculator if hasattr(calculator, "most_atoms") else None
+    if engine is None and most_atoms != 1 and not rotate:
+        engine = routed(calculator, listed[0], outputs)
+    engine = engine or Calculators(calculator, most_atoms=most_atoms)
     chosen = _outputs(engine, outputs)
     features = {name: str(engine.features(name)) for name in chosen if name not in engine.outputs}
     found = st.find_labels(listed, chosen, labels)

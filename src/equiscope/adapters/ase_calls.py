@@ -57,24 +57,28 @@ class Calculators:
 
     def turned(self, batch: Mapping[str, Any]) -> list[Atoms]:
         """The structures with positions, cells and fields of the batch."""
-        counts = np.bincount(batch["system"].numpy(), minlength=len(batch["structure"])).cumsum()[:-1]
-        places, positions_of = (np.split(batch[name].numpy(), counts) for name in ("atom", "positions"))
+        counts = np.bincount(batch["system"].numpy(), minlength=len(batch["structure"]))
+        stops = counts.cumsum()
+        atom, positions = batch["atom"].numpy(), batch["positions"].numpy()
+        in_order = bool((atom == np.arange(len(atom)) - np.repeat(stops - counts, counts)).all())
         made: list[Atoms] = []
         seen: set[int] = set()
-        for bare, own, cell, positions in zip(
-            batch["structure"], places, batch["cell"].numpy(), positions_of, strict=True
+        for bare, start, stop, cell in zip(
+            batch["structure"], (stops - counts).tolist(), stops.tolist(), batch["cell"].numpy(), strict=True
         ):
-            as_it_is = len(own) == len(bare) and bool((own == np.arange(len(bare))).all())
+            own = atom[start:stop]
+            as_it_is = len(own) == len(bare) and (in_order or bool((own == np.arange(len(bare))).all()))
             # Several rotations of one structure in a call are as many structures.
             again = id(bare) in seen
             seen.add(id(bare))
             atoms = bare[own] if not as_it_is else bare.copy() if again else self._copy(bare)
-            atoms.set_cell(cell, scale_atoms=False)
-            atoms.positions = positions
+            atoms.cell[:] = cell
+            atoms.positions = positions[start:stop]
             made.append(atoms)
         for extra in self.fields:
             values = batch[extra.name].numpy()
-            for atoms, value in zip(made, np.split(values, counts) if extra.rows == "atom" else values, strict=True):
+            parts = np.split(values, stops[:-1]) if extra.rows == "atom" else values
+            for atoms, value in zip(made, parts, strict=True):
                 extra.put(atoms, value)
         return made
 

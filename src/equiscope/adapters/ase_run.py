@@ -47,15 +47,18 @@ class AseSettings:
     peers: Peers | None = None
     symmetry: Any = "rotation"
 
-    def plan_of(self, outputs: Sequence[str]) -> Plan:
-        """The plan of structures that have these outputs."""
+    def plan_of(self, outputs: Sequence[str], atoms: int = 1) -> Plan:
+        """The plan of structures that have these outputs, so many atoms in all."""
         plan = self.plan
         declaration = declared(
             outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group, self.keeps
         )
         forward = functools.partial(self.forward, outputs)
-        # Rotations share a call only where the engine takes many structures, and never beyond what was asked for.
-        fold = "auto" if self.engine.most_atoms and self.most_atoms is None else 1
+        # Rotations share a call only where the engine takes many structures: as many as a call may have atoms, which a
+        # GPU decides by what it does.
+        most = self.most_atoms or self.engine.most_atoms
+        by_device = self.engine.device.type != "cpu" and self.most_atoms is None
+        fold = 1 if self.engine.most_atoms is None or most is None else "auto" if by_device else max(1, most // atoms)
         more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
         return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
 
@@ -172,19 +175,20 @@ class AseRun:
         if not outputs:
             return [{} for _ in own]
         kind = self._kinds.setdefault(self._kind_of(own[0]), _Kind(outputs))
-        collector = Collector(design.engine, design.plan_of(outputs))
+        collector = Collector(design.engine, design.plan_of(outputs, sum(map(len, own))))
         if design.peers is not None:
             design.peers.expect(collector.plan, members)
         # One collector a group, so that one which fails half-way leaves nothing behind.
         collector.known = copy.deepcopy(kind.known)
 
-        def batch_in(dtype: torch.dtype) -> dict[str, Any]:
-            return joined(members, own, design.plan, clusters, dtype, design.engine.device, design.keeps)
+        def batch_of(count: int, dtype: torch.dtype) -> dict[str, Any]:
+            part = members[:count], own[:count], design.plan, clusters[:count]
+            return joined(*part, dtype, design.engine.device, design.keeps)
 
         try:
             if self._dtype is None:
-                self._dtype = _precision(collector.caller(design.engine, batch_in(torch.float64)))
-            batch = batch_in(self._dtype)
+                self._dtype = _precision(collector.caller(design.engine, batch_of(1, torch.float64)))
+            batch = batch_of(len(own), self._dtype)
             try:
                 collector.run(batch, design.noise_samples)
             except ModelError as error:
@@ -261,6 +265,15 @@ class AseRun:
         for output, source in self._design.plan.labels.items():
             if meaning := labels.kind(st.kind(output), source):
                 notes.append(f"label {source!r} is taken as {meaning}: {labels.REMARKS[meaning]}")
+        stored = st.STORED in self._design.plan.labels.values()
+        stale = [i for i, a in enumerate(structures) if stored and st.moved_since(a)]
+        if stale:
+            notes.append(
+                f"labels of structures {stale[:5]}{', …' if stale[5:] else ''} were stored before their atoms moved: "
+                "ASE itself drops them then; if the structure was turned or displaced they are another's"
+            )
+        if note := getattr(self._design.engine, "note", ""):
+            notes.append(note)
         if any(a.constraints for a in structures):
             notes.append("constraints were left out: forces are the calculator's own")
         if "stress" in self._design.plan.outputs:

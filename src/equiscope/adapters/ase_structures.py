@@ -30,6 +30,8 @@ ENERGY_UNITS = {
 LENGTH_UNITS = {"Å": 1.0, "Ang": 1.0, "Angstrom": 1.0, "Bohr": units.Bohr, "nm": units.nm, "pm": 1e-2}
 STRESS_UNITS = {"eV/Å^3": 1.0, "eV/Ang^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "kB": 0.1 * units.GPa}
 SINGULAR = 1e-6
+# Å by which atoms may have moved since their labels were stored: what files round to.
+MOVED = 1e-3
 _LABEL_KEYS = {
     "energy": re.compile(r"(^|.*[_\-. ])energy$", re.IGNORECASE),
     "forces": re.compile(r"(^|.*[_\-. ])forces?$", re.IGNORECASE),
@@ -246,6 +248,17 @@ def _sounds_like(output: str, key: str) -> bool:
 
 def _stored(atoms: Atoms) -> Mapping[str, Any]:
     return atoms.calc.results if isinstance(atoms.calc, SinglePointCalculator) else {}
+
+
+def moved_since(atoms: Atoms) -> bool:
+    """Whether a structure was changed, by more than a shift of all of it, since its results were stored with it."""
+    before = atoms.calc.atoms if isinstance(atoms.calc, SinglePointCalculator) else None
+    if before is None or len(atoms) == 0:
+        return False
+    if len(before) != len(atoms) or (before.numbers != atoms.numbers).any():
+        return True
+    apart = (atoms.positions - before.positions) - (atoms.positions - before.positions)[0]
+    return bool(np.abs(apart).max() > MOVED or np.abs(atoms.cell.array - before.cell.array).max() > MOVED)
 
 
 def find_labels(

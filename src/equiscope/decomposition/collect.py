@@ -17,7 +17,6 @@ from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
 from equiscope.decomposition.computing import Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
-from equiscope.decomposition.moves import Moves
 from equiscope.decomposition.orbit import (
     Caller,
     input_rows,
@@ -366,16 +365,9 @@ class BatchOrbit:
     ) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
         """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
         declaration, outputs = self.of.plan.declaration, self.of.outputs
-        if self.of.plan.scheme is not None:
-            yield from (([one], self._moved(batch, one.moves)) for one in walk if one.moves is not None)
-            return
         for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
             here = len(some)
             yield some, {name: outputs[name].coordinates_of_passes(r.detach(), here) for name, r in found.items()}
-
-    def _moved(self, batch: Batch, moves: Moves) -> dict[str, Tensor]:
-        found = moves.twisted(self.model, batch, self.of.plan.declaration, self.caller)
-        return {name: self.of.outputs[name].coordinates(rows.detach())[None] for name, rows in found.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:

@@ -17,6 +17,9 @@ quarter of the free memory. No clock enters: the same run folds in the same way.
 (page faults, caches), except where a batch has fewer than four samples. Where memory runs out all the same, half as
 many passes share the next call.
 
+Moves of other symmetries share calls in the same way, each batch moved alone and the moved ones set side by side, as
+far as no move changes how many atoms there are (supercells do).
+
 A kind of batch takes part by a method ``copies(count)``, the native batch so many times over, one whole copy after
 another along every axis of samples, atoms and edges, with indices moved on; kinds without it are measured one pass a
 call.
@@ -37,6 +40,7 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, device_of_batch
 from equiscope.decomposition.computing import Computing
+from equiscope.decomposition.moves import twisted_by
 from equiscope.decomposition.orbit import Forward, output_rows, twisted
 from equiscope.decomposition.plan import Pass
 from equiscope.decomposition.ragged import batch_of
@@ -261,11 +265,16 @@ def folded(
         if len(some) not in copies:
             copies.clear()
             copies[len(some)] = copies_of(batch, len(some), declaration)
+        if moves := [one.moves for one in some if one.moves is not None]:
+            return twisted_by(moves, model, batch, declaration, caller, copies[len(some)])
         turns = torch.cat([one.turns for one in some])
         return twisted(model, copies[len(some)], turns, declaration, caller, explained=False)
 
     def alone(place: int) -> dict[str, Tensor]:
-        return twisted(model, batch, waiting[place].turns, declaration, caller)
+        one = waiting[place]
+        if one.moves is not None:
+            return twisted_by([one.moves], model, batch, declaration, caller)
+        return twisted(model, batch, one.turns, declaration, caller)
 
     while count:
         calls = -(-count // folding.size(batch, declaration))

@@ -314,21 +314,66 @@ class Moves:
 
     steps: tuple[Step, ...]
 
-    def twisted(
-        self, model: Any, batch: Batch, declaration: Declaration, forward: Forward | None
-    ) -> dict[str, Tensor]:
-        """Every declared output for the moved batch, brought back: rows (n, c, *shape) in float64 of ``batch``."""
+    def moved(self, batch: Batch, declaration: Declaration) -> tuple[Batch, list[tuple[Any, Batch]]]:
+        """The moved batch, and each step's way back with the batch it starts from, the first step first."""
         here, backs = batch, []
         for step in self.steps:
             moved = step.moved(here, declaration)
             here = moved.batch(declaration)
             backs.append((moved.back, here))
-        answer = answer_of(model, here.with_fields({}), forward, batch)
-        values: Values = {
-            # Copies: a model may answer every call in the same memory (CUDA graphs do).
-            name: rows_of(value, name, here, declaration).clone()
-            for name, value in found_outputs(answer, declaration).items()
-        }
+        return here, backs
+
+
+def twisted_by(
+    several: Sequence[Moves],
+    model: Any,
+    batch: Batch,
+    declaration: Declaration,
+    forward: Forward | None,
+    copies: Batch | None = None,
+) -> dict[str, Tensor]:
+    """Every declared output for a batch under each of several moves, brought back, one after another in one call.
+
+    Rows (moves n, c, *shape) in float64 of ``batch``; ``copies``, so many of it side by side, where moves are several.
+
+    Raises:
+        InputError: for moves of which one changes how many atoms there are, which then share no call.
+    """
+    moved = [one.moved(batch, declaration) for one in several]
+    whole = moved[0][0]
+    if copies is not None:
+        whole = batch_of(side_by_side([here for here, _ in moved], batch, copies), declaration)
+    answer = answer_of(model, whole.with_fields({}), forward, batch if copies is None else None)
+    found: dict[str, list[Tensor]] = {}
+    given = {k: rows_of(v, k, whole, declaration) for k, v in found_outputs(answer, declaration).items()}
+    for place, (_, backs) in enumerate(moved):
+        # Copies: a model may answer every call in the same memory (CUDA graphs do).
+        values: Values = {name: rows.chunk(len(moved))[place].clone() for name, rows in given.items()}
         for back, moved_batch in reversed(backs):
             values = back(values, moved_batch)
-        return dict(values)
+        for name, rows in values.items():
+            found.setdefault(name, []).append(rows)
+    return {name: torch.cat(rows) for name, rows in found.items()}
+
+
+def side_by_side(moved: Sequence[Batch], batch: Batch, copies: Batch) -> Any:
+    """The native copies of a batch, each with the fields of one of the moved batches.
+
+    Raises:
+        InputError: where a field has another shape than in ``batch``.
+    """
+    changed, given = {}, batch.fields()
+    for name, stacked in copies.fields().items():
+        parts = [one.fields()[name] for one in moved]
+        if any(part.shape != given[name].shape for part in parts):
+            raise InputError(f"field {name!r} has another size in moved batches: they share no call")
+        # Pairs of atoms stand beside each other; offsets, where samples begin, are not moved.
+        axis = 0 if len(stacked) == len(parts) * len(given[name]) else 1
+        if stacked.ndim <= axis:
+            continue
+        whole = torch.cat(parts, axis)
+        if not (whole.is_floating_point() or whole.is_complex() or whole.dtype == torch.bool):
+            # Numbers of atoms and samples go on from one copy to the next.
+            whole = whole + (stacked - torch.cat([given[name]] * len(parts), axis))
+        changed[name] = whole
+    return copies.with_fields(changed)

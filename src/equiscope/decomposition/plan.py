@@ -238,13 +238,18 @@ def make_plan(
             a loss cannot give, or a ``forward`` that is no function.
     """
     check_forward(forward)
+    if isinstance(fold, str) and fold != "auto":
+        raise InputError(f"fold must be 'auto' or how many passes share a call, 1 for none, got {fold!r}")
+    if not isinstance(fold, str):
+        check_count("fold", fold, 1)
+    together = None if isinstance(fold, str) else fold
     losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
     if found := families(symmetry, rotations, declaration.group):
         if spectrum is not False or not shift:
             raise InputError(f"spectrum and shift=False are of rotations: leave them out of symmetry={symmetry!r}")
         scheme = Scheme(found)
         design = scheme_design(scheme, declaration, cosets, seed, losses)
-        return Plan(declaration, losses, design, forward, scheme=scheme, fold=1)
+        return Plan(declaration, losses, design, forward, scheme=scheme, fold=together)
     design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
     if (not design.shift or design.partial) and spectrum is not False:
         raise InputError(
@@ -255,13 +260,7 @@ def make_plan(
     others = sorted({spec.name for spec in losses.values() if not spec.exact})
     if highest and others:
         raise InputError(f"the spectrum takes the variance of squared error apart, got loss {', '.join(others)}")
-    if fold != "auto":
-        if isinstance(fold, str):
-            raise InputError(f"fold must be 'auto' or how many rotations share a call, 1 for none, got {fold!r}")
-        check_count("fold", fold, 1)
-    return Plan(
-        declaration, losses, design, forward, highest, fold=None if isinstance(fold, str) else fold
-    )
+    return Plan(declaration, losses, design, forward, highest, fold=together)
 
 
 def declared(given: Plan | Declaration) -> Declaration:

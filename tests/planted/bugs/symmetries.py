@@ -15,7 +15,7 @@ BUGS = (
         r"if spec\.points:", "if False:", f"{D}/test_moves"),
     bug("a mirror that turns by its normal once", MOVES, "Reflection.matrices",
         r"= 2\.0 \*", "= 1.0 *", f"{D}/test_moves"),
-    bug("answers brought back in the order of the moves", MOVES, "Moves.twisted",
+    bug("answers brought back in the order of the moves", MOVES, "twisted_by",
         r"reversed\((\w+)\)", r"\1", f"{D}/test_moves"),
     bug("rows of atoms not put back in order", ORDERS, "outputs_back",
         r"\[place\]", "", f"{D}/test_relabelling"),

@@ -8,8 +8,8 @@ from equiscope.errors import InputError
 from equiscope.tasks.forcefield.models import MODELS, build
 from tests.tasks.forcefield.molecules import random_batch
 
-# Our own architectures; the peer's tests are in test_nequip_field.
-NAMES = sorted(name for name in MODELS if not name.startswith("nequip"))
+# Our own architectures; the tests of others are in test_nequip_field and test_pet_field.
+NAMES = sorted(name for name in MODELS if not name.startswith(("nequip", "pet")))
 SMALL = {
     "edge_transformer": {"width": 16, "layers": 3, "feedforward": 16, "radial": 8},
     "escaip": {"width": 16, "layers": 2, "radial": 8},

@@ -9,6 +9,7 @@ from torch import nn
 from equiscope.tasks.forcefield.edge_transformer import EdgeTransformer, EdgeTransformerConfig
 from equiscope.tasks.forcefield.escaip import Escaip, EscaipConfig
 from equiscope.tasks.forcefield.nequip_field import NequipConfig, NequipField
+from equiscope.tasks.forcefield.pet_field import PetConfig, PetField
 from equiscope.tasks.seeded import Models, configured
 
 EDGE_TRANSFORMER = {
@@ -35,12 +36,18 @@ NEQUIP_DIRECT = {
     "1M": NequipConfig(layers=4, features=46, radial_width=64),
 }
 
+PET = {
+    "nano": PetConfig(),
+    "1M": PetConfig(width=96, nodes=136, feedforward=136, layers=3, heads=8),
+}
+
 MODELS: Models = {
     "edge_transformer": (EdgeTransformer, EDGE_TRANSFORMER, {}),
     "escaip": (Escaip, ESCAIP, {"tied": False}),
     "escaip_tied": (Escaip, ESCAIP, {"tied": True}),
     "nequip": (NequipField, NEQUIP, {"forces": "gradient"}),
     "nequip_direct": (NequipField, NEQUIP_DIRECT, {"forces": "direct"}),
+    "pet": (PetField, PET, {}),
 }
 
 
@@ -49,8 +56,9 @@ def build(name: str, size: str = "nano", **overrides: Any) -> nn.Module:
 
     Args:
         name: ``edge_transformer``, ``escaip``, ``escaip_tied`` (the exactly equivariant twin of ``escaip``), ``nequip``
-            or ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``).
-        size: ``nano``, ``1M``, ``4M`` or ``6M`` (``nequip``: ``nano`` or ``1M``).
+            or ``nequip_direct`` (the equivariant peer with gradient or direct forces; needs the extra ``peers``), or
+            ``pet`` (needs metatrain).
+        size: ``nano``, ``1M``, ``4M`` or ``6M`` (``nequip`` and ``pet``: ``nano`` or ``1M``).
         overrides: fields of the model's configuration, for example ``cutoff=6.0`` or ``layers=4``; see
             :func:`equiscope.tasks.seeded.configured`, also for what is refused.
     """
