@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, follows_points, one_each
-from equiscope.decomposition.computing import Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import (
     Caller,
@@ -226,16 +226,17 @@ class Collector:
     def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:
         """The numerical floor of the samples of a batch that are chosen for it; refuses a model that is random.
 
-        The first batch, and after it the second, fourth, eighth …, is answered twice: a random model gets no figure.
+        Samples of the first batch, and after it of the second, fourth, eighth …, are answered twice: a random model
+        gets no figure.
         """
-        known, ids = self.known, orbit.of.ids
-        known.wanted = wanted
+        known, ids, size = self.known, orbit.of.ids, orbit.of.batch.size
+        known.wanted, known.passes = wanted, known.passes if known.batches else self.plan.design.passes
         known.batches += 1
-        if known.batches & (known.batches - 1) == 0:
-            self._repeat(orbit, first)
         new = [int(k) for k in noise.keys(self.plan.design.seed, ids)]
-        places, known.keys = noise.chosen(known.keys, new, max(wanted, 1))
-        shape = (len(ids), len(FLOOR))
+        places, known.keys = noise.chosen(known.keys, new, max(wanted, 1), known.passes)
+        if known.batches & (known.batches - 1) == 0:
+            self._repeat(orbit, first, places or [new.index(min(new))])
+        shape = (size, len(FLOOR))
         columns = {
             name: torch.full(shape, torch.nan, dtype=torch.float64, device=orbit.of.device) for name in orbit.of.outputs
         }
@@ -244,21 +245,24 @@ class Collector:
                 columns[name][places] = found
         return columns
 
-    def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor]) -> None:
-        """Answer the batch again, and watch in which precision the first time."""
+    def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor], places: list[int]) -> None:
+        """Answer some samples again, and watch in which precision the first time; all of them where some say little."""
         known, fields = self.known, orbit.of.batch.fields()
-        stored = max(torch.finfo(v.dtype).eps for v in first.values())
         inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
-        known.stored = max([known.stored, stored, *inputs])
+        known.stored = max([known.stored, *inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
+        some, seen = orbit, None
+        if len(places) < orbit.of.batch.size:
+            # Made by hand, of a fixed size, seeing each other, random: the whole batch tells.
+            with contextlib.suppress(Exception):
+                some = orbit.part(places)
+                rows = {k: v[rows_at(orbit.of.outputs[k].rows, places)] for k, v in first.items()}
+                seen = noise.again(known, rows, some.answer)
+        if seen is None or seen[1] > min(noise.ORDER_UNITS * seen[0].eps, noise.RANDOM_MODEL):
+            some, seen = orbit, noise.again(known, first, orbit.answer)
         if known.computing is None:
-            second, seen = watched(orbit.answer)
-            seen = seen or Computing()
-            effect = tf32_effect(seen.tf32, second, orbit.answer)
-            known.computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=effect)
-            known.folding.watch(known.computing, orbit.of.batch, self.plan.declaration)
-        else:
-            second = orbit.answer()
-        known.change = max(known.change, noise.check_repeat(first, second, known.computing))
+            known.computing = seen[0]
+            known.folding.watch(seen[0], some.of.batch, self.plan.declaration)
+        known.change = max(known.change, seen[1])
         if known.batches.bit_length() % 2 == 0:
             return
         # The first batch, and after it the fourth, sixteenth, …

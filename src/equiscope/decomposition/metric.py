@@ -202,7 +202,7 @@ class EquivarianceError(Metric):
         computing = self._known.computing or Computing()
         known = Known(
             computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied,
-            wanted=self.noise_samples, stored=stored, notes=self._known.notes,
+            wanted=self.noise_samples, passes=self.plan.design.passes, stored=stored, notes=self._known.notes,
         )  # fmt: skip
         described = self.plan.design.described(int(self.model_calls))
         notes = hardware_notes(self.device, computing)

@@ -18,7 +18,8 @@ and at least what a float64 copy of the model shows. The floor of a measurement 
     sum floor / sum |f|^2   over the samples that have one   x   mean |f|^2   over all,
 
 and those samples are the ones of smallest key, a hash of (seed, id): spread over the data whatever its order, the same
-in one process or many (:func:`chosen`).
+in one process or many (:func:`chosen`). Of p passes a sample they are a share min(1/4, p / 64), so that the floor takes
+a tenth of a measurement of 64 samples or less, however short; of fewer samples at least min(12, max(3, p / 2)).
 
 A jump is no rounding: where passes whose inputs differ by rounding alone differ by more than the precision allows, the
 sample is discontinuous there, is named so, and lends nothing to the floor (:func:`jumps`).
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -40,7 +41,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
-from equiscope.decomposition.computing import NAMES, Computing
+from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.jumps import coarse_inside, jumps
 from equiscope.decomposition.orbit import output_middle, output_rows, turned
@@ -63,8 +64,11 @@ RARE = 1e-3
 APART = 83
 # Numbers of inputs and outputs for which a float64 copy is asked: of large samples a few are enough.
 TWIN_NUMBERS = 100_000
-# Samples that have a floor, at least where there are so many.
-LEAST = 12
+# Samples that have a floor, at least where there are so many, and their share of all; of short measurements fewer, at
+# least three.
+LEAST, SHARE, SHORT = 12, 1 / 4, 3
+# Repeats of a part of a batch that differ by more units of the precision are no matter of the order of sums.
+ORDER_UNITS = 5
 
 
 @dataclass
@@ -77,7 +81,7 @@ class Known:
         computing: the precision the model computes in, from the first batch.
         rounding: each output's relative change in a float64 copy; None before the copy was tried.
         change: the largest relative change between identical calls.
-        wanted: samples that get a floor, at most.
+        wanted, passes: samples that get a floor, at most, and passes of each sample, which its cost is measured by.
         stored: eps of the coarsest of the inputs and outputs.
         notes: what a reader must know of an output, by its name.
         folding: how passes share a call of the model.
@@ -89,6 +93,7 @@ class Known:
     rounding: dict[str, float] | None = None
     change: float = 0.0
     wanted: int = 0
+    passes: float = math.inf
     stored: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
     folding: Folding = field(default_factory=Folding)
@@ -108,20 +113,23 @@ def keys(seed: int, ids: Sequence[int]) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
-def smallest(of: Iterable[int], wanted: int) -> list[int]:
+def smallest(of: Iterable[int], wanted: int, passes: float = math.inf) -> list[int]:
     """Of the keys, ascending and each once, those whose samples have a floor: the lowest quarter of all possible keys,
-    no fewer than the ``LEAST`` smallest and no more than the ``wanted`` smallest."""
+    no fewer than the 12 smallest and no more than the ``wanted`` smallest; of short measurements fewer (the module)."""
     ordered = sorted({int(key) for key in of})[: max(wanted, 1)]
-    return [key for place, key in enumerate(ordered) if place < LEAST or key < 1 << 62]
+    least, below = min(LEAST, max(SHORT, passes / 2)), int(min(SHARE, passes / 64) * 2**64)
+    return [key for place, key in enumerate(ordered) if place < least or key < below]
 
 
-def chosen(kept: Sequence[int], new: Sequence[int], wanted: int) -> tuple[list[int], list[int]]:
+def chosen(
+    kept: Sequence[int], new: Sequence[int], wanted: int, passes: float = math.inf
+) -> tuple[list[int], list[int]]:
     """(places among ``new``, keys now kept): the samples whose keys are among the :func:`smallest` seen so far.
 
     Those that are the smallest of a whole stream are among them, whatever its order and length: of n samples one by one
     k (1 + log(n / k)) are measured where k count.
     """
-    now = smallest([*kept, *new], wanted)
+    now = smallest([*kept, *new], wanted, passes)
     fresh = set(now) - set(kept)
     first = {key: place for place, key in reversed(list(enumerate(new)))}
     return sorted(first[key] for key in fresh), now
@@ -162,6 +170,21 @@ def check_repeat(
             )
         largest = max(largest, relative)
     return largest
+
+
+def again(
+    known: Known, first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]]
+) -> tuple[Computing, float]:
+    """The precision in which samples that were answered by ``first`` are answered again, and :func:`check_repeat`."""
+    computing = known.computing
+    if computing is None:
+        second, seen = watched(answer)
+        seen = seen or Computing()
+        stored = max(torch.finfo(v.dtype).eps for v in first.values())
+        computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=tf32_effect(seen.tf32, second, answer))
+    else:
+        second = answer()
+    return computing, check_repeat(first, second, computing)
 
 
 def floor(
@@ -296,10 +319,12 @@ class Pooled:
     jump: float
 
 
-def pooled(floors: Array, weights: Array, sample_keys: NDArray[np.uint64], wanted: int) -> Pooled:
+def pooled(
+    floors: Array, weights: Array, sample_keys: NDArray[np.uint64], wanted: int, passes: float = math.inf
+) -> Pooled:
     """Pool the columns (samples, len(FLOOR)), NaN for samples without a floor, of those with the smallest keys."""
     has = np.flatnonzero(~np.isnan(floors[:, FLOOR.index("rounding")]))
-    counting = np.array(smallest(sample_keys[has].tolist(), wanted), dtype=np.uint64)
+    counting = np.array(smallest(sample_keys[has].tolist(), wanted, passes), dtype=np.uint64)
     checked = has[np.isin(sample_keys[has], counting)]
     loss, rounding, square, degrees, jump = floors[checked].T
     w, jumped = weights[checked], jump > 0

@@ -80,7 +80,7 @@ def summarise(
 ) -> Result:
     """The Result of all samples; ``settings`` are its fields that describe the design."""
     values, declaration, losses = samples.figures, plan.declaration, plan.losses
-    parts = {name: _OutputPool(name, samples, plan, settings["passes"], known.wanted) for name in values}
+    parts = {name: _OutputPool(name, samples, plan, settings["passes"], known) for name in values}
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
     counted = [parts[name] for name in share]
@@ -186,7 +186,7 @@ class _OutputPool:
     for other losses, which rounding moves in other ways; ``rounding`` is its floor.
     """
 
-    def __init__(self, name: str, samples: Samples, plan: Plan, passes: float, wanted: int):
+    def __init__(self, name: str, samples: Samples, plan: Plan, passes: float, known: noise.Known):
         values, declaration, loss = samples.figures[name], plan.declaration, plan.losses[name]
         weights = sample_weights(values, declaration.weighting)
         self.name, self.loss, self.weights = name, loss, weights
@@ -199,7 +199,7 @@ class _OutputPool:
         self.as_given = float((weights * host(values.as_given)).mean())
         variance = host(values.variance)
         self.spread = self.equivariance if loss.exact else weights * variance
-        self.pooled = pooled_floor(samples, name, weights, plan.design.seed, wanted)
+        self.pooled = pooled_floor(samples, name, weights, plan.design.seed, known)
         self.rounding = self.pooled.rounding * self.square
         self.floor = self.rounding if loss.exact else self._loss_floor(passes)
         deviation = host(values.deviation)
@@ -243,9 +243,12 @@ class _OutputPool:
         return constant_loss(self.loss, targets, action, declaration.group, weights)
 
 
-def pooled_floor(samples: Samples, name: str, weights: statistics.Array, seed: int, wanted: int) -> noise.Pooled:
-    """The floor of an output over the samples that have one, at most the number wanted."""
-    return noise.pooled(host(samples.figures[name].floor), weights, noise.keys(seed, samples.ids), wanted)
+def pooled_floor(
+    samples: Samples, name: str, weights: statistics.Array, seed: int, known: noise.Known
+) -> noise.Pooled:
+    """The floor of an output over the samples that have one."""
+    keys = noise.keys(seed, samples.ids)
+    return noise.pooled(host(samples.figures[name].floor), weights, keys, known.wanted, known.passes)
 
 
 def _equivariance(values: SampleValues, weights: statistics.Array, cosets: float) -> statistics.Array:

@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.pool import host, pooled_floor
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import Samples
@@ -92,12 +91,13 @@ def assert_declared_symmetry_complete(
     labels = {o.target for o in declaration.outputs.values()}
     base = label_free(declaration, given[0])
 
-    def errors(chosen: Declaration) -> tuple[dict[str, Tensor], Samples]:
-        samples = orbits(model, given, chosen, forward, rotations, cosets, seed).samples()
-        return {k: v.equivariance for k, v in samples.figures.items()}, samples
+    def errors(chosen: Declaration) -> tuple[dict[str, Tensor], Samples, noise.Known]:
+        collector = orbits(model, given, chosen, forward, rotations, cosets, seed)
+        samples = collector.samples()
+        return {k: v.equivariance for k, v in samples.figures.items()}, samples, collector.known
 
-    before, samples = errors(base)
-    allowed = {k: _allowed(k, samples, seed) for k in before}
+    before, samples, known = errors(base)
+    allowed = {k: _allowed(k, samples, seed, known) for k in before}
     fields = batch_of(given[0], declaration).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
@@ -150,10 +150,10 @@ def _trial(
     return Trial(tuple(added), tuple(added.values()), output, early, late, forgotten)
 
 
-def _allowed(name: str, samples: Samples, seed: int) -> float:
+def _allowed(name: str, samples: Samples, seed: int, known: noise.Known) -> float:
     """The largest mean equivariance error that rounding explains."""
     values = samples.figures[name]
-    pooled = pooled_floor(samples, name, np.ones(len(samples)), seed, NOISE_SAMPLES)
+    pooled = pooled_floor(samples, name, np.ones(len(samples)), seed, known)
     allowed = noise.floors_allowed(host(values.equivariance), pooled.freedom)
     return allowed * pooled.rounding * float(values.square.mean())
 

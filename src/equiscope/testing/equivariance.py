@@ -156,7 +156,8 @@ def assert_equivariant(
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
         collector = orbits(model, given, chosen, called, rotations, cosets, seed, symmetry)
         samples, passes, scheme = collector.samples(), collector.passes, collector.plan.scheme
-        outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed) for name in chosen.outputs)
+        known = collector.known
+        outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed, known) for name in chosen.outputs)
         label = "rotation" if scheme is None else scheme.label
         return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance, symmetry=label)
 
@@ -220,11 +221,12 @@ def orbits(
 
 
 def _output(
-    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int
+    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int,
+    known: noise.Known,
 ) -> OutputReport:
     values = samples.figures[name]
     variance, squares, deviation = (host(v) for v in (values.equivariance, values.square, values.deviation))
-    pooled = pooled_floor(samples, name, np.ones(len(squares)), seed, NOISE_SAMPLES)
+    pooled = pooled_floor(samples, name, np.ones(len(squares)), seed, known)
     size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
     floor = math.sqrt(pooled.rounding) * size
     apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
