@@ -30,11 +30,12 @@ from equiscope.errors import EquiscopeError, InputError, IntegrityError, ModelEr
 from equiscope.report import build
 from equiscope.runs import checkpoint
 from equiscope.runs.config import configuration
-from equiscope.runs.folder import RunFolder, flatten
+from equiscope.runs.folder import RunFolder
 from equiscope.runs.train import train
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import mapped
 from equiscope.tasks.datasets.blocks import Block
+from equiscope.words import flatten
 from tests.faults.data_files import damaged_files
 from tests.faults.disks import disk_errors
 from tests.faults.faults import Tally, in_child

@@ -25,9 +25,10 @@ from torch import Tensor
 from equiscope import records, tasks
 from equiscope.runs import train as runs
 from equiscope.runs.config import configuration
-from equiscope.runs.folder import RunFolder, flatten
+from equiscope.runs.folder import RunFolder
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import store
+from equiscope.words import flatten
 
 HERE = Path(__file__).parent
 GOLDEN, OLD_RUN = HERE / "runs.json", HERE / "old_run"
