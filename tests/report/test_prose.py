@@ -231,6 +231,15 @@ def test_analyses():
     assert page.untold == [], page.untold
 
 
+def test_the_page_of_studies_keeps_its_words_and_the_sections_of_others():
+    page = script("studies")
+    made = f"# Studies\n\n{page.FIRST}.\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
+    committed = f"# Studies\n\nWords.\n\n{page.FIRST}, old.\n\n## A: old\n\na\n\n\n## B: new\n\nb1\n\n{page.LAST}Shen.\n"
+    assert page.with_words(made, committed) == (
+        f"# Studies\n\nWords.\n\n{page.FIRST}.\n\n## A: old\n\na\n\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
+    )
+
+
 def points(task, name):
     """The rows of a study's table by point."""
     with open(RESULTS / "studies" / f"{task}-{name}" / "table.csv", newline="") as file:
