@@ -234,7 +234,8 @@ def test_analyses():
 def test_the_page_of_studies_keeps_its_words_and_the_sections_of_others():
     page = script("studies")
     made = f"# Studies\n\n{page.FIRST}.\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
-    committed = f"# Studies\n\nWords.\n\n{page.FIRST}, old.\n\n## A: old\n\na\n\n\n## B: new\n\nb1\n\n{page.LAST}Shen.\n"
+    old = "## A: old\n\na\n\n\n## B: new\n\nb1\n\n"
+    committed = f"# Studies\n\nWords.\n\n{page.FIRST}, old.\n\n{old}{page.LAST}Shen.\n"
     assert page.with_words(made, committed) == (
         f"# Studies\n\nWords.\n\n{page.FIRST}.\n\n## A: old\n\na\n\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
     )
