@@ -1,9 +1,10 @@
 """The claims of the paper on committed runs: the verdict before the rules were made to survive review, now, and why.
 
     python benchmarks/verdicts.py keep runs/forcefield/NAME …    # thinned records of runs among the results
+    python benchmarks/verdicts.py studied runs/studies/NAME …    # of a study's runs, the deciding probe alone, and its profile
     python benchmarks/verdicts.py                                # benchmarks/results/verdicts.md from them
 
-``equiscope report --paper benchmarks/results/runs/*/*`` makes the whole page of the claims from the same records. What
+``equiscope report --paper benchmarks/results/runs/{forcefield,proteinflow,voxels}/*`` makes the whole page of the claims from the same records. What
 the earlier rules say to them is in ``before.csv`` beside them, written by that version's own page.
 """
 
@@ -16,7 +17,7 @@ from equiscope.records import Records
 from equiscope.report import authors, paper
 from equiscope.report.claims import claims
 from equiscope.report.claims_page import run_rows
-from equiscope.report.evidence import gather
+from equiscope.report.evidence import Evidence, gather
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, BEFORE, PAGE = RESULTS / "runs", RESULTS / "runs" / "before.csv", RESULTS / "verdicts.md"
@@ -39,29 +40,45 @@ WHY = {
 }
 
 
-def keep(folder: Path) -> Path:
-    """Thinned records of a run among the results."""
+def studied(folder: Path) -> list[Path]:
+    """The finished runs of a study that are not among the results yet, by their deciding probe, and its profile."""
+    found = records.read(folder / "records.jsonl")
+    task, runs = found[-1].get("task") or folder.name.partition("-")[0], [r for r in found if r["kind"] == "study"][-1]["runs"]
+    places = [folder.parents[1] / task / run["run"] for run in runs]
+    made = [keep(place, decides=True) for place in places if not (RUNS / task / place.name).exists()]
+    profiles = [record for record in found if record["kind"] == "profile"][-1:]
+    return [*made, *([_written(RUNS / "studies" / folder.name, profiles)] if profiles else [])]
+
+
+def keep(folder: Path, decides: bool = False) -> Path:
+    """Thinned records of a run among the results; ``decides``: of its probes only the headline and that of the verdicts."""
     found = records.read(folder / "records.jsonl")
     run = next(record for record in found if record["kind"] == "run")
-    target = RUNS / run["task"] / run["name"]
+    judged = {paper.TASKS[run["task"]].probe, *(r["probe"] for r in found if r.get("headline"))}
+    if decides:
+        found = [record for record in found if record.get("probe", "") in ("", *judged)]
+    return _written(RUNS / run["task"] / run["name"], [record for record in found if record["kind"] in KEPT])
+
+
+def _written(target: Path, found: list[dict]) -> Path:
+    """Records without what no page of claims shows, in a folder of their own."""
     target.mkdir(parents=True, exist_ok=True)
     for old in target.iterdir():
         old.unlink()
     with Records(target / "records.jsonl") as kept:
         for record in found:
-            if record["kind"] in KEPT:
-                fields = {name: value for name, value in record.items() if name not in ("n", "kind", "sha", "pictures")}
-                if record.get("analysis") == "gradients":
-                    # Those of single layers are nine tenths of the file, and on no page of claims.
-                    fields["values"] = {name: value for name, value in fields["values"].items() if name != "layers"}
-                kept.append(record["kind"], **fields)
+            fields = {name: value for name, value in record.items() if name not in ("n", "kind", "sha", "pictures")}
+            if record.get("analysis") == "gradients":
+                # Those of single layers are nine tenths of the file, and on no page of claims.
+                fields["values"] = {name: value for name, value in fields["values"].items() if name != "layers"}
+            kept.append(record["kind"], **fields)
     for beside in target.glob("*.count"):
         beside.unlink()
     return target
 
 
 def committed() -> list[Path]:
-    return sorted(path.parent for path in RUNS.glob("*/*/records.jsonl"))
+    return sorted(path.parent for task in paper.TASKS for path in RUNS.glob(f"{task}/*/records.jsonl"))
 
 
 def page() -> str:
@@ -72,11 +89,9 @@ def page() -> str:
     lines = [
         "# Claim by claim: the verdict before, the verdict now, and why",
         "",
-        "On the same records, of one run a task (`runs/`): the verdict by the rules as they were, by the rules as they "
-        "are, and what",
-        "the authors' own published curves get by the same rules. `python benchmarks/verdicts.py` writes this page; "
-        "`equiscope report",
-        "--paper benchmarks/results/runs/*/*` shows every row of evidence.",
+        f"On the same records, of {_counted(evidence)} (`runs/`): the verdict by the rules as they were, by the rules as "
+        "they are, and what the authors' own published curves get by the same rules. `python benchmarks/verdicts.py` writes "
+        "this page; `equiscope report --paper benchmarks/results/runs/{forcefield,proteinflow,voxels}/*` shows every row.",
         "",
         "| claim | before | now | the authors' curves | why |",
         "| --- | --- | --- | --- | --- |",
@@ -93,10 +108,17 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counted(evidence: Evidence) -> str:
+    """"1 run of forcefield and 14 of proteinflow"."""
+    counts = [(len(evidence.of(task, None)), task) for task in paper.TASKS]
+    first, *rest = [f"{count}{' run' * (not i)}{'s' * (not i and count > 1)} of {task}" for i, (count, task) in enumerate(counts)]
+    return " and ".join([", ".join([first, *rest[:-1]]), *rest[-1:]])
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["keep"]:
+    if sys.argv[1:2] in (["keep"], ["studied"]):
         for given in sys.argv[2:]:
-            print(keep(Path(given)))
+            print({"keep": keep, "studied": studied}[sys.argv[1]](Path(given)))
     else:
         PAGE.write_text(page())
         print(PAGE)

@@ -56,9 +56,12 @@ def same(said: str, due: float) -> bool:
 
 
 class Page:
-    """A committed page: ``prose``, ``tables`` (heading -> rows of cells, without heads), and what was told of it."""
+    """A committed page: ``prose``, ``tables`` (heading -> rows of cells, without heads), and what was told of it.
 
-    def __init__(self, name: str, folder: Path = RESULTS):
+    until: words at which its prose ends for this purpose, where a script writes the rest.
+    """
+
+    def __init__(self, name: str, folder: Path = RESULTS, until: str = ""):
         self.name, self.tables = name, {}
         heading, words, fenced, body = "", [], False, 0
         for line in (folder / name).read_text().splitlines():
@@ -75,6 +78,8 @@ class Page:
                 words.append(line)
                 body = 0
         self.prose = " ".join(" ".join(words).split())
+        if until:
+            self.prose = self.prose[: self.prose.index(until)]
         self._told: list[tuple[int, int]] = []
 
     def says(self, sentence: str, *due: float) -> None:

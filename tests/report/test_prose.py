@@ -1,12 +1,13 @@
 """Every number in the prose of a committed page of results is its tables' or a setting; tables agree within."""
 
+import csv
 import math
 
 import pytest
 import torch
 
 from equiscope.tasks.voxels.models import build
-from tests.report.statements import Page, same, unit, value
+from tests.report.statements import RESULTS, Page, same, script, unit, value
 
 
 def reach(text):
@@ -227,4 +228,58 @@ def test_analyses():
     assert "The records behind this paragraph and the next list are not kept" in page.prose
     page.given(*UNRECORDED.strip().splitlines())
     page.given(*SETTINGS.strip().splitlines())
+    assert page.untold == [], page.untold
+
+
+def test_the_page_of_studies_keeps_its_words_and_the_sections_of_others():
+    page = script("studies")
+    made = f"# Studies\n\n{page.FIRST}.\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
+    old = "## A: old\n\na\n\n\n## B: new\n\nb1\n\n"
+    committed = f"# Studies\n\nWords.\n\n{page.FIRST}, old.\n\n{old}{page.LAST}Shen.\n"
+    assert page.with_words(made, committed) == (
+        f"# Studies\n\nWords.\n\n{page.FIRST}.\n\n## A: old\n\na\n\n\n## B: new\n\nb2\n\n{page.LAST}Shen.\n"
+    )
+
+
+def points(task, name):
+    """The rows of a study's table by point."""
+    with open(RESULTS / "studies" / f"{task}-{name}" / "table.csv", newline="") as file:
+        return {row["point"]: row for row in csv.DictReader(file)}
+
+
+def words_of(task):
+    """What is said of a task's studies before the page that its records wrote."""
+    return Page(f"studies/{task}.md", until=script("studies").FIRST)
+
+
+def test_the_studies_of_the_force_field():
+    page = words_of("forcefield")
+    sizes, data, optimiser, augmented, models = (
+        points("forcefield", name) for name in ("model_size", "data_size", "optimizer", "augmentation", "efficiency")
+    )
+    page.says("(18 runs of {} steps", 1600)
+    crossings = [[value(end) for end in sizes[size]["skilled crossing"].split("–")] for size in ("15k", "58k", "200k")]
+    page.says("at steps {}–{}, {}–{} and {}–{} for 15k, 58k and 200k", *(end for pair in crossings for end in pair))
+    middles = [sum(pair) / 2 for pair in crossings]
+    page.says("by a factor of about {}, less than the 3 that", middles[0] / middles[-1])
+    page.says("end lower ({}, {}, {} %)", *(value(sizes[size]["final percent"]) for size in ("15k", "58k", "200k")))
+    shares = ("1 %", "10 %", "30 %", "100 %")
+    page.says("at one seed: {}, {}, {}, {}.", *(value(data[share]["skilled crossing"]) for share in shares))
+    page.says("(R² {}); its percent", value(data["1 %"]["final R²"]))
+    others = [value(data[share]["final percent"]) for share in shares[1:]]
+    page.says("others ({} to {})", min(others), max(others))
+    ends = [value(row["final percent"]) for row in optimiser.values()]
+    page.says("lie between {} % (Adam, 1e-2) and {} % (SGD", min(ends), max(ends))
+    assert min(optimiser, key=lambda p: value(optimiser[p]["final percent"])) == "adam 1e-2"
+    best = {}
+    for point, row in models.items():
+        model, rate = (part.strip() for part in point.split("@"))
+        best.setdefault(model, {})[rate] = value(row["final R²"])
+    # By R², which goes with the loss here; the page's table goes by the tracked loss and names the same.
+    assert {max(rates, key=rates.get) for rates in best.values()} == {"1e-2"}
+    assert {max(rates, key=float) for rates in best.values()} == {"1e-2"}
+    none, every = augmented["none"]["final percent"], augmented["all"]["final percent"]
+    page.given(none, every, data["1 %"]["final percent"].replace(" %", ""), "best learning rate of every model is 1e-2",
+               "With 1 % of the data (32 frames)", "--parallel 2` (", "on 2 cores beside other work): 1 h 18 min",
+               "(15 runs, one shared): 36 min", "up to 3,200 training frames, 15k to 200k parameters")  # fmt: skip
     assert page.untold == [], page.untold
