@@ -293,7 +293,7 @@ class ByTheLargest(Tanh):
     """Scaled by the largest number of the batch, which the copy in the check may or may not have."""
 
     def forward(self, batch):
-        return super().forward({"pos": batch["pos"] / batch["pos"].abs().max()})
+        return super().forward({"pos": batch["pos"] / batch["pos"][..., 0].abs().max()})
 
 
 class Cached(Tanh):
