@@ -66,6 +66,18 @@ def test_lists_in_one_call_are_the_same_as_one_by_one() -> None:
     assert small.lengths == []
 
 
+def test_rotations_share_a_call_up_to_its_atoms() -> None:
+    """Two cosets of T, 24 rotations, of three crystals with N atoms together: in calls of up to five rotations."""
+    structures, calculator = crystals(), Lists()
+    atoms, count = sum(map(len, structures)), len(structures)
+    found = run(calculator, structures, most_atoms=5 * atoms, rotations="T", noise_samples=0)
+    shared = [length // count for length in calculator.lengths if length > count]
+    assert max(shared) == 5
+    assert sum(shared) >= 24 - 4
+    alone = run(Broken(), structures, rotations="T")
+    assert found.result.equivariance == pytest.approx(alone.result.equivariance, rel=EXACT)
+
+
 def test_one_structure_that_fails_costs_one_row() -> None:
     gold = crystals()[0]
     gold.numbers[:] = 79

@@ -20,6 +20,8 @@ BUGS = (
         r" / sizes\(batch\)\.to\(.*\)", "", "adapters/test_ase"),
     bug("structures pooled in the order they were measured in", RUN, "AseRun._pool",
         r"torch\.tensor\(table\.ids, device=\"cpu\"\)\.argsort\(\)", "torch.arange(len(table))", "adapters/test_ase"),
+    bug("rotations share a call of three times the atoms that it may have", RUN, "AseSettings.plan_of",
+        r"most // atoms", "3 * most // atoms", "adapters/test_many"),
     bug("labels stored before the atoms moved pass without a word", RUN, "AseRun._notes",
         r"if stale:", "if False:", "adapters/test_bad_input"),
     bug("one structure that fails takes those measured with it along", RUN, "AseRun._group",
