@@ -9,7 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from equiscope.tasks.datasets import store
-from tests.tasks.datasets import layouts, test_geom, test_made, test_mptrj, test_structures
+from tests.tasks.datasets import layouts, test_geom, test_mptrj, test_store, test_structures
 from tests.tasks.datasets.test_protein_chains import helix
 
 
@@ -70,7 +70,7 @@ def _structures(folder):
 
 
 def _made(folder):
-    arrays = test_made.of(layouts.MOLECULES)
+    arrays = test_store.of(layouts.MOLECULES)
     return store.write(folder / "made.npz", arrays, {"format": "equiscope-forcefield"}), {}
 
 
