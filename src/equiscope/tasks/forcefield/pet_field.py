@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
-from equiscope.tasks.forcefield.species import ORGANIC, SpeciesIndex
+from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
 from equiscope.tasks.guards import at_least
 
 
