@@ -30,7 +30,7 @@ from equiscope.errors import EquiscopeError, InputError, IntegrityError, ModelEr
 from equiscope.report import build
 from equiscope.runs import checkpoint
 from equiscope.runs.config import configuration
-from equiscope.runs.folder import RunFolder, flatten
+from equiscope.runs.folder import RunFolder
 from equiscope.runs.train import train
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import mapped
@@ -420,7 +420,7 @@ def settings(root: Path):
     half, whole = stopped(root / "half"), train(toy.config(root / "whole"), show_progress=False)
     stored = yaml.safe_load(whole.config.read_bytes())
     free = ("root", "progress", "threads", "logger", "trainer.keep")
-    for key, value in flatten(stored):
+    for key, value in words.leaves(stored):
         if key in free:
             continue
         new = value + 1 if isinstance(value, int | float) and not isinstance(value, bool) else f"{value}x"
@@ -565,7 +565,7 @@ def exchanged(root: Path):
     yield "other data after a kill", data
     frames = _frames(root / "frames")
     about = json.loads((frames / "metadata.json").read_text())
-    for key, value in flatten(about):
+    for key, value in words.leaves(about):
         if key.startswith("arrays.") and key.endswith("bytes"):
             continue
 
