@@ -421,7 +421,7 @@ def settings(root: Path):
     half, whole = stopped(root / "half"), train(toy.config(root / "whole"), show_progress=False)
     stored = yaml.safe_load(whole.config.read_bytes())
     free = ("root", "progress", "threads", "logger", "trainer.keep")
-    for key, value in flatten(stored):
+    for key, value in words.leaves(stored):
         if key in free:
             continue
         new = value + 1 if isinstance(value, int | float) and not isinstance(value, bool) else f"{value}x"
@@ -566,7 +566,7 @@ def exchanged(root: Path):
     yield "other data after a kill", data
     frames = _frames(root / "frames")
     about = json.loads((frames / "metadata.json").read_text())
-    for key, value in flatten(about):
+    for key, value in words.leaves(about):
         if key.startswith("arrays.") and key.endswith("bytes"):
             continue
 

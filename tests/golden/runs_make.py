@@ -28,7 +28,7 @@ from equiscope.runs.config import configuration
 from equiscope.runs.folder import RunFolder
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import store
-from equiscope.words import flatten
+from equiscope.words import leaves
 
 HERE = Path(__file__).parent
 GOLDEN, OLD_RUN = HERE / "runs.json", HERE / "old_run"
@@ -128,7 +128,7 @@ def choices() -> dict[str, list[list[Any]]]:
     found = {f"data={name}": [f"data={name}", *needed] for name, needed in CHOICES.items()}
     found |= {f"task={name}": [f"task={name}"] for name in ("proteinflow", "voxels", "voxels_paper")}
     return {
-        name: sorted([key, value] for key, value in flatten(configuration(["run=x", *overrides])))
+        name: sorted([key, value] for key, value in leaves(configuration(["run=x", *overrides])))
         for name, overrides in found.items()
     }
 
