@@ -89,4 +89,6 @@ CAPTION = (
     "same when the sample turns is l = 0, what turns like a vector is l = 1. Layers in order of execution; move the "
     "slider to follow training."
 )
-KIND = Kind(6, "Inside the network: where symmetry is lost and won back", Layers, words, chart, CAPTION)
+KIND = Kind(
+    6, "Inside the network: where symmetry is lost and won back", Layers, words, chart, CAPTION, of_error=False
+)
