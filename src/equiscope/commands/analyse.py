@@ -55,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
         from equiscope.report.kinds import summary
         from equiscope.report.sentences import squared_unit
 
-        print(summary(made, squared_unit(history(read(Path(folder) / "records.jsonl")))))
+        book = read(Path(folder) / "records.jsonl")
+        measured = [record for record in book if record["kind"] == "measure"]
+        print(summary([*measured, *made], squared_unit(history(book))))
     except ModuleNotFoundError:
         print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
     show_report(Path(folder))

@@ -171,8 +171,9 @@ class Evidence:
         return [*paper.TASKS, *sorted({r.task for r in self.runs} - set(paper.TASKS))]
 
     def analyses(self, *kinds: str) -> list[tuple[Run, Record]]:
-        """Every record of these analyses."""
-        return [(run, record) for run in self.runs for record in run.analyses if record.get("analysis") in kinds]
+        """Every record of these analyses; of models that are symmetric only brute force, the rest being of rounding."""
+        return [(run, record) for run in self.runs for record in run.analyses
+                if (name := record.get("analysis")) in kinds and (not run.symmetric or name == "brute")]  # fmt: skip
 
     def newest(self, kind: str) -> list[tuple[Run, Record]]:
         """The last record of an analysis for each run, probe and related pair."""

@@ -1,8 +1,8 @@
 """Analyses on the page and in the terminal: which records count, escaping, the register of kinds."""
 
-from equiscope.report.kinds import kinds, sections, summary
+from equiscope.report.kinds import ROUNDING_ALONE, kinds, sections, summary
 from equiscope.report.page import render
-from tests.report.synthetic import force_field_run
+from tests.report.synthetic import force_field_run, measure
 
 from .test_heads import HEADS, related
 from .test_landscape import landscape, plane, surface
@@ -33,6 +33,18 @@ def test_losses_have_their_unit_in_tables_and_charts():
         assert section.tables[0].head[3:5] == [f"range{ends}", f"roughness{ends}"]
         assert section.chart.rows[0][0].y.title == f"change of the loss{ends}"
         assert f"roughness{ends}  " in summary(made, unit)
+
+
+def test_an_error_that_is_rounding_is_called_that():
+    found = landscape(9, surface(0.1, 0.01, 0.2), surface(0.02, 0.01, 0.1))
+    layers = layers_record(9, [0.6, 0.3, 0.1, 0.0], probe="forces")
+    for percent, rounding in ((1e-9, True), (1.0, False)):
+        made = {s.name: s.lead for s in sections([measure(9, percent=percent, r2=0.5), found, layers])}
+        assert made["landscape"].startswith(ROUNDING_ALONE) == rounding
+        assert not made["layers"].startswith(ROUNDING_ALONE)
+    # Another step's measurement says nothing of this one.
+    (section,) = sections([measure(8, percent=1e-9, r2=0.5), found])
+    assert not section.lead.startswith(ROUNDING_ALONE)
 
 
 def test_the_terminal_gets_the_same_tables():

@@ -29,6 +29,11 @@ ROUNDING = 1e-6
 PARTS = {"twirled": "twirled loss", "equivariance": "equivariance error"}
 #: What stands in the words, tables and charts of a kind for the unit of the loss, which the run knows.
 LOSS = ", [loss]"
+#: Before what is said of an equivariance error that no measurement tells from rounding.
+ROUNDING_ALONE = (
+    "The equivariance error is not distinguishable from numerical noise here: what is said of it describes rounding, "
+    "not the model. "
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Kind:
         evidence: values -> (our number, its interval, "lower", "higher", "equal" or "" of the equivariance error, as
             :func:`lower` has it) for the paper's claim that its landscape is easier, None for a record without; None if
             the analysis never has any.
+        of_error: whether it speaks of the equivariance error.
     """
 
     place: int
@@ -88,6 +94,7 @@ class Kind:
     chart: Callable[[Any], Chart | None] = lambda steps: None
     caption: str = ""
     evidence: Callable[[Any], tuple[str, str, str] | None] | None = None
+    of_error: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,12 @@ def kinds() -> dict[str, Kind]:
 def sections(entries: Iterable[Record], unit: str = "") -> list[Section]:
     """The sections there are records for, in the order of :func:`kinds`; ``unit``: of the loss, after a blank.
 
-    Steps analysed with other settings than the last record of that analysis and probe are left out.
+    Steps analysed with other settings than the last record of that analysis and probe are left out. Measurements among
+    the records say at which steps the error is rounding alone.
     """
+    entries = list(entries)
+    noise = {(e["probe"], e["step"]) for e in entries
+             if e["kind"] == "measure" and e["result"].get("distinguishable") is False}  # fmt: skip
     entries = [entry for entry in entries if entry["kind"] == "analysis"]
     made = []
     for name, kind in kinds().items():
@@ -124,6 +135,8 @@ def sections(entries: Iterable[Record], unit: str = "") -> list[Section]:
                 steps: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
                 steps = dict(sorted(steps.items()))
                 lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
+                if kind.of_error and all((probe, step) in noise for step in steps):
+                    lead = ROUNDING_ALONE + lead
                 lead, tables, chart = _with_unit((lead, tables, kind.chart(steps)), f",{unit}" if unit else "")
                 made.append(Section(name, probe, kind, lead, tables, steps, chart))
             except UNREADABLE as error:

@@ -62,4 +62,4 @@ def words(steps: Mapping[int, Brute], related: Related) -> tuple[str, list[Table
     return lead, [Table(head, rows, caption)]
 
 
-KIND = Kind(8, "The parts of the loss by brute force", Brute, words)
+KIND = Kind(8, "The parts of the loss by brute force", Brute, words, of_error=False)

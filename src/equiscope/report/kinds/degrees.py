@@ -135,6 +135,6 @@ CAPTION = (
 )
 INSIDE = "Inside the network: where symmetry is lost and won back"
 KINDS = {
-    "layers": Kind(6, INSIDE, Layers, layer_words, layer_chart, CAPTION),
+    "layers": Kind(6, INSIDE, Layers, layer_words, layer_chart, CAPTION, of_error=False),
     "spectrum": Kind(7, "The equivariance error by Wigner degree", DegreeShares, spectrum_words),
 }
