@@ -173,3 +173,19 @@ def test_supercells_of_mixed_periodicity():
     batch["pbc"] = batch["pbc"][:1].expand(2, 3)
     with pytest.raises(InputError, match="supercell after another symmetry needs batches of one sample"):
         eq.measure(pair_model, [batch], symmetry=("lattice", "supercell"), seed=3, **DECLARED)
+
+
+@pytest.mark.parametrize("symmetry", ["lattice", "supercell", "space_group"])
+@pytest.mark.parametrize("third", [CELL[0], CELL[0] - CELL[1], 0 * CELL[0]])
+def test_cells_whose_vectors_span_no_volume_are_refused(symmetry, third):
+    if symmetry == "space_group":
+        pytest.importorskip("spglib")
+    batch = {k: v[None] for k, v in crystal(cell=torch.stack([CELL[0], CELL[1], third])).items()}
+    batch |= {"numbers": torch.ones(1, 3).long(), "pbc": torch.ones(1, 3).bool()}
+    settings = dict(inputs=INPUTS, outputs={"f": "1o"}, per={"numbers": "atom"}, symmetry=symmetry)
+    with pytest.raises(InputError, match="or one without a lattice vector of its own"):
+        eq.measure(lambda b: {"f": 0 * b["pos"]}, [batch], **settings)
+    if symmetry == "lattice":
+        # Of a slab the third vector says nothing.
+        batch["pbc"][0, 2] = False
+        assert eq.measure(lambda b: {"f": 0 * b["pos"]}, [batch], **settings).equivariance == 0

@@ -1,9 +1,11 @@
 """The quick part of `make faults`: a few of each fault, and the harness can see a loss."""
 
+import json
+
 import pytest
 
 from equiscope.runs import checkpoint
-from tests.faults import faults
+from tests.faults import faults, run
 
 
 def test_kills(tmp_path):
@@ -47,3 +49,10 @@ def test_the_disk_is_full_from_its_write_on(tmp_path, first):
             with pytest.raises(OSError, match="No space"):
                 file.write(b"x")
     assert disk.count == first + 1
+
+
+def test_the_page_is_what_its_record_says_and_nothing_was_lost():
+    record = json.loads(run.RECORD.read_text())
+    assert run.page(record) == run.RECORD.with_suffix(".md").read_text()
+    assert all(tally["lost"] == [] for tally in (*record["faults"], *record["attacks"]))
+    assert all(tally["outcomes"] == {"held": tally["done"]} for tally in record["attacks"])

@@ -51,6 +51,10 @@ def test_a_run_without_an_answer_was_killed(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text('{"status": "failed", "reason": "because"}')
     assert study_run._reason(one, "s", "") == "because"
+    for damaged in ('{"status": "fin', "[1]", "", "[" * 100_000, "\x00"):
+        path.write_text(damaged)
+        assert study_run.answer(one, "s") == {}
+        assert "was its process killed" in study_run._reason(one, "s", "")
 
 
 def test_a_job_that_fails_is_an_answer(tmp_path, monkeypatch):

@@ -34,6 +34,16 @@ def test_waiting_running_finished(tmp_path):
     assert state(_member(tmp_path, "b"), begun).status == "finished"
 
 
+def test_a_finished_run_stays_so_under_long_analyses(tmp_path):
+    """The end is then far from the last bytes of the file; a study that missed it would start the run for ever."""
+    member = _member(tmp_path)
+    _write(member, finished=True)
+    with Records(member.folder.records) as records:
+        for step in range(4):
+            records.append("analysis", step=step, values=["x" * 1000] * 200)
+    assert state(member) == State("finished", 40, 40, 61.0, 1.25, 0.5)
+
+
 def test_table_tells_what_how_far_how_long(tmp_path):
     text = table([_member(tmp_path)], [State("running", 20, 40, 61.0, 1.25, 0.5)])
     assert "point" in text

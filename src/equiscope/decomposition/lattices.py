@@ -23,8 +23,8 @@ from equiscope.decomposition.relabelling import Atoms, atom_fields, atoms_of, ou
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
-# A lattice vector so short is none, in the unit of the cell.
-SHORT = 1e-6
+# A lattice vector so short is none, in the unit of the cell; and so small a singular value of unit vectors is a plane.
+SHORT, FLAT = 1e-6, 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,29 @@ class Periodic(Family):
         """Which directions of each sample are periodic.
 
         Raises:
-            InputError: if a sample has none, or a periodic direction without a lattice vector.
+            InputError: if a sample has none, or a periodic direction without a lattice vector of its own.
         """
         cells, fields = self.cells(batch), batch.fields()
         flags: list[tuple[bool, ...]] = [(True,) * 3] * batch.size
         if self.pbc in fields:
             flags = [tuple(map(bool, row)) for row in fields[self.pbc].reshape(batch.size, 3).tolist()]
         lacking = [
-            i
-            for i, (flag, sizes) in enumerate(zip(flags, cells.norm(dim=-1).tolist(), strict=True))
-            if not any(flag) or any(f and size < SHORT for f, size in zip(flag, sizes, strict=True))
+            place
+            for place, (flag, cell) in enumerate(zip(flags, cells.cpu().numpy(), strict=True))
+            if not any(flag) or not _spanning(cell[np.array(flag)])
         ]
         if lacking:
             raise InputError(
                 f"{self.name} is of periodic structures: samples {lacking[:5]} of {batch.size} in a batch have no "
-                "periodic direction, or none with a lattice vector"
+                "periodic direction, or one without a lattice vector of its own (none, or in the plane of the others)"
             )
         return flags
+
+
+def _spanning(vectors: NDArray[np.float64]) -> bool:
+    """Whether lattice vectors (n, 3) are none of them zero, and span as many dimensions."""
+    sizes = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return bool((sizes >= SHORT).all()) and bool(np.linalg.svd(vectors / sizes, compute_uv=False)[-1] >= FLAT)
 
 
 @functools.cache

@@ -235,18 +235,29 @@ def state(member: Member, since: float = 0.0) -> State:
 
 
 def _last_records(path: Path) -> list[dict[str, Any]]:
-    """The records in the last part of a file that another process writes; an unfinished line is left out."""
+    """The records in the last part of a file that another process writes; an unfinished line is left out.
+
+    The part holds one of training at least: analyses are recorded after its end, and may be long.
+    """
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().split(b"\n")[:-1]
+            size, part = os.fstat(file.fileno()).st_size, _TAIL
+            while True:
+                file.seek(max(0, size - part))
+                found = _whole(file.read().split(b"\n")[:-1])
+                if part >= size or any(record["kind"] != "analysis" for record in found):
+                    return found
+                part *= 8
     except FileNotFoundError:
         return []
+
+
+def _whole(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     found = []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "kind" in record:
             found.append(record)

@@ -227,10 +227,13 @@ def _reason(member: Member, study: str, broken: str) -> str:
 
 
 def answer(member: Member, study: str) -> dict[str, Any]:
-    """What the job of a run answered; nothing if it did not."""
+    """What the job of a run answered; nothing if it did not, or not in its own words."""
     path = answer_path(member, study)
-    found: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return found
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _record(

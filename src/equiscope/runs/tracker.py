@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,16 +124,17 @@ def check_designs(probes: Sequence[Probe], settings: Tracking) -> None:
             make_design(*_design(probe, settings), settings.seed, probe.declaration.group, losses)
 
 
+def _as_weights(batches: Iterable[Mapping[str, Tensor]], net: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Batches where the weights are, and in their precision (trainer.precision=64-true), as in training."""
+    parameter = next(net.parameters(), torch.zeros(0, device="cpu"))
+    for batch in batches:
+        made = ((k, v, parameter.dtype if v.dtype == torch.float32 else v.dtype) for k, v in batch.items())
+        yield {k: v.to(parameter.device, dtype) for k, v, dtype in made}
+
+
 def measure_probe(net: nn.Module, probe: Probe, settings: Tracking, progress: bool = False) -> Result:
     """One probe's result, its batches moved to the model's device."""
-    parameter = next(net.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    # Weights of another precision (trainer.precision=64-true) want their batches in it, as in training.
-    dtype = parameter.dtype if parameter is not None else torch.float32
-    batches = (
-        {k: v.to(device, dtype if v.dtype == torch.float32 else v.dtype) for k, v in batch.items()}
-        for batch in probe.batches
-    )
+    batches = _as_weights(probe.batches, net)
     rotations, cosets = _design(probe, settings)
     shared: dict[str, Any] = {"forward": probe.forward, "rotations": rotations, "seed": settings.seed}
     if probe.design.redraw is not None:
@@ -200,7 +201,7 @@ def record_gradients(
         record = records.find("analysis", **identity)
         if record is None:
             begun = time.perf_counter()
-            batches = thinned(probe.batches, GRADIENTS.samples, device_of(net))
+            batches = list(_as_weights(thinned(probe.batches, GRADIENTS.samples, device_of(net)), net))
             values = probe_gradients(net, replace(probe, batches=batches), GRADIENTS, optimizer_state)
             records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
         else:

@@ -5,6 +5,12 @@ from tests.planted.engine import bug
 LOGGERS, STUDY, TRACKER = "runs/loggers.py", "runs/study_run.py", "runs/tracker.py"
 
 BUGS = (
+    bug("gradients of a run in double are tracked on batches in single", TRACKER, "record_gradients",
+        r"list\(_as_weights\((thinned\(.*\)), net\)\)", r"list(\1)", "runs/test_train"),
+    bug("the end of a run under long analyses is not found", "runs/study.py", "_last_records", r"part >= size or",
+        "True or", "runs/test_watch"),
+    bug("a damaged answer of a job ends the study", STUDY, "answer", r"ValueError, RecursionError", "KeyError",
+        "runs/test_study_run"),
     bug("dashboards: records copied again after a restart", LOGGERS, "Mirror.copy",
         r"in (\w+)\[\w+:\]:", r"in \1:", "runs/test_loggers"),
     bug("dashboards: the final figure under the tracked name", LOGGERS, "metrics_of",
