@@ -216,7 +216,8 @@ def main() -> None:
     stored = json.loads(path.read_text()) if path.exists() else {"doors": {}}
     packages = {"metatomic": "metatomic-torch", "torch-sim": "torch-sim-atomistic", "ASE": "ase"}
     makes = {"metatomic": in_metatomic, "torch-sim": in_torch_sim, "ASE": in_ase}
-    for name in dict.fromkeys((door, "ASE")):
+    # The ASE door beside the first of them.
+    for name in (door,) if door == "torch-sim" else (door, "ASE"):
         shown = ", ".join(f"{n} {version(n)}" for n in ("sevenn", packages[name], "torch"))
         entry = {"versions": f"Python {platform.python_version()}, {shown}", "planted": planted(makes[name])}
         if name == "torch-sim":
