@@ -45,6 +45,20 @@ def test_what_claims_symmetry_by_construction_has_it():
             assert all(r["distinguishable"] and r["relative"] > 1e-3 for r in model["rows"]), name
 
 
+@pytest.mark.parametrize("model", ["Orb v3, direct forces", "ESCAIP, this package's"])
+def test_direct_forces_have_a_spectrum_through_the_ase_door(model):
+    found = MODELS[model]
+    assert atlas_page.find(found, "forces")["distinguishable"]
+    assert sum(found["spectrum"]["share"]) + found["spectrum"]["remainder"] == pytest.approx(1, abs=1e-6)
+    assert f"| {model} | {100 * found['spectrum']['share'][0]:.0f} % |" in (ROOT / "docs" / "atlas.md").read_text()
+
+
+def test_a_trained_voxel_network_is_in_it():
+    (row,) = MODELS["unet (voxels), 1,000 steps"]["rows"]
+    assert row["distinguishable"]
+    assert 0.05 < row["relative"] < 0.5
+
+
 def test_a_cell_says_what_is_known():
     row = {"output": "forces", "on": "molecules", "relative": 0.0234, "interval": [0.0201, 0.0267], "kind": "two-sided",
            "floor": 1e-7, "distinguishable": True}  # fmt: skip

@@ -24,8 +24,8 @@ from torch import Tensor
 from equiscope.adapters import ase_structures as st
 from equiscope.symmetry.declaration import Declaration, Input, Output
 
-# Atoms of one call: beyond these a CPU gains nothing, and a GPU of today is busy.
-MOST_ATOMS = {"cpu": 2048, "cuda": 16384}
+# Atoms of one call: beyond these a CPU gains nothing (large tensors are mapped anew), and a GPU of today is busy.
+MOST_ATOMS = {"cpu": 1280, "cuda": 16384}
 TURN = "turn"
 """Field with the images of the three axes as rows, R^T for a structure that was turned by R, (structures, 3, 3)."""
 _IRREPS = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}
