@@ -124,7 +124,7 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         "samples": samples, "rotations_a_call": folded, "calls": calls, "sample_passes": passes * samples,
         "measure_seconds": float(np.median(whole)), "pass_seconds": float(np.median(a_pass)),
         "single_pass_seconds": float(np.median(alone)), "ratio": float(np.median(ratios)), "ratios": ratios,
-        "asked": case.asked,
+        "asked": case.asked, "load": os.getloadavg()[0],
     }  # fmt: skip
 
 
@@ -138,16 +138,17 @@ def page(found: dict[str, Any]) -> str:
         "",
     ]
     for kind, run in sorted(found.items()):
-        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}, {run['load']:.0f} "
-        where += "processes at work on the machine (a load far above the cores makes ratios uncertain by a quarter)."
+        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}. `load`: processes at "
+        where += "work on the machine then; far above the cores it makes ratios uncertain by a quarter."
         lines += [f"## {kind}", "", where, ""]
-        lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | ratio | asked |",
-                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+        lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | load | ratio | asked |",
+                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
         for name, row in run["cases"].items():
             asked = f"≤ {row['asked']:.2f}" if row["asked"] else "interpolates every answer"
             lines.append(
                 f"| {name} | {row['parameters']:,} | {row['samples']} | {row['rotations_a_call']} | "
-                f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['ratio']:.2f} | "
+                f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['load']:.0f} | "
+                f"{row['ratio']:.2f} | "
                 f"{asked} |"
             )
         lines.append("")
@@ -183,7 +184,7 @@ def main() -> None:
         rows = {name: row for name, row in rows.items() if row}
     found[device.type] = {
         "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
-        "clock": "processor seconds" if device.type == "cpu" else "seconds", "load": os.getloadavg()[0], "cases": rows,
+        "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,
     }  # fmt: skip
     if not options.dry:
         stored.write_text(json.dumps(found, indent=1) + "\n")

@@ -44,7 +44,7 @@ BUGS = (
         r"(\w+)\.rows\[\w+ >= 0\]", r"\1.rows[: int((sample >= 0).sum())]", "decomposition/test_samples"),
     bug("a split of one coset alone passed for unbiased", "decomposition/measure.py", "measured",
         r"refuse_biased\(.*?\)\n", "pass\n", "decomposition/test_plan"),
-    bug("an infinite loss makes a percent of zero", COLLECT, "_check_figures",
+    bug("an infinite loss makes a percent of zero", CHECKS, "check_figures",
         r"if labelled:", "if False:", "decomposition/test_bad_input"),
     bug("soft labels read as classes", CHECKS, "_check_target",
         r"if loss\.classes:", "if False:", "decomposition/test_bad_input"),
