@@ -105,7 +105,11 @@ def run_part(told: dict[str, Any]) -> tuple[dict[str, Any], float]:
         lines = ", ".join(map(str, changed))
         texts.append(
             f"In this copy of the records the checksum of line {lines} (settings of the run) does not match its content: "
-            "it was changed after the run. All other lines are as the run wrote them."
+            "text was replaced after the run. The line is in the writer's own form to the byte, so no number was printed "
+            "otherwise; no other character in any one place, and none left out, restores the checksum, so no bit flipped; "
+            "the references in it are those of the commit. Of its entries only data.path names a place on a machine, and "
+            "it stands in config.yaml in the same short form: that it was shortened for this copy is likely and cannot be "
+            "shown. All other lines are as the run wrote them."
         )
     found = {name: _rows(name, run.curves[name]) for name in names}
     content = {

@@ -6,7 +6,7 @@ For every model one batch of its task's held-out samples is measured with two co
 group, and SO(3) with cubic resampling), and the samples that went through the model are counted. Beside it stand bare
 passes, ``model(batch)`` without gradients, of as many samples: with so many copies of the batch a call as the measure
 folds, and one batch a call. The measure is taken between two stretches of bare passes, whose mean it is divided by, and
-the ratio is the median over rounds. On a CPU seconds are those of the processor, which other processes stretch less; on
+the ratio is the median over rounds. Of 64^3 voxels the processor is given one grid, with two cosets of D2. On a CPU seconds are those of the processor, which other processes stretch less; on
 a GPU the clock is read when the device has finished.
 
 Results go to benchmarks/results/overhead.json, by device, and overhead.md; with ``--only`` other rows stay.
@@ -37,17 +37,23 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Case:
-    """A model of a task, a probe of it, and the most that the measure may take of as many bare passes, if said."""
+    """A model of a task, a probe of it, and the most that the measure may take of as many bare passes, if said.
+
+    ``large`` models run on a GPU only, unless asked for by name; ``slow`` ones there with one sample and few passes.
+    """
 
     name: str
     asked: float | None
     overrides: tuple[str, ...]
     probe: str | None = None
     large: bool = False
+    slow: bool = False
 
 
 _FIELD = ("task=forcefield", "batch_size=16")
 _ESCAIP = (*_FIELD, "model=escaip")
+_GRID = ("task=voxels", "grid.size=64", "grid.resolution=0.25", "grid.radius=0.5", "grid.sigma=0.9", "model.size=28M",
+         "data.molecules=40", "data.track_conformers=2", "data.final_conformers=2")  # fmt: skip
 CASES = (
     Case("edge-nano", 1.10, _FIELD),
     Case("escaip-nano", 1.10, _ESCAIP),
@@ -55,6 +61,7 @@ CASES = (
     Case("escaip-6M", 1.10, (*_ESCAIP, "model.size=6M"), large=True),
     Case("voxels-24", 1.15, ("task=voxels",)),
     Case("voxels-24-cubic", None, ("task=voxels",), probe="cubic"),
+    Case("voxels-64-28M", 1.15, _GRID, large=True, slow=True),
     Case("flow-60M", 1.10, ("task=proteinflow", "model.size=60M", "batch_size=16"), large=True),
 )
 
@@ -77,7 +84,8 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
     bench = Bench.of(configuration(["run=overhead", "logger=none", *case.overrides]), device)
     probes = bench.task.probes("track")
     chosen = next(p for p in probes if (p.headline if case.probe is None else case.probe in p.name))
-    batch = {name: value.to(device) for name, value in chosen.batches[0].items()}
+    slow = case.slow and device.type == "cpu"
+    batch = {name: value[: 1 if slow else None].to(device) for name, value in chosen.batches[0].items()}
     model, samples = bench.model.eval(), len(next(iter(batch.values())))
     forward = chosen.forward or (lambda model, batch: model(batch))
     counted: list[int] = []
@@ -86,14 +94,15 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
         counted.append(len(next(iter(batch.values()))))
         return forward(model, batch)
 
-    design, cosets = chosen.design.rotations or "T", chosen.design.cosets or 2
+    design, cosets = ("D2", 2) if slow else (chosen.design.rotations or "T", chosen.design.cosets or 2)
 
     def measure(fold: int | str = "auto") -> None:
         counted.clear()
         eq.measure(model, [batch], chosen.declaration, forward=counting, rotations=design, cosets=cosets, fold=fold)
 
-    measure()
-    folded, passes, calls = max(counted) // samples, sum(counted) / samples, len(counted)
+    if not slow:
+        measure()
+    folded = max(counted, default=samples) // samples
     copies = {k: v.repeat(folded, *[1] * (v.ndim - 1)) for k, v in batch.items()}
 
     def bare(native: dict[str, torch.Tensor]) -> None:
@@ -101,21 +110,22 @@ def measured(case: Case, device: torch.device, rounds: int) -> dict[str, Any]:
             forward(model, dict(native))
 
     bare(copies)
-    stretch = max(8 // folded, 1)
+    stretch = 2 if slow else max(8 // folded, 1)
     ratios, whole, a_pass = [], [], []
     for _ in range(rounds):
         before = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
         whole.append(seconds(measure, device))
         after = seconds(lambda: [bare(copies) for _ in range(stretch)], device)
         a_pass.append((before + after) / 2 / stretch / folded)
+        passes, calls = sum(counted) / samples, len(counted)
         ratios.append(whole[-1] / (passes * a_pass[-1]))
-    alone = [seconds(lambda: bare(batch), device) for _ in range(5)]
+    alone = [seconds(lambda: bare(batch), device) for _ in range(1 if slow else 5)]
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "samples": samples, "rotations_a_call": folded, "calls": calls, "sample_passes": passes * samples,
         "measure_seconds": float(np.median(whole)), "pass_seconds": float(np.median(a_pass)),
         "single_pass_seconds": float(np.median(alone)), "ratio": float(np.median(ratios)), "ratios": ratios,
-        "asked": case.asked,
+        "asked": case.asked, "load": os.getloadavg()[0],
     }  # fmt: skip
 
 
@@ -129,16 +139,17 @@ def page(found: dict[str, Any]) -> str:
         "",
     ]
     for kind, run in sorted(found.items()):
-        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}, {run['load']:.0f} "
-        where += "processes at work on the machine (a load far above the cores makes ratios uncertain by a quarter)."
+        where = f"{run['machine']}; torch {run['torch']}, Python {run['python']}, {run['clock']}. `load`: processes at "
+        where += "work on the machine then; far above the cores it makes ratios uncertain by a quarter."
         lines += [f"## {kind}", "", where, ""]
-        lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | ratio | asked |",
-                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+        lines += ["| model | parameters | samples | rotations a call | a pass, ms | alone, ms | load | ratio | asked |",
+                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
         for name, row in run["cases"].items():
             asked = f"≤ {row['asked']:.2f}" if row["asked"] else "interpolates every answer"
             lines.append(
                 f"| {name} | {row['parameters']:,} | {row['samples']} | {row['rotations_a_call']} | "
-                f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['ratio']:.2f} | "
+                f"{1e3 * row['pass_seconds']:.3g} | {1e3 * row['single_pass_seconds']:.3g} | {row['load']:.0f} | "
+                f"{row['ratio']:.2f} | "
                 f"{asked} |"
             )
         lines.append("")
@@ -172,7 +183,7 @@ def main() -> None:
         rows = {name: row for name, row in rows.items() if row}
     found[device.type] = {
         "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
-        "clock": "processor seconds" if device.type == "cpu" else "seconds", "load": os.getloadavg()[0], "cases": rows,
+        "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,
     }  # fmt: skip
     if not options.dry:
         stored.write_text(json.dumps(found, indent=1) + "\n")

@@ -339,9 +339,24 @@ def test_of_any_stream_the_same_samples_are_measured(batch):
     assert chosen([], [own[0]] * 3, 64) == ([0], [own[0]])
 
 
-def test_the_floor_costs_little():
-    def passes(samples, batch, noise):
-        """Samples that went through the model."""
+@pytest.mark.parametrize("passes", [2, 4, 8, 15, 24, 120])
+def test_short_measurements_have_a_floor_of_fewer_samples(passes):
+    for samples in (1, 3, 20, 64, 1000):
+        least = min(samples, 12, max(3, passes / 2))
+        share = min(1 / 4, passes / 64)
+        found = len(smallest(keys(5, range(samples)).tolist(), 64, passes))
+        # Whatever lies under the limit comes on top of the least; the number of those is binomial.
+        assert found >= math.floor(least)
+        assert found <= min(64, max(least, share * samples + 4 * (samples * share) ** 0.5) + 1)
+
+
+@pytest.mark.parametrize(
+    ("rotations", "cosets"), [("D2", 2), ("D2", 3), ("T", 1.25), ("T", 2), ("O", 2), ("haar", 4), ("haar", 10)]
+)
+def test_the_floor_takes_a_tenth_of_a_measurement_at_most(rotations, cosets):
+    """Samples that went through the model for the floor and for repeats, of all that did."""
+
+    def share(samples, batch):
         counted = []
 
         def model(b):
@@ -350,11 +365,27 @@ def test_the_floor_costs_little():
 
         data = random_batch(samples, dtype=torch.float32)
         parts = [{k: v[i : i + batch] for k, v in data.items()} for i in range(0, samples, batch)]
-        eq.measure(model, parts, noise_samples=noise, **SHORT)
-        return sum(counted)
+        passes = eq.measure(model, parts, rotations=rotations, cosets=cosets, **SHORT).passes
+        return 1 - samples * (passes + 1) / sum(counted)
 
-    for samples, batch in ((64, 1), (64, 8), (64, 32), (64, 64), (256, 32)):
-        assert passes(samples, batch, 64) - 25 * samples <= 0.11 * 25 * samples
+    for samples, batch in ((64, 16), (64, 64), (96, 32), (256, 64)):
+        assert 0.005 < share(samples, batch) <= 0.1
+    if (rotations, cosets) == ("T", 2):
+        assert max(share(64, batch) for batch in (1, 8)) <= 0.1
+
+
+def test_a_part_that_is_answered_otherwise_is_not_taken_for_a_random_model():
+    """Samples that see each other, and a model that takes batches of one size alone, are repeated whole."""
+
+    def together(b):
+        return {"forces": b["pos"] - b["pos"].mean(0, keepdim=True)}
+
+    def fixed(b):
+        assert len(b["pos"]) == 40
+        return {"forces": b["pos"]}
+
+    for model in (together, fixed):
+        assert math.isfinite(eq.measure(model, [random_batch(40)], **SHORT).percent)
 
 
 class Sized(nn.Module):
@@ -387,18 +418,20 @@ def of_sized(model, batches, **settings):
     return eq.measure(model, batches, inputs={"pos": "1o"}, outputs={"forces": "1o"}, fixed=["scale"], **settings)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_sorted_data_give_few_false_alarms_and_hide_no_fault(dtype, wrapped):
+SORTED = [(d, w, "T") for d in (torch.float64, torch.float32, torch.bfloat16) for w in (False, True)]
+
+
+@pytest.mark.parametrize(("dtype", "wrapped", "rotations"), [*SORTED, (torch.float32, False, "D2")])
+def test_sorted_data_give_few_false_alarms_and_hide_no_fault(dtype, wrapped, rotations):
     alarms, seen = 0, 0
     for seed in range(12):
         model = Sized(seed).to(dtype)
         called = (lambda b, model=model: model(b)) if wrapped else model
-        sound = of_sized(called, sized_batches(seed, dtype), seed=seed)
+        sound = of_sized(called, sized_batches(seed, dtype), seed=seed, rotations=rotations)
         alarms += sound.distinguishable
         # A constant vector of ten floors.
         model.fault = 10 * (sound.noise_floor / (sound.equivariance / sound.relative_equivariance)) ** 0.5
-        seen += of_sized(called, sized_batches(seed, dtype), seed=seed).distinguishable
+        seen += of_sized(called, sized_batches(seed, dtype), seed=seed, rotations=rotations).distinguishable
     # One of twelve would be one in eighty of two such alarms if a thousandth were the rate of one.
     assert alarms <= 1
     assert seen >= 11

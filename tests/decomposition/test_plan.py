@@ -11,7 +11,8 @@ from equiscope.decomposition.measure import measured
 from equiscope.decomposition.plan import Design, as_plan, make_design, make_plan, second_cosets_need
 from equiscope.decomposition.statistics import two_phase
 from equiscope.errors import InputError
-from equiscope.symmetry.declaration import declare
+from equiscope.symmetry.declaration import Declaration, Input, Output, declare
+from equiscope.symmetry.grids import GridAction
 from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
 from .models import Linear, Tanh, brute_split, random_batch
@@ -226,3 +227,18 @@ def test_one_coset_alone_is_for_functions_and_not_measured():
     with pytest.raises(InputError, match="cosets=1 is too few: l1"):
         make_plan(declare({"pos": "1o"}, {"forces": "1o"}, "y", "l1"), cosets=1, alone=True)
     assert len(list(make_plan(declaration, None, "haar", 1, alone=True).walk([0], torch.device("cpu")))) == 1
+
+
+def test_rotations_that_a_grid_cannot_follow_are_refused_before_anything_is_turned():
+    def plan(group, **more):
+        grid = GridAction(4)
+        declaration = Declaration({"grid": Input(grid)}, {"grid": Output(grid, per="sample")}, group=group)
+        return make_plan(declaration, **more)
+
+    assert plan("O", rotations="O").design.passes == 24
+    with pytest.raises(InputError, match="claim group='O' with rotations='O'"):
+        plan("SO3")
+    # An average over the set as it is turns by nothing else; a measured floor would.
+    assert not plan("SO3", rotations="O", cosets=1, shift=False, judged=False).design.shift
+    with pytest.raises(InputError, match="claim group='O' with rotations='O'"):
+        plan("SO3", rotations="O", cosets=1, shift=False)

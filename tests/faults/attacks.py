@@ -35,7 +35,6 @@ from equiscope.runs.train import train
 from equiscope.runs.trained import open_run
 from equiscope.tasks.datasets import mapped
 from equiscope.tasks.datasets.blocks import Block
-from equiscope.words import flatten
 from tests.faults.data_files import damaged_files
 from tests.faults.disks import disk_errors
 from tests.faults.faults import Tally, in_child

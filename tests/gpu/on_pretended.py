@@ -10,7 +10,7 @@ import equiscope as eq
 from equiscope.analysis.parts import Parts
 from equiscope.runs.module import arrange, build_optimizer, update_average
 from equiscope.tasks.forcefield import models, neighbours
-from equiscope.tasks.forcefield.losses import ForceFieldLoss
+from equiscope.tasks.forcefield.task import ForceFieldLoss
 from equiscope.tasks.voxels import data, voxelise
 from equiscope.tasks.voxels import models as denoisers
 from tests.gpu import pretended

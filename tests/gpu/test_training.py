@@ -15,13 +15,18 @@ from equiscope import records
 from equiscope.errors import InputError, RunError
 from equiscope.runs import train as runs
 from equiscope.runs.checkpoint import load
+from equiscope.runs.config import configuration
 from equiscope.runs.module import Ahead, Steps, arrange, build_optimizer, compiled, update_average
+from equiscope.tasks import build
 from equiscope.tasks.forcefield import models, neighbours
 from equiscope.tasks.forcefield.task import ForceFieldLoss
+from equiscope.tasks.proteinflow.task import ProteinFlow
 from equiscope.tasks.seeded import lengthened
 from tests.faults.attacks import stopped
 from tests.runs.ends import assert_same_end
 from tests.runs.toy import Toy, config
+from tests.tasks.proteinflow.common import batch as chains
+from tests.tasks.proteinflow.common import make
 
 NO_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="no card here")
 CARD = pytest.param("cuda", marks=[pytest.mark.gpu, NO_CARD])
@@ -95,6 +100,50 @@ def test_a_training_step_does_not_wait_for_the_device(device, name):
     with Waits() as waits:
         model(plain)
     assert len(waits.seen) >= 4
+
+
+def flow_step():
+    """The flow's task, its model and a batch, each step in two passes."""
+    return ProteinFlow.from_config({}), make("proteina"), {**chains(dtype=torch.float32), "self_condition": Told(True)}
+
+
+def voxel_step():
+    settings = ["task=voxels", "run=x", "grid.size=12", "grid.resolution=0.8", "+model.width=4",
+                "+model.multipliers=[1,2]", "+model.attention=[false,true]", "+model.heads=1"]  # fmt: skip
+    task = build(configuration(settings))
+    task._data, task._scale = "known", 1.0
+    batch = {name: value for name, value in molecules(3, 5).items() if name in ("pos", "species", "mask")}
+    return task, task._build(), {**batch, "noise_seed": torch.arange(3)}
+
+
+class Told:
+    """A field that stays on the host, where it is read without waiting."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def any(self):
+        return self.value
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("made", [flow_step, voxel_step])
+def test_a_step_of_the_other_tasks_does_not_wait_either(device, made):
+    task, model, batch = made()
+    model = model.to(device).train()
+    optimizer = build_optimizer(model.parameters(), {"name": "adamw", "lr": 1e-3}, fused=True)
+    batch = {k: v if k in task.host_fields else v.to(device) for k, v in batch.items()}
+
+    def step():
+        task.training_loss(model, batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with no_waiting(device) as waits:
+        step()
+    assert waits.seen == []
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -157,3 +157,25 @@ def test_images_stay_in_their_plane():
         GridAction(5, dimensions=1)
     with pytest.raises(InputError, match="a grid of"):
         GridAction(5, dimensions=2).act(QUARTERS[:1], torch.zeros(1, 1, 5, 6))
+
+
+@pytest.mark.parametrize("kind", [None, "trilinear", "cubic"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_rotations_that_a_plan_has_checked_are_not_read_from_a_device(kind, dimensions):
+    values = random_grids(3, 5)[..., 0].float() if dimensions == 2 else random_grids(3, 5).float()
+    turns = (QUARTERS if dimensions == 2 else OCTAHEDRON)[[1, 3, 2]]
+    if kind:
+        turns = about_z(torch.tensor([0.3, 1.0, 2.0])) if dimensions == 2 else haar(3)
+    action = GridAction(5, kind, dimensions=dimensions)
+    found = action.trusted(turns, values)
+    assert torch.equal(found.double(), action.act(turns, values))
+    # The same numbers at other places need no other precision.
+    assert found.dtype == (torch.float64 if kind else torch.float32)
+    # The meta device has shapes and no numbers: whatever asks for one fails.
+    assert action.trusted(turns.to("meta"), values.to("meta")).shape == values.shape
+    with pytest.raises(RuntimeError, match="meta"):
+        action.act(turns.to("meta"), values.to("meta"))
+    # On the processor nothing waits, so they are looked at all the same.
+    if not kind:
+        with pytest.raises(InputError):
+            action.trusted(haar(3), values)

@@ -72,6 +72,8 @@ class Arc:
 
 def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream: int) -> Arc:
     """The passes of one arc, ``step`` radians apart about one axis a sample; see the module."""
+    if all(getattr(spec.action, "resampling", ...) is None for spec in site.declaration.inputs.values()):
+        return _still(site, outputs, stream)
     passes: dict[str, list[Tensor]] = {name: [] for name in outputs}
     for last in _answers(site, list(_along_arc(site, step, stream))):
         turns, near, answer = last
@@ -80,6 +82,16 @@ def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream
             outputs[name].check_shape(passes[name][0] if passes[name] else seen, seen)
             passes[name].append(seen)
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
+
+
+def _still(site: Site, outputs: Mapping[str, BatchOutput], stream: int) -> Arc:
+    """The arc of grids under their exact group, which move to the same places bit for bit: one pass stands for all."""
+    turns, halfway = next(_along_arc(site, 0.0, stream))
+    near = _brought(site.batch, turns, halfway, site.declaration)
+    answer = answered(site, near)
+    back = rotated_back(answer, site.batch, turns, site.declaration)
+    rows = {name: outputs[name].coordinates(each) for name, each in back.items()}
+    return Arc({name: each.expand(ARC, *each.shape) for name, each in rows.items()}, near, answer, turns)
 
 
 def _answers(site: Site, along: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Any, dict[str, Tensor]]]:
@@ -127,7 +139,7 @@ def off_line(passes: Tensor) -> Tensor:
     """What equally spaced passes (n, ...) leave of their straight lines: v - mean v - s (s . v) / (s . s)."""
     places = torch.arange(len(passes), dtype=passes.dtype, device=passes.device) - (len(passes) - 1) / 2
     slope = torch.tensordot(places, passes, dims=1) / places.square().sum()
-    return passes - passes.mean(0) - places.reshape(-1, *[1] * slope.ndim) * slope
+    return (passes - passes.mean(0)).sub_(places.reshape(-1, *[1] * slope.ndim) * slope)
 
 
 def row_mean(rows: Rows, values: Tensor) -> Tensor:

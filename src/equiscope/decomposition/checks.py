@@ -17,10 +17,13 @@ from equiscope.decomposition.orbit import (
     check_rows,
     has_inner_axis,
     input_rows,
+    matrix_remark,
+    one_a_sample,
     output_rows,
     rows_of,
     sample_means,
 )
+from equiscope.decomposition.samples import SampleValues
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.declaration import VECTORS, Declaration
 
@@ -276,3 +279,42 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.item() if value.shape in ((), (1,)) else value.tolist()
     return value
+
+
+def remarks(
+    name: str, given: Tensor, rows: Tensor, labels: Tensor | None, batch: Batch, declaration: Declaration
+) -> dict[str, str]:
+    """What a reader must know of an output that was answered by ``given``, ``rows`` in its coordinates, by subject."""
+    found = {}
+    if one_a_sample(batch, name, declaration):
+        found[f"{name} per sample"] = (
+            f"{name!r} was taken as one row for each sample, as its labels are: per='sample' says so"
+        )
+    if remark := matrix_remark(given, name, batch, declaration):
+        found[f"{name} matrix"] = remark
+    vectors = rows if labels is None or labels.shape != rows.shape else labels
+    if follows_points(vectors, name, batch, declaration):
+        found[name] = (
+            f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
+            "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
+        )
+    return found
+
+
+def check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:
+    """Finite figures only: one infinite sample would make a percent of zero out of any data set."""
+    causes = [(values.square, f"prediction {name!r} is NaN, infinite or too large to square", "the model")]
+    if labelled:
+        what = f"the loss of {name!r} is NaN or infinite, for a finite prediction,"
+        causes.append((values.total + values.equivariance, what, "the labels and the loss"))
+    for figures, what, where in causes:
+        refuse_infinite(torch.isfinite(figures), what, where, ids, ", for at least one rotation")
+
+
+def refuse_infinite(finite: Tensor, what: str, where: str, ids: list[int], when: str) -> None:
+    if not bool(finite.all()):
+        which = [ids[i] for i in (~finite).nonzero().flatten().tolist()]
+        raise NonFiniteError(
+            f"{what} in {len(which)} of {len(ids)} samples of a batch (ids {which[:5]}){when}: look at {where} on "
+            "these samples"
+        )

@@ -15,24 +15,15 @@ from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
-from equiscope.decomposition.checks import check_batch, follows_points, one_each
+from equiscope.decomposition.checks import check_batch, check_figures, one_each, refuse_infinite, remarks
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
-from equiscope.decomposition.orbit import (
-    Caller,
-    input_rows,
-    matrix_remark,
-    one_a_sample,
-    output_middle,
-    output_rows,
-    predict,
-    rows_of,
-)
+from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, SampleValues
+from equiscope.decomposition.samples import FLOOR, LabelRows, Samples
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
-from equiscope.errors import InputError, NonFiniteError
+from equiscope.errors import InputError
 from equiscope.symmetry.orientation import longest_axis_outer
 
 
@@ -183,7 +174,7 @@ class Collector:
             NonFiniteError: naming the samples.
         """
         for name, values in samples.figures.items():
-            _check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
+            check_figures(name, values, samples.ids, self.plan.declaration.outputs[name].target is not None)
         if note := self.known.folding.note():
             self.known.notes["fold"] = note
         self.parts.append(samples)
@@ -336,20 +327,9 @@ class BatchOrbit:
             rows = self.first[name] = output.coordinates(given[name].double())
             finite = output.rows.sum((~torch.isfinite(given[name])).flatten(1).any(1).double()) == 0
             what = f"prediction {name!r} for the batch as given, before any turn, is NaN or infinite"
-            _check_finite(finite, what, "the model", self.of.ids, "")
-            if one_a_sample(self.of.batch, name, declaration):
-                self.notes[f"{name} per sample"] = (
-                    f"{name!r} was taken as one row for each sample, as its labels are: per='sample' says so"
-                )
-            if remark := matrix_remark(given[name], name, self.of.batch, declaration):
-                self.notes[f"{name} matrix"] = remark
+            refuse_infinite(finite, what, "the model", self.of.ids, "")
             labels = None if output.labels is None else output.labels.target
-            vectors = rows if labels is None or labels.shape != rows.shape else labels
-            if follows_points(vectors, name, self.of.batch, declaration):
-                self.notes[name] = (
-                    f"{name!r} lies where the positions of its sample lie, but was turned as vectors, about the "
-                    "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
-                )
+            self.notes |= remarks(name, given[name], rows, labels, self.of.batch, declaration)
         return given
 
     def answer(self) -> dict[str, Tensor]:
@@ -411,22 +391,3 @@ class BatchOrbit:
                 sample = output.rows.sample.repeat_interleave(output.labels.target.shape[1])
                 labels[name] = LabelRows(rows if rows.is_floating_point() else rows.long(), sample)
         return Samples(list(of.ids), of.clusters(), figures, of.axes(), labels, wholes)
-
-
-def _check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:
-    """Finite figures only: one infinite sample would make a percent of zero out of any data set."""
-    causes = [(values.square, f"prediction {name!r} is NaN, infinite or too large to square", "the model")]
-    if labelled:
-        what = f"the loss of {name!r} is NaN or infinite, for a finite prediction,"
-        causes.append((values.total + values.equivariance, what, "the labels and the loss"))
-    for figures, what, where in causes:
-        _check_finite(torch.isfinite(figures), what, where, ids, ", for at least one rotation")
-
-
-def _check_finite(finite: Tensor, what: str, where: str, ids: list[int], when: str) -> None:
-    if not bool(finite.all()):
-        which = [ids[i] for i in (~finite).nonzero().flatten().tolist()]
-        raise NonFiniteError(
-            f"{what} in {len(which)} of {len(ids)} samples of a batch (ids {which[:5]}){when}: look at {where} on "
-            "these samples"
-        )

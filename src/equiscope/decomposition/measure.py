@@ -118,7 +118,8 @@ def measure(
             and ``result.by_symmetry`` says how much of the error each adds, the first alone, the next what it still
             finds in the model averaged over those before (:mod:`equiscope.decomposition.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
-            chosen by a hash of their ids, so spread over the stream.
+            of short measurements fewer (:mod:`equiscope.decomposition.noise`), chosen by a hash of their ids, so spread
+            over the stream.
         fold: rotations of a batch that share a call of the model, at most: 1 for one after another; ``"auto"`` for as
             many as make a GPU busy in a quarter of its free memory, and on a CPU for batches under four samples only.
             A model whose samples see each other is found out and asked one rotation a call, which a note says.

@@ -44,6 +44,7 @@ from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered,
 from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.jumps import coarse_inside, jumps
+from equiscope.decomposition.losses import squares
 from equiscope.decomposition.orbit import output_middle, output_rows, turned
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR
@@ -223,14 +224,15 @@ def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, k
     variance = sum((part.square().sum(0) for part in left), torch.zeros_like(centre)) / (2 * len(seen))
     seen_rounding = row_mean(rows, variance)
     flat = variance.flatten(1)
-    sums, squares = rows.sum(flat.sum(1)), rows.sum(flat.square().sum(1))
-    carriers = torch.where(squares > 0, sums.square() / squares / 2, torch.ones_like(sums)).clamp_min(1)
+    sums, second = rows.sum(flat.sum(1)), rows.sum(flat.square().sum(1))
+    carriers = torch.where(second > 0, sums.square() / second / 2, torch.ones_like(sums)).clamp_min(1)
     degrees = 2 * len(seen) * carriers
     answer = seen[-1].answer[name]
     rounding = seen_rounding + _output_rounding(answer, seen[-1].turns, output, site)
-    square = row_mean(rows, torch.stack(passes).square().mean((0, 1)))
-    # Few numbers may be rounded alike in all passes; the dtype and a float64 copy say what is possible.
-    least = max(torch.finfo(answer.dtype).eps ** 2 / 6, (known.rounding or {}).get(name, 0.0) ** 2) * square
+    square = rows.sum(torch.stack([squares(each.flatten(2)) for each in passes]).mean((0, 1))) / rows.counts
+    # Few numbers may be rounded alike in all passes; the dtype, a float64 copy and repeats say what is possible.
+    copied = (known.rounding or {}).get(name, 0.0)
+    least = max(torch.finfo(answer.dtype).eps ** 2 / 6, copied**2, known.change**2 / 2) * square
     rounding = torch.where(jump > 0, least, torch.maximum(rounding, least))
     if output.loss.exact:
         loss = rounding

@@ -104,7 +104,7 @@ def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:
     for name, spec in declaration.inputs.items():
         values = batch.fields()[name]
         rows = input_rows(batch, name, declaration)
-        selected = rows.select(values, spec.action.shape).double()
+        selected = rows.select(values, spec.action.shape)
         middle = centers[rows.sample][:, None, :] if name in declaration.points and centers is not None else None
         selected = turned(spec.action, rotations[rows.sample], selected, middle)
         changed[name] = rows.scatter(selected, values, fill=values).to(values.dtype)
@@ -112,9 +112,13 @@ def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:
 
 
 def turned(action: Action, rotations: Tensor, values: Tensor, middle: Tensor | None = None) -> Tensor:
-    """D(g) x of rows (n, c, *shape), or g (x - c) + c about their centre (n, 1, 3), in float64."""
+    """D(g) x of rows (n, c, *shape), or g (x - c) + c about their centre (n, 1, 3), in float64.
+
+    Actions that have a method ``trusted`` are not asked to check the rotations again, and may keep the rows' dtype.
+    """
+    values = values if hasattr(action, "trusted") else values.double()
     if middle is None:
-        return action.act(rotations, values)
+        return getattr(action, "trusted", action.act)(rotations, values)
     return action.act(rotations, values - middle) + middle
 
 
@@ -324,7 +328,7 @@ def rotated_back(
         spec = declaration.outputs[name]
         sample = output_rows(batch, name, declaration).sample
         middle = None if linear else output_middle(batch, name, declaration)
-        back[name] = turned(spec.action, inverse[sample], rows, middle)
+        back[name] = turned(spec.action, inverse[sample], rows, middle).double()
     return back
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
-from equiscope.decomposition.losses import Loss
+from equiscope.decomposition.losses import Loss, squares
 from equiscope.decomposition.nested import StairParts
 from equiscope.decomposition.samples import HALVINGS, SampleValues
 from equiscope.errors import InputError, ModelError, around, first_line
@@ -139,7 +139,7 @@ class BatchOutput:
 
     def mean_square(self, rows: Tensor) -> Tensor:
         """Mean over rows and components of each sample, (samples,)."""
-        return self._sample_mean(rows.square().flatten(2).mean(dim=-1))
+        return self._sample_mean(squares(rows.flatten(2)))
 
     def target_moments(self) -> dict[str, Tensor]:
         """The figures of the labels alone, for squared error."""
@@ -199,18 +199,18 @@ class OutputSplit:
         self.of.check_shape(self._reference, predictions[0])
         delta, weight = predictions - self._reference, weights[0]
         self._shift.add_(delta.sum(0), alpha=weight)
-        self._within.add_(self._summed(delta.square()), alpha=weight)
-        self._square.add_(self._summed(predictions.square()), alpha=weight)
+        self._within.add_(self._summed(squares(delta.flatten(2))), alpha=weight)
+        self._square.add_(self._summed(squares(predictions.flatten(2))), alpha=weight)
         if self.of.labels is not None:
             # The first pass is checked against the labels.
             self._total.add_(self.of.sample_loss(predictions[0]), alpha=weight)
             per_row = self.of.loss.per_row(predictions[1:], self.of.labels.target)
-            self._total.add_(self._summed(per_row[..., None]), alpha=weight)
+            self._total.add_(self._summed(per_row.mean(2)), alpha=weight)
         self._weight += sum(weights)
 
     def _summed(self, values: Tensor) -> Tensor:
-        """Mean over rows and components of each sample, summed over passes, (samples,)."""
-        return self.of.rows.sum(values.flatten(2).mean(2).sum(0)) / self.of.rows.counts
+        """Mean over rows of each sample of means of rows (passes, n), summed over passes, (samples,)."""
+        return self.of.rows.sum(values.sum(0)) / self.of.rows.counts
 
     def close_coset(self) -> None:
         """Fold the passes since the last call into the between-coset moments."""

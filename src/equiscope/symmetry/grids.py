@@ -65,19 +65,37 @@ class GridAction:
 
     def act(self, rotations: Tensor, values: Tensor) -> Tensor:
         """(g_i v_i)(q) = v_i(g_i^-1 q): rotations (n, 3, 3), values (n, c, N, N, N) -> float64."""
+        return self._turned(rotations, values.double(), self.check(rotations))
+
+    def trusted(self, rotations: Tensor, values: Tensor) -> Tensor:
+        """As :meth:`act` for rotations of a plan, which has checked them; permuted values keep their dtype.
+
+        Nothing is read from a device: what could be permuted there is resampled alike, where that is asked for.
+        """
+        here = rotations.device.type == "cpu"
+        return self._turned(rotations, values, self.check(rotations) if here else self.resampling is None)
+
+    def _turned(self, rotations: Tensor, values: Tensor, exact: bool) -> Tensor:
         if tuple(values.shape[-self.dimensions :]) != self.shape:
             raise InputError(f"a grid of {self.shape} is declared, got {tuple(values.shape)}")
-        if self.dimensions == 2:
-            rotations = in_plane(rotations)
-        exact = octahedral(rotations)
-        if bool(exact.all()):
-            return permute(values.double(), rotations)
+        turns = rotations[:, : self.dimensions, : self.dimensions]
+        return permute(values, turns) if exact else resample(values.double(), turns, str(self.resampling))
+
+    def check(self, rotations: Tensor) -> bool:
+        """Whether all of the rotations permute the values.
+
+        Raises:
+            InputError: for rotations that the grid cannot follow.
+        """
+        exact = octahedral(rotations if self.dimensions == 3 else in_plane(rotations))
+        if all_exact := bool(exact.all()):
+            return all_exact
         if self.resampling is None:
             raise InputError(
                 f"a grid rotates exactly only under {_EXACT[self.group]}, got {rotations[~exact][0].tolist()}: claim "
                 f"group={self.group!r} with rotations={self.group!r}, or ask for GridAction({self.size}, 'cubic')"
             )
-        return resample(values.double(), rotations, self.resampling)
+        return all_exact
 
     def canonical(self, values: Tensor) -> Tensor:
         return values.flatten(-self.dimensions)
@@ -171,16 +189,16 @@ def _cubic(t: Tensor) -> Tensor:
 
 
 @functools.cache
-def _spline_inverse(size: int) -> Tensor:
+def _spline_inverse(size: int, device: torch.device) -> Tensor:
     """Inverse of the tridiagonal matrix of B3 at the integers, (1, 4, 1)/6."""
     beside = torch.ones(size - 1, dtype=torch.float64, device="cpu")
     matrix = 4 * torch.eye(size, dtype=torch.float64, device="cpu") + beside.diag(1) + beside.diag(-1)
-    return torch.linalg.inv(matrix / 6)
+    return torch.linalg.inv(matrix / 6).to(device)
 
 
 def spline_coefficients(values: Tensor) -> Tensor:
     """Coefficients (n, c, N, N, N) of the cubic B-spline through values of that shape or (n, c, N, N), zero outside."""
-    inverse = _spline_inverse(values.shape[-1]).to(values)
+    inverse = _spline_inverse(values.shape[-1], values.device).to(values.dtype)
     axes = values.ndim - 2
     turns = "ia,jb,...ab->...ij" if axes == 2 else "ia,jb,kc,...abc->...ijk"
     return torch.einsum(turns, *[inverse] * axes, values)

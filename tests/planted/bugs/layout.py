@@ -33,7 +33,7 @@ BUGS = (
         "decomposition/test_orbit"),
     bug("forces about the centre are called positions", CHECKS, "follows_points", r"< NEAR \* far", "> 0",
         "decomposition/test_orbit"),
-    bug("crossed predictions that are not finite count", COLLECT, "Collector.keep", r"_check_figures\(",
+    bug("crossed predictions that are not finite count", COLLECT, "Collector.keep", r"check_figures\(",
         "(lambda *_: None)(", "decomposition/test_crossed"),
     bug("a mark of the loader gets lost", BATCHES, "marked", r"if original\.requires_grad", "if False",
         "decomposition/test_collect"),

@@ -41,6 +41,8 @@ BUGS = (
     # Voxels.
     bug("grid: centre at N/2", GRIDS, "resample",
         r"(arange\(.*\)) - \((\w+) - 1\) / 2", r"\1 - \2 / 2", "symmetry/test_grids"),
+    bug("grid: rotations of a plan read from the device once more", GRIDS, "GridAction.trusted",
+        r"if here else .*\)\n", "if True else False)\n", "symmetry/test_grids"),
     bug("grid: turned by the inverse", GRIDS, "_sources",
         r"(\w+)\.round\(\)\.long\(\)", r"\1.round().long().mT", "symmetry/test_grids"),
     bug("grid: places off the edge take the edge's values", GRIDS, "_taps",
