@@ -50,7 +50,7 @@ def studied(folder: Path) -> list[Path]:
     """The finished runs of a study that are not among the results yet, by their deciding probe, and its profile."""
     found = records.read(folder / "records.jsonl")
     task, runs = found[-1].get("task") or folder.name.partition("-")[0], [r for r in found if r["kind"] == "study"][-1]["runs"]
-    places = [folder.parents[1] / task / run["run"] for run in runs]
+    places = [(folder / run["folder"]).resolve() for run in runs if run["status"] == "finished"]
     made = [keep(place, decides=True) for place in places if not (RUNS / task / place.name).exists()]
     profiles = [record for record in found if record["kind"] == "profile"][-1:]
     return [*made, *([_written(RUNS / "studies" / folder.name, profiles)] if profiles else [])]
