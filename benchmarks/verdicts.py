@@ -4,12 +4,13 @@
     python benchmarks/verdicts.py studied runs/studies/NAME …    # of a study's runs, the deciding probe alone, and its profile
     python benchmarks/verdicts.py                                # benchmarks/results/verdicts.md from them
 
-``equiscope report --paper benchmarks/results/runs/{forcefield,proteinflow,voxels}/*`` makes the whole page of the claims from the same records. What
-the earlier rules say to them is in ``before.csv`` beside them, written by that version's own page.
+``equiscope report --paper benchmarks/results/runs/{forcefield,proteinflow,voxels}/*`` makes the whole page of the claims
+from the same records. What the earlier rules say to them is in ``before.csv`` beside them, written by that version.
 """
 
 import csv
 import sys
+import textwrap
 from pathlib import Path
 
 from equiscope import records, tasks
@@ -23,6 +24,11 @@ RESULTS = Path(__file__).parent / "results"
 RUNS, BEFORE, PAGE = RESULTS / "runs", RESULTS / "runs" / "before.csv", RESULTS / "verdicts.md"
 #: Kinds of records that the page needs; the losses of single steps and pictures are left out.
 KEPT = ("run", "data", "baseline", "measure", "analysis", "end")
+INTRODUCTION = (
+    "On the same records, of {} (`runs/`): the verdict by the rules as they were, by the rules as they are, and what the "
+    "authors' own published curves get by the same rules. `python benchmarks/verdicts.py` writes this page; `equiscope "
+    "report --paper benchmarks/results/runs/{{forcefield,proteinflow,voxels}}/*` shows every row of evidence."
+)
 #: Why a verdict is another than it was: the general mend of each rule.
 WHY = {
     "measure": "Twirled is defined as total − error, so that the parts add up says nothing; brute force decides, on a "
@@ -44,7 +50,7 @@ def studied(folder: Path) -> list[Path]:
     """The finished runs of a study that are not among the results yet, by their deciding probe, and its profile."""
     found = records.read(folder / "records.jsonl")
     task, runs = found[-1].get("task") or folder.name.partition("-")[0], [r for r in found if r["kind"] == "study"][-1]["runs"]
-    places = [folder.parents[1] / task / run["run"] for run in runs]
+    places = [(folder / run["folder"]).resolve() for run in runs if run["status"] == "finished"]
     made = [keep(place, decides=True) for place in places if not (RUNS / task / place.name).exists()]
     profiles = [record for record in found if record["kind"] == "profile"][-1:]
     return [*made, *([_written(RUNS / "studies" / folder.name, profiles)] if profiles else [])]
@@ -89,9 +95,7 @@ def page() -> str:
     lines = [
         "# Claim by claim: the verdict before, the verdict now, and why",
         "",
-        f"On the same records, of {_counted(evidence)} (`runs/`): the verdict by the rules as they were, by the rules as "
-        "they are, and what the authors' own published curves get by the same rules. `python benchmarks/verdicts.py` writes "
-        "this page; `equiscope report --paper benchmarks/results/runs/{forcefield,proteinflow,voxels}/*` shows every row.",
+        textwrap.fill(INTRODUCTION.format(_counted(evidence)), 120, break_on_hyphens=False),
         "",
         "| claim | before | now | the authors' curves | why |",
         "| --- | --- | --- | --- | --- |",

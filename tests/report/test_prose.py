@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import pytest
 import torch
@@ -282,4 +283,70 @@ def test_the_studies_of_the_force_field():
     page.given(none, every, data["1 %"]["final percent"].replace(" %", ""), "best learning rate of every model is 1e-2",
                "With 1 % of the data (32 frames)", "--parallel 2` (", "on 2 cores beside other work): 1 h 18 min",
                "(15 runs, one shared): 36 min", "up to 3,200 training frames, 15k to 200k parameters")  # fmt: skip
+    assert page.untold == [], page.untold
+
+
+def overlap(cells):
+    """Whether the intervals in these cells all share a point."""
+    intervals = [[value(end) for end in cell.split("[")[1].rstrip("] ").split(", ")] for cell in cells]
+    return max(low for low, _ in intervals) < min(high for _, high in intervals)
+
+
+def ends(task, word, headings):
+    """Lowest and highest of a figure at the end, by the sentences of the sections that the records wrote."""
+    text = (RESULTS / "studies" / f"{task}.md").read_text()
+    parts = [part for part in text.split("\n## ")[1:] if part.startswith(headings)]
+    found = [re.findall(rf"{word} between (−?[\d.]+) and (−?[\d.]+)", part)[-1] for part in parts]
+    return min(value(low) for low, _ in found), max(value(high) for _, high in found)
+
+
+FLOWS = """
+trainer.max_steps=800 track.points=12`
+7 runs of 800 steps, nano size (34,248 parameters), at most 394 training chains
+trainer.max_steps=1200 track.points=10 track.times=[0.2,0.6,0.9] study.seeds=[0]`
+its lowest rate and 1.28e-1: 9 runs of 1,200 steps, the equivariant twin with 38,092 parameters
+No run of 800 steps
+At 1,200 steps
+its 16 tracked chains reaches 2 %
+"""
+
+
+def test_the_studies_of_the_flow():
+    page = words_of("proteinflow")
+    short = {name: points("proteinflow", name) for name in ("replicates", "data_size", "optimizer")}
+    every = [row for rows in short.values() for row in rows.values()]
+    assert {row["skilled crossing"] for row in every} == {"none"}
+    headings = ("Replicates", "Data size", "Optimizer")
+    at_end = [end for word in ("R²", "skill") for end in ends("proteinflow", word, headings)]
+    page.says("chain: R² {} to {}, skill {} to {}.", *at_end)
+    first = [value(row["first ≤ 2 %"]) for row in every]
+    page.says("under 2 % between steps {} and {},", min(first), max(first))
+    (replicates,) = short["replicates"].values()
+    page.given(f"ends at {replicates['final percent']} over three seeds")
+    data = [short["data_size"][share]["final percent"] for share in ("1 %", "10 %", "100 %")]
+    assert overlap(data)
+    one, two, three = (cell.replace(" %", "") for cell in data)
+    page.given(f"{one}, {two} and {three.replace(' [', ' % [')} with 4, 39 and 394 chains")
+    sgd, adam = (short["optimizer"][point] for point in ("sgd 1e-1", "adam 5e-4"))
+    page.says("at the same R² of {} plain SGD", value(sgd["final R²"]))
+    assert sgd["final R²"] == adam["final R²"]
+    page.given(f"plain SGD ends at {sgd['final percent']} and Adam (5e-4) at {adam['final percent']}.")
+    models = points("proteinflow", "efficiency")
+    plain = {name.split("@ ")[1]: row for name, row in models.items() if name.startswith("proteina @")}
+    twin = {name.split("@ ")[1]: row for name, row in models.items() if name.startswith("proteina_equivariant @")}
+    page.says("skill up to {}.", max(value(row["skill"]) for row in models.values()))
+    skilled = {rate: row["skilled crossing"] for rate, row in plain.items() if row["skilled crossing"] != "none"}
+    assert list(skilled) == ["3.2e-2"]
+    page.says("at step {} at rate 3.2e-2", value(skilled["3.2e-2"]))
+    percents = {rate: value(row["final percent"]) for rate, row in plain.items() if rate != "2e-3"}
+    page.says("It ends at {} to {} %, at 8e-3 and 6.4e-2", percents["8e-3"], percents["6.4e-2"])
+    assert (min(percents.values()), max(percents.values())) == (percents["8e-3"], percents["6.4e-2"])
+    page.says("end at R² {} and {}.", value(twin["1.6e-2"]["final R²"]), value(plain["3.2e-2"]["final R²"]))
+    measured = table(Page("studies/proteinflow.md"), "Efficiency")
+    rates = {row[0]: row[2] for row in measured if len(row) == 10}
+    assert rates["proteina"] == "6.4e-2 (1 seed, at the edge of the learning rates)"
+    assert rates["proteina_equivariant"] == "1.6e-2 (1 seed)"
+    (ratio,) = {row[6] for row in measured if len(row) == 8}
+    page.given(f"takes {ratio} times as long", "best rate, 1.6e-2, lies inside", "is 6.4e-2, the", "it is 3.2e-2")
+    page.given(*FLOWS.strip().splitlines())
     assert page.untold == [], page.untold

@@ -129,33 +129,6 @@ def test_what_the_page_on_scale_takes_from_the_results():
     assert f"it lies between {min(ratios):g} and {max(ratios):g}," in said
 
 
-def test_the_studies_of_the_flow():
-    said = page("studies/proteinflow.md")
-    found = {name: rows(name, "proteinflow") for name in ("replicates", "data_size", "optimizer")}
-    every = [row for rows in found.values() for row in rows.values()]
-    assert {row["skilled crossing"] for row in every} == {"none"}
-    (replicates,) = found["replicates"].values()
-    assert f"ends at {replicates['final percent'].replace(' %', '')} % over three seeds" in said
-    # Seeds are read from the page's own sentence, which the runs' records wrote.
-    lowest, highest = (ends(said, word) for word in ("R²", "skill"))
-    assert f"R² {lowest[0]} to {lowest[1]}, skill {highest[0]} to {highest[1]}." in said
-    first = [int(row["first ≤ 2 %"]) for row in every]
-    assert f"under 2 % between steps {min(first)} and {max(first)}," in said
-    data = [found["data_size"][point]["final percent"].replace(" %", "") for point in ("1 %", "10 %", "100 %")]
-    assert f"one seed a point: {data[0]}, {data[1]} and {data[2].replace(' [', ' % [')} with 4, 39 and 394" in said
-    intervals = [[float(end) for end in re.findall(r"[\d.]+", one)[1:]] for one in data]
-    assert max(low for low, _ in intervals) < min(high for _, high in intervals), "the intervals overlap"
-    sgd, adam = (found["optimizer"][point] for point in ("sgd 1e-1", "adam 5e-4"))
-    assert sgd["final R²"] == adam["final R²"] == "0.566"
-    assert f"plain SGD ends at {sgd['final percent']} and Adam (5e-4) at {adam['final percent']}." in said
-    costs = re.search(r"ratio of step times.*?\| (1\.\d+ \[[\d., ]+\]) \|", said, re.DOTALL).group(1)
-    points = rows("efficiency", "proteinflow")
-    plain, symmetric = points["proteina @ 8e-3"], points["proteina_equivariant @ 8e-3"]
-    assert f"ends at R² {plain['final R²']} and the equivariant one at {symmetric['final R²']}, whose" in said
-    assert f"whose step takes {costs} times as long" in said
-    assert f"tracked chains from step {symmetric['skilled crossing']} on" in said
-
-
 def test_the_studies_of_voxels():
     said = page("studies/voxels.md")
     found = {name: rows(name, "voxels") for name in ("replicates", "data_size")}
