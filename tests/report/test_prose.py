@@ -362,9 +362,10 @@ def test_the_studies_of_the_flow():
 
 def test_the_studies_of_voxels():
     page = words_of("voxels")
-    studied = {name: points("voxels", name) for name in ("replicates", "data_size", "model_size", "efficiency")}
+    names = ("replicates", "data_size", "model_size", "optimizer", "efficiency")
+    studied = {name: points("voxels", name) for name in names}
     assert {row["skilled crossing"] for rows in studied.values() for row in rows.values()} == {"none"}
-    long, short = ("Replicates", "Data size"), ("Model size", "Efficiency")
+    long, short = ("Replicates", "Data size"), ("Model size", "Optimizer", "Efficiency")
     skill = [end for headings in (long, short) for end in ends("voxels", "skill", headings)]
     r2 = [end for headings in (long, short) for end in ends("voxels", "R²", headings)]
     page.says("skill {} to {} at R² {} to {} after 600 steps, {} to {} at {} to {} after 200",
@@ -379,6 +380,10 @@ def test_the_studies_of_voxels():
     page.given(f"one seed a point: {told} {many['parameters']}.")
     middle, spread = (value(part) for part in replicates["final percent"].split("±"))
     assert value(many["final percent"]) - value(few["final percent"]) < spread < middle
+    sgd, adamw = (studied["optimizer"][name] for name in ("sgd 1e-1", "default"))
+    assert overlap([sgd["final percent"], adamw["final percent"]])
+    page.given(f"SGD ends at {sgd['final percent']} and R² {sgd['final R²']}, AdamW at {adamw['final percent']} and "
+               f"{adamw['final R²']}.")  # fmt: skip
     models = studied["efficiency"]
     twin, plain = models["unet_tied @ 8e-3"], models["unet @ 8e-3"]
     assert value(twin["final R²"]) > value(models["unet_tied @ 2e-3"]["final R²"])
@@ -397,9 +402,9 @@ grid.size=16 grid.resolution=0.75 grid.radius=0.9 +model.width=4 +model.multipli
 batch_size=4 trainer.max_steps=600 track.points=6 track.so3_rotations=2
 data.track_conformers=8 data.final_conformers=24 data.probe_batch=8`
 5 runs of 600 steps of a U-Net of 23,207 parameters on grids of 16³
-at rates 2e-3 and 8e-3 and `model_size` with 4 and 8 channels
+at rates 2e-3 and 8e-3, `model_size` with 4 and 8 channels and `optimizer`
 `trainer.max_steps=200 track.points=4 study.seeds=[0]`
-5 runs of 200 steps
+6 runs of 200 steps
 on SO(3)
 tell that from 2 %
 """
