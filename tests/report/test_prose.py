@@ -305,6 +305,7 @@ trainer.max_steps=800 track.points=12`
 7 runs of 800 steps, nano size (34,248 parameters), at most 394 training chains
 trainer.max_steps=1200 track.points=10 track.times=[0.2,0.6,0.9] study.seeds=[0]`
 its lowest rate and 1.28e-1: 9 runs of 1,200 steps, the equivariant twin with 38,092 parameters
+`model_size` at rate 3.2e-2 without its largest: one more run, of 169,224 parameters
 No run of 800 steps
 At 1,200 steps
 its 16 tracked chains reaches 2 %
@@ -348,5 +349,62 @@ def test_the_studies_of_the_flow():
     assert rates["proteina_equivariant"] == "1.6e-2 (1 seed)"
     (ratio,) = {row[6] for row in measured if len(row) == 8}
     page.given(f"takes {ratio} times as long", "best rate, 1.6e-2, lies inside", "is 6.4e-2, the", "it is 3.2e-2")
+    sizes = points("proteinflow", "model_size")
+    small, large = (sizes[name] for name in ("nano", "170k"))
+    assert overlap([small["final percent"], large["final percent"]])
+    assert large["skilled crossing"] == "none"
+    told = f"{small['final percent']} with {small['parameters']} parameters and {large['final percent']} with"
+    page.given(f"one seed a point, at 3.2e-2: {told} {large['parameters']}.")
+    page.says("linear denoiser (skill {})", value(large["skill"]))
     page.given(*FLOWS.strip().splitlines())
     assert page.untold == [], page.untold
+
+
+def test_the_studies_of_voxels():
+    page = words_of("voxels")
+    names = ("replicates", "data_size", "model_size", "optimizer", "efficiency")
+    studied = {name: points("voxels", name) for name in names}
+    assert {row["skilled crossing"] for rows in studied.values() for row in rows.values()} == {"none"}
+    long, short = ("Replicates", "Data size"), ("Model size", "Optimizer", "Efficiency")
+    skill = [end for headings in (long, short) for end in ends("voxels", "skill", headings)]
+    r2 = [end for headings in (long, short) for end in ends("voxels", "R²", headings)]
+    page.says("skill {} to {} at R² {} to {} after 600 steps, {} to {} at {} to {} after 200",
+              *skill[:2], *r2[:2], *skill[2:], *r2[2:])  # fmt: skip
+    (replicates,) = studied["replicates"].values()
+    page.given(f"ends at {replicates['final percent']} over three seeds")
+    data = [studied["data_size"][name]["final percent"] for name in ("64 conformers", "512 conformers", "100 %")]
+    assert overlap(data)
+    page.given(f"one seed a point: {data[0]}, {data[1]} and {data[2]} with 64, 512 and all conformers")
+    few, many = (studied["model_size"][name] for name in ("4 channels", "8 channels"))
+    told = f"{few['final percent']} with {few['parameters']} parameters and {many['final percent']} with"
+    page.given(f"one seed a point: {told} {many['parameters']}.")
+    middle, spread = (value(part) for part in replicates["final percent"].split("±"))
+    assert value(many["final percent"]) - value(few["final percent"]) < spread < middle
+    sgd, adamw = (studied["optimizer"][name] for name in ("sgd 1e-1", "default"))
+    assert overlap([sgd["final percent"], adamw["final percent"]])
+    page.given(f"SGD ends at {sgd['final percent']} and R² {sgd['final R²']}, AdamW at {adamw['final percent']} and "
+               f"{adamw['final R²']}.")  # fmt: skip
+    models = studied["efficiency"]
+    twin, plain = models["unet_tied @ 8e-3"], models["unet @ 8e-3"]
+    assert value(twin["final R²"]) > value(models["unet_tied @ 2e-3"]["final R²"])
+    assert value(plain["final R²"]) > value(models["unet @ 2e-3"]["final R²"])
+    page.says("({} parameters) ends at R² {}, the plain U-Net at {}, both at 8e-3", value(twin["parameters"]),
+              value(twin["final R²"]), value(plain["final R²"]))  # fmt: skip
+    (ratio,) = {row[6] for row in table(Page("studies/voxels.md"), "Efficiency") if len(row) == 8}
+    cells = [models[f"unet_tied @ {rate}"]["final percent"] for rate in ("2e-3", "8e-3")]
+    assert all("[0, " in cell for cell in cells)
+    page.given(f"takes {ratio} times as long", f"from zero: {cells[0]} and {cells[1]}.", *VOXELS.strip().splitlines())
+    assert page.untold == [], page.untold
+
+
+VOXELS = """
+grid.size=16 grid.resolution=0.75 grid.radius=0.9 +model.width=4 +model.multipliers=[1,2]
+batch_size=4 trainer.max_steps=600 track.points=6 track.so3_rotations=2
+data.track_conformers=8 data.final_conformers=24 data.probe_batch=8`
+5 runs of 600 steps of a U-Net of 23,207 parameters on grids of 16³
+at rates 2e-3 and 8e-3, `model_size` with 4 and 8 channels and `optimizer`
+`trainer.max_steps=200 track.points=4 study.seeds=[0]`
+6 runs of 200 steps
+on SO(3)
+tell that from 2 %
+"""

@@ -127,23 +127,3 @@ def test_what_the_page_on_scale_takes_from_the_results():
     assert "by under 0.2 % on all five models tried, with two of D2 at a third of the passes by 1 to 35 %" in said
     ratios = [number(row[4]) for row in table("scaling.md", "# What the measure costs") if len(row) == 6]
     assert f"it lies between {min(ratios):g} and {max(ratios):g}," in said
-
-
-def test_the_studies_of_voxels():
-    said = page("studies/voxels.md")
-    found = {name: rows(name, "voxels") for name in ("replicates", "data_size")}
-    assert {row["skilled crossing"] for rows in found.values() for row in rows.values()} == {"none"}
-    (replicates,) = found["replicates"].values()
-    assert f"ends at {replicates['final percent']} over three seeds" in said
-    lowest, highest = ends(said, "skill"), ends(said, "R²")
-    assert f"skill {lowest[0]} to {lowest[1]} at R² {highest[0]} to {highest[1]}." in said
-    data = [found["data_size"][point]["final percent"] for point in ("64 conformers", "512 conformers", "100 %")]
-    assert f"one seed a point: {data[0]}, {data[1]} and {data[2]} with 64, 512 and all conformers" in said
-    intervals = [[float(end) for end in re.findall(r"[\d.]+", one)[1:]] for one in data]
-    assert max(low for low, _ in intervals) < min(high for _, high in intervals), "the intervals overlap"
-
-
-def ends(said, word):
-    """Lowest and highest of what the pages' verdicts say lies at the end."""
-    found = re.findall(rf"{word} between (−?\d+\.\d+) and (−?\d+\.\d+)", said)
-    return min((low for low, _ in found), key=number), max((high for _, high in found), key=number)
