@@ -82,7 +82,7 @@ def test_missing_units_and_paths_are_asked_for(capsys):
     for settings, message in (
         (["data=spice"], "data.path has no value: add data.path=…"),
         (["data=extxyz", "data.path=x", "data.energy_unit=eV"], "data.length_unit has no value"),
-        (["data=spyce"], "Could not find 'data/spyce'"),
+        (["data=spyce"], "there is no data 'spyce', did you mean 'spice'?"),
     ):
         assert cli.main(["train", "run=a", *settings]) == 2
         assert message in capsys.readouterr().err

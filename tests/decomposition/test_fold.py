@@ -103,7 +103,8 @@ RAGGED = {"inputs": {"pos": eq.Input("1o", points=True)}, "batch": "batch", "out
 def test_atoms_one_after_another_with_their_edges():
     single, folded_ = (eq.measure(edges, [ragged(6)], fold=k, **RAGGED) for k in (1, 7))
     same(folded_, single)
-    assert folded_.model_calls < single.model_calls / 2
+    # Four passes of mirrors a batch are one call, which is compared with two of them.
+    assert folded_.model_calls < 0.6 * single.model_calls
     assert not any("a call" in note for note in folded_.notes)
 
 
@@ -140,8 +141,8 @@ def test_moves_of_other_symmetries_share_calls(symmetry):
     folded_ = eq.measure(model, [batch], fold=7, **settings)
     same(folded_, single)
     assert single.equivariance > 1e-6
-    # As given and once more, and perhaps a single one that is left over.
-    assert sizes.count(1) <= 3
+    # As given, twice; two that a shared call is compared with; perhaps a single one that is left over.
+    assert sizes.count(1) <= 5
     assert sizes.count(0) + sizes.count(1) < len(sizes)
     assert not any("a call" in note for note in folded_.notes)
 

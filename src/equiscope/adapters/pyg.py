@@ -190,7 +190,8 @@ def radius_graph(
     loop: bool = False,
     max_num_neighbors: int | None = 32,
     flow: str = "source_to_target",
-    **unused: Any,
+    num_workers: int = 1,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Edges between the points of a graph that are no farther apart than ``r``, without pyg-lib.
 
@@ -205,7 +206,7 @@ def radius_graph(
         loop: whether a node is a neighbour of itself.
         max_num_neighbors: of each node; None for all.
         flow: "source_to_target" or "target_to_source".
-        unused: ``num_workers`` and ``batch_size``, of which nothing depends.
+        num_workers, batch_size: nothing depends on them.
 
     Returns:
         (2, edges) of int64, neighbour and centre of each edge.

@@ -162,7 +162,8 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
         meant = f"; did you mean {near[0]!r}?" if near else ""
         return f"there is no setting {key!r}{meant} (to add a new one, write +{key}=…)"
     if unknown := re.search(r"Could not find '(\w+)/([^']*)' Available options in '\w+': ([\w ]+)", text):
-        group, name, known = unknown[1], unknown[2], unknown[3].split()
+        group, name, known = unknown[1], unknown[2], unknown[3].split(" Config search path")[0].split()
+        known = [word for word in known if not word.startswith("_")]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         meant = f", did you mean {near[0]!r}?" if near else ","
         return f"there is no {group} {name!r}{meant} there are {', '.join(known)}"

@@ -88,7 +88,7 @@ def test_states_that_are_not_stationary_are_refused(folder):
 def test_bad_input_is_a_sentence(folder, adam):
     with pytest.raises(InputError, match="8 mini-batches or more, got 3"):
         values(adam, KEPT, minibatches=3)
-    with pytest.raises(InputError, match="two of them, got vectors=1"):
+    with pytest.raises(InputError, match="draws must be an integer >= 2, got 1"):
         values(adam, KEPT, draws=1)
     adam.acquire()
     try:
