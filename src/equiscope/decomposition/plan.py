@@ -247,10 +247,10 @@ def make_plan(
         return Plan(declaration, losses, design, forward, scheme=scheme, fold=1)
     design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
     for spec in (*declaration.inputs.values(), *declaration.outputs.values()):
-        if hasattr(spec.action, "trusted"):
+        if (check := getattr(spec.action, "check", None)) is not None and hasattr(spec.action, "trusted"):
             # Looked at here and not in every pass, which would wait for a device; a floor draws from the whole group.
             drawn = design.shift or judged
-            spec.action.check(uniform_keyed(declaration.group, 0, range(8)) if drawn else design.rotations.matrices)
+            check(uniform_keyed(declaration.group, 0, range(8)) if drawn else design.rotations.matrices)
     if (not design.shift or design.partial) and spectrum is not False:
         raise InputError(
             f"rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
