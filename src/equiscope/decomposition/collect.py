@@ -16,6 +16,7 @@ from equiscope.decomposition.arcs import Site, row_mean
 from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, check_figures, one_each, refuse_infinite, remarks
+from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
@@ -241,7 +242,8 @@ class Collector:
         known, fields = self.known, orbit.of.batch.fields()
         inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
         known.stored = max([known.stored, *inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
-        some, seen = orbit, None
+        some: BatchOrbit = orbit
+        seen: tuple[Computing, float] | None = None
         if len(places) < orbit.of.batch.size:
             # Made by hand, of a fixed size, seeing each other, random: the whole batch tells.
             with contextlib.suppress(Exception):

@@ -118,7 +118,8 @@ def turned(action: Action, rotations: Tensor, values: Tensor, middle: Tensor | N
     """
     values = values if hasattr(action, "trusted") else values.double()
     if middle is None:
-        return getattr(action, "trusted", action.act)(rotations, values)
+        found: Tensor = getattr(action, "trusted", action.act)(rotations, values)
+        return found
     return action.act(rotations, values - middle) + middle
 
 

@@ -251,11 +251,11 @@ def make_plan(
         design = scheme_design(scheme, declaration, cosets, seed, losses)
         return Plan(declaration, losses, design, forward, scheme=scheme, fold=together)
     design = make_design(rotations, cosets, seed, declaration.group, losses, shift, alone)
-    for spec in (*declaration.inputs.values(), *declaration.outputs.values()):
-        if hasattr(spec.action, "trusted"):
+    for one in (*(i.action for i in declaration.inputs.values()), *(o.action for o in declaration.outputs.values())):
+        if (check := getattr(one, "check", None)) is not None and hasattr(one, "trusted"):
             # Looked at here and not in every pass, which would wait for a device; a floor draws from the whole group.
             drawn = design.shift or judged
-            spec.action.check(uniform_keyed(declaration.group, 0, range(8)) if drawn else design.rotations.matrices)
+            check(uniform_keyed(declaration.group, 0, range(8)) if drawn else design.rotations.matrices)
     if (not design.shift or design.partial) and spectrum is not False:
         raise InputError(
             f"rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
