@@ -47,9 +47,13 @@ class Loss:
     classes: bool = False
 
 
+# Numbers of a row from which a copy of their squares costs more than another way of summing them.
+LONG = 1024
+
+
 def squares(values: Tensor) -> Tensor:
-    """Mean square over the last axis; in one sweep, without a copy, where no graph is recorded."""
-    if values.requires_grad:
+    """Mean square over the last axis; of grids in one sweep, without a copy, where no graph is recorded."""
+    if values.requires_grad or values.shape[-1] < LONG:
         return values.square().mean(dim=-1)
     return torch.linalg.vector_norm(values, dim=-1).square() / values.shape[-1]
 
