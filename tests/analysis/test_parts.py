@@ -366,6 +366,6 @@ def test_the_first_sweep_folds_its_passes_and_finds_the_same():
     assert values == pytest.approx(single, rel=1e-12)
     for part, slope in slopes.items():
         assert torch.allclose(folded[part], slope, rtol=1e-11, atol=1e-14)
-    # Two sweeps that keep predictions, by 6 of 24 passes a call; one that differentiates. Two calls look at folding, and
-    # two passes alone are compared with a shared call.
+    # Two sweeps that keep predictions, by 6 of 24 passes a call; one that differentiates. Two calls look at folding,
+    # and two passes alone are compared with a shared call.
     assert calls[0] - calls[1] == 2 * (24 - 4) - 2 - 2
