@@ -1,6 +1,7 @@
 """What a person types first: forty wrong inputs and twenty of newer parts, each answered by its remedy."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,9 @@ def test_a_wrong_input_is_answered_by_its_remedy(typed):
 def test_a_wrong_command_is_answered_by_its_remedy(typed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("h2o.xyz").write_text("3\n\nO 0 0 0.1\nH 0 0.8 -0.5\nH 0 -0.8 -0.5\n")
+    # As where it is not installed, whatever stands for it in other tests.
+    monkeypatch.delitem(sys.modules, "equiscope.adapters.torch_sim", raising=False)
+    monkeypatch.setitem(sys.modules, "torch_sim.state", None)
     assert cli.main(typed.split()) == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("equiscope: ")]
     assert COMMANDS[typed] in said

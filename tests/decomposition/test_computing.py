@@ -17,6 +17,7 @@ from equiscope.decomposition.computing import (
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 X64 = X.double()
+torch.manual_seed(0)
 NET = nn.Linear(3, 3)
 
 

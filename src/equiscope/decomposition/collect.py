@@ -17,7 +17,7 @@ from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, check_figures, one_each, refuse_infinite, remarks
 from equiscope.decomposition.computing import Computing
-from equiscope.decomposition.fold import Folding, copies_of, folded, rows_at
+from equiscope.decomposition.fold import CHECKED, Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
@@ -264,10 +264,19 @@ class Collector:
 
     @torch.no_grad()
     def _unchanged(self, orbit: BatchOrbit) -> None:
-        """Answer a batch once more after all its rotations: a model that calls change gets no figure."""
-        again = {name: orbit.of.outputs[name].coordinates(rows.double()) for name, rows in orbit.answer().items()}
-        change = noise.check_repeat(orbit.first, again, self.known.computing, later=True)
-        self.known.change = max(self.known.change, change)
+        """Answer some samples once more after all rotations, or the batch: a model that calls change gets no figure."""
+        known = self.known
+
+        def change(some: BatchOrbit) -> float:
+            again = {name: some.of.outputs[name].coordinates(rows.double()) for name, rows in some.answer().items()}
+            return noise.check_repeat(some.first, again, known.computing, later=True)
+
+        if orbit.of.batch.size > CHECKED and known.computing is not None:
+            # Made by hand, of a fixed size, seeing each other, changed: the whole batch tells.
+            with contextlib.suppress(Exception):
+                if change(orbit.part(list(range(CHECKED)))) <= noise.ORDER_UNITS * known.computing.eps:
+                    return
+        known.change = max(known.change, change(orbit))
 
     def _floor_of(self, whole: Prepared, places: list[int], arcs: int) -> dict[str, Tensor]:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
