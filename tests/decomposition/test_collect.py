@@ -328,7 +328,7 @@ def test_cosets_added_later_are_those_of_a_larger_design(loss, cosets):
     few = values(grown).clone()
     for count in (1, 2):
         orbit.add_cosets(count)
-        grown.refresh(0, orbit)
+        grown.parts[0] = orbit.samples()
     whole.run(batch, 0)
     assert not torch.equal(values(grown), few)
     for field in ("total", "equivariance", "between", "square", "halvings"):
@@ -340,7 +340,7 @@ def test_refreshing_one_batch_leaves_the_others():
     orbits = [found.run(random_batch(2, 2, seed=seed), 0) for seed in range(2)]
     before = [values(found).clone(), values(found, "powers").clone()]
     orbits[1].add_cosets(1)
-    found.refresh(1, orbits[1])
+    found.parts[1] = orbits[1].samples()
     after = [values(found), values(found, "powers")]
     for a, b in zip(before, after, strict=True):
         assert torch.equal(a[:2], b[:2])

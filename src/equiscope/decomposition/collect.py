@@ -187,10 +187,6 @@ class Collector:
         passes = self._passes / max(self.next_id, 1)
         return int(passes) if passes.is_integer() else passes
 
-    def refresh(self, place: int, orbit: BatchOrbit) -> None:
-        """Replace the figures of the batch at ``place`` after cosets were added to it."""
-        self.parts[place] = orbit.samples()
-
     def samples(self) -> Samples:
         """Everything measured.
 
@@ -204,8 +200,7 @@ class Collector:
     def _partly(self, orbit: BatchOrbit) -> Samples:
         """Two cosets of some samples and one of the others, each part a smaller batch; in the batch's order."""
         second = self.plan.design.second(orbit.of.ids)
-        order: list[int] = []
-        done: list[Samples] = []
+        order, done = list[int](), list[Samples]()
         for cosets, places in ((2, second.nonzero().flatten().tolist()), (1, (~second).nonzero().flatten().tolist())):
             if places:
                 part = orbit.part(places)

@@ -120,7 +120,7 @@ class Search:
         for place, orbit in enumerate(self.orbits):
             if cosets > self.cosets:
                 orbit.add_cosets(cosets - self.cosets)
-                self.collector.refresh(place, orbit)
+                self.collector.parts[place] = orbit.samples()
         self.collector.plan = self.plan.with_cosets(cosets)
 
     def _spent(self) -> bool:
