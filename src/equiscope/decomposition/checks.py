@@ -312,6 +312,11 @@ def check_figures(name: str, values: SampleValues, ids: list[int], labelled: boo
 
 
 def refuse_infinite(finite: Tensor, what: str, where: str, ids: list[int], when: str) -> None:
+    """Refuse a batch of which some samples are not ``finite`` (samples,), by their ids.
+
+    Raises:
+        NonFiniteError: saying what is not finite, and where to look.
+    """
     if not bool(finite.all()):
         which = [ids[i] for i in (~finite).nonzero().flatten().tolist()]
         raise NonFiniteError(

@@ -19,7 +19,8 @@ and at least what a float64 copy of the model shows. The floor of a measurement 
 
 and those samples are the ones of smallest key, a hash of (seed, id): spread over the data whatever its order, the same
 in one process or many (:func:`chosen`). Of p passes a sample they are a share min(1/4, p / 64), so that the floor takes
-a tenth of a measurement of 64 samples or less, however short; of fewer samples at least min(12, max(3, p / 2)).
+at most a tenth of a measurement of 64 samples or more; and at least min(12, max(3, p / 2)) of them, where there are so
+many.
 
 A jump is no rounding: where passes whose inputs differ by rounding alone differ by more than the precision allows, the
 sample is discontinuous there, is named so, and lends nothing to the floor (:func:`jumps`).
