@@ -27,5 +27,6 @@ def keep(name: str, page: Callable[[Any], str], record: Any = None) -> None:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Lines of a table."""
-    return [f"| {' | '.join(map(str, row))} |" for row in (heads, ["---"] * len(heads), *rows)]
+    """Lines of a table; bars in its cells are no borders."""
+    cells = ([str(cell).replace("|", r"\|") for cell in row] for row in (heads, ["---"] * len(heads), *rows))
+    return [f"| {' | '.join(row)} |" for row in cells]
