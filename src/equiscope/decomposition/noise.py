@@ -175,7 +175,7 @@ def check_repeat(
 
 
 def again(
-    known: Known, first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]]
+    known: Known, first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]], later: bool = False
 ) -> tuple[Computing, float]:
     """The precision in which samples that were answered by ``first`` are answered again, and :func:`check_repeat`."""
     computing = known.computing
@@ -186,7 +186,7 @@ def again(
         computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=tf32_effect(seen.tf32, second, answer))
     else:
         second = answer()
-    return computing, check_repeat(first, second, computing)
+    return computing, check_repeat(first, second, computing, later)
 
 
 def floor(
