@@ -21,7 +21,7 @@ from equiscope.decomposition.fold import CHECKED, Folding, copies_of, folded, ro
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.samples import FLOOR, LabelRows, Samples
+from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, WholeLabels
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
 from equiscope.errors import InputError
@@ -389,7 +389,7 @@ class BatchOrbit:
                 **({"powers": self.spectra[name].powers()} if self.spectra else {}),
             )
             if output.labels is not None and output.loss.per_sample is not None:
-                wholes[name] = [(output, first.shape)]
+                wholes[name] = [WholeLabels(output.labels.target, first.shape, output.sample_loss)]
             elif output.labels is not None and not output.loss.exact:
                 rows = output.labels.target.flatten(0, 1)
                 sample = output.rows.sample.repeat_interleave(output.labels.target.shape[1])
