@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, tensors
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, swept, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -209,10 +209,12 @@ class Parts:
         with self._ready(index) if called else contextlib.nullcontext():
             if not self._twice:
                 self._check_twice(fixed)
+            loss = functools.partial(self._part_of, fixed, part=part)
             if self.graphs.memory == "pass":
-                return self._swept_product(fixed, part, v, kind)
-            run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
-            return self.flat(self.graphs.product((index, part), kind, v, run, loss))
+                runs = [functools.partial(self._run, fixed, one) for one in fixed.passes]
+                own = list(self.parameters.values())
+                return added(self.flat(d) for d in swept(kind, v, own, runs, self._predictions(fixed), loss))
+            return self.flat(self.graphs.product((index, part), kind, v, functools.partial(self._runs, fixed), loss))
 
     def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
         """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
@@ -255,27 +257,6 @@ class Parts:
     def release(self) -> None:
         """Drop the graphs kept between products (``memory="all"``)."""
         self.graphs.release()
-
-    def _swept_product(self, fixed: Prepared, part: str, v: list[Tensor], kind: str) -> Tensor:
-        own: list[Tensor] = list(self.parameters.values())
-        predictions = self._predictions(fixed)
-        slopes = self._coefficients(fixed, predictions, (part,))[part]
-        total = self.flat([None] * len(own))
-        moved: Predictions = []
-        for place, one in enumerate(fixed.passes):
-            rows = self._run(fixed, one)
-            dummies = [slopes[place][name].clone().requires_grad_(True) for name in rows]
-            # J^T u is linear in u: its derivative along v by u is J v, by the parameters the curvature term.
-            back = torch.autograd.grad(tensors([rows]), own, dummies, create_graph=True, allow_unused=True)
-            found = pulled(back, dummies + (own if kind == "hessian" else []), v)
-            pairs = zip(rows, dummies, found, strict=False)
-            moved.append({n: torch.zeros_like(u) if d is None else d.detach() for n, u, d in pairs})
-            if kind == "hessian":
-                total += self.flat(found[len(rows) :])
-        bent = self._bend(fixed, predictions, moved, part)
-        for place, one in enumerate(fixed.passes):
-            total += self.flat(pulled(tensors([self._run(fixed, one)]), own, tensors([bent[place]])))
-        return total
 
     def _run(self, fixed: Prepared, one: Pass) -> dict[str, Tensor]:
         """Twisted predictions of a pass in the loss's coordinates, with their graph."""
@@ -347,22 +328,10 @@ class Parts:
 
     def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
         """F'_m of each part: the derivative of the loss by every pass's predictions."""
-        leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        values, flat = self._weigh(self._figures(fixed, leaves)), tensors(leaves)
-        found = {}
-        for part in parts:
-            slopes = iter(torch.autograd.grad(values[part], flat, retain_graph=part != parts[-1]))
-            found[part] = [{n: next(slopes) for n in rows} for rows in leaves]
-        return found
-
-    def _bend(self, fixed: Prepared, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
-        """c_m = sum_n F''_mn q_n for the directions q of every pass."""
-        leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        flat = tensors(leaves)
-        slopes = torch.autograd.grad(self._part_of(fixed, leaves, part), flat, create_graph=True)
-        found = pulled(slopes, flat, tensors(moved))
-        pairs = iter([torch.zeros_like(r) if f is None else f for f, r in zip(found, flat, strict=True)])
-        return [{n: next(pairs) for n in rows} for rows in leaves]
+        leaves = [rows.clone().requires_grad_(True) for rows in tensors(predictions)]
+        values = self._weigh(self._figures(fixed, shaped(leaves, predictions)))
+        slopes = {p: torch.autograd.grad(values[p], leaves, retain_graph=p != parts[-1]) for p in parts}
+        return {part: shaped(found, predictions) for part, found in slopes.items()}
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
