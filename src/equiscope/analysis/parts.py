@@ -65,7 +65,7 @@ class Parts:
             graphs, measured on the first pass, stay under 1 GiB.
 
     Attributes:
-        plan: as given. parameters: what is differentiated by, by name. size: their number of entries.
+        plan: as given. parameters: what is differentiated by, by name; own: in a list. size: their number of entries.
         values: mean loss of each part at the model's own parameters.
         samples: number of samples of each batch.
         shares: weight of each batch in the means, sum 1: by its samples, or by its components with
@@ -92,8 +92,9 @@ class Parts:
         self.plan = plan = as_plan(plan, design, alone=True)
         self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
         self.parameters = chosen_parameters(model, parameters)
-        self.size = sum(p.numel() for p in self.parameters.values())
-        self.graphs = Graphs(list(self.parameters.values()), memory)
+        self.own = list(self.parameters.values())
+        self.size = sum(p.numel() for p in self.own)
+        self.graphs = Graphs(self.own, memory)
         self._twice = self._at_once = self._steady = False
         self._folding = Folding(plan.fold)
         self._fixed = prepared_batches(batches, plan)
@@ -133,7 +134,7 @@ class Parts:
             fixed = self._fixed[0]
             rows = self._run(fixed, fixed.passes[0])
             scalar = added((r * r.detach().cos()).sum() for r in rows.values())
-            slopes = torch.autograd.grad(scalar, list(self.parameters.values()), allow_unused=True)
+            slopes = torch.autograd.grad(scalar, self.own, allow_unused=True)
             self.unused = [n for n, g in zip(self.parameters, slopes, strict=True) if g is None or not bool(g.any())]
 
             def answer() -> Tensor:
@@ -160,14 +161,13 @@ class Parts:
 
     def flat(self, tensors: Iterable[Tensor | None]) -> Tensor:
         """Tensors shaped like the parameters as one float64 vector; None counts as zero."""
-        pairs = zip(tensors, self.parameters.values(), strict=True)
+        pairs = zip(tensors, self.own, strict=True)
         return torch.cat([(torch.zeros_like(p) if t is None else t).detach().double().flatten() for t, p in pairs])
 
     def split_vector(self, vector: Tensor) -> list[Tensor]:
         """A flat vector as tensors shaped like the parameters, in their dtype."""
-        own = list(self.parameters.values())
-        chunks = vector.detach().to(own[0].device).split([p.numel() for p in own])
-        return [c.reshape(p.shape).to(p) for c, p in zip(chunks, own, strict=True)]
+        chunks = vector.detach().to(self.own[0].device).split([p.numel() for p in self.own])
+        return [c.reshape(p.shape).to(p) for c, p in zip(chunks, self.own, strict=True)]
 
     def batch_values(self, index: int, shift: Tensor | None = None) -> dict[str, float]:
         """Contribution of a batch to each loss, at the parameters moved by the flat vector ``shift``."""
@@ -177,15 +177,14 @@ class Parts:
         """Contribution of a batch to the gradient of each part, flat; they sum to the gradient over batches."""
         self.check_parts(parts)
         fixed = self._fixed[index]
-        own = list(self.parameters.values())
-        sums = {part: torch.zeros(self.size, dtype=torch.float64, device=own[0].device) for part in parts}
+        sums = {part: torch.zeros(self.size, dtype=torch.float64, device=self.own[0].device) for part in parts}
         with self._ready(index):
             coefficients = self._coefficients(fixed, self._predictions(fixed), parts)
             for place, one in enumerate(fixed.passes):
                 rows = self._run(fixed, one)
                 for part in parts:
                     slopes, again = coefficients[part][place], part != parts[-1]
-                    sums[part] += self.flat(pulled(tensors([rows]), own, tensors([slopes]), again))
+                    sums[part] += self.flat(pulled(tensors([rows]), self.own, tensors([slopes]), again))
         return sums
 
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
@@ -212,8 +211,7 @@ class Parts:
             loss = functools.partial(self._part_of, fixed, part=part)
             if self.graphs.memory == "pass":
                 runs = [functools.partial(self._run, fixed, one) for one in fixed.passes]
-                own = list(self.parameters.values())
-                return added(self.flat(d) for d in swept(kind, v, own, runs, self._predictions(fixed), loss))
+                return added(self.flat(d) for d in swept(kind, v, self.own, runs, self._predictions(fixed), loss))
             return self.flat(self.graphs.product((index, part), kind, v, functools.partial(self._runs, fixed), loss))
 
     def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
@@ -232,11 +230,10 @@ class Parts:
 
     def _check_twice(self, fixed: Prepared) -> None:
         """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
-        own = list(self.parameters.values())
-        with same_randomness(), saved_bytes(own) as saved:
+        with same_randomness(), saved_bytes(self.own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
             scalar = added(r.square().sum() for r in rows.values())
-            refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
+            refuse_once_differentiable(torch.autograd.grad(scalar, self.own, create_graph=True, allow_unused=True))
         passes = sum(saved.values()) * len(fixed.passes) / fixed.batch.size
         self.graphs.choose(passes * max(self.samples), passes * sum(self.samples))
         self._at_once = self.graphs.memory != "pass" and self._alike(fixed, rows)
@@ -251,7 +248,7 @@ class Parts:
                 whole = self._run_copies(fixed)[-1]
             except (RuntimeError, ValueError):  # a fixed batch size, too little memory
                 return False
-        eps = torch.finfo(next(iter(self.parameters.values())).dtype).eps
+        eps = torch.finfo(self.own[0].dtype).eps
         return all((whole[n] - r).abs().max() <= _ROUNDING * eps * r.abs().max() for n, r in rows.items())
 
     def release(self) -> None:
@@ -301,7 +298,7 @@ class Parts:
             if shift is not None:
                 self.release()
                 with torch.no_grad():
-                    for parameter, step in zip(self.parameters.values(), self.split_vector(shift), strict=True):
+                    for parameter, step in zip(self.own, self.split_vector(shift), strict=True):
                         parameter.add_(step)
             return self._figures(fixed, self._predictions(fixed))
 
@@ -357,8 +354,7 @@ class Parts:
         def call() -> Any:
             return predict(self.model, batch.with_fields({}), batch, self.declaration, self._forward)
 
-        chosen = list(self.parameters.values())
-        with untouched(self.model), only(self.model, chosen), differentiable(self.model, call):
+        with untouched(self.model), only(self.model, self.own), differentiable(self.model, call):
             yield
 
     def check_parts(self, parts: Sequence[str]) -> None:
