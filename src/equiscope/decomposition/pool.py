@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
-from equiscope.decomposition.constants import constant_loss
-from equiscope.decomposition.losses import Loss, invariant_under
+from equiscope.decomposition.losses import Loss, constant_loss, invariant_under
 from equiscope.decomposition.nested import by_symmetry
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
