@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 
@@ -74,6 +75,22 @@ def test_pages_are_what_their_records_say(name):
     made = script({"curvature_peers": "curvature_peers_page"}.get(name, name))
     render = made.page if hasattr(made, "page") else made.as_markdown
     assert render(json.loads((RESULTS / f"{name}.json").read_text())) == (RESULTS / f"{name}.md").read_text()
+
+
+def test_the_pages_of_the_card_are_what_their_records_say(tmp_path, monkeypatch):
+    place = shutil.copytree(RESULTS / "gpu", tmp_path / "gpu", ignore=shutil.ignore_patterns("*.md", "*.html"))
+    steps, page = script("steps"), script("gpu_page")
+    monkeypatch.setattr(steps, "RESULTS", place)
+    monkeypatch.setattr(page, "PLACE", place)
+    # No picture is drawn: their names are all that the text has of them.
+    monkeypatch.setattr(page.chart, "save", lambda charts, folder: {name: folder / f"{name}.png" for name in charts})
+    for report in place.glob("steps-*.json"):
+        steps.write(json.loads(report.read_text()))
+    page.main()
+    made = sorted(place.glob("*.md"))
+    assert [path.name for path in made] == [path.name for path in sorted((RESULTS / "gpu").glob("*.md"))]
+    for path in made:
+        assert path.read_text() == (RESULTS / "gpu" / path.name).read_text(), path.name
 
 
 def test_the_verdicts_are_those_of_the_committed_runs():
