@@ -18,7 +18,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from curvature_networks import MIDDLES, Problem, math_attention, problems
 from curvature_peers_page import CURVLINOPS, EIGENTHINGS, OURS, TOOLS, page
 from curvlinops import KFACLinearOperator
 from hessian_eigenthings import lanczos
+from pages import keep
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +35,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from equiscope.analysis.hessian import CurvatureOperator, largest_eigenvalue
 from equiscope.analysis.parts import KINDS
 
-RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-3
 
 
@@ -280,8 +279,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = measured(given.run, given.repeats)
-    (RESULTS / "curvature_peers.json").write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "curvature_peers.md").write_text(page(found))
+    keep("curvature_peers", page, found)
 
 
 if __name__ == "__main__":

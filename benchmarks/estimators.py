@@ -12,22 +12,20 @@ model, the memory of 8 and of 240 passes, and what ``e3nn.util.test`` reports. R
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from pages import RESULTS, keep, stored
 
 import equiscope as eq
 from equiscope.runs.trained import open_run
 
-RESULTS = Path(__file__).parent / "results"
 DESIGNS = [
     ("haar", 10), ("haar", 24), ("haar", 48),
     ("D2", 2), ("D2", 3),
@@ -215,7 +213,7 @@ def main() -> None:
         return
     probe, batches = held_out(opened.task, options.samples)
     if options.only == "cost":
-        report = json.loads((RESULTS / "estimators.json").read_text())
+        report = stored("estimators")
         report["own_cost"] = own_cost(probe, batches[:1])
         write(report)
         return
@@ -252,11 +250,8 @@ def main() -> None:
 
 def write(report) -> None:
     """The three files of results."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "estimators.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "estimators.md").write_text(as_markdown(report))
+    keep("estimators", as_markdown, report)
     plot(report)
-    print((RESULTS / "estimators.md").read_text())
 
 
 def as_markdown(report) -> str:

@@ -19,17 +19,15 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+from pages import keep
 
 import equiscope as eq
 from equiscope.runs.config import configuration
 from equiscope.runs.efficiency import Bench, seconds
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -150,15 +148,7 @@ def main() -> None:
         print(json.dumps(report["trainings"][-1]), flush=True)
         gc.collect()
     report["load"] = os.getloadavg()
-    write(report)
-
-
-def write(report: dict) -> None:
-    """The two files of results."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scaling.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / "scaling.md").write_text(as_markdown(report))
-    print((RESULTS / "scaling.md").read_text())
+    keep("scaling", as_markdown, report)
 
 
 def _short(value: float) -> str:
