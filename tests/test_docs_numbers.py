@@ -135,6 +135,9 @@ def theory(page):
     table = script("dynamics")
     page.kind("|".join(re.escape(said) for said in table.fared(record("dynamics")).values()))
     page.given("mean shares differ; tested to 5 %", "whose floors differ by 5 %")
+    (noise_share,) = re.findall(r"do not share is [\d.]+ to ([\d.]+) % of a twin", Page("dynamics.md").prose)
+    assert "what they do not share is a fifth of at most" in page.prose
+    assert float(noise_share) <= 20
     page.kind(r"within a factor of [\d.]+ in \d+ of \d+ runs and [\d.]+ times off in one")
 
 
