@@ -76,7 +76,7 @@ def start_under_adam(folder: Path) -> dict[str, float]:
     """Step of 2 % from the first checkpoint alone: rate <grad L_E, P grad L> / L_E with P = 1 / sqrt(E_b g_b^2)."""
     import torch
 
-    from equiscope.analysis.objective import Objective
+    from equiscope.analysis.dynamics import Objective
     from equiscope.analysis.parts import Parts
     from equiscope.decomposition.plan import make_plan
     from equiscope.runs.trained import open_run

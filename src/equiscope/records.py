@@ -161,7 +161,7 @@ def _known_count(path: Path) -> int | None:
     return int(head)
 
 
-def refusals(records: Iterable[Record]) -> dict[str, str]:
+def refusals(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Analysis -> why the run's model cannot have it, of those of a study that were refused and never made since."""
     records = list(records)
     made = {record["analysis"] for record in records if record["kind"] == "analysis"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from equiscope.analysis.decay import gradient_spectra, predicted_decay
-from equiscope.analysis.lanczos import lanczos
+from equiscope.analysis.krylov import lanczos
 from equiscope.analysis.parts import Parts
 
 from .networks import DECLARED, batches, network

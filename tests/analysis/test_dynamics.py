@@ -1,4 +1,4 @@
-"""The noise of mini-batches as it is drawn, and the share of the error it makes, against dense matrices."""
+"""The training loss against dense Jacobians; the noise of mini-batches, and the share of the error it makes."""
 
 import math
 
@@ -7,8 +7,7 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 
 from equiscope.analysis import dynamics
-from equiscope.analysis.dynamics import Stepper, noise_share
-from equiscope.analysis.objective import Objective
+from equiscope.analysis.dynamics import Objective, Stepper, noise_share
 from equiscope.analysis.parts import Parts
 from equiscope.errors import InputError
 
@@ -84,3 +83,54 @@ def test_too_little_is_said(made):
     with pytest.raises(InputError, match="the optimizer state has 0 parameters"):
         noise_share(*made, MINIBATCHES, Stepper("adam", 0.1, state={"state": {}, "param_groups": []}), steps=10,
                     vectors=2, depth=4)  # fmt: skip
+
+
+TWO = batches(2)
+
+
+def loss_of(model, batch):
+    return 7 * (model(batch)["forces"] - batch["y"]).square().mean()
+
+
+def objective_of(loss=loss_of):
+    parts = Parts(network("GELU", width=4), TWO, DECLARED, rotations="T", cosets=1)
+    return parts, Objective(parts, loss, TWO)
+
+
+def jacobian(parts, batch):
+    rows = parts.model(batch)["forces"].flatten()
+    own = list(parts.parameters.values())
+    return torch.stack([parts.flat(torch.autograd.grad(row, own, retain_graph=True)) for row in rows])
+
+
+def test_gradient_and_gauss_newton_product_are_those_of_the_jacobian():
+    parts, objective = objective_of()
+    v = torch.randn(parts.size, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    image = torch.zeros_like(v)
+    for batch in TWO:
+        j = jacobian(parts, batch)
+        with torch.no_grad():
+            error = (parts.model(batch)["forces"] - batch["y"]).flatten()
+        with parts.steady():
+            torch.testing.assert_close(objective.gradient(batch), 14 * j.T @ error / len(error), rtol=1e-9, atol=1e-12)
+        image += 14 * j.T @ (j @ v) / len(error) / len(TWO)
+    with parts.steady():
+        for _ in range(2):  # the second from the graphs that are kept
+            torch.testing.assert_close(objective.product(v), image, rtol=1e-9, atol=1e-12)
+
+
+def test_the_scale_is_that_of_the_squared_error_and_nan_of_others():
+    _, objective = objective_of()
+    assert objective.scale("forces") == pytest.approx(7, rel=1e-9)
+    _, other = objective_of(lambda model, batch: (model(batch)["forces"] - batch["y"]).abs().mean())
+    assert not other.scale("forces") > 0
+    assert not objective.scale("energy") > 0
+
+
+def test_forms_are_those_of_the_products():
+    parts, _ = objective_of()
+    u = torch.randn(3, parts.size, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    found = parts.form(("equivariance", "twirled"), u)
+    for part, form in found.items():
+        due = torch.stack([u @ parts.product(part, row, "gauss_newton") for row in u])
+        torch.testing.assert_close(form, due, rtol=1e-9, atol=1e-12)

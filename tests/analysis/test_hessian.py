@@ -14,7 +14,7 @@ from equiscope.analysis.hessian import (
     hessian,
     largest_eigenvalue,
 )
-from equiscope.analysis.lanczos import lanczos, smoothed
+from equiscope.analysis.krylov import lanczos, smoothed
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.errors import InputError
 from tests.analysis import pooled

@@ -13,12 +13,14 @@ from equiscope.decomposition.collect import BatchOrbit, Collector, prepare
 from equiscope.decomposition.noise import Known, keys
 from equiscope.decomposition.orbit import Caller
 from equiscope.decomposition.plan import make_plan
+from equiscope.decomposition.samples import FLOOR
 from equiscope.errors import InputError, NonFiniteError, RandomModelError
 from equiscope.symmetry.declaration import Input, Output, declare
 from equiscope.symmetry.rotations import uniform_keyed
 
 from .models import Linear, Tanh, linear_error, random_batch
 
+EPS = torch.finfo(torch.float64).eps
 MATRIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
 
@@ -224,6 +226,28 @@ def test_a_model_that_its_calls_change_gets_no_figure(late):
 
     with pytest.raises(RandomModelError, match="keeps something from one call to the next"):
         collector(Counting(MATRIX)).run(random_batch(3, 2), noise_samples=0)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_a_few_samples_answer_otherwise_enters_the_floor_though_the_batch_is_not_asked(later):
+    class Rounding(Linear):
+        sizes = ()
+
+        def forward(self, batch):
+            self.sizes += (len(batch["pos"]),)
+            rounded = len(batch["pos"]) < 6 and (not later or 6 in self.sizes[2:])
+            return super().forward(batch) * (1 + 4 * EPS if rounded else 1)
+
+    model = Rounding(MATRIX)
+    found = collector(model)
+    found.run(random_batch(6, 2), noise_samples=0)
+    assert (model.sizes.count(6), model.sizes[-1]) == (1 + 24, 4)
+    assert found.known.change == pytest.approx(4 * EPS, rel=0.5)
+    found.run(random_batch(6, 2), noise_samples=6)
+    floor = values(found, "floor")[6:]
+    rounding, square = (floor[:, FLOOR.index(name)].nan_to_num() for name in ("rounding", "square"))
+    assert float(rounding.sum()) > 0
+    assert bool((rounding >= found.known.change**2 / 2 * square).all())
 
 
 def test_the_float64_copy_is_made_once():

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from equiscope.decomposition.collect import Collector
+from equiscope.decomposition.metric import no_samples
 from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import summarise
-from equiscope.decomposition.samples import LabelRows, Samples, SampleValues, no_samples
+from equiscope.decomposition.samples import LabelRows, Samples, SampleValues
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Output
 from tests.decomposition.test_metric import SAMPLES, VARYING, Net, assert_same, batches, dataset, declaration

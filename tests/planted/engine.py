@@ -4,6 +4,7 @@ A bug that does not find its place, finds two, or changes nothing a Python progr
 """
 
 import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -95,7 +96,7 @@ def change(planted: Bug, source: Path) -> tuple[Path, str]:
         compile(changed, str(piece.file), "exec")
     except SyntaxError as error:
         raise _error(planted, f"{place} is no Python any more: {error}") from error
-    if ast.dump(_plain(changed)) == ast.dump(_plain(ast.parse(piece.text))):
+    if ast.dump(_plain(changed)) == _program(piece.text):
         raise _error(planted, f"{place} is the same program as before")
     return piece.file, text
 
@@ -122,13 +123,27 @@ def _pieces(file: Path, where: str) -> Iterator[Piece]:
     if not where:
         yield Piece(file, text, 0, len(text))
         return
-    offsets = [0]
+    for name, start, end in _places(text):
+        if name == where:
+            yield Piece(file, text, start, end)
+
+
+@functools.lru_cache(maxsize=512)
+def _places(text: str) -> list[tuple[str, int, int]]:
+    """Name, first and last character of every definition in a source, which several bugs are planted in."""
+    offsets, found = [0], []
     for line in text.split("\n"):
         offsets.append(min(offsets[-1] + len(line) + 1, len(text)))
     for name, node in _named(ast.parse(text).body, ""):
-        if name == where:
-            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-            yield Piece(file, text, offsets[first - 1], offsets[node.end_lineno or node.lineno])
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+        found.append((name, offsets[first - 1], offsets[node.end_lineno or node.lineno]))
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _program(text: str) -> str:
+    """What a Python program would notice of a source."""
+    return ast.dump(_plain(ast.parse(text)))
 
 
 def _named(body: Iterable[ast.AST], prefix: str, local: bool = False) -> Iterator[tuple[str, ast.stmt]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,12 @@ Derivatives = Sequence[Tensor | None]
 def tensors(predictions: Predictions) -> list[Tensor]:
     """The rows of every pass and output in one list."""
     return [rows for one in predictions for rows in one.values()]
+
+
+def shaped(flat: Iterable[Tensor], like: Sequence[Iterable[str]]) -> Predictions:
+    """Rows in one list as those of every pass, by output."""
+    each = iter(flat)
+    return [{name: next(each) for name in one} for one in like]
 
 
 def pulled(outputs: Derivatives, inputs: Sequence[Tensor], along: Derivatives, again: bool = False) -> Derivatives:
@@ -123,7 +129,7 @@ class Graphs:
                             for one in moved])  # fmt: skip
         found = []
         for loss in losses:
-            slopes, leaves = _slopes(held.rows, held.names, loss)
+            slopes, leaves = slopes_of(shaped(held.rows, held.names), loss)
             bent = [pulled(slopes, leaves, one, True) for one in moved]
             images = [torch.cat([_filled(b, r).flatten() for b, r in zip(one, held.rows, strict=True)]) for one in bent]
             found.append(flat @ torch.stack(images).double().T)
@@ -147,18 +153,45 @@ class Graphs:
         dummies = [torch.zeros_like(r, requires_grad=True) for r in flat]
         # J^T u is linear in u: its derivative along v by u is J v.
         back = torch.autograd.grad(flat, self._parameters, dummies, create_graph=True, allow_unused=True)
-        slopes, leaves = _slopes(flat, [list(one) for one in rows], loss)
+        slopes, leaves = slopes_of(rows, loss)
         return _Linearised(flat, dummies, back, leaves, slopes, [list(one) for one in rows])
 
 
-def _slopes(
-    flat: Sequence[Tensor], names: Sequence[Sequence[str]], loss: Callable[[Predictions], Tensor]
+def slopes_of(
+    predictions: Predictions, loss: Callable[[Predictions], Tensor]
 ) -> tuple[Sequence[Tensor], list[Tensor]]:
     """The loss's derivatives by the predictions, with their graph, and the predictions cut off the network."""
-    leaves = [row.detach().requires_grad_(True) for row in flat]
-    each = iter(leaves)
-    cut = [{name: next(each) for name in one} for one in names]
-    return torch.autograd.grad(loss(cut), leaves, create_graph=True), leaves
+    leaves = [rows.detach().requires_grad_(True) for rows in tensors(predictions)]
+    return torch.autograd.grad(loss(shaped(leaves, predictions)), leaves, create_graph=True), leaves
+
+
+def swept(
+    kind: str,
+    vector: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    runs: Sequence[Callable[[], dict[str, Tensor]]],
+    predictions: Predictions,
+    loss: Callable[[Predictions], Tensor],
+) -> Iterator[Derivatives]:
+    """Summands of :meth:`Graphs.product`, with the graph of one pass at a time, each of which is run twice.
+
+    Args:
+        runs: make each pass's predictions, with their graph; ``predictions`` are the same without.
+    """
+    slopes, leaves = slopes_of(predictions, loss)
+    moved: list[Tensor] = []
+    for run, along in zip(runs, shaped(slopes, predictions), strict=True):
+        rows = run()
+        dummies = [along[name].detach().clone().requires_grad_(True) for name in rows]
+        # J^T u is linear in u: its derivative along v by u is J v, by the parameters the curvature term.
+        back = torch.autograd.grad(tensors([rows]), parameters, dummies, create_graph=True, allow_unused=True)
+        found = pulled(back, [*dummies, *(parameters if kind == "hessian" else [])], vector)
+        moved += [_filled(m, dummy) for m, dummy in zip(found, dummies, strict=False)]
+        if kind == "hessian":
+            yield found[len(rows) :]
+    bent = [_filled(b, leaf) for b, leaf in zip(pulled(slopes, leaves, moved), leaves, strict=True)]
+    for run, bend in zip(runs, shaped(bent, predictions), strict=True):
+        yield pulled(tensors([run()]), parameters, tensors([bend]))
 
 
 def _filled(found: Tensor | None, like: Tensor) -> Tensor:

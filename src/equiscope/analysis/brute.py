@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.batches import Batch, as_batch
+from equiscope.decomposition.batches import Batch, as_batch, repeated
+from equiscope.decomposition.fold import copies_of
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.orbit import Forward, rows_of, twisted
+from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import group, haar
@@ -65,16 +67,12 @@ def brute_force(
     device, generator = device_of(model), torch.Generator().manual_seed(seed)
     samples = [{k: v[i : i + 1].to(device) for k, v in batch.items()}
                for batch in batches for i in range(len(next(iter(batch.values()))))]  # fmt: skip
-    was_training = model.training
-    model.eval()
-    try:
-        orbits = []
+    orbits = []
+    with untouched(model):
         for one in samples:
             # Rotations of its own for each sample, so that their errors are independent.
             turns = group("O").matrices.double() if exact else haar(count, generator)
-            orbits.append(_orbit(model, one, name, declaration, forward, turns.to(device), at_once))
-    finally:
-        model.train(was_training)
+            orbits.append(_orbit(model, as_batch(one), name, declaration, forward, turns.to(device), at_once))
     by_force = [_by_force(*orbit, exact) for orbit in orbits]
     reported = [_reported(model, one, declaration, repeats, forward, "O" if exact else rotations, cosets, seed)
                 for one in samples]  # fmt: skip
@@ -87,21 +85,16 @@ def brute_force(
 
 @torch.no_grad()
 def _orbit(
-    model: nn.Module, sample: Mapping[str, Tensor], name: str, declaration: Declaration, forward: Forward | None,
-    turns: Tensor, at_once: int,
+    model: nn.Module, sample: Batch, name: str, declaration: Declaration, forward: Forward | None, turns: Tensor,
+    at_once: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Twisted predictions (n, components) and target (components,) of one sample, float64."""
     spec, found = declaration.outputs[name], []
     for some in turns.split(at_once):
-        rows = twisted(model, _copies(sample, len(some)), some, declaration, forward)[name]
+        rows = twisted(model, copies_of(sample, len(some), declaration), some, declaration, forward)[name]
         found.append(spec.action.canonical(rows).reshape(len(some), -1))
-    one = _copies(sample, 1)
-    target = rows_of(one.fields()[spec.target or ""].double(), name, one, declaration)
+    target = rows_of(sample.fields()[spec.target or ""].double(), name, sample, declaration)
     return torch.cat(found), spec.action.canonical(target).flatten()
-
-
-def _copies(sample: Mapping[str, Tensor], count: int) -> Batch:
-    return as_batch({k: v.repeat(count, *[1] * (v.ndim - 1)) for k, v in sample.items()})
 
 
 def _by_force(passes: Tensor, target: Tensor, exact: bool) -> dict[str, Figure]:
@@ -121,7 +114,7 @@ def _reported(
     rotations: str, cosets: int, seed: int,
 ) -> dict[str, Figure]:  # fmt: skip
     """Mean and standard error of what :func:`equiscope.measure` says of a sample under as many ids."""
-    copies = {k: v.repeat(repeats, *[1] * (v.ndim - 1)) for k, v in sample.items()}
+    copies = {name: repeated(value, repeats) for name, value in sample.items()}
     for field in (declaration.ids, declaration.clusters):
         if field is not None:
             copies[field] = torch.arange(repeats, device=next(iter(sample.values())).device)

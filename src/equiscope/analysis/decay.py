@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equiscope.analysis.lanczos import Array, lanczos
+from equiscope.analysis.krylov import Array, lanczos
 from equiscope.analysis.parts import Parts
 
 #: Products of the Gauss-Newton matrix from each gradient.

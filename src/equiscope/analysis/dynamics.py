@@ -3,24 +3,115 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
+from equiscope.analysis.autograd import Graphs, Predictions, saved_bytes
 from equiscope.analysis.gradients import HALVES, adam_metric
-from equiscope.analysis.krylov import Floor, Recursion, noise_floor
-from equiscope.analysis.objective import Objective
+from equiscope.analysis.krylov import Floor, Recursion, noise_floor, signs
+from equiscope.analysis.pairs import student
 from equiscope.analysis.parts import Parts
+from equiscope.decomposition.pool import added
 from equiscope.errors import InputError
 
 #: Mini-batches that a covariance of gradients is known from, at least.
 LEAST = 8
 ADAMS = ("adam", "adamw")
+
+Loss = Callable[[nn.Module, Any], Tensor]
+_ONLY = ""
+
+
+class Objective:
+    """The training loss ``loss(model, batch)`` as a function of the parameters that ``parts`` differentiates by.
+
+    Vectors are flat and float64, as those of :class:`Parts`. Call it inside ``parts.steady()``.
+
+    Args:
+        loss: the scalar loss; convex in what the model answers last, which is one tensor or a dict of tensors.
+        curved: batches that the Gauss-Newton matrix is the mean of.
+    """
+
+    def __init__(self, parts: Parts, loss: Loss, curved: Sequence[Any]):
+        self.parts, self._loss, self._curved = parts, loss, list(curved)
+        self._graphs = Graphs(parts.own, "auto")
+
+    def gradient(self, batch: Any) -> Tensor:
+        """The gradient of the loss of one batch."""
+        value = self._loss(self.parts.model, batch)
+        return self.parts.flat(torch.autograd.grad(value, self.parts.own, allow_unused=True))
+
+    def product(self, vector: Tensor) -> Tensor:
+        """E J^T l'' J v over the batches: the curvature of the loss in the answer, carried to the parameters."""
+        v = self.parts.split_vector(vector)
+        if self._graphs.memory == "auto":
+            with saved_bytes(self.parts.own) as saved:
+                self.gradient(self._curved[0])
+            self._graphs.choose(2 * sum(saved.values()), 2 * sum(saved.values()) * len(self._curved))
+            self._graphs.memory = self._graphs.memory.replace("pass", "batch")
+        images = (
+            self.parts.flat(self._graphs.product(index, "gauss_newton", v, *self._pieces(batch)))
+            for index, batch in enumerate(self._curved)
+        )
+        return added(images) / len(self._curved)
+
+    def scale(self, output: str) -> float:
+        """s with training loss = s x mean squared error a component + what the ``output`` does not enter; else NaN.
+
+        Of a squared error (l(p + c) - 2 l(p) + l(p - c)) / 2 c^2 is the same for c = 1 and c = 2, added to every
+        component.
+        """
+        run, loss = self._pieces(self._curved[0])
+        (rows,) = run()
+        name = output if output in rows else _ONLY
+        if name not in rows:
+            return math.nan
+        rows = {key: row.detach() for key, row in rows.items()}
+        moved = [float(loss([{**rows, name: rows[name] + shift}])) for shift in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+        near, far = (moved[3] - 2 * moved[2] + moved[1]) / 2, (moved[4] - 2 * moved[2] + moved[0]) / 8
+        return near if near > 0 and math.isclose(near, far, rel_tol=1e-2) else math.nan
+
+    def _pieces(self, batch: Any) -> tuple[Callable[[], Predictions], Callable[[Predictions], Tensor]]:
+        """The model's answer in training, and the loss as a function of it."""
+
+        def run() -> Predictions:
+            heard = _Heard(self.parts.model)
+            self._loss(heard, batch)
+            answer = heard.answer if isinstance(heard.answer, dict) else {_ONLY: heard.answer}
+            return [{n: a for n, a in answer.items() if isinstance(a, Tensor) and a.requires_grad}]
+
+        def loss(rows: Predictions) -> Tensor:
+            return self._loss(_Told(rows[0]), batch)
+
+        return run, loss
+
+
+class _Heard(nn.Module):
+    """The model, whose last answer is kept."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+        self.answer: Any = None
+
+    def forward(self, *batch: Any, **named: Any) -> Any:
+        self.answer = self.model(*batch, **named)
+        return self.answer
+
+
+class _Told(nn.Module):
+    """A model that answers what it was told."""
+
+    def __init__(self, rows: dict[str, Tensor]):
+        super().__init__()
+        self._rows = rows
+
+    def forward(self, *batch: Any, **named: Any) -> Any:
+        return self._rows.get(_ONLY, self._rows)
 
 
 @dataclass(frozen=True)
@@ -52,8 +143,7 @@ class Stepper:
         """Diagonal of P: 1 / (sqrt(v) + eps) of Adam, bias corrected, 1 of SGD."""
         if self.name in ADAMS:
             return adam_metric(model, parts, self.state or {})
-        own = next(iter(parts.parameters.values()))
-        return torch.ones(parts.size, dtype=torch.float64, device=own.device)
+        return torch.ones(parts.size, dtype=torch.float64, device=parts.own[0].device)
 
 
 def noise_share(
@@ -130,24 +220,19 @@ def _drawn(
 ) -> _Drawn:
     """One mini-batch at a time: nothing is held but sums, whatever the number of them."""
     count = len(minibatches)
-    signs = _signs(count, vectors, seed).to(root)
+    drawn = signs(torch.Generator().manual_seed(seed), vectors, count).to(root)
     sums, mean, square, clipped = root.new_zeros(vectors, len(root)), torch.zeros_like(root), 0.0, 0.0
     for place, batch in enumerate(minibatches):
         pull = objective.gradient(batch)
         factor = min(1.0, clip / float(pull.norm())) if clip > 0 else 1.0
         pull = factor * root * pull
-        sums += signs[:, place, None] * pull
+        sums += drawn[:, place, None] * pull
         mean += pull / count
         square += float(pull.square().sum())
         clipped += factor / count
-    sums -= signs.sum(1, keepdim=True) * mean
+    sums -= drawn.sum(1, keepdim=True) * mean
     noise = (square - count * float(mean.square().sum())) / (count - 1)
     return _Drawn(list(sums / math.sqrt(count - 1)), noise, float(mean.square().sum()) - noise / count, clipped)
-
-
-def _signs(minibatches: int, vectors: int, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (vectors, minibatches), generator=generator, device="cpu").double() * 2 - 1
 
 
 def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, Any]:
@@ -164,15 +249,8 @@ def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, 
         return found
     for part in ("equivariance", "twirled"):
         weights, averaged = ([getattr(one, which)[part] for one in floors] for which in ("weights", "averaged"))
-        found[part] = {"weights": _student(weights), "averaged": _student(averaged) if stepper.average > 0 else None}
+        found[part] = {"weights": student(weights), "averaged": student(averaged) if stepper.average > 0 else None}
     error = parts.values["equivariance"]
     one = found["equivariance"]["weights"]
     found["of_error"] = {"value": one["value"] / error, "interval": [end / error for end in one["interval"]]}
     return found
-
-
-def _student(values: Sequence[float]) -> dict[str, Any]:
-    """Mean with Student's 95 % interval."""
-    x = np.asarray(values)
-    reach = float(stats.t.ppf(0.975, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
-    return {"value": float(x.mean()), "interval": [float(x.mean()) - reach, float(x.mean()) + reach]}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from equiscope.analysis.lanczos import Array
+from equiscope.analysis.krylov import Array
 from equiscope.errors import InputError
 
 #: Points that a line is fitted to, at least: two for the line and one for its error.

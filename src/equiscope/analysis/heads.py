@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.krylov import signs
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import output_rows, predict
-from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
+from equiscope.decomposition.plan import Plan, as_plan, check_count, declared, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -174,8 +175,6 @@ def heads(
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
     batches, plan = list(as_batches(batches)), as_plan(plan, design)
-    if not batches:
-        raise InputError("the iterable of batches is empty: there is nothing to look at (a used-up generator?)")
     result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
@@ -294,8 +293,7 @@ def _linear(
     probes: int,
 ) -> dict[str, Any]:
     """Factors of w^T G w = E Var_g(p_g), which is the equivariance error itself, with tr G from random heads."""
-    if isinstance(probes, bool) or not isinstance(probes, int) or probes < 2:
-        raise InputError(f"probes must be an integer >= 2, got {probes!r}")
+    check_count("probes", probes, 2)
     own = list(model.get_submodule(layer).parameters())
     square, count = float(sum(p.detach().double().square().sum() for p in own)), sum(p.numel() for p in own)
     generator = torch.Generator().manual_seed(plan.design.seed)
@@ -304,8 +302,7 @@ def _linear(
         for _ in range(probes):
             with torch.no_grad():
                 for parameter in own:
-                    signs = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu") * 2 - 1
-                    parameter.copy_(signs.to(parameter))
+                    parameter.copy_(signs(generator, *parameter.shape))
             traces.append(measured(model, batches, plan).equivariance)
     trace = float(np.mean(traces))
     rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]

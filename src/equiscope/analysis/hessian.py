@@ -16,9 +16,10 @@ from scipy import stats
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
-from equiscope.analysis.lanczos import Array, Lanczos, lanczos, quantile, smoothed
+from equiscope.analysis.krylov import Array, Lanczos, lanczos, quantile, signs, smoothed
+from equiscope.analysis.pairs import student
 from equiscope.analysis.parts import KINDS, PARTS, Parts
-from equiscope.decomposition.plan import Plan
+from equiscope.decomposition.plan import Plan, check_count
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -57,7 +58,7 @@ class CurvatureOperator(LinearOperator):
         return total * self._rescale
 
     def _matvec(self, vector: Array) -> Array:
-        device = next(iter(self.parts.parameters.values())).device
+        device = self.parts.own[0].device
         return self.apply(torch.from_numpy(np.ravel(vector)).to(device)).cpu().numpy()
 
     _rmatvec = _matvec
@@ -117,8 +118,7 @@ def hessian(
     (2017) 1075; Hutchinson 1990.
     """
     for name, value, low in (("steps", steps, 1), ("probes", probes, 2), ("depth", depth, 2)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise InputError(f"{name} must be an integer >= {low}, got {value!r}")
+        check_count(name, value, low)
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
     parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
@@ -188,7 +188,7 @@ def _spectrum(
     trace = _two_way(np.array(tables), [operator._shares[i] for i in operator.batches], _probed(runs, size, np.copy))
     squares = _probed(runs, size, np.square)
     quantiles = {
-        str(q): _student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
+        str(q): student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
     }
     value = top["value"]
     return {
@@ -207,7 +207,7 @@ def _spectrum(
 def _largest(operator: CurvatureOperator, run: Lanczos) -> dict[str, Any]:
     if len(operator.batches) > 1:
         operator.apply(run.vector)
-    spread = _student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+    spread = student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
     return {
         "value": run.largest,
         "residual": run.residual,
@@ -222,7 +222,7 @@ def _along(operator: CurvatureOperator, gradient: Tensor) -> dict[str, Any]:
     if not norm > 0:
         return {"value": math.nan, "interval": [math.nan, math.nan]}
     operator.apply(gradient / norm)
-    return _student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+    return student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
 
 
 def _halves(operator: CurvatureOperator, tolerance: float, steps: int, seed: int) -> dict[str, float]:
@@ -273,21 +273,9 @@ def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> dict
     return {"value": float(mean), "interval": [float(mean - reach), float(mean + reach)]}
 
 
-def _student(values: Sequence[float], shares: Sequence[float] | None = None) -> dict[str, Any]:
-    """Mean of independent values, equal or with shares, and its 95 % Student interval."""
-    x = np.asarray(values, dtype=float)
-    w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
-    mean = float(w @ x)
-    if len(x) < 2:
-        return {"value": mean, "interval": [math.nan, math.nan]}
-    error = math.sqrt(float((w**2 / (1 - w)) @ (x - mean) ** 2))
-    reach = float(stats.t.ppf(0.975, len(x) - 1)) * error
-    return {"value": mean, "interval": [mean - reach, mean + reach]}
-
-
 def _two_way(table: Array, shares: Sequence[float], over_probes: dict[str, Any]) -> dict[str, Any]:
     """The trace with its interval over probes, and that over probes (rows of the table) and batches (columns)."""
-    over_batches = _student(table.mean(axis=0).tolist(), shares)
+    over_batches = student(table.mean(axis=0).tolist(), shares)
     half = [np.subtract(*found["interval"][::-1]) / 2 for found in (over_probes, over_batches)]
     reach, value = math.hypot(*half), over_probes["value"]
     return {**over_probes, "interval_samples": [value - reach, value + reach]}
@@ -295,6 +283,4 @@ def _two_way(table: Array, shares: Sequence[float], over_probes: dict[str, Any])
 
 def _rademacher(parts: Parts, seed: int, probe: int) -> Tensor:
     generator = torch.Generator().manual_seed((seed * 1_000_003 + probe) % 2**63)
-    signs = torch.randint(0, 2, (parts.size,), generator=generator, device="cpu").double() * 2 - 1
-    own = next(iter(parts.parameters.values()))
-    return signs.to(own.device, own.dtype)
+    return signs(generator, parts.size).to(parts.own[0].device, parts.own[0].dtype)

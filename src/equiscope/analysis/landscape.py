@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from equiscope.analysis.hessian import CurvatureOperator, largest_eigenvalue
+from equiscope.analysis.krylov import Array, signs
 from equiscope.analysis.parts import PARTS, Parts
 from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
-Array = NDArray[np.float64]
 WINDOW_1D, WINDOW_2D = 7, 5
 JITTERS = 3
 
@@ -74,7 +73,8 @@ def landscape(
         raise InputError(f"span must be positive, got {span!r}")
     parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
     seed = parts.plan.design.seed
-    named = [(_label(d, i), _direction(parts, d, seed, tolerance, steps)) for i, d in enumerate(directions)]
+    labels = [d if isinstance(d, str) else f"given:{place}" for place, d in enumerate(directions)]
+    named = [(label, _direction(parts, d, seed, tolerance, steps)) for label, d in zip(labels, directions, strict=True)]
     parts.release()
     t = np.linspace(-span, span, points)
     shifts = [float(a) * d for _, d in named for a in t]
@@ -97,7 +97,7 @@ def landscape(
     return {
         **parts.described,
         "batches": len(parts),
-        "norm": float(_own(parts).norm()),
+        "norm": float(parts.flat(parts.own).norm()),
         "t": t.tolist(),
         "lines": lines,
         "plane": grid,
@@ -124,7 +124,7 @@ def roughness(values: Array, weights: Array) -> dict[str, float]:
     noise = math.nan
     if len(weights) > 1:
         noise = float((((window - residual[..., None]) ** 2) @ (weights**2 / (1 - weights))).mean())
-    whole = _fit_residual(mean.reshape(-1, 1), mean.shape)
+    whole = mean.ravel() - _hat(mean.shape) @ mean.ravel()
     extent = float(np.ptp(mean))
     return {
         "roughness": math.sqrt(plug_in),
@@ -157,10 +157,6 @@ def _windows(values: Array, width: int, dims: int) -> Array:
     return view[:, middle] - np.einsum("k,wkb->wb", hat[middle], view)
 
 
-def _fit_residual(flat: Array, shape: tuple[int, ...]) -> Array:
-    return flat - _hat(shape) @ flat
-
-
 def _hat(shape: tuple[int, ...]) -> Array:
     """Projection of grid values, flattened, onto quadratics."""
     axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
@@ -179,22 +175,12 @@ def _at(parts: Parts, shift: Tensor) -> dict[str, Array]:
 def _rounding(parts: Parts, seed: int) -> dict[str, float]:
     """Spread of the losses when every parameter is moved by about one unit of its last place."""
     generator = torch.Generator().manual_seed(seed)
-    own = _own(parts)
-    eps = torch.finfo(next(iter(parts.parameters.values())).dtype).eps
+    unit = parts.flat(parts.own) * torch.finfo(parts.own[0].dtype).eps
     rows = []
     for _ in range(JITTERS):
-        signs = torch.randint(0, 2, (parts.size,), generator=generator, device="cpu").double() * 2 - 1
-        found = _at(parts, own * eps * signs.to(own.device))
+        found = _at(parts, unit * signs(generator, parts.size).to(unit.device))
         rows.append({p: float(v @ np.array(parts.shares)) for p, v in found.items()})
     return {part: float(np.std([row[part] for row in rows], ddof=1)) for part in parts.values}
-
-
-def _own(parts: Parts) -> Tensor:
-    return parts.flat(parts.parameters.values())
-
-
-def _label(direction: str | Mapping[str, Tensor], place: int) -> str:
-    return direction if isinstance(direction, str) else f"given:{place}"
 
 
 def _direction(
@@ -220,7 +206,7 @@ def _direction(
         vector = largest_eigenvalue(operator, tolerance=tolerance, steps=steps, seed=seed)["vector"]
     if not vector.norm() > 0:
         raise InputError(f"the direction {direction!r} vanishes: the loss does not change with the parameters")
-    return vector * (_own(parts).norm() / vector.norm())
+    return vector * (parts.flat(parts.own).norm() / vector.norm())
 
 
 def _filter_normalised(parts: Parts, seed: int) -> Tensor:

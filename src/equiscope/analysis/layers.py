@@ -30,7 +30,7 @@ from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean, device_of_batch
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
-from equiscope.decomposition.plan import Plan, as_plan, make_plan
+from equiscope.decomposition.plan import Plan, as_plan, check_count, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
@@ -104,8 +104,7 @@ def layers(
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"layers of a {type(model).__name__} cannot be recorded: give a torch.nn.Module")
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-        raise InputError(f"rows must be an integer >= 1, got {rows!r}")
+    check_count("rows", rows, 1)
     asked = {} if degrees is None else {"spectrum": degrees}
     plan = as_plan(plan, {**design, **asked}, rotations="O", spectrum=True, judged=False)
     declaration = plan.declaration

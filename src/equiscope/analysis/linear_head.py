@@ -79,7 +79,7 @@ def linear_head(
             f"hessian(parameters=[{head!r}])"
         )
     _check_linear(parts, head)
-    own = next(iter(parts.parameters.values()))
+    own = parts.own[0]
     names = ("total", "equivariance") if parts.labelled else ("equivariance",)
     found = {part: _matrices(parts, part) for part in names}
     if parts.labelled:
@@ -100,13 +100,11 @@ def linear_head(
 
 def _matrices(parts: Parts, part: str) -> Tensor:
     """Each batch's contribution to the Gauss-Newton matrix of a part, (batches, n, n) float64."""
-    own = next(iter(parts.parameters.values()))
-    zero = torch.zeros(parts.size, dtype=torch.float64, device=own.device)
+    units = torch.eye(parts.size, dtype=torch.float64, device=parts.own[0].device)
     found = []
     with parts.steady():
         for index in range(len(parts)):
-            rows = [parts.batch_product(index, part, _unit(zero, i), "gauss_newton") for i in range(parts.size)]
-            found.append(torch.stack(rows))
+            found.append(torch.stack([parts.batch_product(index, part, unit, "gauss_newton") for unit in units]))
     parts.release()
     matrices = torch.stack(found)
     return (matrices + matrices.mT) / 2
@@ -131,17 +129,10 @@ def _bounds(logs: Array) -> list[float]:
     return [math.exp(bound) for bound in interval(logs)]
 
 
-def _unit(zero: Tensor, index: int) -> Tensor:
-    unit = zero.clone()
-    unit[index] = 1
-    return unit
-
-
 def _check_linear(parts: Parts, head: str) -> None:
     """H v equals the Gauss-Newton product where and only where the answer has no second derivative along v."""
     generator = torch.Generator().manual_seed(0)
-    own = next(iter(parts.parameters.values()))
-    v = torch.randn(parts.size, generator=generator, dtype=torch.float64, device="cpu").to(own.device)
+    v = torch.randn(parts.size, generator=generator, dtype=torch.float64, device="cpu").to(parts.own[0].device)
     full, gauss = (parts.product("equivariance", v, kind) for kind in ("hessian", "gauss_newton"))
     if not (full - gauss).norm() <= _LINEAR * gauss.norm():
         raise UnsuitedModelError(

@@ -12,6 +12,7 @@ quantiles; Fieller's (1954) for ratios, which may be unbounded where the denomin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,15 @@ def cosine(product: Array, a: Array, b: Array) -> dict[str, Any]:
         return figure(value, (-1.0, 1.0))
     low, high = interval(product / np.sqrt(a * b))
     return figure(product[0] / math.sqrt(a[0] * b[0]), (max(low, -1.0), min(high, 1.0)))
+
+
+def student(values: Sequence[float], shares: Sequence[float] | None = None) -> dict[str, Any]:
+    """Mean of independent values, equal or with shares, and its 95 % Student interval."""
+    x = np.asarray(values, dtype=float)
+    w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
+    mean = float(w @ x)
+    if len(x) < 2:
+        return {"value": mean, "interval": [math.nan, math.nan]}
+    error = math.sqrt(float((w**2 / (1 - w)) @ (x - mean) ** 2))
+    reach = float(stats.t.ppf(0.975, len(x) - 1)) * error
+    return {"value": mean, "interval": [mean - reach, mean + reach]}

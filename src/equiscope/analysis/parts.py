@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, tensors
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, swept, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -66,7 +66,7 @@ class Parts:
             graphs, measured on the first pass, stay under 1 GiB.
 
     Attributes:
-        plan: as given. parameters: what is differentiated by, by name. size: their number of entries.
+        plan: as given. parameters: what is differentiated by, by name; own: in a list. size: their number of entries.
         values: mean loss of each part at the model's own parameters.
         samples: number of samples of each batch.
         shares: weight of each batch in the means, sum 1: by its samples, or by its components with
@@ -93,8 +93,9 @@ class Parts:
         self.plan = plan = as_plan(plan, design, alone=True)
         self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
         self.parameters = chosen_parameters(model, parameters)
-        self.size = sum(p.numel() for p in self.parameters.values())
-        self.graphs = Graphs(list(self.parameters.values()), memory)
+        self.own = list(self.parameters.values())
+        self.size = sum(p.numel() for p in self.own)
+        self.graphs = Graphs(self.own, memory)
         self._twice = self._at_once = self._steady = False
         self._folding = Folding(plan.fold)
         self._fixed = prepared_batches(batches, plan)
@@ -135,7 +136,7 @@ class Parts:
             self._forward = keeping_graphs(self._forward, lambda: self._run(fixed, fixed.passes[0]))
             rows = self._run(fixed, fixed.passes[0])
             scalar = added((r * r.detach().cos()).sum() for r in rows.values())
-            slopes = torch.autograd.grad(scalar, list(self.parameters.values()), allow_unused=True)
+            slopes = torch.autograd.grad(scalar, self.own, allow_unused=True)
             self.unused = [n for n, g in zip(self.parameters, slopes, strict=True) if g is None or not bool(g.any())]
 
             def answer(names: Iterable[str] = tuple(rows)) -> Tensor:
@@ -166,14 +167,13 @@ class Parts:
 
     def flat(self, tensors: Iterable[Tensor | None]) -> Tensor:
         """Tensors shaped like the parameters as one float64 vector; None counts as zero."""
-        pairs = zip(tensors, self.parameters.values(), strict=True)
+        pairs = zip(tensors, self.own, strict=True)
         return torch.cat([(torch.zeros_like(p) if t is None else t).detach().double().flatten() for t, p in pairs])
 
     def split_vector(self, vector: Tensor) -> list[Tensor]:
         """A flat vector as tensors shaped like the parameters, in their dtype."""
-        own = list(self.parameters.values())
-        chunks = vector.detach().to(own[0].device).split([p.numel() for p in own])
-        return [c.reshape(p.shape).to(p) for c, p in zip(chunks, own, strict=True)]
+        chunks = vector.detach().to(self.own[0].device).split([p.numel() for p in self.own])
+        return [c.reshape(p.shape).to(p) for c, p in zip(chunks, self.own, strict=True)]
 
     def batch_values(self, index: int, shift: Tensor | None = None) -> dict[str, float]:
         """Contribution of a batch to each loss, at the parameters moved by the flat vector ``shift``."""
@@ -183,15 +183,14 @@ class Parts:
         """Contribution of a batch to the gradient of each part, flat; they sum to the gradient over batches."""
         self.check_parts(parts)
         fixed = self._fixed[index]
-        own = list(self.parameters.values())
-        sums = {part: torch.zeros(self.size, dtype=torch.float64, device=own[0].device) for part in parts}
+        sums = {part: torch.zeros(self.size, dtype=torch.float64, device=self.own[0].device) for part in parts}
         with self._ready(index):
             coefficients = self._coefficients(fixed, self._predictions(fixed), parts)
             for place, one in enumerate(fixed.passes):
                 rows = self._run(fixed, one)
                 for part in parts:
                     slopes, again = coefficients[part][place], part != parts[-1]
-                    sums[part] += self.flat(pulled(tensors([rows]), own, tensors([slopes]), again))
+                    sums[part] += self.flat(pulled(tensors([rows]), self.own, tensors([slopes]), again))
         return sums
 
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
@@ -215,10 +214,11 @@ class Parts:
         with self._ready(index) if called else contextlib.nullcontext():
             if not self._twice:
                 self._check_twice(fixed)
+            loss = functools.partial(self._part_of, fixed, part=part)
             if self.graphs.memory == "pass":
-                return self._swept_product(fixed, part, v, kind)
-            run, loss = functools.partial(self._runs, fixed), functools.partial(self._part_of, fixed, part=part)
-            return self.flat(self.graphs.product((index, part), kind, v, run, loss))
+                runs = [functools.partial(self._run, fixed, one) for one in fixed.passes]
+                return added(self.flat(d) for d in swept(kind, v, self.own, runs, self._predictions(fixed), loss))
+            return self.flat(self.graphs.product((index, part), kind, v, functools.partial(self._runs, fixed), loss))
 
     def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
         """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
@@ -236,11 +236,10 @@ class Parts:
 
     def _check_twice(self, fixed: Prepared) -> None:
         """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
-        own = list(self.parameters.values())
-        with same_randomness(), saved_bytes(own) as saved:
+        with same_randomness(), saved_bytes(self.own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
             scalar = added(r.square().sum() for r in rows.values())
-            refuse_once_differentiable(torch.autograd.grad(scalar, own, create_graph=True, allow_unused=True))
+            refuse_once_differentiable(torch.autograd.grad(scalar, self.own, create_graph=True, allow_unused=True))
         passes = sum(saved.values()) * len(fixed.passes) / fixed.batch.size
         self.graphs.choose(passes * max(self.samples), passes * sum(self.samples))
         self._at_once = self.graphs.memory != "pass" and self._alike(fixed, rows)
@@ -255,33 +254,12 @@ class Parts:
                 whole = self._run_copies(fixed)[-1]
             except (RuntimeError, ValueError):  # a fixed batch size, too little memory
                 return False
-        eps = torch.finfo(next(iter(self.parameters.values())).dtype).eps
+        eps = torch.finfo(self.own[0].dtype).eps
         return all((whole[n] - r).abs().max() <= _ROUNDING * eps * r.abs().max() for n, r in rows.items())
 
     def release(self) -> None:
         """Drop the graphs kept between products (``memory="all"``)."""
         self.graphs.release()
-
-    def _swept_product(self, fixed: Prepared, part: str, v: list[Tensor], kind: str) -> Tensor:
-        own: list[Tensor] = list(self.parameters.values())
-        predictions = self._predictions(fixed)
-        slopes = self._coefficients(fixed, predictions, (part,))[part]
-        total = self.flat([None] * len(own))
-        moved: Predictions = []
-        for place, one in enumerate(fixed.passes):
-            rows = self._run(fixed, one)
-            dummies = [slopes[place][name].clone().requires_grad_(True) for name in rows]
-            # J^T u is linear in u: its derivative along v by u is J v, by the parameters the curvature term.
-            back = torch.autograd.grad(tensors([rows]), own, dummies, create_graph=True, allow_unused=True)
-            found = pulled(back, dummies + (own if kind == "hessian" else []), v)
-            pairs = zip(rows, dummies, found, strict=False)
-            moved.append({n: torch.zeros_like(u) if d is None else d.detach() for n, u, d in pairs})
-            if kind == "hessian":
-                total += self.flat(found[len(rows) :])
-        bent = self._bend(fixed, predictions, moved, part)
-        for place, one in enumerate(fixed.passes):
-            total += self.flat(pulled(tensors([self._run(fixed, one)]), own, tensors([bent[place]])))
-        return total
 
     def _run(self, fixed: Prepared, one: Pass) -> dict[str, Tensor]:
         """Twisted predictions of a pass in the loss's coordinates, with their graph."""
@@ -326,7 +304,7 @@ class Parts:
             if shift is not None:
                 self.release()
                 with torch.no_grad():
-                    for parameter, step in zip(self.parameters.values(), self.split_vector(shift), strict=True):
+                    for parameter, step in zip(self.own, self.split_vector(shift), strict=True):
                         parameter.add_(step)
             return self._figures(fixed, self._predictions(fixed))
 
@@ -353,22 +331,10 @@ class Parts:
 
     def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
         """F'_m of each part: the derivative of the loss by every pass's predictions."""
-        leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        values, flat = self._weigh(self._figures(fixed, leaves)), tensors(leaves)
-        found = {}
-        for part in parts:
-            slopes = iter(torch.autograd.grad(values[part], flat, retain_graph=part != parts[-1]))
-            found[part] = [{n: next(slopes) for n in rows} for rows in leaves]
-        return found
-
-    def _bend(self, fixed: Prepared, predictions: Predictions, moved: Predictions, part: str) -> Predictions:
-        """c_m = sum_n F''_mn q_n for the directions q of every pass."""
-        leaves = [{n: r.clone().requires_grad_(True) for n, r in rows.items()} for rows in predictions]
-        flat = tensors(leaves)
-        slopes = torch.autograd.grad(self._part_of(fixed, leaves, part), flat, create_graph=True)
-        found = pulled(slopes, flat, tensors(moved))
-        pairs = iter([torch.zeros_like(r) if f is None else f for f, r in zip(found, flat, strict=True)])
-        return [{n: next(pairs) for n in rows} for rows in leaves]
+        leaves = [rows.clone().requires_grad_(True) for rows in tensors(predictions)]
+        values = self._weigh(self._figures(fixed, shaped(leaves, predictions)))
+        slopes = {p: torch.autograd.grad(values[p], leaves, retain_graph=p != parts[-1]) for p in parts}
+        return {part: shaped(found, predictions) for part, found in slopes.items()}
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
@@ -394,8 +360,7 @@ class Parts:
         def call() -> Any:
             return predict(self.model, batch.with_fields({}), batch, self.declaration, self._forward)
 
-        chosen = list(self.parameters.values())
-        with untouched(self.model), only(self.model, chosen), differentiable(self.model, call):
+        with untouched(self.model), only(self.model, self.own), differentiable(self.model, call):
             yield
 
     def check_parts(self, parts: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from equiscope.decomposition.fold import CHECKED, Folding, copies_of, folded, ro
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
 from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.samples import FLOOR, LabelRows, Samples
+from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, WholeLabels
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
 from equiscope.errors import InputError
@@ -154,7 +154,8 @@ class Collector:
             orbit.add_cosets(int(self.plan.design.cosets))
             self.keep(orbit.samples())
         if self.known.batches == 1:
-            self._unchanged(orbit)
+            # Some samples once more after all rotations: a model that calls change gets no figure.
+            self._again(orbit, orbit.first, list(range(min(CHECKED, orbit.of.batch.size))), BatchOrbit.judged, True)
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
@@ -233,24 +234,14 @@ class Collector:
         return columns
 
     def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor], places: list[int]) -> None:
-        """Answer some samples again, and watch in which precision the first time; all of them where some say little."""
+        """Answer some samples again, and watch in which precision the first time, and whether calls can be shared."""
         known, fields = self.known, orbit.of.batch.fields()
         inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
         known.stored = max([known.stored, *inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
-        some: BatchOrbit = orbit
-        seen: tuple[Computing, float] | None = None
-        if len(places) < orbit.of.batch.size:
-            # Made by hand, of a fixed size, seeing each other, random: the whole batch tells.
-            with contextlib.suppress(Exception):
-                some = orbit.part(places)
-                rows = {k: v[rows_at(orbit.of.outputs[k].rows, places)] for k, v in first.items()}
-                seen = noise.again(known, rows, some.answer)
-        if seen is None or seen[1] > min(noise.ORDER_UNITS * seen[0].eps, noise.RANDOM_MODEL):
-            some, seen = orbit, noise.again(known, first, orbit.answer)
+        some, computing = self._again(orbit, first, places, BatchOrbit.answer)
         if known.computing is None:
-            known.computing = seen[0]
-            known.folding.watch(seen[0], some.of.batch, self.plan.declaration)
-        known.change = max(known.change, seen[1])
+            known.computing = computing
+            known.folding.watch(computing, some.of.batch, self.plan.declaration)
         if known.batches.bit_length() % 2 == 0:
             return
         # The first batch, and after it the fourth, sixteenth, …
@@ -258,20 +249,25 @@ class Collector:
         known.folding.check(self.model, orbit.of.batch, first, self.plan.declaration, self.caller, known.change)
 
     @torch.no_grad()
-    def _unchanged(self, orbit: BatchOrbit) -> None:
-        """Answer some samples once more after all rotations, or the batch: a model that calls change gets no figure."""
-        known = self.known
+    def _again(
+        self, orbit: BatchOrbit, first: Mapping[str, Tensor], places: list[int],
+        answer: Callable[[BatchOrbit], Mapping[str, Tensor]], later: bool = False,
+    ) -> tuple[BatchOrbit, Computing]:  # fmt: skip
+        """Ask some samples of a batch again that were answered by ``first``, or all of it where these say little.
 
-        def change(some: BatchOrbit) -> float:
-            again = {name: some.of.outputs[name].coordinates(rows.double()) for name, rows in some.answer().items()}
-            return noise.check_repeat(some.first, again, known.computing, later=True)
-
-        if orbit.of.batch.size > CHECKED and known.computing is not None:
-            # Made by hand, of a fixed size, seeing each other, changed: the whole batch tells.
+        The change enters what is known of the model, and so its floors. Returns who was asked, and the precision.
+        """
+        known, seen = self.known, None
+        if len(places) < orbit.of.batch.size:
+            # Made by hand, of a fixed size, seeing each other, random: the whole batch tells.
             with contextlib.suppress(Exception):
-                if change(orbit.part(list(range(CHECKED)))) <= noise.ORDER_UNITS * known.computing.eps:
-                    return
-        known.change = max(known.change, change(orbit))
+                some = orbit.part(places)
+                rows = {k: v[rows_at(orbit.of.outputs[k].rows, places)] for k, v in first.items()}
+                seen = noise.again(known, rows, functools.partial(answer, some), later)
+        if seen is None or seen[1] > min(noise.ORDER_UNITS * seen[0].eps, noise.RANDOM_MODEL):
+            some, seen = orbit, noise.again(known, first, functools.partial(answer, orbit), later)
+        known.change = max(known.change, seen[1])
+        return some, seen[0]
 
     def _floor_of(self, whole: Prepared, places: list[int], arcs: int) -> dict[str, Tensor]:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
@@ -344,15 +340,17 @@ class BatchOrbit:
         answer = predict(self.model, batch.with_fields({}), batch, declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
 
+    def judged(self) -> dict[str, Tensor]:
+        """The same in the coordinates of the outputs."""
+        return {name: self.of.outputs[name].coordinates(rows.double()) for name, rows in self.answer().items()}
+
     def passes(self, batch: Batch, walk: Sequence[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
         for some, rows in self._calls(batch, walk, len(walk)):
             for place, one in enumerate(some):
                 yield one, {name: block[place] for name, block in rows.items()}
 
-    def _calls(
-        self, batch: Batch, walk: Iterable[Pass], count: int
-    ) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+    def _calls(self, batch: Batch, walk: Iterable[Pass], count: int) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
         """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
         declaration, outputs = self.of.plan.declaration, self.of.outputs
         for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
@@ -391,7 +389,7 @@ class BatchOrbit:
                 **({"powers": self.spectra[name].powers()} if self.spectra else {}),
             )
             if output.labels is not None and output.loss.per_sample is not None:
-                wholes[name] = [(output, first.shape)]
+                wholes[name] = [WholeLabels(output.labels.target, first.shape, output.sample_loss)]
             elif output.labels is not None and not output.loss.exact:
                 rows = output.labels.target.flatten(0, 1)
                 sample = output.rows.sample.repeat_interleave(output.labels.target.shape[1])

@@ -2,22 +2,32 @@
 
 Every loss is a function of the rows of a sample in canonical coordinates; a sample's loss is the mean over its
 real components (squared error, L1, Huber) or rows (vector norm, cross-entropy).
+
+Skill is measured against the best constant that respects the symmetry, B theta with B the invariants of the output's
+action: min over theta of the weighted mean of loss(B theta, y) is convex (the median for L1 of a scalar, class
+frequencies for cross-entropy, zero for vectors), and found by Brent's line search, or Powell's directions of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import optimize
 from torch import Tensor
 from torch.nn import functional as F
 
+from equiscope.decomposition.samples import LabelRows, WholeLabels
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.rotations import uniform_keyed
+
+Array = NDArray[np.float64]
 
 
 def _identity(prediction: Tensor) -> Tensor:
@@ -183,3 +193,92 @@ def invariant_under(loss: Loss, action: Action, group: str) -> bool:
     each = each.reshape(1, -1, *action.shape).expand(len(elements), -1, *action.shape)
     moved = action.canonical(action.act(elements, each)).abs()
     return bool(torch.minimum(moved, (moved - 1).abs()).max() < 1e-9)
+
+
+def constant_loss(
+    loss: Loss, targets: LabelRows | Sequence[WholeLabels], action: Action, group: str, weights: Array
+) -> float:
+    """Loss of the best constant equivariant prediction; NaN without labels.
+
+    Args:
+        targets: the rows of all labels, or a batch each for a user's loss.
+        weights: of the samples, (samples,) with mean 1.
+    """
+    if not isinstance(targets, LabelRows):
+        return _of_whole(targets, action, group, weights) if targets else math.nan
+    rows = targets.rows[:, None]
+    counts = torch.bincount(targets.sample, minlength=len(weights))
+    share = (torch.as_tensor(weights, device=rows.device) / counts)[targets.sample]
+    share = share / share.sum()
+    if not rows.is_floating_point():
+        return _of_classes(loss, rows, share, int(action.shape[0]))
+    basis = action.invariants(group).to(rows.device)
+    seen = torch.einsum("ncd,dk->nck", rows, basis).flatten(0, 1)
+
+    def mean_loss(theta: Array) -> float:
+        constant = basis @ torch.as_tensor(theta, device=rows.device)
+        return float((share * loss.per_row(constant.expand_as(rows), rows).mean(dim=1)).sum())
+
+    return least(mean_loss, _start(seen, share), _spread(seen))
+
+
+def least(function: Callable[[Array], float], start: Array, scale: Array) -> float:
+    """Smallest value of a convex function of theta (k,) near ``start``, where ``scale`` (k,) is the size of a step."""
+    if len(start) == 0:
+        return function(start)
+    best = function(start)
+    if len(start) == 1:
+        bracket = (start[0] - scale[0], start[0] + scale[0])
+        found = optimize.minimize_scalar(lambda t: function(np.array([t])), bracket=bracket, tol=1e-10)
+        return min(best, float(found.fun))
+    directions = np.diag(scale)
+    found = optimize.minimize(
+        function, start, method="Powell", options={"direc": directions, "xtol": 1e-8, "ftol": 1e-12, "maxiter": 100}
+    )
+    return min(best, float(found.fun))
+
+
+def _of_classes(loss: Loss, rows: Tensor, share: Tensor, count: int) -> float:
+    """Cross-entropy of the class frequencies."""
+    classes = torch.zeros(count, dtype=torch.float64, device=rows.device)
+    classes.index_add_(0, rows[:, 0].flatten().long(), share)
+    constant = classes if loss.name.endswith("probabilities") else classes.clamp_min(1e-300).log()
+    per_row = loss.per_row(constant.expand(*rows.shape[:2], len(constant)), rows).mean(dim=1)
+    return float((share * per_row).sum())
+
+
+def _of_whole(targets: Sequence[WholeLabels], action: Action, group: str, weights: Array) -> float:
+    basis = _raw(action, action.invariants(group))
+    labels = [whole.rows for whole in targets]
+    if all(rows.is_floating_point() for rows in labels):
+        seen = torch.cat([(action.canonical(y) @ action.invariants(group).to(y)).flatten(0, 1) for y in labels])
+    else:
+        seen = torch.tensor([[-1.0], [1.0]], dtype=torch.float64, device="cpu").expand(2, basis.shape[1])
+    shares = torch.as_tensor(weights / weights.sum(), device="cpu")
+
+    def mean_loss(theta: Array) -> float:
+        constant, values = basis @ torch.as_tensor(theta, device="cpu"), []
+        for whole in targets:
+            rows = constant.reshape(action.shape).to(whole.rows.device).expand(whole.shape).clone()
+            values.append(whole.sample_loss(rows).detach().cpu())
+        return float(shares @ torch.cat(values))
+
+    even = torch.full((len(seen),), 1 / len(seen), dtype=torch.float64, device="cpu")
+    return least(mean_loss, _start(seen, even), _spread(seen))
+
+
+def _raw(action: Action, canonical: Tensor) -> Tensor:
+    """Invariants (d, k) in canonical coordinates as flat elements of the action's own shape."""
+    size = math.prod(action.shape)
+    eye = torch.eye(size, dtype=torch.float64, device="cpu").reshape(1, size, *action.shape)
+    return torch.linalg.lstsq(action.canonical(eye)[0].T, canonical).solution
+
+
+def _start(seen: Tensor, share: Tensor) -> Array:
+    return (share[:, None].to(seen) * seen).sum(0).cpu().numpy()
+
+
+def _spread(seen: Tensor) -> Array:
+    """Standard deviation of each invariant part, or 1 where all are alike."""
+    spread: Any = (seen - seen.mean(0)).square().mean(0).sqrt().cpu().numpy()
+    return np.where(spread > 0, spread, 1.0)

@@ -11,11 +11,10 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.draw import draw
 from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
 from equiscope.decomposition.pool import summarise
-from equiscope.decomposition.precision import Goal, Search
+from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result

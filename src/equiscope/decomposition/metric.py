@@ -20,11 +20,11 @@ from equiscope.decomposition.computing import Computing, hardware_notes
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.orbit import Caller
-from equiscope.decomposition.plan import check_count, make_plan
+from equiscope.decomposition.plan import Plan, check_count, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
-from equiscope.decomposition.samples import Samples, no_samples
+from equiscope.decomposition.samples import LabelRows, Samples, SampleValues
 from equiscope.errors import InputError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
@@ -214,3 +214,23 @@ class EquivarianceError(Metric):
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def no_samples(plan: Plan, device: torch.device) -> Samples:
+    """A table without samples, with the columns that those measured by a plan have."""
+    figures, labels = {}, {}
+    for name, spec in plan.declaration.outputs.items():
+        loss = plan.losses[name]
+        wide = {"powers": torch.empty(0, plan.highest_degree, dtype=torch.float64, device=device)}
+        if spec.target is not None and loss.exact:
+            invariants = spec.action.invariants("SO3").shape[1]
+            wide["target_invariant"] = torch.empty(0, invariants, dtype=torch.float64, device=device)
+        elif spec.target is not None and loss.per_sample is None:
+            one = torch.zeros(1, 1, *spec.action.shape, device="cpu")
+            width = 1 if loss.classes else spec.action.canonical(one).shape[-1]
+            kind = torch.int64 if loss.classes else torch.float64
+            rows = torch.empty(0, width, dtype=kind, device=device)
+            labels[name] = LabelRows(rows, torch.empty(0, dtype=torch.int64, device=device))
+        figures[name] = SampleValues.unknown(0, device, **wide)
+    axes = torch.empty(0, 3, 3, dtype=torch.float64, device=device) if plan.declaration.points else None
+    return Samples([], [], figures, axes, labels)

@@ -42,10 +42,20 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.arcs import ARC, NOISE_STREAM, Arc, Site, answered, next_arc, off_line, row_mean
+from equiscope.decomposition.arcs import (
+    ARC,
+    NOISE_STREAM,
+    Arc,
+    Site,
+    answered,
+    coarse_inside,
+    jumps,
+    next_arc,
+    off_line,
+    row_mean,
+)
 from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
-from equiscope.decomposition.jumps import coarse_inside, jumps
 from equiscope.decomposition.losses import squares
 from equiscope.decomposition.orbit import output_middle, output_rows, turned
 from equiscope.decomposition.ragged import batch_of
@@ -176,7 +186,7 @@ def check_repeat(
 
 
 def again(
-    known: Known, first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]]
+    known: Known, first: Mapping[str, Tensor], answer: Callable[[], Mapping[str, Tensor]], later: bool = False
 ) -> tuple[Computing, float]:
     """The precision in which samples that were answered by ``first`` are answered again, and :func:`check_repeat`."""
     computing = known.computing
@@ -187,12 +197,10 @@ def again(
         computing = replace(seen, eps=max(stored, seen.eps), tf32_effect=tf32_effect(seen.tf32, second, answer))
     else:
         second = answer()
-    return computing, check_repeat(first, second, computing)
+    return computing, check_repeat(first, second, computing, later)
 
 
-def floor(
-    site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: int = 1
-) -> dict[str, Tensor]:
+def floor(site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: int = 1) -> dict[str, Tensor]:
     """Per-sample figures of each output's floor, (samples, len(FLOOR)) float64.
 
     ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output

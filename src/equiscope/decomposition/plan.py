@@ -244,7 +244,7 @@ def make_plan(
         check_count("fold", fold, 1)
     together = None if isinstance(fold, str) else fold
     losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
-    if found := families(symmetry, rotations, declaration.group):
+    if symmetry != "rotation" and (found := families(symmetry, rotations, declaration.group)):
         if spectrum is not False or not shift:
             raise InputError(f"spectrum and shift=False are of rotations: leave them out of symmetry={symmetry!r}")
         scheme = Scheme(found)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
-from equiscope.decomposition.constants import constant_loss
-from equiscope.decomposition.losses import Loss, invariant_under
+from equiscope.decomposition.losses import Loss, constant_loss, invariant_under
 from equiscope.decomposition.nested import by_symmetry
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
@@ -27,6 +26,8 @@ from equiscope.symmetry.orientation import eigenvalues
 
 Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
+# An error that is the answer's whole size, to rounding: its mean over the moves of the input is nothing.
+DEAF = 1e-5
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
@@ -291,15 +292,22 @@ def _notes(
     silent = [p.name for p in parts.values() if p.square == 0]
     if silent:
         notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
+    deaf = [p.name for p in parts.values() if p.loss.exact and p.square and not p.action.invariants(group).numel()
+            and abs(p.mean_equivariance / p.square - 1) < DEAF]  # fmt: skip
+    if deaf:
+        notes.append(
+            f"{deaf} do not follow the input at all: answers to a moved input average to zero, as constants do, a "
+            "cache that takes one input for another, or inputs that do not reach the model"
+        )
     if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
         alike = all(p.baseline == 0 for p in labelled)
         why = "the labels do not vary, so that a constant answer is perfect" if alike else (
             "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
         notes.append(f"skill unknown: {why}")
     if labelled and r2 < POOR_SKILL:
+        how = "worse" if round(r2, 2) < 0 else "hardly better"
         notes.append(
-            f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "
-            "a small percent says nothing yet"
+            f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
         )
     if labelled and headline.value < 0:
         notes.append(

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
-
-if TYPE_CHECKING:
-    from equiscope.decomposition.plan import Plan
-    from equiscope.decomposition.split import BatchOutput
 
 # Columns of a sample's numerical floor, see :mod:`equiscope.decomposition.noise`.
 FLOOR = ("loss", "rounding", "square", "freedom", "jump")
@@ -96,6 +92,20 @@ class LabelRows:
 
 
 @dataclass(frozen=True)
+class WholeLabels:
+    """Labels of one batch for a user's loss, which acts on whole tensors.
+
+    Attributes:
+        rows: in the loss's coordinates.
+        shape: of the rows of a prediction; sample_loss: the loss of each sample, for such rows.
+    """
+
+    rows: Tensor
+    shape: torch.Size
+    sample_loss: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Samples:
     """Figures of n samples.
 
@@ -104,8 +114,7 @@ class Samples:
         figures: by output.
         axes: (n, 3, 3) u u^T of each sample's longest axis, where positions are declared.
         labels: by output judged by rows and not by squared error.
-        wholes: by output judged by a user's loss, which acts on whole tensors: a batch each, and the shape of its
-            prediction's rows. They cannot be taken apart.
+        wholes: by output judged by a user's loss, a batch each. They cannot be taken apart.
     """
 
     ids: list[int]
@@ -113,7 +122,7 @@ class Samples:
     figures: Mapping[str, SampleValues]
     axes: Tensor | None = None
     labels: Mapping[str, LabelRows] = field(default_factory=dict)
-    wholes: Mapping[str, list[tuple[BatchOutput, torch.Size]]] = field(default_factory=dict)
+    wholes: Mapping[str, list[WholeLabels]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -208,26 +217,6 @@ class Samples:
     def _columns(self) -> list[Tensor]:
         values = [getattr(v, f.name) for v in self.figures.values() for f in fields(v)]
         return values if self.axes is None else [self.axes, *values]
-
-
-def no_samples(plan: Plan, device: torch.device) -> Samples:
-    """A table without samples, with the columns that those measured by a plan have."""
-    figures, labels = {}, {}
-    for name, spec in plan.declaration.outputs.items():
-        loss = plan.losses[name]
-        wide = {"powers": torch.empty(0, plan.highest_degree, dtype=torch.float64, device=device)}
-        if spec.target is not None and loss.exact:
-            invariants = spec.action.invariants("SO3").shape[1]
-            wide["target_invariant"] = torch.empty(0, invariants, dtype=torch.float64, device=device)
-        elif spec.target is not None and loss.per_sample is None:
-            one = torch.zeros(1, 1, *spec.action.shape, device="cpu")
-            width = 1 if loss.classes else spec.action.canonical(one).shape[-1]
-            kind = torch.int64 if loss.classes else torch.float64
-            rows = torch.empty(0, width, dtype=kind, device=device)
-            labels[name] = LabelRows(rows, torch.empty(0, dtype=torch.int64, device=device))
-        figures[name] = SampleValues.unknown(0, device, **wide)
-    axes = torch.empty(0, 3, 3, dtype=torch.float64, device=device) if plan.declaration.points else None
-    return Samples([], [], figures, axes, labels)
 
 
 def _by_id(ids: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from equiscope.decomposition.result import OutputResult, Result
-
+# A Result, whose methods these are, and one of its outputs.
+Shown: TypeAlias = Any
 WORST = 10
 _HEAD = ("output", "percent of its loss", "loss, total", "loss if symmetric", "skill", "relative error", "noise floor")
 
@@ -29,7 +29,7 @@ def skill(loss: str, value: float) -> str:
     return "skill unknown" if math.isnan(value) else f"{'R²' if loss == 'mse' else 'skill'} {value:.2f}"
 
 
-def as_errors(result: Result) -> str:
+def as_errors(result: Shown) -> str:
     """The percent p of a squared error as ratios of root mean squares, in words.
 
     Symmetric, the model would have a root mean square error smaller by 100 (1 - sqrt(1 - p / 100)) %; the root of its
@@ -39,7 +39,7 @@ def as_errors(result: Result) -> str:
     return f"the {name} would be {said}" if (said := ratios(result)) else ""
 
 
-def ratios(part: Result | OutputResult) -> str:
+def ratios(part: Shown) -> str:
     """The words of :func:`as_errors` after "the RMSE would be"; "" where they do not apply."""
     share = part.percent / 100
     if part.loss != "mse" or not 0 < share <= 1 or not part.distinguishable:
@@ -51,14 +51,14 @@ def ratios(part: Result | OutputResult) -> str:
     )
 
 
-def of_outputs(result: Result) -> list[str]:
+def of_outputs(result: Shown) -> list[str]:
     """A line for each of several outputs: its own percent, its part of the whole, its skill."""
     if len(result.outputs) < 2:
         return []
     return [f"{name}: {_of_output(part)}" for name, part in result.outputs.items()]
 
 
-def of_symmetries(result: Result) -> list[str]:
+def of_symmetries(result: Shown) -> list[str]:
     """A line for each of several symmetries: what it adds to the error, in order."""
     if result.by_symmetry is None:
         return []
@@ -71,14 +71,14 @@ def of_symmetries(result: Result) -> list[str]:
     return lines
 
 
-def _of_output(part: OutputResult) -> str:
+def _of_output(part: Shown) -> str:
     if math.isnan(part.percent):
         return f"relative equivariance error {part.relative_equivariance:.3g} of mean |f|²"
     whole = f" ({plain(part.contribution_percent)} % of the whole)" if part.weight > 0 else ""
     return f"{plain(part.percent)} % of its loss is equivariance error{whole}; {skill(part.loss, part.r2)}"
 
 
-def html(result: Result) -> str:
+def html(result: Shown) -> str:
     """The result as HTML: headline, a bar for each output and the whole, a row for each, notes."""
     head, *rest = str(result).splitlines()
     notes = "".join(f"<li>{escape(line.strip().removeprefix('note: '))}</li>" for line in rest)
@@ -93,7 +93,7 @@ def html(result: Result) -> str:
     return f'<div class="equiscope"><p><b>{escape(head)}</b></p>{_bars(result)}{table}{notes}</div>'
 
 
-def _cells(name: str, part: Any, result: Result) -> tuple[str, ...]:
+def _cells(name: str, part: Shown, result: Shown) -> tuple[str, ...]:
     low, high = result.percent_interval if part is result or len(result.outputs) == 1 else (math.nan, math.nan)
     value, low_text, high_text = rounded(part.percent, low, high)
     interval = f" ({low_text} to {high_text})" if math.isfinite(low) and math.isfinite(high) else ""
@@ -102,7 +102,7 @@ def _cells(name: str, part: Any, result: Result) -> tuple[str, ...]:
     return name, f"{value}{interval}", total, twirled, skill(part.loss, part.r2), relative, floor
 
 
-def _bars(result: Result) -> str:
+def _bars(result: Shown) -> str:
     """An inline picture: percent of the loss of each output, and of the whole with its interval."""
     bars: list[tuple[str, float, tuple[float, float] | None]]
     bars = [(name, part.percent, None) for name, part in result.outputs.items()] if len(result.outputs) > 1 else []
@@ -128,7 +128,7 @@ def _bars(result: Result) -> str:
     )
 
 
-def plot(result: Result) -> Figure:
+def plot(result: Shown) -> Figure:
     """Panels side by side: percent of each output, spectrum, samples by percent, the worst samples; what is known.
 
     Raises:
@@ -147,7 +147,7 @@ def plot(result: Result) -> Figure:
     return figure
 
 
-def _panels(result: Result) -> list[tuple[Any, bool]]:
+def _panels(result: Shown) -> list[tuple[Any, bool]]:
     samples = result.per_sample is not None and bool((result.per_sample.total > 0).any())
     return [
         (_plot_intervals, math.isfinite(result.percent)),
@@ -157,7 +157,7 @@ def _panels(result: Result) -> list[tuple[Any, bool]]:
     ]
 
 
-def _plot_intervals(axes: Axes, result: Result) -> None:
+def _plot_intervals(axes: Axes, result: Shown) -> None:
     several = len(result.outputs) > 1
     names = [*result.outputs, "all"] if several else list(result.outputs)
     values = [*(part.percent for part in result.outputs.values()), *([result.percent] if several else [])]
@@ -170,29 +170,26 @@ def _plot_intervals(axes: Axes, result: Result) -> None:
     axes.invert_yaxis()
 
 
-def _plot_spectrum(axes: Axes, result: Result) -> None:
-    assert result.spectrum is not None
+def _plot_spectrum(axes: Axes, result: Shown) -> None:
     shares = [*result.spectrum["share"], result.spectrum["remainder"]]
     axes.bar([*map(str, result.spectrum["degrees"]), "rest"], [100 * s for s in shares], color="#4c8dc4")
     axes.set_xlabel("Wigner degree")
     axes.set_ylabel("% of the equivariance error")
 
 
-def _percents(result: Result) -> np.ndarray[Any, Any]:
-    assert result.per_sample is not None
+def _percents(result: Shown) -> np.ndarray[Any, Any]:
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * result.per_sample.equivariance.numpy() / result.per_sample.total.numpy()
 
 
-def _plot_histogram(axes: Axes, result: Result) -> None:
+def _plot_histogram(axes: Axes, result: Shown) -> None:
     values = _percents(result)
     axes.hist(values[np.isfinite(values)], bins=min(30, max(5, len(values) // 4)), color="#4c8dc4")
     axes.set_xlabel("equivariance error of a sample,\n% of its loss")
     axes.set_ylabel("samples")
 
 
-def _plot_worst(axes: Axes, result: Result) -> None:
-    assert result.per_sample is not None
+def _plot_worst(axes: Axes, result: Shown) -> None:
     error = result.per_sample.equivariance.numpy()
     worst = np.argsort(-error)[:WORST]
     axes.barh([str(result.per_sample.ids[i]) for i in worst], error[worst], color="#c4704c")
@@ -201,7 +198,7 @@ def _plot_worst(axes: Axes, result: Result) -> None:
     axes.invert_yaxis()
 
 
-def frame(result: Result) -> DataFrame:
+def frame(result: Shown) -> DataFrame:
     """A row a sample: ``id``, ``cluster``, ``total``, ``equivariance``, ``percent``, ``weight``.
 
     Raises:

@@ -3,7 +3,7 @@
 from tests.planted.engine import bug
 
 KRYLOV, DECAY, FORECAST = "analysis/krylov.py", "analysis/decay.py", "analysis/forecast.py"
-OBJECTIVE, DYNAMICS, KIND = "analysis/objective.py", "analysis/dynamics.py", "runs/kinds/dynamics.py"
+DYNAMICS, KIND = "analysis/dynamics.py", "runs/kinds/dynamics.py"
 
 BUGS = (
     bug("noise: the momentum of the heavy ball left out of its edge", KRYLOV, "Recursion.edge",
@@ -13,15 +13,15 @@ BUGS = (
     bug("noise: only the diagonal of the part in the Ritz basis", KRYLOV, "noise_floor",
         r"\(form \+ form\.T\) / 2", "np.diag(np.diag(form))", "analysis/test_krylov"),
     bug("curvature: forms of J u with the loss's second derivative left out", "analysis/autograd.py", "Graphs.form",
-        r"bent = \[.*\]", "bent = moved", "analysis/test_objective"),
+        r"bent = \[.*\]", "bent = moved", "analysis/test_dynamics"),
     bug("decay: the exponent of the error that of the weights", DECAY, "predicted_decay",
         r"\*\* \(2 \* np", "** (1 * np", "analysis/test_decay"),
     bug("forecast: measurements after the crossing used to foretell it", FORECAST, "crossing",
         r"last = int\(under\[0\]\) if len\(under\) else len\(p\)", "last = len(p)", "analysis/test_forecast"),
     bug("forecast: an interval without Student's quantile", FORECAST, "_where",
         r"a = line\.slope\*\*2 - line\.t\*\*2 \*", "a = line.slope**2 - 0.1 *", "analysis/test_forecast"),
-    bug("the training loss's scale taken from a single point", OBJECTIVE, "Objective.scale",
-        r"math\.isclose\(near, far, rel_tol=1e-2\)", "True", "analysis/test_objective"),
+    bug("the training loss's scale taken from a single point", DYNAMICS, "Objective.scale",
+        r"math\.isclose\(near, far, rel_tol=1e-2\)", "True", "analysis/test_dynamics"),
     bug("noise: SGD's rate without its momentum", DYNAMICS, "Stepper.recursion",
         r"self\.rate / \(1 - self\.momentum\)", "self.rate", "analysis/test_dynamics"),
     bug("noise: a changing learning rate taken for a constant one", KIND, "_unsteady",

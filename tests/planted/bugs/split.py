@@ -39,7 +39,7 @@ BUGS = (
         r"\.sample \+ start", ".sample", "decomposition/test_samples"),
     bug("skill of classes by the first atom of each sample", COLLECT, "BatchOrbit.samples",
         r"rows = ([\w.]+)\.flatten\(0, 1\)", r"rows = \1[:, :1].expand_as(\1).flatten(0, 1)",
-        "decomposition/test_constants"),
+        "decomposition/test_losses"),
     bug("labels of a sample left behind are another's", SAMPLES, "Samples.take",
         r"(\w+)\.rows\[\w+ >= 0\]", r"\1.rows[: int((sample >= 0).sum())]", "decomposition/test_samples"),
     bug("a split of one coset alone passed for unbiased", "decomposition/measure.py", "measured",

@@ -136,7 +136,7 @@ def _noise(
 
 def _objective(trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings) -> tuple[Any, Any, Any]:
     """Both losses on the held-out samples, the training loss, and the mini-batches that training would take next."""
-    from equiscope.analysis.objective import Objective
+    from equiscope.analysis.dynamics import Objective
     from equiscope.analysis.parts import Parts
     from equiscope.runs.deal import thinned
 
