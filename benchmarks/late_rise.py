@@ -9,7 +9,8 @@ mean error of the single twins, and M that of the mean of their K weights,
     noise = (E - M) K / (K - 1),        drift = E - noise = (K M - E) / (K - 1):
 
 what a mean over infinitely many twins would keep. Weights are the run's exponential averages, as its curve is measured.
-Standard errors: jackknife over held-out chains and over twins, added in quadrature, of the logarithm of a ratio.
+Standard errors: jackknife over held-out chains and over twins, added in quadrature, of the logarithm of a ratio. The steps of
+the least and the largest drift are picked after the fact, so that the intervals hold for all pairs of steps at once.
 """
 
 from __future__ import annotations
@@ -167,8 +168,11 @@ class Split:
         return float(self.twins.mean()) - self.drift()
 
 
-def growth_of_drift(first: Split, last: Split) -> tuple[float, float, float]:
-    """Drift at the second over that at the first with its 95 % interval: jackknife over chains and over twins, Student."""
+def growth_of_drift(first: Split, last: Split, pairs: int = 1) -> tuple[float, float, float]:
+    """Drift at the second over that at the first with its 95 % interval: jackknife over chains and over twins, Student.
+
+    pairs: how many pairs of steps these two were picked from; all their intervals hold at once (Bonferroni).
+    """
 
     def logarithm(**left: Any) -> float:
         ratio = last.drift(**left) / first.drift(**left)
@@ -178,7 +182,7 @@ def growth_of_drift(first: Split, last: Split) -> tuple[float, float, float]:
     over_twins = np.array([logarithm(left_out=k) for k in range(count)])
     over_chains = np.array([logarithm(chains=np.arange(chains) != i) for i in range(chains)])
     square = sum((len(v) - 1) / len(v) * float(((v - v.mean()) ** 2).sum()) for v in (over_twins, over_chains))
-    reach = float(stats.t.ppf(0.975, count - 1)) * math.sqrt(square)
+    reach = float(stats.t.ppf(1 - 0.025 / pairs, count - 1)) * math.sqrt(square)
     middle = logarithm()
     return math.exp(middle), math.exp(middle - reach), math.exp(middle + reach)
 
@@ -192,7 +196,7 @@ def said_of_twins(twins: list[dict[str, Any]]) -> str:
         splits = [Split.of(found) for found in run["marks"].values()]
         shares += [split.noise / float(split.twins.mean()) for split in splits]
         place = int(np.argmin([split.drift() for split in splits]))
-        later = [growth_of_drift(splits[place], split) for split in splits[place + 1 :]]
+        later = [growth_of_drift(splits[place], split, math.comb(len(splits), 2)) for split in splits[place + 1 :]]
         grown.append(max(later, default=(1.0, 1.0, 1.0)))
     above = sum(low > 1 for _, low, _ in grown)
     if above < len(grown):
@@ -214,7 +218,8 @@ def twin_rows(twins: list[dict[str, Any]]) -> list[str]:
         lowest = min(splits, key=lambda mark: splits[mark].drift())
         for mark, split in splits.items():
             single, (total, of_mean) = float(split.twins.mean()), run["marks"][str(mark)]["total"]
-            grown = "lowest" if mark == lowest else "{:.2f} ({:.2f} to {:.2f})".format(*growth_of_drift(splits[lowest], split))
+            grown = "lowest" if mark == lowest else "{:.2f} ({:.2f} to {:.2f})".format(
+                *growth_of_drift(splits[lowest], split, math.comb(len(splits), 2)))
             rows.append([str(run["seed"]), str(mark), digits(single), digits(split.noise),
                          f"{100 * split.noise / single:.0f} %", digits(split.drift()), grown, f"{of_mean / total:.3f}"])
     head = ["seed", "step", "L_E of a twin", "noise", "of L_E", "drift", "drift over its lowest", "total of the mean weights over a twin's"]

@@ -62,6 +62,7 @@ def check_task(config):
     assert slopes
     assert all(bool(slope.isfinite().all()) for slope in slopes)
     probes_are_declared_and_measured(task, again, task.build_model().eval())
+    is_measured_on_the_same_samples(task, other)
     records.plain(task.describe())
     reference = records.plain(task.reference())
     assert {"label", "points", "source"} <= reference.keys()
@@ -108,6 +109,13 @@ def probes_are_declared_and_measured(task, again, net):
         crossed = probe.design.redraw is not None
         assert result.equivariance >= 0 or crossed
         assert crossed or result.samples == sum(len(next(iter(batch.values()))) for batch in probe.batches)
+
+
+def is_measured_on_the_same_samples(task, other):
+    """Of a run that differs in its seed alone: else replicates would compare samples, not trainings."""
+    for part in ("track", "final"):
+        for probe, twin in zip(task.probes(part), other.probes(part), strict=True):
+            assert alike(probe.batches, twin.batches), f"the held-out samples of {probe.name} depend on the run's seed"
 
 
 def alike(some, others):

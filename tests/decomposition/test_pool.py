@@ -82,6 +82,36 @@ def test_ratio_of_means_over_samples():
     assert result.percent_error == pytest.approx(100 * max(math.sqrt(1.5 * 0.42) / 12, jackknife))
 
 
+def _kept(forward, key):
+    """A model that keeps its answers, and what it takes for the same input."""
+    answers = {}
+    return lambda batch: answers.setdefault(key(batch), forward(batch))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_answers_that_do_not_follow_the_input_are_noted(dtype):
+    mixing = torch.tensor([[1.0, 0.3, 0.0], [0.0, 1.0, 0.2], [0.1, 0.0, 1.0]], dtype=dtype)
+
+    def linear(batch):
+        return {"f": batch["pos"] @ mixing, "e": batch["pos"].square().sum((1, 2))}
+
+    pos = torch.randn(12, 5, 3, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    loader = [{"pos": some, "y": some, "z": some.square().sum((1, 2))} for some in pos.split(4)]
+    declared = eq.Declaration(
+        {"pos": "1o"}, {"f": eq.Output("1o", target="y"), "e": eq.Output("0e", target="z", per="sample")}
+    )
+    for model, noted in (
+        (linear, False),
+        (_kept(linear, lambda batch: batch["pos"].shape), True),
+        (lambda batch: {"f": torch.ones_like(batch["pos"]), "e": batch["z"]}, True),
+        # A scalar of the laboratory averages to zero as well, but does follow.
+        (lambda batch: {**linear(batch), "e": batch["pos"][..., 0].sum(1)}, False),
+    ):
+        notes = [note for note in eq.measure(model, loader, declared).notes if "follow" in note]
+        assert bool(notes) is noted
+        assert all("['f']" in note for note in notes)
+
+
 @pytest.mark.parametrize(("sign", "noted"), [(1.0, False), (-1.0, True)])
 def test_labels_of_the_other_sign_are_noted(sign, noted):
     """A stress beside the labels of a virial, 5 % of noise on both."""

@@ -28,16 +28,21 @@ def _cost(seconds, spread=0.0):
     return view(efficiency.Cost, told)
 
 
+def _contenders(curves, costs):
+    """Curves in lists are those of seeds 0, 1, …"""
+    return efficiency.contenders({point: dict(enumerate(seeds)) for point, seeds in curves.items()}, costs)
+
+
 def _found(cost_of_fast, spread=0.0):
     # Three seeds each, the best rate inside of three.
     curves = {f"{name} @ {rate}": [curve if rate == "1e-3" else WORSE] * 3
               for name, curve in (("free", SLOW), ("eq", FAST)) for rate in ("1e-4", "1e-3", "1e-2")}  # fmt: skip
-    return efficiency.contenders(curves, {"free": _cost(1.0), "eq": _cost(cost_of_fast, spread)})
+    return _contenders(curves, {"free": _cost(1.0), "eq": _cost(cost_of_fast, spread)})
 
 
 def test_the_best_learning_rate_of_each_model_is_taken():
     curves = {"free @ 1e-3": [SLOW], "free @ 1e-2": [FAST], "eq @ 1": [SLOW], "unknown @ 1": [FAST]}
-    found = efficiency.contenders(curves, {"free": _cost(1.0), "eq": _cost(1.0)})
+    found = _contenders(curves, {"free": _cost(1.0), "eq": _cost(1.0)})
     assert [(one.name, one.rate) for one in found] == [("free", "1e-2"), ("eq", "1")]
 
 
@@ -67,7 +72,7 @@ def test_ratio_of_times_is_paired_and_has_a_spread():
 
 def test_a_level_that_was_not_reached_is_said():
     never = _curve([0, 0, 0, 0, 0, 0, 0.1, 0.2])
-    found = efficiency.contenders({"free @ 1": [SLOW], "eq @ 1": [never]}, {"free": _cost(1.0), "eq": _cost(1.0)})
+    found = _contenders({"free @ 1": [SLOW], "eq @ 1": [never]}, {"free": _cost(1.0), "eq": _cost(1.0)})
     assert all(row[7] == "eq never got there" for row in efficiency.break_even(found, ["free"]))
     assert efficiency.break_even(found, ["another"]) == []
 
@@ -86,18 +91,24 @@ def test_costs_and_picture(tmp_path):
 def test_one_seed_or_an_edge_of_the_grid_decide_nothing():
     rates = {"free @ 1e-3": [SLOW] * 3, "free @ 3e-3": [FAST] * 3, "free @ 1e-2": [SLOW] * 3}
     inside, at_edge, single = (
-        efficiency.contenders(curves, {"free": _cost(1.0)})[0]
+        _contenders(curves, {"free": _cost(1.0)})[0]
         for curves in (rates, {**rates, "free @ 3e-2": [FAST] * 3, "free @ 3e-3": [SLOW] * 3}, {"free @ 3e-3": [FAST]})
     )
     assert (inside.rate, inside.seeds, inside.edge, inside.caution) == ("3e-3", 3, False, "")
     assert (at_edge.rate, at_edge.caution) == ("3e-2", "at the edge of the learning rates")
     assert single.caution == "1 seed, at the edge of the learning rates"
     assert "3e-2 (at the edge of the learning rates)" in efficiency.cost_rows([at_edge])[0]
-    one = efficiency.contenders({"free @ 1": [SLOW], "eq @ 1": [FAST]}, {"free": _cost(1.0), "eq": _cost(2.0)})
+    one = _contenders({"free @ 1": [SLOW], "eq @ 1": [FAST]}, {"free": _cost(1.0), "eq": _cost(2.0)})
     row = next(r for r in efficiency.break_even(one, ["free"]) if r[2] == "0.5")
     assert row[7] == "open: eq is there first by these runs"
 
 
 def test_the_best_rate_is_that_of_the_mean_over_seeds():
     curves = {"free @ 1e-3": [FAST, WORSE], "free @ 1e-2": [SLOW, SLOW]}
-    assert efficiency.contenders(curves, {"free": _cost(1.0)})[0].rate == "1e-2"
+    assert _contenders(curves, {"free": _cost(1.0)})[0].rate == "1e-2"
+
+
+def test_rates_are_compared_over_the_seeds_that_all_of_them_have():
+    by_rate = {"1e-3": {0: 2.0, 1: 0.5, 2: 0.5}, "1e-2": {0: 1.0}}
+    assert efficiency.best_rate(by_rate) == "1e-2"
+    assert efficiency.best_rate({"1e-3": {0: 2.0}, "1e-2": {1: 1.0, 2: 2.5}}) == "1e-2"

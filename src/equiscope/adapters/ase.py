@@ -117,7 +117,8 @@ def measure(
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
         RandomModelError: if the calculator answers identical calls differently.
     """
-    _check_arguments(calculator, cosets, noise_samples, seed, labels, 2 if symmetry == "rotation" else 1)
+    least = 2 if symmetry == "rotation" else 1
+    _check_arguments(calculator, cosets, noise_samples, seed, labels, least, most_atoms)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
         ("precision", precision, ("auto", "float32", "float64")),
@@ -171,17 +172,19 @@ def _total(symmetry: Any, per_atom: bool) -> Any:
 
 
 def _check_arguments(
-    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int
-) -> None:
+    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int,
+    most_atoms: int | None,
+) -> None:  # fmt: skip
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "most_atoms")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
-    for name, value in (("noise_samples", noise_samples), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"{name} must be an integer >= 0, got {value!r}")
+    counts = (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1))
+    for name, value, lowest in counts[: 2 if most_atoms is None else 3]:
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise InputError(f"{name} must be an integer >= {lowest}, got {value!r}")
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 

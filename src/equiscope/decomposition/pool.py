@@ -26,6 +26,8 @@ from equiscope.symmetry.orientation import eigenvalues
 
 Term = TypeVar("Term", statistics.Array, Tensor)
 POOR_SKILL = 0.05
+# An error that is the answer's whole size, to rounding: its mean over the moves of the input is nothing.
+DEAF = 1e-5
 # Of predictions and labels: no model that was trained on the labels is so far on the other side of them.
 AGAINST = -0.9
 # Order of the bias of a jackknifed loss that the jackknife does not remove, and a share of the figure worth a word.
@@ -290,6 +292,13 @@ def _notes(
     silent = [p.name for p in parts.values() if p.square == 0]
     if silent:
         notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
+    deaf = [p.name for p in parts.values() if p.loss.exact and p.square and not p.action.invariants(group).numel()
+            and abs(p.mean_equivariance / p.square - 1) < DEAF]  # fmt: skip
+    if deaf:
+        notes.append(
+            f"{deaf} do not follow the input at all: answers to a moved input average to zero, as constants do, a "
+            "cache that takes one input for another, or inputs that do not reach the model"
+        )
     if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
         alike = all(p.baseline == 0 for p in labelled)
         why = "the labels do not vary, so that a constant answer is perfect" if alike else (

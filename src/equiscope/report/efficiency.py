@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -27,6 +27,8 @@ from equiscope.report.evidence import AGREES, UNDECIDED, Evidence, Row, Run, dec
 from equiscope.report.style import Axis
 from equiscope.report.views import Cost
 from equiscope.words import duration, raised
+
+Rate = TypeVar("Rate")
 
 #: R² at which step counts are compared.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -61,21 +63,30 @@ class Contender:
         return ", ".join([*lacks, *(["at the edge of the learning rates"] if self.edge else [])])
 
 
-def contenders(curves: Mapping[str, Sequence[Curve]], costs: Mapping[str, Cost]) -> list[Contender]:
-    """The best point of each model by the mean over seeds of the total loss at the last measured step.
+def best_rate(losses: Mapping[Rate, Mapping[Any, float]]) -> Rate:
+    """The learning rate, of rate -> seed -> loss, with the least mean over the seeds that all of them have.
 
-    Points are named ``MODEL @ RATE``.
+    A seed that only some have would judge these by another yardstick; where all share none, each is judged by its own.
     """
-    models: dict[str, dict[str, Sequence[Curve]]] = {}
+    shared = set.intersection(*map(set, losses.values()))
+    return min(losses, key=lambda rate: float(np.mean([losses[rate][seed] for seed in shared or losses[rate]])))
+
+
+def contenders(curves: Mapping[str, Mapping[Any, Curve]], costs: Mapping[str, Cost]) -> list[Contender]:
+    """The best point of each model by the total loss at the last measured step: :func:`best_rate`.
+
+    curves: point -> seed -> curve. Points are named ``MODEL @ RATE``.
+    """
+    models: dict[str, dict[str, Mapping[Any, Curve]]] = {}
     for point, seeds in curves.items():
         name, _, rate = (part.strip() for part in point.partition("@"))
-        if name in costs and seeds and all(np.isfinite(one.total[-1]) for one in seeds):
+        if name in costs and seeds and all(np.isfinite(one.total[-1]) for one in seeds.values()):
             models.setdefault(name, {})[rate] = seeds
     found = []
     for name, rates in models.items():
-        best = min(rates, key=lambda rate: float(np.mean([one.total[-1] for one in rates[rate]])))
+        best = best_rate({r: {seed: c.total[-1] for seed, c in seeds.items()} for r, seeds in rates.items()})
         edge = best in _ends(list(rates))
-        found.append(Contender(name, best, rates[best][0], costs[name], len(rates[best]), edge))
+        found.append(Contender(name, best, next(iter(rates[best].values())), costs[name], len(rates[best]), edge))
     return found
 
 
@@ -254,7 +265,10 @@ def _setting(run: Run) -> str:
 
 
 def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]:
-    """setting -> each model at its best learning rate; runs that did not finish are half annealed and left out."""
+    """setting -> each model at its best learning rate; runs that did not finish are half annealed and left out.
+
+    The rate is chosen by the tracked samples and judged by the final ones: chosen by these, it would be the luckiest.
+    """
     grouped: dict[tuple[str, Any], dict[Any, dict[Any, Run]]] = {}
     for run in (run for run in runs if run.finished and np.isfinite(run.result.total)):
         recipe = (run.model, run.parameters, run.setting("optimizer.lr"))
@@ -262,8 +276,9 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
         rates.setdefault(run.rate, {}).setdefault(run.seed, run)
     found: dict[str, list[Side]] = {}
     for (setting, _), rates in grouped.items():
-        best = min(rates.values(), key=lambda seeds: float(np.mean([run.result.total for run in seeds.values()])))
-        runs_there = tuple(best.values())
+        tracked = {r: {seed: float((run.judged or run.curve).total[-1]) for seed, run in seeds.items()}
+                   for r, seeds in rates.items()}  # fmt: skip
+        runs_there = tuple(rates[best_rate(tracked)].values())
         cost = costs.get(runs_there[0].architecture) or costs.get(runs_there[0].model)
         known = tuple(sorted(rate for rate in rates if rate is not None))
         found.setdefault(setting, []).append(Side(runs_there, known, cost))

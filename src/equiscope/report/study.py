@@ -45,9 +45,14 @@ class Point:
 
     @property
     def curves(self) -> list[Curve]:
+        return list(self.by_seed.values())
+
+    @property
+    def by_seed(self) -> dict[Any, Curve]:
         """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
         found = ((run, run.curves.get(_deciding(run)) or run.headline) for run in self.runs)
-        return [with_known_baseline(curve, run.run.task) for run, curve in found if curve is not None]
+        return {run.run.config.get("seed"): with_known_baseline(curve, run.run.task)
+                for run, curve in found if curve is not None}  # fmt: skip
 
     @property
     def finals(self) -> list[Measurement]:
@@ -181,7 +186,7 @@ def spent(runs: Sequence[RunHistory]) -> str:
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     """Costs and break-even of a study whose models were profiled."""
     profile = study.profile
-    curves = {point.name: point.curves for point in study.points if point.curves}
+    curves = {point.name: point.by_seed for point in study.points if point.curves}
     found = efficiency.contenders(curves, profile.costs) if profile is not None else []
     if profile is None or not found:
         return None

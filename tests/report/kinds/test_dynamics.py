@@ -1,6 +1,7 @@
 """What a checkpoint foretells, in sentences, table and figures, from its record alone; what is withheld says why."""
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -153,3 +154,15 @@ def test_twins_tell_drift_from_noise_and_the_interval_of_its_growth_covers():
         _, low, high = late.growth_of_drift(twins_of(rng, drift, 0.1), twins_of(rng, 2**0.5 * drift, 0.1))
         covered += low < 2 < high
     assert covered >= 270
+
+
+def test_steps_picked_after_the_fact_get_an_interval_that_holds_for_all_pairs():
+    rng, drift = np.random.default_rng(1), np.full(8, 0.25)
+    scales = dict(zip(late.MARKS, (1.0, 1.5, 4.0, 2.0), strict=True))
+    kept = {str(mark): vars(twins_of(rng, scale * drift, 0.05)) for mark, scale in scales.items()}
+    lowest, highest = (late.Split.of(kept[str(late.MARKS[place])]) for place in (0, 2))
+    middle, _, high = late.growth_of_drift(lowest, highest)
+    # Student's quantiles with 4 degrees of freedom: 1 - 0.025, and 1 - 0.025 / 6 of the six pairs of four steps.
+    reach = 4.8510 / 2.7764 * math.log(high / middle)
+    said = late.said_of_twins([{"marks": kept}])
+    assert f"{middle:.2f} ({middle * math.exp(-reach):.2f} to {middle * math.exp(reach):.2f}) times" in said

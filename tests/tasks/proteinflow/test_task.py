@@ -42,6 +42,12 @@ def test_settings_of_other_tasks_are_refused():
         ProteinFlow.from_config({"seed": -1})
 
 
+def test_runs_from_before_there_was_a_seed_of_the_data_keep_the_split_of_their_own():
+    seeds = ({}, 3), ({"seed": 0}, 0), ({"seed": None}, 3)
+    for data, expected in seeds:
+        assert ProteinFlow.from_config({"seed": 3, "data": data}).settings.held_out_seed == expected
+
+
 def test_initial_weights_are_a_function_of_the_seed_and_leave_the_random_state_alone(task):
     state = torch.random.get_rng_state()
     first, second = task.build_model(), task.build_model()

@@ -36,6 +36,8 @@ class ChainSettings:
         path: file or folder of every source but ``"shipped"``.
         shortest, longest: residues; chains outside are left out and counted.
         fraction: part of the training chains that is used, for studies of data size.
+        seed: of the split, the fraction and the held-out samples' noise and times; None for that of the run, as runs
+            from before this setting have it.
         track_chains, final_chains: held-out chains measured along training and at the end.
     """
 
@@ -44,6 +46,7 @@ class ChainSettings:
     shortest: int = 40
     longest: int = 96
     fraction: float = 1.0
+    seed: int | None = None
     track_chains: int = 24
     final_chains: int = 64
 
@@ -53,6 +56,7 @@ class ChainSettings:
             raise InputError(f"the chain source {self.source!r} needs a path: set data.path")
         if not 2 <= self.shortest <= self.longest:
             raise InputError(f"2 <= shortest <= longest is needed, got {self.shortest} and {self.longest}")
+        at_least(0, "data.", seed=self.seed)
         if not 0 < self.fraction <= 1:
             raise InputError(f"fraction must be in (0, 1], got {self.fraction}")
         if min(held := (self.track_chains, self.final_chains)) < 2:

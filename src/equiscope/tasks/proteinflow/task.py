@@ -91,6 +91,11 @@ class ProteinFlowSettings(TaskSettings):
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
 
+    @property
+    def held_out_seed(self) -> int:
+        """Runs that differ in ``seed`` alone are measured on the same chains, noise and times."""
+        return self.seed if self.data.seed is None else self.data.seed
+
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
     """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
@@ -146,7 +151,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         """Read, cluster and split the chains; nothing is computed twice."""
         if self._data is None:
             s = self.settings
-            self._data = ChainSet.load(s.data, s.seed)
+            self._data = ChainSet.load(s.data, s.held_out_seed)
             self._order = TrainingStream(self._data, s.batch_size, s.seed, s.augment, s.self_conditioning)
             if progress:
                 parts = {part: len(numbers) for part, numbers in self._data.parts.items()}
@@ -245,7 +250,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
 
     def _noise(self, numbers: Sequence[Sequence[int]], part: str, draws: int) -> list[Tensor]:
         key = 21 if part == "track" else 22
-        generator = torch.Generator().manual_seed(mix(self.settings.seed, key, draws))
+        generator = torch.Generator().manual_seed(mix(self.settings.held_out_seed, key, draws))
         return [draw_noise(self.data.padded(batch)["mask"], generator) for batch in numbers]
 
     def _pooled(self, numbers: list[list[int]], part: str) -> tuple[list[list[int]], list[Tensor], list[Tensor]]:
@@ -253,7 +258,7 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         draws = self.settings.track.draws
         repeated = [batch for batch in numbers for _ in range(draws)]
         count = sum(len(batch) for batch in repeated)
-        generator = torch.Generator().manual_seed(mix(self.settings.seed, 23 if part == "track" else 24))
+        generator = torch.Generator().manual_seed(mix(self.settings.held_out_seed, 23 if part == "track" else 24))
         strata = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
         times = time_quantile(strata)[torch.randperm(count, generator=generator)].float()
         return repeated, self._noise(repeated, part, draws + 1), list(times.split([len(b) for b in repeated]))

@@ -162,18 +162,18 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
         s = self.settings
         batches = self._held_out(part)
         made = probes.tracked if part == "track" else probes.final
-        return made(batches, s.grid, s.sigma, key(s.seed, "noise of", part), s.so3_rotations, s.draws)
+        return made(batches, s.grid, s.sigma, key(s.data.seed, "noise of", part), s.so3_rotations, s.draws)
 
     def _held_out(self, part: str) -> list[dict[str, Tensor]]:
         """Held-out conformers of a part, each turned by its own Haar rotation, with grid and noise."""
         s = self.settings
         held = spread(self.data.indices(part), s.track_conformers if part == "track" else s.final_conformers)
         batches = [self._turned(rows, "orientation of", part) for rows in held.split(s.probe_batch)]
-        return probes.gridded(batches, s.grid, s.sigma, key(s.seed, "noise of", part))
+        return probes.gridded(batches, s.grid, s.sigma, key(s.data.seed, "noise of", part))
 
     def _turned(self, rows: Tensor, *why: str) -> dict[str, Tensor]:
         """Conformers, each turned by a Haar rotation of its own."""
-        return rotate(self.data.batch(rows), ("pos",), 1.0, key(self.settings.seed, *why, int(rows[0])))
+        return rotate(self.data.batch(rows), ("pos",), 1.0, key(self.settings.data.seed, *why, int(rows[0])))
 
     def baseline(self) -> nn.Module:
         """The Wiener filter of (at most 256 of) the training grids, each turned by a Haar rotation of its own."""
