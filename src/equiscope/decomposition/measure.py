@@ -11,13 +11,13 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.families import Symmetry
 from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.symmetries import Symmetry
 from equiscope.errors import InputError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings, declare
@@ -115,7 +115,7 @@ def measure(
             ``"mirror"``, ``"permutation"``, ``"edges"``, ``"lattice"``, ``"supercell"``, ``"space group"``,
             ``"point group"``, or one of ``eq.symmetries`` with its settings. A tuple of several is measured together,
             and ``result.by_symmetry`` says how much of the error each adds, the first alone, the next what it still
-            finds in the model averaged over those before (:mod:`equiscope.decomposition.nested`).
+            finds in the model averaged over those before (:mod:`equiscope.decomposition.symmetries.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
             of short measurements fewer (:mod:`equiscope.decomposition.noise`), chosen by a hash of their ids, so spread
             over the stream.

@@ -36,14 +36,14 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
-from equiscope.decomposition.families import families
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.moves import Moves
-from equiscope.decomposition.nested import Scheme
 from equiscope.decomposition.orbit import Forward, check_forward
 from equiscope.decomposition.spectrum import degrees_available
 from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
+from equiscope.decomposition.symmetries import families
+from equiscope.decomposition.symmetries.moves import Moves
+from equiscope.decomposition.symmetries.nested import Scheme
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keyed

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import Loss, squares
-from equiscope.decomposition.nested import StairParts
 from equiscope.decomposition.samples import HALVINGS, SampleValues
+from equiscope.decomposition.symmetries.nested import StairParts
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.decomposition.moves import Family, MoveKey, Moves, Step
+from equiscope.decomposition.symmetries.moves import Family, MoveKey, Moves, Step
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet
 
