@@ -11,7 +11,7 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
+from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased, refuse_dependent
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
@@ -151,9 +151,14 @@ def measure(
     plan = make_plan(
         declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, symmetry=symmetry, fold=fold
     )
-    _check_goal(plan, rtol, max_passes)
-    goal = None if rtol is None else Goal(rtol, max_passes)
-    return measured(model, batches, plan, goal, noise_samples, progress)
+    if max_passes is not None and rtol is None:
+        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
+    if rtol is None:
+        return measured(model, batches, plan, None, noise_samples, progress)
+    if plan.scheme is not None and not plan.design.shift:
+        raise InputError(f"rtol adds cosets, of which {plan.scheme.label!r} has no independent ones: leave rtol out")
+    refuse_dependent(plan.design)
+    return measured(model, batches, plan, Goal(rtol, max_passes), noise_samples, progress)
 
 
 def measured(
@@ -190,20 +195,6 @@ def measured(
             if drawn and drawing.size is None:
                 notes.append(FIRST_OF_A_STREAM)
     return pooled(plan)
-
-
-def _check_goal(plan: Plan, rtol: float | None, max_passes: int | None) -> None:
-    """What only a design of independent cosets of every sample can give: refinement."""
-    design = plan.design
-    if plan.scheme is not None and not design.shift and rtol is not None:
-        raise InputError(f"rtol adds cosets, of which {plan.scheme.label!r} has no independent ones: leave rtol out")
-    if (not design.shift or design.partial) and rtol is not None:
-        raise InputError(
-            "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
-            f"number, got cosets={design.cosets}"
-        )
-    if max_passes is not None and rtol is None:
-        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
 
 
 def resolve_declaration(
