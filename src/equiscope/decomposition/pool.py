@@ -289,8 +289,9 @@ def _notes(
             and abs(p.mean_equivariance / p.square - 1) < DEAF]  # fmt: skip
     if deaf:
         notes.append(
-            f"{deaf} do not follow the input at all: answers to a moved input average to zero, as constants do, a "
-            "cache that takes one input for another, or inputs that do not reach the model"
+            f"nothing of {deaf} follows the input as declared: answers to a moved input average to zero, as constants "
+            "do, a cache that takes one input for another, inputs that do not reach the model, exchanged axes (y, z, x "
+            "for x, y, z), or the other parity"
         )
     if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
         alike = all(p.baseline == 0 for p in labelled)
