@@ -37,7 +37,7 @@ _LAZY = {
     "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
     "adapters": ("equiscope.adapters", None),
     "precisions": ("equiscope.decomposition.ladder", "precisions"),
-    "symmetries": ("equiscope.decomposition.families", None),
+    "symmetries": ("equiscope.decomposition.symmetries", None),
     "testing": ("equiscope.testing", None),
 }
 

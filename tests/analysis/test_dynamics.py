@@ -45,7 +45,7 @@ def test_the_share_is_that_of_the_dense_stationary_state(made):
     """SGD with momentum and weight decay: sixteen draws of signs against the covariance of the mini-batches."""
     parts, objective = made
     stepper = Stepper("sgd", rate=0.02, momentum=0.5, weight_decay=0.3, average=0.8)
-    found = noise_share(parts, objective, MINIBATCHES, stepper, steps=5000, vectors=16, depth=12)
+    found = noise_share(parts, objective, MINIBATCHES, stepper, steps=1500, vectors=16, depth=12)
     eye = torch.eye(parts.size, dtype=torch.float64)
     with parts.steady():
         h = torch.stack([objective.product(row) for row in eye]) + 0.3 * eye

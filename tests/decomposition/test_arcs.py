@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import equiscope as eq
-from equiscope.decomposition.arcs import ARC, BEND, TWIST, Site, next_arc, off_line, row_mean
+from equiscope.decomposition.arcs import ARC, BEND, TWIST, Site, next_arc, off_line
 from equiscope.decomposition.batches import DenseBatch
 from equiscope.decomposition.losses import LOSSES
 from equiscope.decomposition.split import BatchOutput
@@ -74,7 +74,7 @@ def test_row_means_are_over_the_rows_of_a_sample():
     values = rows.select(batch.fields()["pos"], (3,))
     x = batch.fields()["pos"]
     expected = torch.stack([x[0].mean(), x[1, 0].mean(), x[2].mean()])
-    assert torch.allclose(row_mean(rows, values), expected, atol=1e-14)
+    assert torch.allclose(rows.mean(values), expected, atol=1e-14)
 
 
 GRID = torch.cartesian_prod(*[torch.arange(3.0)] * 3).double()

@@ -418,9 +418,9 @@ def test_what_a_call_wrote_and_held():
     assert seen.held == 2 * 8000
 
 
-def live(passes):
+def live(passes, samples=6, fold=8):
     """The most bytes that tensors hold at once while so many passes are measured, folded by eight."""
-    batch, plan = dense(6, atoms=50), make_plan(declare(**SHORT), rotations="haar", cosets=passes, fold=8)
+    batch, plan = dense(samples, atoms=50), make_plan(declare(**SHORT), rotations="haar", cosets=passes, fold=fold)
 
     def run():
         found = Collector(Tanh(), plan)
@@ -432,6 +432,11 @@ def live(passes):
 
 def test_memory_is_flat_in_the_number_of_passes():
     assert live(240) < 1.05 * live(24)
+    # Eight passes are one call, after which nothing is added up yet.
+    assert live(240) < 1.2 * live(8)
+    # Batches under four, which the processor folds by itself.
+    assert live(240, 1, "auto") < 1.05 * live(48, 1, "auto")
+    assert live(240, 3, "auto") < 1.05 * live(24, 3, "auto")
 
 
 def test_calls_are_of_even_size_and_in_the_order_of_the_walk():

@@ -112,6 +112,27 @@ def test_answers_that_do_not_follow_the_input_are_noted(dtype):
         assert all("['f']" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("answer", "group"),
+    [
+        (lambda pos: pos[..., [1, 2, 0]], "SO3"),
+        (lambda pos: torch.linalg.cross(pos, pos.roll(1, 1)), "O3"),
+    ],
+    ids=["exchanged axes", "the other parity"],
+)
+def test_answers_that_follow_in_another_way_are_not_called_constants(answer, group):
+    """The permutation of three axes has trace zero, a pseudovector changes sign beside a vector: both average to 0."""
+    loader = [{"pos": torch.randn(8, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}]
+    found = eq.measure(
+        lambda batch: {"f": answer(batch["pos"])}, loader, inputs={"pos": "1o"}, outputs={"f": "1o"}, group=group
+    )
+    assert found.relative_equivariance == pytest.approx(1.0, abs=1e-9)
+    (note,) = (note for note in found.notes if "follows the input" in note)
+    assert "at all" not in note
+    assert "exchanged axes" in note
+    assert "the other parity" in note
+
+
 @pytest.mark.parametrize(("sign", "noted"), [(1.0, False), (-1.0, True)])
 def test_labels_of_the_other_sign_are_noted(sign, noted):
     """A stress beside the labels of a virial, 5 % of noise on both."""

@@ -178,11 +178,14 @@ class Looks(Search):
         return 1
 
 
+PLAN = make_plan(declare({"pos": "1o"}, {"forces": "1o"}))
+
+
 class FromLaw:
     """A collector whose batches are four clusters with known totals."""
 
     def __init__(self, a):
-        self.a, self.plan = a, make_plan(declare({"pos": "1o"}, {"forces": "1o"}))
+        self.a, self.plan = a, PLAN
         self.parts = []
 
     def run(self, native, noise_samples, positions):

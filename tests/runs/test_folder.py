@@ -62,6 +62,17 @@ def test_other_configuration_is_refused_by_key(tmp_path):
     assert "seed" not in str(caught.value)
 
 
+def test_a_run_from_before_the_data_had_a_seed_does_not_go_on_with_another_split(tmp_path):
+    folder = RunFolder(tmp_path, "toy", "a")
+    folder.open({**CONFIG, "seed": 3, "data": {"fraction": 1.0}})
+    folder.release()
+    with pytest.raises(RunError, match=r"data\.seed \(was 3, now 0\)"):
+        folder.compare({**CONFIG, "seed": 3, "data": {"fraction": 1.0, "seed": 0}})
+    # Its own, by number or left to the run.
+    for seed in (3, None):
+        folder.compare({**CONFIG, "seed": 3, "data": {"fraction": 1.0, "seed": seed}})
+
+
 def test_a_folder_without_records_takes_other_settings(tmp_path):
     folder = RunFolder(tmp_path, "toy", "a")
     folder.open(CONFIG)

@@ -33,11 +33,11 @@ from equiscope.adapters.ase_run import AseRun, AseSettings
 from equiscope.adapters.many import Engine
 from equiscope.adapters.peers import check_exports
 from equiscope.adapters.routes import routed
-from equiscope.decomposition.families import Symmetry
-from equiscope.decomposition.lattices import Supercell
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.preserve import untouched
+from equiscope.decomposition.symmetries import Symmetry
+from equiscope.decomposition.symmetries.lattices import Supercell
 from equiscope.errors import InputError
 
 __all__ = ["AseResult", "StructureRow", "measure"]

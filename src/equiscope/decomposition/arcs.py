@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows, device_of_batch
+from equiscope.decomposition.batches import Batch, device_of_batch
 from equiscope.decomposition.computing import in_precision, watched
 from equiscope.decomposition.fold import Folding, copies_of, shared
 from equiscope.decomposition.orbit import (
@@ -171,14 +171,9 @@ def off_line(passes: Tensor) -> Tensor:
     return (passes - passes.mean(0)).sub_(places.reshape(-1, *[1] * slope.ndim) * slope)
 
 
-def row_mean(rows: Rows, values: Tensor) -> Tensor:
-    """Mean over rows and components (n, ...) of each sample, (samples,)."""
-    return rows.sum(values.flatten(1).mean(1)) / rows.counts
-
-
 def contrast(weights: Tensor, output: BatchOutput, passes: Tensor) -> Tensor:
     """Mean square of a contrast of the passes of each sample, (samples,)."""
-    return row_mean(output.rows, torch.tensordot(weights.to(passes.device), passes, dims=1).square())
+    return output.rows.mean(torch.tensordot(weights.to(passes.device), passes, dims=1).square())
 
 
 def twisting_of(outputs: Mapping[str, BatchOutput], arcs: Sequence[Arc]) -> dict[str, Tensor]:
@@ -204,7 +199,7 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
         arcs = [next_arc(site, outputs, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
         twisting, rounded = twisting_of(outputs, arcs), []
         for name, output in outputs.items():
-            square = row_mean(output.rows, arcs[0].rows[name].square().mean(0))
+            square = output.rows.mean(arcs[0].rows[name].square().mean(0))
             there = ~vanishing(site, twisting[name], square, coarser)
             bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean(0)
             bend, twist, square, now = (v[there].sum() for v in (bend, twisting[name], square, before[name]))
@@ -244,7 +239,7 @@ def jumps(
         site = replace(site, at_once=True)
         seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(len(seen))]
     twisting = twisting_of(outputs, seen)
-    squares = {k: row_mean(s.rows, seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
+    squares = {k: s.rows.mean(seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
     least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
@@ -276,7 +271,7 @@ def vanishing(site: Site, twist: Tensor, square: Tensor, eps: float) -> Tensor:
     sizes = []
     for name, spec in site.declaration.inputs.items():
         rows = input_rows(site.batch, name, site.declaration)
-        sizes.append(row_mean(rows, rows.select(site.batch.fields()[name], spec.action.shape).double().square()))
+        sizes.append(rows.mean(rows.select(site.batch.fields()[name], spec.action.shape).double().square()))
     return (twist > ALL * square) & (twist <= eps * torch.stack(sizes).amax(0))
 
 
@@ -320,7 +315,7 @@ def _jumps_of_twin(
     sure = {}
     for name, own in twisting_of(outputs, arcs).items():
         # Few numbers may be rounded alike in all passes.
-        own = torch.maximum(own, other**2 / 6 * row_mean(outputs[name].rows, arcs[0].rows[name].square().mean(0)))
+        own = torch.maximum(own, other**2 / 6 * outputs[name].rows.mean(arcs[0].rows[name].square().mean(0)))
         limit = other / eps * twisting[name]
         sure[name] = own > limit if other < eps else own < limit
     return sure
@@ -340,5 +335,5 @@ def _displaced(site: Site, outputs: Mapping[str, BatchOutput], arc: Arc, eps: fl
     answer = answered(site, near.with_fields(changed))
     back = rotated_back(answer, site.batch, arc.turns, site.declaration)
     return {
-        k: row_mean(s.rows, (s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in outputs.items()
+        k: s.rows.mean((s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in outputs.items()
     }

@@ -56,6 +56,10 @@ class Rows:
         """Sum of row values (n,) over each sample, (samples,)."""
         return torch.zeros(self.samples, dtype=rows.dtype, device=rows.device).index_add(0, self.sample, rows)
 
+    def mean(self, rows: Tensor) -> Tensor:
+        """Mean over rows and components (n, ...) of each sample, (samples,)."""
+        return self.sum(rows.flatten(1).mean(1)) / self.counts
+
     @property
     def unit(self) -> str:
         """What a row is called in messages."""

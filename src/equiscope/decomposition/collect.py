@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.arcs import Site, row_mean
+from equiscope.decomposition.arcs import Site
 from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
 from equiscope.decomposition.calling import check_model
 from equiscope.decomposition.checks import check_batch, check_figures, one_each, refuse_infinite, remarks
@@ -384,7 +384,7 @@ class BatchOrbit:
             figures[name] = replace(
                 split.values(lone or of.plan.design.lone),
                 as_given=output.sample_loss(first),
-                deviation=row_mean(output.rows, (first - split.twirled_prediction()).square()),
+                deviation=output.rows.mean((first - split.twirled_prediction()).square()),
                 floor=self.floors[name],
                 **({"powers": self.spectra[name].powers()} if self.spectra else {}),
             )

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from equiscope.decomposition.arcs import row_mean
 from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.computing import hardware_notes
@@ -146,7 +145,7 @@ def _cross(orbit: BatchOrbit, redraw: Redraw) -> Samples:
         values, whole = samples.figures[name], not plan.design.shift
         within = torch.stack([figure for figure, _ in split.coset_figures]).mean(0)
         means = torch.stack(columns[name]) / elements
-        apart = (row_mean(split.of.rows, d.square()) for d in means - means.mean(0))
+        apart = (split.of.rows.mean(d.square()) for d in means - means.mean(0))
         spread = sum(apart, torch.zeros_like(within))
         parts = _components(within, values.between, spread, elements, redraw.draws, whole)
         # The answer as given has another noise than the mean over noises.

@@ -40,10 +40,10 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, device_of_batch
 from equiscope.decomposition.computing import Computing
-from equiscope.decomposition.moves import twisted_by
 from equiscope.decomposition.orbit import Forward, output_rows, twisted
 from equiscope.decomposition.plan import Pass
 from equiscope.decomposition.ragged import batch_of
+from equiscope.decomposition.symmetries.moves import twisted_by
 from equiscope.errors import EquiscopeError, InputError, first_line
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import uniform_keyed

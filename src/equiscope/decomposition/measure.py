@@ -11,13 +11,13 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.families import Symmetry
-from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased
+from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased, refuse_dependent
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.symmetries import Symmetry
 from equiscope.errors import InputError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings, declare
@@ -115,7 +115,7 @@ def measure(
             ``"mirror"``, ``"permutation"``, ``"edges"``, ``"lattice"``, ``"supercell"``, ``"space group"``,
             ``"point group"``, or one of ``eq.symmetries`` with its settings. A tuple of several is measured together,
             and ``result.by_symmetry`` says how much of the error each adds, the first alone, the next what it still
-            finds in the model averaged over those before (:mod:`equiscope.decomposition.nested`).
+            finds in the model averaged over those before (:mod:`equiscope.decomposition.symmetries.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
             of short measurements fewer (:mod:`equiscope.decomposition.noise`), chosen by a hash of their ids, so spread
             over the stream.
@@ -151,9 +151,14 @@ def measure(
     plan = make_plan(
         declaration, forward, rotations, cosets, seed, shift=shift, spectrum=spectrum, symmetry=symmetry, fold=fold
     )
-    _check_goal(plan, rtol, max_passes)
-    goal = None if rtol is None else Goal(rtol, max_passes)
-    return measured(model, batches, plan, goal, noise_samples, progress)
+    if max_passes is not None and rtol is None:
+        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
+    if rtol is None:
+        return measured(model, batches, plan, None, noise_samples, progress)
+    if plan.scheme is not None and not plan.design.shift:
+        raise InputError(f"rtol adds cosets, of which {plan.scheme.label!r} has no independent ones: leave rtol out")
+    refuse_dependent(plan.design)
+    return measured(model, batches, plan, Goal(rtol, max_passes), noise_samples, progress)
 
 
 def measured(
@@ -190,20 +195,6 @@ def measured(
             if drawn and drawing.size is None:
                 notes.append(FIRST_OF_A_STREAM)
     return pooled(plan)
-
-
-def _check_goal(plan: Plan, rtol: float | None, max_passes: int | None) -> None:
-    """What only a design of independent cosets of every sample can give: refinement."""
-    design = plan.design
-    if plan.scheme is not None and not design.shift and rtol is not None:
-        raise InputError(f"rtol adds cosets, of which {plan.scheme.label!r} has no independent ones: leave rtol out")
-    if (not design.shift or design.partial) and rtol is not None:
-        raise InputError(
-            "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
-            f"number, got cosets={design.cosets}"
-        )
-    if max_passes is not None and rtol is None:
-        raise InputError(f"max_passes={max_passes!r} limits the search for rtol: give rtol=0.05 too, or leave it out")
 
 
 def resolve_declaration(

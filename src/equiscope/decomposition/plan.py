@@ -36,24 +36,23 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
-from equiscope.decomposition.families import families
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.moves import Moves
-from equiscope.decomposition.nested import Scheme
 from equiscope.decomposition.orbit import Forward, check_forward
 from equiscope.decomposition.spectrum import degrees_available
 from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
+from equiscope.decomposition.symmetries import families
+from equiscope.decomposition.symmetries.moves import Moves
+from equiscope.decomposition.symmetries.nested import Scheme
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keyed
 
 # Far above any coset's stream and those of the noise floor.
 SELECTION_STREAM = 1 << 41
-# Independent rotations of a sample, the published way, where nobody says how many.
-DEFAULT_HAAR = 10
-# Fewer second cosets than this say too little of their own spread.
-SECOND_COSETS = 8
+# Independent rotations of a sample, the published way, where nobody says how many; and the fewest second cosets that
+# say enough of their own spread.
+DEFAULT_HAAR, SECOND_COSETS = 10, 8
 
 
 @dataclass(frozen=True)
@@ -196,12 +195,9 @@ class Plan:
 
     def fitted(self, batch: Batch) -> Plan:
         """The same with as many passes as the symmetries of this batch have: crystals differ in theirs."""
-        if self.scheme is None:
-            return self
-        placed = self.scheme.placed(batch, self.declaration)
-        if len(placed) == len(self.design.rotations):
-            return self
-        return replace(self, design=replace(self.design, rotations=placed))
+        own = self.design.rotations
+        placed = own if self.scheme is None else self.scheme.placed(batch, self.declaration)
+        return self if len(placed) == len(own) else replace(self, design=replace(self.design, rotations=placed))
 
     def with_cosets(self, cosets: int) -> Plan:
         """The same with another number of cosets."""
@@ -238,11 +234,11 @@ def make_plan(
             a loss cannot give, or a ``forward`` that is no function.
     """
     check_forward(forward)
-    if isinstance(fold, str) and fold != "auto":
+    together = None if fold == "auto" else fold
+    if isinstance(together, str):
         raise InputError(f"fold must be 'auto' or how many passes share a call, 1 for none, got {fold!r}")
-    if not isinstance(fold, str):
-        check_count("fold", fold, 1)
-    together = None if isinstance(fold, str) else fold
+    if together is not None:
+        check_count("fold", together, 1)
     losses = {name: find_loss(spec.loss) for name, spec in declaration.outputs.items()} if judged else {}
     if symmetry != "rotation" and (found := families(symmetry, rotations, declaration.group)):
         if spectrum is not False or not shift:
@@ -256,11 +252,8 @@ def make_plan(
             # Looked at here and not in every pass, which would wait for a device; a floor draws from the whole group.
             drawn = design.shift or judged
             check(uniform_keyed(declaration.group, 0, range(8)) if drawn else design.rotations.matrices)
-    if (not design.shift or design.partial) and spectrum is not False:
-        raise InputError(
-            f"rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
-            f"number, got cosets={design.cosets}"
-        )
+    if spectrum is not False:
+        refuse_dependent(design)
     highest = degrees_available(design.rotations, design.cosets, spectrum, declaration.group)
     others = sorted({spec.name for spec in losses.values() if not spec.exact})
     if highest and others:
@@ -290,22 +283,16 @@ def as_plan(given: Plan | Declaration, design: Mapping[str, Any], **more: Any) -
 
 
 def make_design(
-    rotations: str,
-    cosets: float | None,
-    seed: int,
-    group: str,
-    losses: Mapping[str, Loss],
-    shift: bool = True,
+    rotations: str, cosets: float | None, seed: int, group: str, losses: Mapping[str, Loss], shift: bool = True,
     alone: bool = False,
-) -> Design:
+) -> Design:  # fmt: skip
     """The design named, checked against the claimed group and the losses.
 
     Raises:
         InputError: for an unknown set, or a number of cosets that leaves the split biased.
     """
     if cosets is None:
-        exact = all(spec.exact for spec in losses.values())
-        cosets = DEFAULT_HAAR if rotations == "haar" else 2 if exact else JACKKNIFE_COSETS
+        cosets = DEFAULT_HAAR if rotations == "haar" else _fewest(losses)
     check_cosets(cosets, fractional=not alone)
     check_count("seed", seed)
     chosen = rotation_set(rotations, group)
@@ -322,8 +309,7 @@ def make_design(
         return design
     if design.partial and len(chosen) < 2:
         raise InputError(f"cosets={cosets} needs a set of several rotations, got {chosen.name!r}: cosets=2")
-    exact = all(spec.exact for spec in losses.values())
-    if not (alone and cosets == 1 and (exact or len(chosen) == 1)):
+    if not (alone and cosets == 1 and (_fewest(losses) == 2 or len(chosen) == 1)):
         refuse_biased(design, losses)
     return design
 
@@ -339,16 +325,14 @@ def scheme_design(
     """
     for family in scheme.families:
         family.declared(declaration)
-    exact = all(spec.exact for spec in losses.values())
     placed = scheme.placed(None, declaration)
-    if scheme.several and not exact:
+    if scheme.several and _fewest(losses) > 2:
         raise InputError(
             f"symmetry={scheme.label!r} takes variances apart, which only squared error has: give loss='mse', or one "
             "symmetry at a time"
         )
     if cosets is None:
-        least = 2 if exact else JACKKNIFE_COSETS
-        cosets = 1 if scheme.exact or scheme.several else least if len(placed) > 1 else DEFAULT_HAAR
+        cosets = 1 if scheme.exact or scheme.several else _fewest(losses) if len(placed) > 1 else DEFAULT_HAAR
     check_cosets(cosets, fractional=False)
     check_count("seed", seed)
     if scheme.exact:
@@ -358,15 +342,32 @@ def scheme_design(
     return design
 
 
+def _fewest(losses: Mapping[str, Loss]) -> int:
+    """Independent cosets that an unbiased split needs."""
+    return 2 if all(spec.exact for spec in losses.values()) else JACKKNIFE_COSETS
+
+
+def refuse_dependent(design: Design) -> None:
+    """What adds cosets or takes them apart needs independent ones of every sample.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not design.shift or design.partial:
+        raise InputError(
+            "rtol and spectrum need two or more independent cosets of every sample: leave shift=True and give a whole "
+            f"number, got cosets={design.cosets}"
+        )
+
+
 def refuse_biased(design: Design, losses: Mapping[str, Loss]) -> None:
     """A split by independent cosets has as many as its losses need, or by some of the samples for squared error.
 
     Raises:
         InputError: otherwise.
     """
-    exact = all(spec.exact for spec in losses.values())
-    needed = 2 if exact else JACKKNIFE_COSETS
-    if design.shift and design.cosets < needed and not (design.partial and exact):
+    needed = _fewest(losses)
+    if design.shift and design.cosets < needed and not (design.partial and needed == 2):
         names = ", ".join(sorted({spec.name for spec in losses.values()})) or "a variance"
         raise InputError(
             f"cosets={design.cosets} is too few: {names} needs at least {needed} independent cosets for an unbiased "

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
 from equiscope.decomposition.losses import Loss, constant_loss, invariant_under
-from equiscope.decomposition.nested import by_symmetry
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
 from equiscope.decomposition.samples import Samples, SampleValues
 from equiscope.decomposition.spectrum import summarise_spectrum
+from equiscope.decomposition.symmetries.nested import by_symmetry
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import Declaration
@@ -100,6 +100,7 @@ def summarise(
     baseline, square = weighed("baseline"), weighed("square")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
+    finite = ratios[np.isfinite(ratios)]
     spectrum = summarise_spectrum(weighed("powers"), a, codes, count) if plan.highest_degree else None
     shares = None
     if plan.scheme is not None and plan.scheme.several:
@@ -142,9 +143,7 @@ def summarise(
         percent_error=100 * max(headline.error, headline.jackknife_error),
         interval_kind=headline.kind,
         effective_clusters=headline.effective if math.isfinite(headline.effective) else None,
-        mean_of_ratios_percent=100 * float(np.mean(ratios[np.isfinite(ratios)]))
-        if np.isfinite(ratios).any()
-        else math.nan,
+        mean_of_ratios_percent=100 * float(np.mean(finite)) if len(finite) else math.nan,
         total=total,
         twirled=total - equivariance,
         equivariance=equivariance,
@@ -169,13 +168,7 @@ def summarise(
         symmetry=plan.scheme.label if plan.scheme else "rotation",
         by_symmetry=shares,
         float64_change=known.float64_change,
-        per_sample=PerSample(
-            samples.ids,
-            samples.clusters,
-            torch.from_numpy(b),
-            torch.from_numpy(a),
-            torch.from_numpy(weighed("weights")),
-        ),
+        per_sample=PerSample(samples.ids, samples.clusters, *map(torch.from_numpy, (b, a, weighed("weights")))),
         **settings,
     )
 
@@ -296,8 +289,9 @@ def _notes(
             and abs(p.mean_equivariance / p.square - 1) < DEAF]  # fmt: skip
     if deaf:
         notes.append(
-            f"{deaf} do not follow the input at all: answers to a moved input average to zero, as constants do, a "
-            "cache that takes one input for another, or inputs that do not reach the model"
+            f"nothing of {deaf} follows the input as declared: answers to a moved input average to zero, as constants "
+            "do, a cache that takes one input for another, inputs that do not reach the model, exchanged axes (y, z, x "
+            "for x, y, z), or the other parity"
         )
     if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
         alike = all(p.baseline == 0 for p in labelled)

@@ -29,7 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from equiscope.decomposition.batches import Batch, DenseBatch, Guarded
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.plan import Design, Plan
+from equiscope.decomposition.plan import Design, Plan, check_count
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
 from equiscope.errors import InputError
@@ -56,9 +56,8 @@ class Goal:
     def __post_init__(self) -> None:
         if isinstance(self.rtol, bool) or not isinstance(self.rtol, int | float) or not 0 < self.rtol < 1:
             raise InputError(f"rtol must lie between 0 and 1, got {self.rtol!r}")
-        limit = self.max_passes
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InputError(f"max_passes must be an integer >= 1, got {limit!r}")
+        if self.max_passes is not None:
+            check_count("max_passes", self.max_passes, 1)
 
 
 def half_width(result: Result) -> float:

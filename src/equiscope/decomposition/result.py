@@ -112,7 +112,7 @@ class Result:
         notes: what a reader must know, in sentences.
         symmetry: what was measured, "rotation" or others; ``passes`` then counts their moves.
         by_symmetry: of several symmetries, their names, the share of the error that each adds in that order, and its
-            standard error (:mod:`equiscope.decomposition.nested`).
+            standard error (:mod:`equiscope.decomposition.symmetries.nested`).
         spectrum: shares of the error by Wigner degree, if asked for (:mod:`equiscope.decomposition.spectrum`).
         float64_change: relative root mean square change of the outputs in a float64 copy of the model; None where no
             copy was made.

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.losses import Loss, squares
-from equiscope.decomposition.nested import StairParts
 from equiscope.decomposition.samples import HALVINGS, SampleValues
+from equiscope.decomposition.symmetries.nested import StairParts
 from equiscope.errors import InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 
@@ -106,7 +106,7 @@ class BatchOutput:
             )
         if self.loss.per_sample is not None:
             return self._own_loss(self.loss.per_sample, prediction, self.labels)
-        return self._sample_mean(self.loss.per_row(prediction, self.labels.target))
+        return self.rows.mean(self.loss.per_row(prediction, self.labels.target))
 
     def _own_loss(self, loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, labels: Labels) -> Tensor:
         """A user's loss, on whole tensors."""
@@ -134,12 +134,9 @@ class BatchOutput:
         width = prediction.shape[2:] if prediction.shape[1] == 1 else prediction.shape[1:]
         return prediction.new_zeros(*layout.shape[: self.rows.leading], *width)
 
-    def _sample_mean(self, per_row: Tensor) -> Tensor:
-        return self.rows.sum(per_row.mean(dim=1)) / self.rows.counts
-
     def mean_square(self, rows: Tensor) -> Tensor:
         """Mean over rows and components of each sample, (samples,)."""
-        return self._sample_mean(squares(rows.flatten(2)))
+        return self.rows.mean(squares(rows.flatten(2)))
 
     def target_moments(self) -> dict[str, Tensor]:
         """The figures of the labels alone, for squared error."""
@@ -148,7 +145,7 @@ class BatchOutput:
         square = self.mean_square(self.labels.target)
         basis = self.action.invariants("SO3").to(self.labels.target.device)
         parts = self.labels.target @ basis
-        means = [self._sample_mean(parts[..., k]) for k in range(parts.shape[-1])]
+        means = [self.rows.mean(parts[..., k]) for k in range(parts.shape[-1])]
         none = torch.zeros(len(square), 0, dtype=torch.float64, device=square.device)
         return {"target_square": square, "target_invariant": torch.stack(means, dim=-1) if means else none}
 

@@ -183,6 +183,9 @@ def _check_yaml(content: bytes) -> None:
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     old, new = dict(leaves(without_secrets(before))), dict(leaves(without_secrets(after)))
+    if new.get("data.seed") is not None and "seed" in old:
+        # Where there was none, the run's own seed split the data.
+        old.setdefault("data.seed", old["seed"])
     return [
         f"{key} (was {old.get(key, 'unset')!r}, now {new.get(key, 'unset')!r})"
         for key in sorted(old.keys() | new.keys())

@@ -14,6 +14,8 @@ from equiscope.errors import InputError
 # The longest axis must stand out from the second, and from the rounding of points that coincide.
 SMALLEST_GAP = 1e-6
 COINCIDENT = 1e-24
+# Fewer axes, however alike, never reach the level of Bingham's test: S is at most 5 n.
+LEVEL, LEAST = 1e-3, 5
 
 
 def longest_axes(points: Tensor, sample: Tensor, samples: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -79,8 +81,9 @@ class Orientation:
     skipped: int
 
     def __str__(self) -> str:
-        low, mid, high = self.eigenvalues
-        verdict = "isotropic" if self.p_value > 1e-3 else "NOT isotropic"
+        low, mid, high = (abs(value) for value in self.eigenvalues)
+        verdict = "isotropic" if self.p_value > LEVEL else "NOT isotropic"
+        verdict = f"fewer than {LEAST} samples cannot tell" if self.samples < LEAST else verdict
         return (
             f"orientation tensor {low:.3f} {mid:.3f} {high:.3f}: {verdict} "
             f"(uniform: 0.333 ± {self.standard_error:.3f}, p = {self.p_value:.2g}, {self.samples} samples)"
@@ -103,12 +106,16 @@ def orientation(positions: Tensor, mask: Tensor | None = None, weights: Tensor |
         mask: (B, N) true for real atoms; weights: (B, N) masses; all, and equal, if None.
 
     Raises:
-        InputError: shapes that do not fit, or no sample with a longest axis.
+        InputError: shapes or kinds that do not fit, atoms that are not finite, or no sample with a longest axis.
     """
     if positions.ndim != 3 or positions.shape[-1] != 3:
         raise InputError(f"positions must be (samples, atoms, 3), got {tuple(positions.shape)}")
-    if mask is not None and mask.shape != positions.shape[:2]:
-        raise InputError(f"mask must be {tuple(positions.shape[:2])}, got {tuple(mask.shape)}")
+    for name, given in (("mask", mask), ("weights", weights)):
+        if given is not None and given.shape != positions.shape[:2]:
+            raise InputError(f"{name} must be {tuple(positions.shape[:2])}, got {tuple(given.shape)}")
+    if positions.is_complex() or (mask is not None and mask.dtype != torch.bool):
+        kinds = [str(given.dtype) for given in (positions, mask) if given is not None]
+        raise InputError(f"positions must be real and the mask true or false, got {' and '.join(kinds)}")
     total = OrientationSum()
     total.add(positions, mask, weights)
     if (found := total.result()) is None:
@@ -127,8 +134,10 @@ class OrientationSum:
         """Take in positions (samples, atoms, 3), as :func:`orientation` does."""
         if mask is None:
             mask = torch.ones(positions.shape[:2], dtype=torch.bool, device=positions.device)
-        masses = None if weights is None else weights[mask].double()
-        axes, found = longest_axes(positions[mask].double(), mask.nonzero()[:, 0], len(positions), masses)
+        real, masses = positions[mask].double(), None if weights is None else weights[mask].double()
+        if not real.isfinite().all() or not (masses is None or ((masses >= 0) & masses.isfinite()).all()):
+            raise InputError("positions of real atoms must be finite, and weights finite and not negative: mask others")
+        axes, found = longest_axes(real, mask.nonzero()[:, 0], len(positions), masses)
         u = axes[found]
         self._outer += (u.T @ u).cpu()
         self.samples += len(u)

@@ -14,8 +14,8 @@ from equiscope.decomposition.checks import check_batch
 from equiscope.decomposition.orbit import Caller, predict
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.relabelling import Permutation, atoms_of
-from equiscope.decomposition.relabelling import atom_fields as atom_fields_of
+from equiscope.decomposition.symmetries.relabelling import Permutation, atoms_of
+from equiscope.decomposition.symmetries.relabelling import atom_fields as atom_fields_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.testing.equivariance import assert_equivariant, label_free, listed

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.moves import MoveKey
-from equiscope.decomposition.relabelling import shuffled
+from equiscope.decomposition.symmetries.moves import MoveKey
+from equiscope.decomposition.symmetries.relabelling import shuffled
 from equiscope.errors import InputError
 from tests.decomposition.models import random_batch, repeated, z_score
 

@@ -11,10 +11,10 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from equiscope.decomposition.crystals import PointGroup, SpaceGroup
-from equiscope.decomposition.lattices import Lattice, Supercell
-from equiscope.decomposition.moves import Family, Interpolation, Parity, Reflection, Rotation, Translation
-from equiscope.decomposition.relabelling import EdgeOrder, Permutation
+from equiscope.decomposition.symmetries.crystals import PointGroup, SpaceGroup
+from equiscope.decomposition.symmetries.lattices import Lattice, Supercell
+from equiscope.decomposition.symmetries.moves import Family, Interpolation, Parity, Reflection, Rotation, Translation
+from equiscope.decomposition.symmetries.relabelling import EdgeOrder, Permutation
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import rotation_set
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.families import Translation
-from equiscope.decomposition.moves import MoveKey
+from equiscope.decomposition.symmetries import Translation
+from equiscope.decomposition.symmetries.moves import MoveKey
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import lebedev
 from tests.decomposition.models import random_batch, repeated, z_score

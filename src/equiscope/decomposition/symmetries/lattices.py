@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, DenseBatch, names
-from equiscope.decomposition.moves import Family, Moved, MoveKey, Values, needs_points, unchanged
 from equiscope.decomposition.ragged import RaggedBatch
-from equiscope.decomposition.relabelling import Atoms, atom_fields, atoms_of, outputs_back
+from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Values, needs_points, unchanged
+from equiscope.decomposition.symmetries.relabelling import Atoms, atom_fields, atoms_of, outputs_back
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 

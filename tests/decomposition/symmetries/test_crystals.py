@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.crystals import operations
+from equiscope.decomposition.symmetries.crystals import operations
 from equiscope.errors import InputError
 
 pytest.importorskip("spglib")

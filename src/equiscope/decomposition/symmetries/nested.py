@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.decomposition.moves import Family, MoveKey, Moves, Step
+from equiscope.decomposition.symmetries.moves import Family, MoveKey, Moves, Step
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet
 
@@ -134,7 +134,7 @@ class StairParts:
 
 def _mean_square(values: Tensor, rows: Rows) -> Tensor:
     """Over rows and components of each sample, (samples,)."""
-    return rows.sum(values.square().flatten(2).mean(dim=-1).mean(dim=1)) / rows.counts
+    return rows.mean(values.square().flatten(2).mean(dim=-1))
 
 
 def by_symmetry(scheme: Scheme, spectrum: dict[str, list[float]]) -> dict[str, list[object]]:

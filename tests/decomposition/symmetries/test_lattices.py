@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.decomposition.lattices import unimodular
+from equiscope.decomposition.symmetries.lattices import unimodular
 from equiscope.errors import InputError
 from tests.decomposition.models import repeated, z_score
 

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
-from equiscope.decomposition.lattices import Periodic, needs_field
-from equiscope.decomposition.moves import Moved, MoveKey, Values
 from equiscope.decomposition.orbit import rotated, rotated_back
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.relabelling import atom_fields, atoms_of, outputs_back
+from equiscope.decomposition.symmetries.lattices import Periodic, needs_field
+from equiscope.decomposition.symmetries.moves import Moved, MoveKey, Values
+from equiscope.decomposition.symmetries.relabelling import atom_fields, atoms_of, outputs_back
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 

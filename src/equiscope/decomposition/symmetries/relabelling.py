@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, boolean, names
-from equiscope.decomposition.moves import Family, Moved, MoveKey, Values, unchanged
 from equiscope.decomposition.orbit import one_a_sample, output_rows
+from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Values, unchanged
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 

@@ -3,7 +3,7 @@
 import pytest
 
 import equiscope as eq
-from equiscope.decomposition.families import FAMILIES, families
+from equiscope.decomposition.symmetries import FAMILIES, families
 from equiscope.errors import InputError
 
 
