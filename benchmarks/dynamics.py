@@ -161,9 +161,11 @@ def what_was_run(runs: list[dict[str, Any]], late: list[dict[str, Any]]) -> list
 
 
 def krylov(runs: list[dict[str, Any]]) -> list[float]:
-    """The optimiser's noise as a share of the error of the averaged weights, of the flow's runs."""
+    """The optimiser's noise as a share of the error of the averaged weights, of the flow's runs at their highest rate."""
+    flows = [run for run in runs if run["model"] == "proteina"]
+    highest = max((run["lr"] for run in flows), default=0.0)
     return [found["noise"]["equivariance"]["averaged"]["value"] / found["annealing"]["averaged"]["equivariance"]
-            for run in runs if run["model"] == "proteina"
+            for run in flows if run["lr"] == highest
             for found in tested(run).values() if "equivariance" in found["noise"]]  # fmt: skip
 
 

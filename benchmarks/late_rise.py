@@ -319,11 +319,11 @@ def said_of_lower_rates(nano: list[dict[str, Any]], low: list[dict[str, Any]]) -
     above = sum(reach[1] > 1 for reach in grown)
     back = sum(run["curves"][RISING][-1][4] < peak[4] for run, peak in zip(low, peaks["low"], strict=True))
     told = ", ".join(f"{middle:.2f} ({least:.2f} to {most:.2f})" for middle, least, most in grown)
-    skill = {name: "{:.2f} to {:.2f}".format(min(p[6] for p in some), max(p[6] for p in some)) for name, some in peaks.items()}
+    skill = {name: f"{min(p[6] for p in some):.2f} to {max(p[6] for p in some):.2f}" for name, some in peaks.items()}
     later = np.exp(np.mean(np.log([p[0] for p in peaks["low"]])) - np.mean(np.log([p[0] for p in peaks["high"]])))
     return (
-        f"**A lower rate from the start does not avoid it**: at {low[0]['lr']:g}, {nano[0]['lr'] / low[0]['lr']:.1f} times lower, "
-        f"L_E grows\n{told} times, in {above} of {len(low)} seeds with its whole interval\nabove one. The peak comes "
+        f"**A lower rate from the start does not avoid it**: at {low[0]['lr']:g}, {nano[0]['lr'] / low[0]['lr']:.1f} times "
+        f"lower, L_E grows\n{told} times, in {above} of {len(low)} seeds with its whole interval\nabove one. The peak comes "
         f"{later:.1f} times as many steps later, at R² {skill['low']} where it is {skill['high']} at the higher rate,\nand in "
         f"{back} of {len(low)} runs L_E falls again after it.\n"
     )
