@@ -133,15 +133,15 @@ paper-scale-proof: $(INSTALLED)
 
 # A million synthetic frames in SPICE's layout: memory and speed of reading, converting and drawing batches (minutes).
 datasets: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py --out benchmarks/results/datasets.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/datasets.py
 
 # Real pretrained networks, each in an environment of its own since their pins clash with ours and each other's.
 pretrained: .venv-voxels/.installed
 	$(PYTHON) -m venv .venv-potentials
 	.venv-potentials/bin/pip install --quiet torch==2.13.0
 	.venv-potentials/bin/pip install --quiet -c examples/pretrained/potentials.txt sevenn chgnet -e '.[ase]'
-	OMP_NUM_THREADS=1 .venv-potentials/bin/python examples/pretrained/potentials.py benchmarks/results/pretrained_potentials.md
-	OMP_NUM_THREADS=1 .venv-voxels/bin/python examples/pretrained/voxel_network.py benchmarks/results/pretrained_voxels.md
+	OMP_NUM_THREADS=1 .venv-potentials/bin/python examples/pretrained/potentials.py benchmarks/results/pretrained_potentials.json
+	OMP_NUM_THREADS=1 .venv-voxels/bin/python examples/pretrained/voxel_network.py benchmarks/results/pretrained_voxels.json
 
 .venv-voxels/.installed: examples/pretrained/voxels.txt
 	$(PYTHON) -m venv .venv-voxels

@@ -6,18 +6,20 @@ Brute force: one held-out sample, 100,000 independent Haar rotations, the plain 
 its standard error, beside `equiscope.measure` with T x 2 (the default, over 200 seeds) and I x 10.
 e3nn: `e3nn.util.test.equivariance_error` gives max |f(g x) - g f(x)| for a rotation g of torch's global generator; with
 the same g our twisted predictions must give the same number, max |g (p_g - p_1)|.
+Results go to benchmarks/results/agreement.json; without a run the page is written from there again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from e3nn import o3
 from e3nn.util.test import equivariance_error
+from pages import keep, table
 from predicted_gain import headline
 
 import equiscope as eq
@@ -26,7 +28,7 @@ from equiscope.decomposition.orbit import twisted
 from equiscope.runs.trained import open_run
 from equiscope.symmetry.rotations import haar
 
-RESULT = Path(__file__).parent / "results" / "agreement.md"
+OURS = (("T", 2, 200), ("I", 10, 8))
 AT_ONCE = 500
 
 
@@ -95,47 +97,53 @@ def against_e3nn(model, probe, native, trials: int = 8) -> float:
     return worst
 
 
-def row(run: str, rotations: int) -> str:
-    """The table row of one run."""
+def compared(run: str, rotations: int) -> dict[str, Any]:
+    """One run: brute force, the measure with two designs, and e3nn's test."""
     opened = open_run(run)
     opened.task.prepare(progress=False)
     probe, (native,) = headline(opened.task, 1)
     truth, error = brute_force(opened.model, probe, native, rotations)
-    cells = []
-    for name, cosets, seeds in (("T", 2, 200), ("I", 10, 8)):
+    found = []
+    for name, cosets, seeds in OURS:
         value, own = ours(opened.model, probe, native, name, cosets, seeds)
-        z = (value - truth) / np.hypot(error, own)
-        cells.append(f"{value:.5e} ± {own:.0e} (z {z:+.1f})")
-    difference = against_e3nn(opened.model, probe, native)
-    model = type(opened.model).__name__
-    return f"| {opened.task.name}, {model} | {truth:.5e} ± {error:.0e} | {' | '.join(cells)} | {difference:.0e} |"
+        z = float((value - truth) / np.hypot(error, own))
+        found.append({"design": f"{cosets} x {name}", "seeds": seeds, "value": value, "error": own, "z": z})
+    kept = {"model": f"{opened.task.name}, {type(opened.model).__name__}", "brute": truth, "error": error, "ours": found,
+            "e3nn": against_e3nn(opened.model, probe, native)}  # fmt: skip
+    print(kept, flush=True)
+    return kept
+
+
+def page(record: dict[str, Any]) -> str:
+    """A row a run."""
+    rows = [
+        (run["model"], f"{run['brute']:.5e} ± {run['error']:.0e}",
+         *(f"{one['value']:.5e} ± {one['error']:.0e} (z {one['z']:+.1f})" for one in run["ours"]), f"{run['e3nn']:.0e}")
+        for run in record["runs"]
+    ]  # fmt: skip
+    designs = [f"{one['design']}, mean of {one['seeds']} seeds" for one in record["runs"][0]["ours"]]
+    return "\n".join([
+        "# Brute force and e3nn's own test",
+        "",
+        "`python benchmarks/agreement.py RUN …`: the equivariance error of one held-out sample of each run, per component,",
+        f"from {record['rotations']:,} independent rotations, and from the measure; z is in joint standard errors. Last column:",
+        "largest relative difference to `e3nn.util.test.equivariance_error` for the same eight rotations.",
+        "",
+        *table(("model", "brute force", *designs, "e3nn"), rows),
+        "",
+        f"One thread, load {', '.join(f'{v:.1f}' for v in record['load'])}.",
+        "",
+    ])  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+")
+    parser.add_argument("runs", nargs="*")
     parser.add_argument("--rotations", type=int, default=100_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for run in options.runs:
-        rows.append(row(run, options.rotations))
-        print(rows[-1], flush=True)
-    text = [
-        "# Brute force and e3nn's own test",
-        "",
-        "`python benchmarks/agreement.py RUN …`: the equivariance error of one held-out sample of each run, per component,",
-        f"from {options.rotations:,} independent rotations, and from the measure; z is in joint standard errors. Last column:",
-        "largest relative difference to `e3nn.util.test.equivariance_error` for the same eight rotations.",
-        "",
-        "| model | brute force | 2 x T, mean of 200 seeds | 10 x I, mean of 8 seeds | e3nn |",
-        "| --- | --- | --- | --- | --- |",
-        *rows,
-        "",
-        f"One thread, load {', '.join(f'{v:.1f}' for v in os.getloadavg())}.",
-        "",
-    ]
-    RESULT.write_text("\n".join(text))
+    runs = [compared(run, options.rotations) for run in options.runs]
+    keep("agreement", page, {"rotations": options.rotations, "load": os.getloadavg(), "runs": runs} if runs else None)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Memory and speed of reading a large data set: a synthetic file in SPICE 2's layout, streamed, converted, used.
 
-python benchmarks/datasets.py [--frames 1000000] [--folder FOLDER] [--out benchmarks/results/datasets.md]
+    python benchmarks/datasets.py [--frames 1000000] [--folder FOLDER] [--page]
+
+Results go to benchmarks/results/datasets.json and .md; ``--page`` writes the page from there again, and no more.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from pages import keep, table
 
 from equiscope.tasks import build
 from equiscope.tasks.datasets import stream
@@ -77,66 +81,82 @@ def throughput(task: object, steps: int = 1000) -> float:
     return 32 * steps / (time.perf_counter() - started)
 
 
+def measured(frames: int, folder: str) -> dict[str, Any]:
+    """Seconds and memory of reading, converting and drawing so many frames, written into ``folder`` first."""
+    path = Path(folder) / "synthetic.hdf5"
+    # In a process of its own: what writing needs is no part of what reading needs.
+    if (child := os.fork()) == 0:
+        write(path, frames)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    import h5py  # noqa: F401  (its memory belongs to the baseline)
+
+    base, rows = peak_gb(), []
+    record = {"frames": frames, "gb": path.stat().st_size / 2**30, "threads": torch.get_num_threads(),
+              "load": os.getloadavg()[0], "base_gb": base, "rows": rows}  # fmt: skip
+
+    def row(what: str, begun: float) -> None:
+        rows.append({"what": what, "seconds": time.perf_counter() - begun, "gb": peak_gb() - base})
+
+    begun, rejected = time.perf_counter(), Counter()
+    found = describe(stream.read(Spice(path), stream.Rules(), stream.Sample(), rejected), {}, rejected)
+    assert found.frames == frames
+    row("describe (one pass)", begun)
+    task = build(
+        {
+            "task": "forcefield", "seed": 0, "augment": True, "batch_size": 32,
+            "data": {"format": "spice", "path": str(path), "store": f"{folder}/s.frames", "track_frames": 48},
+            "model": {"name": "edge_transformer", "size": "nano"},
+            "loss": {"name": "squared", "forces": 1.0, "energy": 0.01},
+        }
+    )  # fmt: skip
+    begun = time.perf_counter()
+    task.prepare(progress=False)
+    row("convert, check, open for training (once)", begun)
+    record["loader"] = throughput(task)
+    record["drawing_gb"] = peak_gb() - base
+    record["used"] = consumption(task)
+    return record | {"training_gb": peak_gb() - base}
+
+
+def page(record: dict[str, Any]) -> str:
+    """The table, and the two figures that are asked for."""
+    rows = [
+        (row["what"], f"{row['seconds']:.1f}", f"{record['frames'] / row['seconds']:,.0f}", f"{row['gb']:.2f} GB")
+        for row in record["rows"]
+    ]
+    return "\n".join([
+        "# Reading a large data set",
+        "",
+        "`make datasets`",
+        "",
+        f"{record['frames']:,} frames in SPICE 2's layout, {record['gb']:.2f} GB; {record['threads']} thread(s), "
+        f"load {record['load']:.1f}",
+        "",
+        *table(("what", "seconds", "frames/s", "peak memory above the baseline"), rows),
+        "",
+        f"Memory while describing, converting and drawing batches: {record['drawing_gb']:.2f} GB above the baseline of "
+        f"{record['base_gb']:.2f} GB (asked: under {LIMIT_GB:g} GB; memory-mapped pages count). With the model in training: "
+        f"{record['training_gb']:.2f} GB.",
+        f"Loader: {record['loader']:,.0f} samples/s; the nano model takes {record['used']:,.0f} samples/s in training: "
+        f"{record['loader'] / record['used']:.0f} times (asked: at least {LIMIT_TIMES:g}).",
+        "",
+    ])  # fmt: skip
+
+
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--frames", type=int, default=1_000_000)
     options.add_argument("--folder", type=Path)
-    options.add_argument("--out", type=Path)
+    options.add_argument("--page", action="store_true", help="measure nothing")
     given = options.parse_args()
+    if given.page:
+        keep("datasets", page)
+        return
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        path, lines = Path(folder) / "synthetic.hdf5", []
-        # In a process of its own: what writing needs is no part of what reading needs.
-        if (child := os.fork()) == 0:
-            write(path, given.frames)
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        load = os.getloadavg()[0]
-        size = path.stat().st_size / 2**30
-        import h5py  # noqa: F401  (its memory belongs to the baseline)
-
-        base = peak_gb()
-        lines += [
-            f"{given.frames:,} frames in SPICE 2's layout, {size:.2f} GB; {torch.get_num_threads()} thread(s), "
-            f"load {load:.1f}",
-            "",
-            "| what | seconds | frames/s | peak memory above the baseline |",
-            "| --- | --- | --- | --- |",
-        ]
-
-        def row(what: str, seconds: float) -> None:
-            speed = f"{given.frames / seconds:,.0f}"
-            lines.append(f"| {what} | {seconds:.1f} | {speed} | {peak_gb() - base:.2f} GB |")
-
-        started, rejected = time.perf_counter(), Counter()
-        found = describe(stream.read(Spice(path), stream.Rules(), stream.Sample(), rejected), {}, rejected)
-        assert found.frames == given.frames
-        row("describe (one pass)", time.perf_counter() - started)
-        task = build(
-            {
-                "task": "forcefield", "seed": 0, "augment": True, "batch_size": 32,
-                "data": {"format": "spice", "path": str(path), "store": f"{folder}/s.frames", "track_frames": 48},
-                "model": {"name": "edge_transformer", "size": "nano"},
-                "loss": {"name": "squared", "forces": 1.0, "energy": 0.01},
-            }
-        )  # fmt: skip
-        started = time.perf_counter()
-        task.prepare(progress=False)
-        row("convert, check, open for training (once)", time.perf_counter() - started)
-        loader = throughput(task)
-        memory = peak_gb() - base
-        used = consumption(task)
-        lines += [
-            "",
-            f"Memory while describing, converting and drawing batches: {memory:.2f} GB above the baseline of "
-            f"{base:.2f} GB (asked: under {LIMIT_GB:g} GB; memory-mapped pages count). With the model in training: "
-            f"{peak_gb() - base:.2f} GB.",
-            f"Loader: {loader:,.0f} samples/s; the nano model takes {used:,.0f} samples/s in training: "
-            f"{loader / used:.1f} times (asked: at least {LIMIT_TIMES:g}).",
-        ]
-    text = "# Reading a large data set\n\n`make datasets`\n\n" + "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        given.out.write_text(text)
+        record = measured(given.frames, folder)
+    keep("datasets", page, record)
+    memory, loader, used = record["drawing_gb"], record["loader"], record["used"]
     assert memory < LIMIT_GB, f"{memory:.2f} GB above the baseline"
     assert loader > LIMIT_TIMES * used, f"loader {loader:.0f}/s, model {used:.0f}/s"
 

@@ -7,18 +7,18 @@ the same predictions serve every design: independent rotations (one of each cose
 of all samples with a second of a part. A design is drawn from the pool many times; its error is that of the data set's
 figure against the whole pool's, relative, times the square root of the number of samples: as an error per sample it can
 be set beside the relative spread of the samples themselves, which no design removes. ``RUN@STEP`` takes a kept
-checkpoint.
+checkpoint. Results go to benchmarks/results/designs.json; without a run the page is written from there again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from pages import keep, table
 from predicted_gain import headline
 from torch import Tensor
 
@@ -27,7 +27,6 @@ from equiscope.decomposition.orbit import twisted
 from equiscope.runs.trained import open_run
 from equiscope.symmetry.rotations import haar_keyed, rotation_set
 
-RESULT = Path(__file__).parent / "results" / "designs.md"
 DESIGNS = (("haar", 10), ("haar", 24), ("D2", 2), ("T", 2), ("O", 1.05), ("O", 1.25), ("O", 1.5), ("O", 2))
 # An interval wider by this much is not worth more passes.
 ENOUGH = 0.01
@@ -108,85 +107,82 @@ def errors(samples: list[Tensor], truth: Tensor, name: str, cosets: float, repea
     return float(square.mean().sqrt()), float(square.std() / square.mean().sqrt() / 2 / len(square) ** 0.5)
 
 
-def measured(run: str, samples: int, cosets: int, repeats: int) -> list[Row]:
-    """The rows of one trained model."""
+def measured(run: str, samples: int, cosets: int, repeats: int) -> dict[str, Any]:
+    """One trained model: the relative spread of its samples; of each design the error, relative and per sample."""
     path, _, step = run.partition("@")
     opened = open_run(path, step=int(step)) if step else open_run(path)
     opened.task.prepare(progress=False)
     probe, batches = headline(opened.task, samples)
     kept = pool(opened.model, probe, batches, cosets)
     truth = torch.stack([whole(passes) for passes in kept])
-    name = f"{opened.task.name}, {opened.config['model']['name']}, step {opened.step}"
-    spread = float(truth.std() / truth.mean())
-    rows = []
+    spread, designs = float(truth.std() / truth.mean()), []
     for design, count in DESIGNS:
         error, standard = errors(kept, truth, design, count, repeats)
         size = 1 if design == "haar" else len(rotation_set(design))
-        rows.append(Row(name, f"{count} x {design}", count * size, error, standard, spread))
-        print(rows[-1], flush=True)
-    return rows
+        designs.append({"design": f"{count} x {design}", "passes": count * size, "error": error, "standard": standard,
+                        "wider": wider(error, spread)})  # fmt: skip
+        print(designs[-1], flush=True)
+    return {"task": opened.task.name, "model": opened.config["model"]["name"], "step": opened.step, "spread": spread,
+            "designs": designs}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Row:
-    """A design on a model: its error and the spread of the samples, both relative and per sample."""
-
-    model: str
-    design: str
-    passes: float
-    error: float
-    standard: float
-    spread: float
-
-    @property
-    def wider(self) -> float:
-        """How much wider than with exact figures of every sample an interval over samples is, relative."""
-        return float(np.sqrt(1 + (self.error / self.spread) ** 2) - 1)
+def wider(error: float, spread: float) -> float:
+    """How much wider than with exact figures of every sample an interval over samples is, relative."""
+    return float(np.sqrt(1 + (error / spread) ** 2) - 1)
 
 
-def as_markdown(rows: list[Row], options: argparse.Namespace) -> str:
+def worst(record: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """(passes, widening on the model that it suits least) of every design."""
+    found: dict[str, tuple[float, float]] = {}
+    for run in record["runs"]:
+        for row in run["designs"]:
+            most = max(found.get(row["design"], (0, 0))[1], row["wider"])
+            found[row["design"]] = row["passes"], most
+    return found
+
+
+def page(record: dict[str, Any]) -> str:
     """All rows, and for each design the model on which it does worst."""
+    rows = [
+        (f"{run['task']}, {run['model']}, step {run['step']}", row["design"], f"{row['passes']:g}",
+         f"{row['error']:.2g} ± {row['standard']:.1g}", f"{run['spread']:.2f}",
+         f"{100 * row['wider']:.2g} %")
+        for run in record["runs"] for row in run["designs"]
+    ]  # fmt: skip
+    summed = worst(record)
+    enough = min((design for design, (_, most) in summed.items() if most < ENOUGH), key=lambda one: summed[one][0])
     lines = [
         "# Designs side by side on trained models",
         "",
-        f"{options.samples} held-out samples, {options.cosets} octahedral cosets of each, {options.repeats} draws of",
-        f"every design, load {os.getloadavg()[0]:.1f}. Error: of the data set's equivariance error, relative, times",
+        f"{record['samples']} held-out samples, {record['cosets']} octahedral cosets of each, {record['repeats']} draws of",
+        f"every design, load {record['load']:.1f}. Error: of the data set's equivariance error, relative, times",
         "the square root of the number of samples. Spread: of the samples themselves. Wider: how much an interval over",
         "samples gains from the design's own error.",
         "",
-        "| model | design | passes | error | spread | wider by |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {r.model} | {r.design} | {r.passes:g} | {r.error:.2g} ± {r.standard:.1g} | {r.spread:.2f} | "
-        f"{100 * r.wider:.2g} % |"
-        for r in rows
-    ]
-    lines += ["", "| design | passes | wider by, on the model it suits least |", "| --- | --- | --- |"]
-    worst = {d: max(r.wider for r in rows if r.design == d) for d in dict.fromkeys(r.design for r in rows)}
-    passes = {r.design: r.passes for r in rows}
-    lines += [f"| {d} | {passes[d]:g} | {100 * wider:.2g} % |" for d, wider in worst.items()]
-    enough = min((d for d in worst if worst[d] < ENOUGH), key=passes.__getitem__)
-    lines += [
+        *table(("model", "design", "passes", "error", "spread", "wider by"), rows),
+        "",
+        *table(("design", "passes", "wider by, on the model it suits least"),
+               [(design, f"{passes:g}", f"{100 * most:.2g} %") for design, (passes, most) in summed.items()]),
         "",
         "The default is the design of fewest passes that widens an interval by less than "
         f"{100 * ENOUGH:g} % on every model: **{enough}**.",
         "",
-    ]
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+")
+    parser.add_argument("runs", nargs="*")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--cosets", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=2000)
-    parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for run in options.runs for row in measured(run, options.samples, options.cosets, options.repeats)]
-    options.out.write_text(as_markdown(rows, options))
+    record = {"samples": options.samples, "cosets": options.cosets, "repeats": options.repeats,
+              "load": os.getloadavg()[0],
+              "runs": [measured(run, options.samples, options.cosets, options.repeats) for run in options.runs]}  # fmt: skip
+    keep("designs", page, record if options.runs else None)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ For every model one batch of its task's held-out samples is measured with two co
 group, and SO(3) with cubic resampling), and the samples that went through the model are counted. Beside it stand bare
 passes, ``model(batch)`` without gradients, of as many samples: with so many copies of the batch a call as the measure
 folds, and one batch a call. The measure is taken between two stretches of bare passes, whose mean it is divided by, and
-the ratio is the median over rounds. Of 64^3 voxels the processor is given one grid, with two cosets of D2. On a CPU seconds are those of the processor, which other processes stretch less; on
-a GPU the clock is read when the device has finished.
+the ratio is the median over rounds. Of 64^3 voxels the processor is given one grid, with two cosets of D2. On a CPU
+seconds are those of the processor, which other processes stretch less; on a GPU the clock is read when the device has
+finished.
 
-Results go to benchmarks/results/overhead.json, by device, and overhead.md; with ``--only`` other rows stay.
+Results go to benchmarks/results/overhead.json, by device, and overhead.md, row by row; other rows stay.
 """
 
 from __future__ import annotations
@@ -172,22 +173,27 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="print, write nothing")
     options = parser.parse_args()
     device = torch.device(options.device)
-    stored, rows = RESULTS / "overhead.json", {}
     for case in CASES:
         if case.name in options.only or (not options.only and (device.type != "cpu" or not case.large)):
-            rows[case.name] = measured(case, device, options.rounds)
-            print(case.name, json.dumps(rows[case.name]), flush=True)
+            row = measured(case, device, options.rounds)
+            print(case.name, json.dumps(row), flush=True)
+            if not options.dry:
+                keep(case.name, row, device)
+
+
+def keep(name: str, row: dict[str, Any], device: torch.device) -> None:
+    """Write a row as soon as it is known; those of the other cases stay where they are of the same machine."""
+    stored = RESULTS / "overhead.json"
     found = json.loads(stored.read_text()) if stored.is_file() else {}
-    if options.only and device.type in found:
-        rows = {c.name: (found[device.type]["cases"] | rows).get(c.name) for c in CASES}
-        rows = {name: row for name, row in rows.items() if row}
-    found[device.type] = {
+    about = {
         "machine": machine(device), "torch": torch.__version__, "python": platform.python_version(),
-        "clock": "processor seconds" if device.type == "cpu" else "seconds", "cases": rows,
+        "clock": "processor seconds" if device.type == "cpu" else "seconds",
     }  # fmt: skip
-    if not options.dry:
-        stored.write_text(json.dumps(found, indent=1) + "\n")
-        (RESULTS / "overhead.md").write_text(page(found))
+    before = found.get(device.type, {})
+    rows = (before["cases"] if before.get("machine") == about["machine"] else {}) | {name: row}
+    found[device.type] = {**about, "cases": {c.name: rows[c.name] for c in CASES if c.name in rows}}
+    stored.write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "overhead.md").write_text(page(found))
 
 
 if __name__ == "__main__":

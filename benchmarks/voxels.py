@@ -2,19 +2,19 @@
 
     python benchmarks/voxels.py runs/voxels/NAME [--conformers 16] [--molecules 3]
 
-Writes benchmarks/results/voxels.md.
+Results go to benchmarks/results/voxels.json; without a run the page is written from there again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from pages import keep, table
 
 import equiscope as eq
 from equiscope import records
@@ -26,9 +26,15 @@ from equiscope.tasks.voxels.generate import ConformerData, generate
 from equiscope.tasks.voxels.task import ATOMIC_NUMBERS, Voxels
 from equiscope.tasks.voxels.voxelise import Grid, voxelise
 
-PAGE = Path(__file__).parent / "results" / "voxels.md"
 VOXMOL = ("C", "H", "O", "N", "F", "S", "Cl", "Br")
-EARLIER = {"trilinear": 2.9e-7, "cubic": 3.8e-9}
+#: The three quantities along training, by letter, and every probe at the end as the page calls it.
+ALONG = {"a": probes.OCTAHEDRAL, "b": probes.SO3, "c": probes.AVERAGED}
+NAMES = {
+    probes.OCTAHEDRAL: "(a) octahedral", probes.OCTAHEDRAL_AVERAGED: "(a) of the noise-averaged model",
+    probes.SO3: "(b) SO(3), cubic", probes.TRILINEAR: "(b) SO(3), trilinear",
+    probes.AVERAGED: "(c) SO(3), cubic, noise averaged", probes.oracle_name("cubic"): "oracle, cubic",
+    probes.oracle_name("trilinear"): "oracle, trilinear",
+}  # fmt: skip
 
 
 def floors(grid: Grid, conformers: ConformerSet, molecules: int, rotations: int = 4) -> dict[str, eq.Result]:
@@ -77,82 +83,126 @@ def share_of_voxeliser(task: Voxels, steps: int = 5) -> tuple[float, float]:
     return sorted(grids)[steps // 2], sorted(whole)[steps // 2]
 
 
-def tracked(folder: Path) -> list[str]:
-    """Rows of the three quantities along training."""
-    rows: dict[int, dict[str, dict]] = {}
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of a result; low is 0 where the error is not told from none."""
+    low, high = result["percent_interval"]
+    return {"percent": result["percent"], "low": low, "high": high, "told": low > 0, "error": result["equivariance"],
+            "total": result["total"], "r2": result["r2"]}  # fmt: skip
+
+
+def along(folder: Path) -> list[dict[str, Any]]:
+    """The three quantities along training, from the run's records."""
+    steps: dict[int, dict[str, dict]] = {}
     for entry in records.read(folder / "records.jsonl"):
         if entry["kind"] == "measure" and entry["part"] == "track":
-            rows.setdefault(entry["step"], {})[entry["probe"]] = entry["result"]
-    head = "| step | R² | (a) octahedral | (b) SO(3) | (c) noise averaged | rotation x noise |"
-    lines = [head, "|---|---|---|---|---|---|"]
-    for step, found in sorted(rows.items()):
-        if len(found) == 3:
-            a, b, c = (found[name] for name in (probes.OCTAHEDRAL, probes.SO3, probes.AVERAGED))
-            cells = (f"{r['equivariance']:.2e} ({r['percent']:.2f} %)" for r in (a, b, c))
-            both = f"{c['variance_parts']['rotation x noise']:.2e}"
-            lines.append(f"| {step:,} | {a['r2']:.3f} | {' | '.join(cells)} | {both} |")
-    return lines
+            steps.setdefault(entry["step"], {})[entry["probe"]] = entry["result"]
+    return [
+        {"step": step, **{letter: figures(found[name]) for letter, name in ALONG.items()},
+         "crossed": found[probes.AVERAGED]["variance_parts"]["rotation x noise"]}
+        for step, found in sorted(steps.items()) if set(ALONG.values()) <= set(found)
+    ]  # fmt: skip
 
 
-def parts_table(found: dict[str, eq.Result]) -> list[str]:
-    """What the SO(3) error of the trained model is made of, in units of the loss and as shares of (b)."""
-    b, c = found[probes.SO3], found[probes.AVERAGED]
-    oracle = found[probes.oracle_name("cubic")]
-    whole = b.equivariance
-    rows = [("(b) SO(3), cubic", whole), ("(c) noise averaged", c.equivariance),
-            ("noise, (b) - (c)", whole - c.equivariance),
-            ("interpolation, the oracle's own (cubic)", oracle.equivariance),
-            ("(a) octahedral, no interpolation", found[probes.OCTAHEDRAL].equivariance),
-            ("(a) of the noise-averaged model", found[probes.OCTAHEDRAL_AVERAGED].equivariance)]  # fmt: skip
-    lines = ["| part | mean square | share of (b) |", "|---|---|---|"]
-    return lines + [f"| {name} | {value:.2e} | {100 * value / whole:.1f} % |" for name, value in rows]
-
-
-def page(folder: Path, conformers: int, molecules: int) -> str:
-    """The whole page."""
+def everything(folder: Path, conformers: int, molecules: int) -> dict[str, Any]:
+    """The record of a run."""
     run = open_run(folder)
     found = measured(run, conformers)
     settings = run.task.settings  # type: ignore[attr-defined]
-    own = {kind: found[probes.oracle_name(kind)] for kind in EARLIER}
     papers = paper_grid(molecules)
     grids, whole = share_of_voxeliser(Voxels(settings))
-    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
-    lines = [
+    (first,) = (e for e in records.read(folder / "records.jsonl") if e["kind"] == "run")
+    (last,) = (e for e in records.read(folder / "records.jsonl") if e["kind"] == "end")
+    return {
+        "model": settings.model, "size": settings.size, "parameters": first["parameters"],
+        "grid": {name: getattr(settings.grid, name) for name in ("size", "resolution", "radius")},
+        "sigma": settings.sigma, "batch": settings.batch_size, "steps": run.step, "threads": torch.get_num_threads(),
+        "train_seconds": last["train_seconds"], "track_seconds": last["track_seconds"], "along": along(folder),
+        "conformers": found[probes.OCTAHEDRAL].samples,
+        "end": {NAMES[name]: figures(result.to_dict()) for name, result in found.items()},
+        "paper_grid": {"molecules": papers["cubic"].samples, "rotations": 4,
+                       **{kind: result.equivariance for kind, result in papers.items()}},
+        "voxeliser_seconds": grids, "step_seconds": whole,
+    }  # fmt: skip
+
+
+def story(record: dict[str, Any]) -> list[str]:
+    """What the errors along training and at the end are made of, in words."""
+    rows, end, lines = record["along"], record["end"], []
+    dip, last = min(rows, key=lambda row: row["a"]["percent"]), rows[-1]
+    lowest, highest = (f(row["a"]["error"] for row in rows[rows.index(dip) :]) for f in (min, max))
+    if dip["a"]["percent"] < 2 and dip["a"]["r2"] < 0.5:
+        lines += [
+            f"A dip under 2 % while the model predicts little (step {dip['step']}, R² {dip['a']['r2']:.2f}), then a percent",
+            f"that climbs to {last['a']['percent']:.1f} % while the absolute error (a) lies between {lowest:.1e} and "
+            f"{highest:.1e}, and the loss falls.",
+            "",
+        ]
+    a, mean, b, c = (end[NAMES[n]] for n in (probes.OCTAHEDRAL, probes.OCTAHEDRAL_AVERAGED, probes.SO3, probes.AVERAGED))
+    noise, own = b["error"] - c["error"], end[NAMES[probes.oracle_name("cubic")]]["error"]
+    return [
+        *lines,
+        f"- Of the SO(3) error (b) at the end, {b['error']:.1e}, {100 * noise / b['error']:.0f} % ({noise:.1e}, (b) less (c)) "
+        "is noise that stays on its",
+        f"  lattice while the molecule turns. {c['error']:.1e} is left; interpolating the exact answer costs {own:.1e}.",
+        f"- Of the octahedral error (a), {a['error']:.1e}, where nothing is interpolated and the noise turns along, "
+        f"{100 * (1 - mean['error'] / a['error']):.0f} % goes",
+        "  when the noise is averaged out: the network answers the same noise differently in another orientation. "
+        f"{mean['error']:.1e},",
+        f"  or {mean['percent']:.1f} % of the loss, is left.",
+        "",
+        "One run, one size of model and data; other sizes were not measured so.",
+    ]
+
+
+def page(record: dict[str, Any]) -> str:
+    """The whole page."""
+    grid, papers, rows, end = record["grid"], record["paper_grid"], record["along"], record["end"]
+    oracle = {kind: end[NAMES[probes.oracle_name(kind)]]["error"] for kind in ("trilinear", "cubic")}
+    above = {letter: sum(row["a"]["error"] > row[letter]["error"] for row in rows) for letter in "bc"}
+
+    def cell(one: dict[str, Any]) -> str:
+        return f"{one['error']:.2e} ({one['percent']:.3g} %{'' if one['told'] else ', not told from 0'})"
+
+    return "\n".join([
         "# Voxels: network, noise and interpolation", "",
-        f"Run of {settings.model} ({settings.size}) on {settings.grid.size}³ voxels of {settings.grid.resolution} Å, "
-        f"sigma {settings.sigma}, at step {run.step:,}; (a), (b), (c) as in `equiscope/tasks/voxels/probes.py`; "
-        "(a) is exact for the group O, and a lower bound of the SO(3) error of grids that turn noise and all; (b) and (c)",
-        "leave the noise on its lattice and resample the answer, so that (a) may exceed them.", "",
-        f"## At step {run.step:,}: {found[probes.OCTAHEDRAL].samples} final conformers", "",
-        "| probe | percent (95 % interval) | equivariance error | total loss | R² |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, r in found.items():
-        low, high = r.percent_interval
-        lines.append(f"| {name} | {r.percent:.3g} ({low:.3g}–{high:.3g}) | {r.equivariance:.2e} | {r.total:.2e} | "
-                     f"{r.r2:.3f} |")  # fmt: skip
-    lines += ["", *parts_table(found), "", "## Along training", "", *tracked(folder), "",
-              "## Interpolation's own error", "", "| grid | trilinear | cubic |", "|---|---|---|",
-              f"| {settings.grid.size}³, {settings.grid.resolution} Å, radius {settings.grid.radius} Å | "
-              f"{own['trilinear'].equivariance:.2e} | {own['cubic'].equivariance:.2e} |",
-              f"| 64³, 0.25 Å, radius 0.5 Å ({papers['cubic'].samples} molecules) | "
-              f"{papers['trilinear'].equivariance:.2e} | {papers['cubic'].equivariance:.2e} |",
-              f"| the same, an earlier simulation | {EARLIER['trilinear']:.2e} | {EARLIER['cubic']:.2e} |", "",
-              "Equivariance error of the exact answer turned back by each resampling, mean square per voxel.", "",
-              "## The voxeliser's share of a training step", "",
-              f"{1e3 * grids:.0f} ms of {1e3 * whole:.0f} ms process time ({100 * grids / whole:.1f} %), batch "
-              f"{settings.batch_size}, {torch.get_num_threads()} thread(s), load {load_average:.1f}."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+        f"A `{record['model']}` ({record['size']}, {record['parameters']:,} parameters) on {grid['size']}³ voxels of "
+        f"{grid['resolution']} Å, radius {grid['radius']} Å, sigma {record['sigma']}, batch {record['batch']}, "
+        f"{record['steps']:,} steps:",
+        f"training {record['train_seconds'] / 60:.1f} min, tracking {record['track_seconds'] / 60:.1f} min, "
+        f"{record['threads']} thread(s). (a), (b), (c) as in `equiscope/tasks/voxels/probes.py`;",
+        "(a) is exact for the group O, and a lower bound of the SO(3) error of grids that turn noise and all. (b) and (c) are "
+        "not that",
+        f"error: their noise stays on its lattice and the answer is resampled, so that (a) exceeds (b) in {above['b']} and (c) "
+        f"in {above['c']} of the {len(rows)}",
+        "measurements along training. Mean squares per voxel; percent of the total loss.", "",
+        "## Along training", "",
+        *table(("step", "R²", "(a) octahedral", "(b) SO(3)", "(c) SO(3), noise averaged", "rotation x noise"),
+               [(f"{row['step']:,}", f"{row['a']['r2']:.3f}", *(cell(row[letter]) for letter in ALONG),
+                 f"{row['crossed']:.2e}") for row in rows]), "",
+        f"## At the end ({record['conformers']} conformers of molecules of their own)", "",
+        *table(("probe", "percent (95 % interval)", "equivariance error", "total loss", "R²"),
+               [(name, f"{one['percent']:.3g} ({one['low']:.2g}–{one['high']:.2g})", f"{one['error']:.2e}",
+                 f"{one['total']:.2e}", f"{one['r2']:.3f}") for name, one in end.items()]), "",
+        "## What it is made of", "", *story(record), "",
+        "## Interpolation's own error (the exact answer as model)", "",
+        *table(("grid", "trilinear", "cubic"), [
+            (f"{grid['size']}³, {grid['resolution']} Å, radius {grid['radius']} Å ({record['conformers']} conformers)",
+             f"{oracle['trilinear']:.1e}", f"{oracle['cubic']:.1e}"),
+            (f"64³, 0.25 Å, radius 0.5 Å ({papers['molecules']} molecules, {papers['rotations']} rotations)",
+             f"{papers['trilinear']:.1e}", f"{papers['cubic']:.1e}")]), "",
+        f"Voxelising takes {1e3 * record['voxeliser_seconds']:.0f} ms of {1e3 * record['step_seconds']:.0f} ms process time "
+        f"of a training step ({100 * record['voxeliser_seconds'] / record['step_seconds']:.1f} %).",
+        "",
+    ])  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--conformers", type=int, default=16)
     parser.add_argument("--molecules", type=int, default=3)
     given = parser.parse_args()
-    text = page(given.run, given.conformers, given.molecules)
-    PAGE.write_text(text)
-    print(text)
+    keep("voxels", page, everything(given.run, given.conformers, given.molecules) if given.run else None)
 
 
 if __name__ == "__main__":

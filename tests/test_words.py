@@ -16,6 +16,15 @@ def test_text_of_numbers():
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.00123, "0.00123"), (0.001, "0.001"), (0.0009999, "0.001"), (0.000445, "4.45 × 10⁻⁴"), (-0.0005, "−5 × 10⁻⁴"),
+     (0.00010, "1 × 10⁻⁴"), (0.0000999, "9.99 × 10⁻⁵"), (2.4e-5, "2.4 × 10⁻⁵"), (3e-12, "3 × 10⁻¹²"), (0.0, "0")],
+)  # fmt: skip
+def test_small_numbers_of_a_column_are_written_in_one_way(value, expected):
+    assert words.digits(value) == expected
+
+
+@pytest.mark.parametrize(
     ("values", "expected"),
     [
         ((0.371, 0.343, 0.412), ("0.37", "0.34", "0.41")),

@@ -40,6 +40,10 @@ class NonFiniteError(InputError):
     """A NaN or an infinity in an input, a target or a prediction."""
 
 
+class UnsuitedModelError(InputError):
+    """The model, or what is declared of it, cannot have the analysis that was asked for, however it is set."""
+
+
 class RandomModelError(EquiscopeError):
     """The model answers differently to the same input, so its spread is not equivariance error."""
 

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,14 @@ def _known_count(path: Path) -> int | None:
     if not head.isdigit() or _count_line(int(head)) != content:
         raise IntegrityError(f"{beside} is damaged ({content[:60]!r}): delete it if {path.name} is whole")
     return int(head)
+
+
+def refusals(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Analysis -> why the run's model cannot have it, of those of a study that were refused and never made since."""
+    records = list(records)
+    made = {record["analysis"] for record in records if record["kind"] == "analysis"}
+    refused = {str(record["analysis"]): str(record["reason"]) for record in records if record["kind"] == "refusal"}
+    return {name: why for name, why in refused.items() if name not in made}
 
 
 class Records:

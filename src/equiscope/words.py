@@ -12,6 +12,7 @@ from typing import Any
 
 Rows = Iterable[Sequence[str]]
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_SMALL = re.compile(r"(-?)0\.(0{3,})([1-9])(\d*)")
 _NAN = math.nan
 
 
@@ -26,8 +27,11 @@ def minus(text: str) -> str:
 
 
 def raised(text: str) -> str:
-    """``1.9e+03`` as 1.9 × 10³; other numbers as they are, with a real minus sign."""
+    """``1.9e+03`` as 1.9 × 10³, ``0.00045`` too as 4.5 × 10⁻⁴; others as they are, with a real minus sign."""
     mantissa, _, exponent = text.partition("e")
+    if small := _SMALL.fullmatch(mantissa):
+        sign, zeros, first, rest = small.groups()
+        mantissa, exponent = f"{sign}{first}{rest and '.'}{rest}", f"-{len(zeros) + 1}"
     return minus(mantissa) + (f" × 10{str(int(exponent)).translate(_RAISED)}" if exponent else "")
 
 

@@ -272,6 +272,7 @@ def test_orientation_is_of_all_samples():
     [
         (figures([0.0, 0.0], [0.0, 0.0]), "the total loss is zero"),
         (figures([3.9, 3.9], [0.1, 0.1]), "hardly better than the best constant predictor (R² 0.03)"),
+        (figures([4.2, 4.2], [0.1, 0.1]), "worse than the best constant predictor (R² -0.05)"),
         (figures([1.0, 1.0], [-0.1, 0.05]), "the estimate is negative"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.planted.engine import Bug, change, every_bug
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "equiscope"
-REPORT = ROOT / "benchmarks" / "results" / "planted_bugs.md"
+RECORD = ROOT / "benchmarks" / "results" / "planted_bugs.json"
 FAILED = 1  # pytest's exit status for "some tests failed"; 2 and above are errors of the run itself
 
 # Run by the child: the copy, and nothing else, must be what the tests import.
@@ -115,23 +117,30 @@ def catch(planted: Bug, source: Path = SOURCE, run: Callable[..., tuple[int, str
     return Outcome(planted, status, failed[0].split("::", 1)[1] if failed else "", seconds)
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """The outcomes as a Markdown page."""
-    caught = sum(o.caught for o in outcomes)
+def as_record(outcome: Outcome) -> dict[str, Any]:
+    """What is kept of an outcome; a bug that survived was caught by nothing."""
+    planted = outcome.planted
+    return {"bug": planted.name, "file": planted.file, "by": outcome.by if outcome.caught else "",
+            "seconds": round(outcome.seconds)}  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The records of all outcomes as a Markdown page."""
+    caught = sum(bool(row["by"]) for row in rows)
     lines = [
         "# Planted bugs",
         "",
         "Each bug is planted alone in a copy of the source; the tests named for it must fail. "
         "Without a bug the same tests pass. Made by `make planted`.",
         "",
-        f"**caught {caught} of {len(outcomes)}**",
+        f"**caught {caught} of {len(rows)}**",
         "",
         "| bug | file | caught by | seconds |",
         "| --- | --- | --- | --- |",
     ]
-    for o in outcomes:
-        by = f"`{o.by}`" if o.caught else "**survived**"
-        lines.append(f"| {o.planted.name} | `{o.planted.file}` | {by} | {o.seconds:.0f} |")
+    for row in rows:
+        by = f"`{row['by']}`" if row["by"] else "**survived**"
+        lines.append(f"| {row['bug']} | `{row['file']}` | {by} | {row['seconds']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -149,8 +158,9 @@ def main() -> int:
         shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
         outcomes = catch_all(chosen, source)
     if outcomes and not words:
-        REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(table(outcomes))
+        rows = [as_record(outcome) for outcome in outcomes]
+        RECORD.write_text(json.dumps(rows, indent=0, ensure_ascii=False) + "\n")
+        RECORD.with_suffix(".md").write_text(table(rows))
     return 0 if outcomes and all(o.caught for o in outcomes) else 1
 
 

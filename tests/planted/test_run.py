@@ -1,5 +1,7 @@
 """A few planted bugs are caught, and the runner can tell a catch from anything else; `make planted` runs them all."""
 
+import json
+
 import pytest
 
 from tests.planted import run
@@ -31,3 +33,11 @@ def test_an_error_of_the_run_is_not_a_catch(tmp_path):
     assert "and not the copy" in output
     assert not run.Outcome(every_bug()[0], 9, "", 0.0).caught
     assert not run.Outcome(every_bug()[0], run.FAILED, "", 0.0).caught
+
+
+def test_the_page_is_what_its_record_says():
+    rows = json.loads(run.RECORD.read_text())
+    assert run.table(rows) == run.RECORD.with_suffix(".md").read_text()
+    survived = run.as_record(run.Outcome(every_bug()[0], 0, "", 1.4))
+    assert "**caught 0 of 1**" in run.table([survived])
+    assert "| **survived** | 1 |" in run.table([survived])

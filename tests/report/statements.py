@@ -2,7 +2,8 @@
 
 A page's prose is what stands outside its tables, headings and code. ``says`` checks the numbers of one sentence, to as
 many digits as the sentence gives; ``given`` names words whose numbers are settings and definitions, not findings. What
-neither has named is ``untold``, and a test asks that nothing is.
+neither has named is ``untold``, and a test asks that nothing is; of a page of documentation, where most numbers are
+settings and formulas, nothing that looks ``measured``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from types import ModuleType
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 NUMBER = r"[−-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
 # Digits inside names (l1, 3D, `code`, 24³) are no numbers of a sentence.
+_UNITS = r"%|points?|times|bytes|[kMG]B|s|ms|µs|seconds|minutes?|min|hours?"
+_MEASURED = re.compile(
+    rf"(?:R²|AUC|±|÷|factor of|[Pp]ercent of)(?: of| up to| under| at least| about)* ?{NUMBER}|"
+    rf"(?<![\w.`^]){NUMBER}(?:(?: to |–| and |, ){NUMBER})*[ -]?(?:{_UNITS})(?!\w)|"
+    rf"(?<![\w.`^]){NUMBER} of (?:the )?{NUMBER}"
+)
 _LONE = re.compile(rf"(?<![\w.`^]){NUMBER}(?![\w`^³²₁₂])")
 
 
@@ -59,17 +66,19 @@ class Page:
     """A committed page: ``prose``, ``tables`` (heading -> rows of cells, without heads), and what was told of it.
 
     until: words at which its prose ends for this purpose, where a script writes the rest.
+    whole: tables are prose as well, and formulas are not.
     """
 
-    def __init__(self, name: str, folder: Path = RESULTS, until: str = ""):
+    def __init__(self, name: str, folder: Path = RESULTS, until: str = "", whole: bool = False):
         self.name, self.tables = name, {}
         heading, words, fenced, body = "", [], False, 0
-        for line in (folder / name).read_text().splitlines():
+        text = (folder / name).read_text()
+        for line in (re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "", text, flags=re.DOTALL) if whole else text).splitlines():
             if line.startswith("```"):
                 fenced = not fenced
             elif line.startswith("#"):
                 heading, body = line.lstrip("# "), 0
-            elif line.startswith("|"):
+            elif line.startswith("|") and not whole:
                 body += 1
                 if body > 2:
                     cells = [cell.strip() for cell in line.strip("| ").split("|")]
@@ -96,10 +105,22 @@ class Page:
         """These words stand in the prose; their numbers are settings or definitions."""
         for one in words:
             assert one in self.prose, f"{self.name} does not say {one!r}"
-            self._told += [found.span() for found in re.finditer(re.escape(one), self.prose)]
+            self.kind(re.escape(one))
+
+    def kind(self, pattern: str) -> None:
+        """Whatever the pattern finds is no finding; it need not find anything."""
+        self._told += [found.span() for found in re.finditer(pattern, self.prose)]
 
     @property
     def untold(self) -> list[str]:
         """Numbers of the prose that nothing has accounted for, with some words around."""
-        return [self.prose[max(0, found.start() - 30) : found.end() + 20] for found in _LONE.finditer(self.prose)
+        return self._left(_LONE)
+
+    @property
+    def measured(self) -> list[str]:
+        """Those that look like something measured: shares, times, sizes, ratios, R², counts out of counts."""
+        return self._left(_MEASURED)
+
+    def _left(self, looks: re.Pattern[str]) -> list[str]:
+        return [self.prose[max(0, found.start() - 30) : found.end() + 20] for found in looks.finditer(self.prose)
                 if not any(a <= found.start() and found.end() <= b for a, b in self._told)]  # fmt: skip

@@ -66,6 +66,23 @@ def test_page_figures_and_tables(tmp_path):
     assert "http" not in text.replace("http://www.w3.org", "")
 
 
+def test_what_models_cannot_have_is_said_once_for_all_their_runs(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, ""), ("58k", 1, ""), ("200k", 0, ""), ("1M", 0, "")])
+    refusal = {"kind": "refusal", "analysis": "hessian", "reason": "no <derivative>", "version": "0"}
+    for name in ("58k-0", "58k-1", "200k-0"):
+        _write(tmp_path / "forcefield" / name, [{**refusal, "step": step} for step in (0, 6)])
+    page = study.build([folder])
+    told = "hessian of 58k, 200k: no {}derivative{}. "
+    assert page.read_text().count("Cannot be had") == 1
+    assert told.format("&lt;", "&gt;") in page.read_text()
+    assert f"Cannot be had: {told.format('<', '>').strip()}" in page.with_suffix(".md").read_text()
+    run = tmp_path / "forcefield" / "58k-0"
+    remark = history(read_records(run / "records.jsonl")).remarks[-1]
+    assert remark == "The analysis “hessian” cannot be made of this model: no <derivative>."
+    _write(run, [{"kind": "analysis", "analysis": "hessian", "step": 6, "probe": "a", "settings": {}, "values": {}}])
+    assert history(read_records(run / "records.jsonl")).refusals == {}
+
+
 def test_the_newest_record_counts(tmp_path):
     folder = _study(tmp_path, [("58k", 0, "")])
     with Records(folder / "records.jsonl") as records:

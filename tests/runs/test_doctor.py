@@ -1,13 +1,18 @@
 """The doctor: findings are a function of the facts, and every planted fault is found with its remedy."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+import equiscope as eq
 from equiscope.errors import InputError
 from equiscope.runs import doctor
+from equiscope.runs.config import configuration
 from equiscope.runs.doctor import GOOD, SLOW, WRONG, Facts, findings, gather
+from equiscope.runs.efficiency import Bench
 
 HEALTHY = Facts(
     versions={name: "1.0" for group in doctor.PACKAGES.values() for name in group},
@@ -52,17 +57,61 @@ def test_each_fault(changes, level, message, remedy):
 
 
 def test_what_a_measurement_costs_by_counting():
-    asked = doctor.Asked(parameters=5e6, tokens=100, samples=10, rotations=24, batch=10)
-    # 10 samples × 26 passes × 2 × 5e6 × 100 operations at 1e11 a second.
-    assert doctor.cost(asked, 1e11, 0.0) == pytest.approx(260 * 1e9 / 1e11)
-    # A model of nothing waits for 500 launches a pass of ten samples.
-    assert doctor.cost(replace(asked, parameters=1), 1e11, 1e-5) == pytest.approx(260 * 500 * 1e-5 / 10)
-    facts = replace(HEALTHY, product={"cuda": 1e11}, launch={"cuda": 0.0})
+    asked = doctor.Asked(parameters=5e6, tokens=100, samples=100, rotations=24, batch=10)
+    # 100 samples × 27 passes of 1 s; a model of nothing waits for 500 launches a pass of ten samples.
+    assert doctor.cost(asked, 1.0, 1e-5) == pytest.approx(2700)
+    assert doctor.cost(asked, 1e-9, 1e-5) == pytest.approx(2700 * 500 * 1e-5 / 10)
+    facts = replace(HEALTHY, stack={"cuda": 0.5}, launch={"cuda": 1e-6})
     (found,) = [f for f in findings(facts, asked) if f not in findings(HEALTHY)]
-    assert "100 GFLOP/s" in found.what
-    assert "takes at least 2.6 s" in found.what
+    assert "100 samples with 24 rotations takes about 1,400 s with a stack of residual blocks, 5e+06" in found.what
+    assert "equiscope doctor task=" in found.remedy
+    (found,) = [f for f in findings(replace(facts, model=("net", {"cuda": 0.25})), asked) if f not in findings(HEALTHY)]
+    assert found.what.startswith("cuda: net, 250 ms a sample and pass; a measurement")
+    assert found.what.endswith("takes about 680 s")
     with pytest.raises(InputError, match="--samples must be at least 1, got 0"):
         doctor.Asked(samples=0)
+
+
+class Blocks(nn.Module):
+    """Three residual blocks of 96 features written out, on rows of three numbers: a network as the stack stands for."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList(
+            nn.ModuleList([nn.LayerNorm(96), nn.Linear(96, 384), nn.Linear(384, 96)]) for _ in range(2)
+        )
+
+    def forward(self, batch):
+        x = batch["pos"].repeat(1, 1, 32)
+        for norm, wide, narrow in self.parts:
+            x = x + narrow(nn.functional.silu(wide(norm(x))))
+        return {"forces": x[..., :3]}
+
+
+def test_the_estimate_is_what_a_measurement_takes(monkeypatch):
+    """In seconds of the processor, a network like the stack (1.4 to 1.5 seen) and a named model (1.0 to 1.4)."""
+    monkeypatch.setattr(doctor.time, "perf_counter", time.process_time)
+
+    def taken(*given, **told):
+        spent = []
+        for _ in range(2):
+            begun = time.process_time()
+            eq.measure(*given, **told)
+            spent.append(time.process_time() - begun)
+        return min(spent)
+
+    batch = {"pos": torch.randn(64, 16, 3), "forces": torch.randn(64, 16, 3)}
+    model = Blocks()
+    asked = doctor.Asked(sum(p.numel() for p in model.parameters()), 16, 64, 24, 64)
+    seen = taken(model, [batch], inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="forces")
+    assert 1 / 2 < seen / doctor.cost(asked, doctor._stack(asked, "cpu")) < 2
+    settings = ["task=proteinflow", "model.size=nano", "data.track_chains=8", "data.final_chains=2", "batch_size=8"]
+    name, timed = doctor._model(settings, ["cpu"])
+    assert name == "proteina of 34,248 parameters"
+    bench = Bench.of(configuration(["run=doctor", "logger=none", *settings]), torch.device("cpu"))
+    probe = next(probe for probe in bench.task.probes("track") if probe.headline)
+    seen = taken(bench.model, [bench.asked], probe.declaration, forward=probe.forward)
+    assert 1 / 2 < seen / doctor.cost(replace(asked, samples=8), timed["cpu"]) < 2
 
 
 def test_threads_that_help_are_praised():
@@ -91,11 +140,11 @@ def test_rough_products_are_measured():
 def test_command(capsys, monkeypatch):
     from equiscope import cli
 
-    monkeypatch.setattr(doctor, "gather", lambda: HEALTHY)
+    monkeypatch.setattr(doctor, "gather", lambda asked, settings: HEALTHY)
     assert cli.main(["doctor"]) == 0
     assert "ok     1 thread(s) on 2 core(s)" in capsys.readouterr().out
     assert cli.main(["doctor", "--quiet"]) == 0
     assert capsys.readouterr().out == "nothing slows or spoils a measurement here\n"
-    monkeypatch.setattr(doctor, "gather", lambda: replace(HEALTHY, torchvision="broken"))
+    monkeypatch.setattr(doctor, "gather", lambda asked, settings: replace(HEALTHY, torchvision="broken"))
     assert cli.main(["doctor", "--quiet"]) == 1
     assert "pip uninstall torchvision" in capsys.readouterr().out

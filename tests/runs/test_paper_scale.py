@@ -10,7 +10,7 @@ import time
 import pytest
 
 from equiscope import records
-from equiscope.errors import InputError
+from equiscope.errors import InputError, UnsuitedModelError
 from equiscope.runs import study_run, sweep
 from equiscope.runs.config import study_definition
 from equiscope.runs.folder import RunFolder
@@ -96,8 +96,8 @@ _WORDS = (
 _TINY = f"[{','.join(repr(word) for word in _WORDS)}]"
 
 
-def _arguments(root):
-    return ["study", "paper_scale", "task=proteinflow", "study.toy=true", f"root={root}", "trainer.accelerator=cpu",
+def _arguments(root, task="proteinflow"):
+    return ["study", "paper_scale", f"task={task}", "study.toy=true", f"root={root}", "trainer.accelerator=cpu",
             "hydra/launcher=basic"]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ class Member:
 
     def __init__(self, root):
         self.config = {**toy_config(root), "trainer": {**toy_config(root)["trainer"], "keep": [0, 40]}}
-        self.folder, self.name, self.point = RunFolder(root, "toy", "a"), "a", "p"
+        self.folder, self.name, self.point, self.seed = RunFolder(root, "toy", "a"), "a", "p", 0
 
 
 def test_a_job_ends_with_its_time_and_goes_on(tmp_path):
@@ -124,6 +124,48 @@ def test_a_job_ends_with_its_time_and_goes_on(tmp_path):
         ("heads", 0), ("heads", 40)
     ]  # fmt: skip
     assert sweep.analyses_due(one, {"heads": {}, "layers": {}}) == [("layers", 0), ("layers", 40)]
+
+
+def test_an_analysis_that_a_model_cannot_have_is_told_of_and_not_asked_for_again(tmp_path, monkeypatch):
+    """It fails no study; a crash does. Another version asks anew, and what is made then is refused no more."""
+    one, asked = Member(tmp_path), []
+    train(one.config, show_progress=False)
+
+    def without(path, kinds, at, **settings):
+        asked.append((kinds[0], at[0]))
+        if kinds == ["hessian"]:
+            raise UnsuitedModelError("the answer\ndepends on nothing")
+        return analyse(path, kinds, at, **settings)
+
+    analyse = sweep.analyse
+    monkeypatch.setattr(sweep, "analyse", without)
+    both = {"hessian": {}, "heads": {"samples": 4}}
+    expected = [(kind, step) for kind in both for step in (0, 40)]
+    assert sweep.analyses_due(one, both) == expected
+    for _ in range(2):
+        assert sweep._failure(one, analyses=both) == ""
+        assert asked == expected
+    assert sweep.analyses_due(one, both) == []
+    assert study_run.state(one).status == "finished"
+    told = study_run.summary(study_run.Outcome(tmp_path, (one,), {}))
+    assert told.splitlines()[-1] == "no hessian of p, seed 0: the answer depends on nothing"
+    monkeypatch.setattr(sweep, "__version__", "another")
+    assert sweep.analyses_due(one, both) == expected[:2]
+    monkeypatch.setattr(sweep, "analyse", lambda *_, **__: 1 / 0)
+    assert "ZeroDivisionError" in sweep._failure(one, analyses=both)
+    with records.Records(one.folder.records) as book:
+        book.append("analysis", analysis="hessian", step=0)
+    assert "no hessian" not in study_run.summary(study_run.Outcome(tmp_path, (one,), {}))
+
+
+def test_long_records_of_analyses_and_refusals_hide_no_end(tmp_path):
+    one = Member(tmp_path)
+    one.folder.path.mkdir(parents=True)
+    with records.Records(one.folder.records) as book:
+        book.append("end", step=40)
+        for step in (0, 40):
+            book.append("refusal", analysis="hessian", step=step, reason="x" * 2**16, version="0")
+    assert study_run.state(one).status == "finished"
 
 
 def test_a_run_whose_time_was_over_has_not_failed(tmp_path):
@@ -165,11 +207,12 @@ def test_a_budget_that_is_over_and_going_on(tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_whole_ladder_killed_and_gone_on_with(tmp_path, task):
     """Leases of a second, a kill of the whole study in the middle of a run, and a second start: as one undisturbed."""
-    command = [sys.executable, "-m", "equiscope.cli", *_arguments(tmp_path / "cut"), f"task={task}", "study.lease=0.02"]
-    command = [word for word in command if word != "task=proteinflow" or task == "proteinflow"]
+    command = [sys.executable, "-m", "equiscope.cli", *_arguments(tmp_path / "cut", task), "study.lease=0.02"]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
     deadline = time.time() + 900
-    while time.time() < deadline and not list((tmp_path / "cut" / task).glob("*/checkpoints/last.ckpt")):
+    while not list((tmp_path / "cut" / task).glob("*/checkpoints/last.ckpt")):
+        assert process.poll() is None, f"the study ended by itself, with status {process.returncode}"
+        assert time.time() < deadline
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
+from equiscope.decomposition.orbit import Forward
 from equiscope.decomposition.preserve import refuse_lazy
-from equiscope.errors import InputError
+from equiscope.errors import InputError, UnsuitedModelError
 
 HALF = (torch.float16, torch.bfloat16)
 # Relative step by which parameters without a gradient are moved to see whether the answer hangs on them after all.
@@ -24,7 +26,8 @@ def chosen_parameters(model: Any, prefixes: Sequence[str] | None) -> dict[str, n
     """The parameters that are analysed: all, or those whose name is or starts with (``"head."``) one of ``prefixes``.
 
     Raises:
-        InputError: no module, an unknown name, a frozen parameter, or half precision; the layer is named.
+        InputError: no module, or an unknown name.
+        UnsuitedModelError: frozen parameters, or half precision; the layer is named.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"gradients need a torch module with parameters, got {type(model).__name__}")
@@ -42,17 +45,48 @@ def chosen_parameters(model: Any, prefixes: Sequence[str] | None) -> dict[str, n
         raise InputError(f"{type(model).__name__} has no parameters: there is nothing to differentiate by")
     frozen = [name for name, p in own.items() if not p.requires_grad]
     if frozen:
-        raise InputError(
+        raise UnsuitedModelError(
             f"{len(frozen)} of {len(own)} parameters are frozen (requires_grad=False), first {frozen[0]!r}: call "
             ".requires_grad_(True) on them, or leave them out with parameters=[names to analyse]"
         )
     half = [name for name, p in own.items() if p.dtype in HALF]
     if half:
-        raise InputError(
+        raise UnsuitedModelError(
             f"parameter {half[0]!r} is {own[half[0]].dtype}: products of second derivatives drown in its rounding; "
             "analyse a copy in single precision, copy.deepcopy(model).float(), with batches to match"
         )
     return own
+
+
+class _KeptGraphs(TorchFunctionMode):
+    """Every ``torch.autograd.grad`` within can be differentiated again; ``dropped`` says whether one could not."""
+
+    dropped = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.autograd.grad:
+            self.dropped |= not kwargs.get("create_graph")
+            kwargs = {**kwargs, "create_graph": True, "retain_graph": True}
+        return func(*args, **kwargs)
+
+
+def keeping_graphs(forward: Forward | None, call: Callable[[], Any]) -> Forward | None:
+    """``forward`` (None: the model called with its batch) as derivatives of its answer by the parameters need it.
+
+    Most potentials take the forces −dE/dx of an energy without ``create_graph`` in eval mode, which cuts them off the
+    parameters. Where ``call``, which runs the model once, shows that, every call is told to keep the graph.
+    """
+    with torch.enable_grad(), _KeptGraphs() as seen:
+        call()
+    if not seen.dropped:
+        return forward
+
+    def kept(model: Any, batch: Any) -> Any:
+        with _KeptGraphs():
+            return model(batch) if forward is None else forward(model, batch)
+
+    return kept
 
 
 def _below(name: str, prefix: str) -> bool:
@@ -67,7 +101,7 @@ def differentiable(model: nn.Module, call: Callable[[], Any]) -> Iterator[None]:
         call: runs the model once, to find the layer that an error comes from.
 
     Raises:
-        InputError: for an operation in place, or one without first or second derivative.
+        UnsuitedModelError: for an operation in place, or one without first or second derivative.
     """
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -76,20 +110,20 @@ def differentiable(model: nn.Module, call: Callable[[], Any]) -> Iterator[None]:
         message = str(error)
         if "inplace operation" in message or "in-place operation" in message:
             where = ", ".join(map(repr, _changed_in_place(model, call))) or "(none of the layers' own answers)"
-            raise InputError(
+            raise UnsuitedModelError(
                 f"an operation in place spoils a value that the gradient needs: after layer {where} its answer is "
                 "changed in memory; write x = x + y instead of x += y, and inplace=False"
             ) from error
         if any(words in message for words in _ONCE):
             where = ", ".join(map(repr, _layers_of(model, call, message))) or f"of {type(model).__name__}"
-            raise InputError(
+            raise UnsuitedModelError(
                 f"layer {where} has no second derivative in torch ({message.splitlines()[0]}): write it out in plain "
                 "operations, or analyse gradients only"
             ) from error
         if "does not require grad" in message:
-            raise InputError(
-                "the answer does not depend on the parameters differentiably: something on the way detaches it, or the "
-                "forces of an energy model are made without create_graph=True "
+            raise UnsuitedModelError(
+                "the answer does not depend on the parameters differentiably: something on the way detaches it, or "
+                "scripted code makes forces of an energy without create_graph=True "
                 f"({_last_with_graph(model, call)})"
             ) from error
         raise
@@ -160,7 +194,7 @@ def refuse_hidden_dependence(
     """Parameters without a gradient must not change the answer; where they do, something cannot be differentiated.
 
     Raises:
-        InputError: naming the parameters.
+        UnsuitedModelError: naming the parameters.
     """
     if not without:
         return
@@ -176,7 +210,7 @@ def refuse_hidden_dependence(
             for name, value in kept.items():
                 parameters[name].copy_(value)
     if changed:
-        raise InputError(
+        raise UnsuitedModelError(
             f"the answer changes with the parameters {list(without)[:5]}, but no gradient reaches them: an operation "
             "after their layer is not differentiable (detach, rounding, argmax, .item(), numpy) — replace it, or leave "
             "them out with parameters=[…]"

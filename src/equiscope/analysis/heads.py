@@ -28,7 +28,7 @@ from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError
+from equiscope.errors import InputError, UnsuitedModelError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import Action, IrrepsAction, action
 from equiscope.symmetry.declaration import Declaration
@@ -124,7 +124,7 @@ def refuse_other_losses(declaration: Declaration, why: str) -> None:
     """
     others = sorted({str(spec.loss) for spec in declaration.outputs.values() if spec.loss != "mse"})
     if others:
-        raise InputError(f"{why} under squared error only: declare loss='mse', got {', '.join(others)}")
+        raise UnsuitedModelError(f"{why} under squared error only: declare loss='mse', got {', '.join(others)}")
 
 
 @handing_on(make_plan)
@@ -227,7 +227,7 @@ def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tens
     rows = output_rows(batch, name, declaration)
     other = spec.mask is not None and not torch.equal(rows.counts.to(counts.device), counts)
     if other or spec.action.shape != (3,) or len(counts) != batch.size:
-        raise InputError(
+        raise UnsuitedModelError(
             f"head_features() gives a vector for each of {len(sample)} atoms of {len(counts)} samples, but output "
             f"{name!r} is declared {spec.action.label!r} on {len(rows.sample)} rows: declare the vectors of all atoms"
         )
@@ -277,7 +277,7 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
             if own and bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
                 return name
     output = next(iter(declaration.outputs))
-    raise InputError(
+    raise UnsuitedModelError(
         f"{type(model).__name__} has no linear head: doubling the weights of none of its layers "
         f"({', '.join(tried[:5]) or 'there are none'}) doubles {output!r}. Give the model a last linear layer, "
         "or look at its gradients and curvature instead"

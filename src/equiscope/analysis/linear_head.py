@@ -21,7 +21,7 @@ from equiscope.analysis.heads import refuse_other_losses
 from equiscope.analysis.pairs import Array, interval
 from equiscope.analysis.parts import Parts
 from equiscope.decomposition.plan import Plan, make_plan
-from equiscope.errors import InputError
+from equiscope.errors import InputError, UnsuitedModelError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration
 
@@ -135,7 +135,7 @@ def _check_linear(parts: Parts, head: str) -> None:
     v = torch.randn(parts.size, generator=generator, dtype=torch.float64, device="cpu").to(parts.own[0].device)
     full, gauss = (parts.product("equivariance", v, kind) for kind in ("hessian", "gauss_newton"))
     if not (full - gauss).norm() <= _LINEAR * gauss.norm():
-        raise InputError(
+        raise UnsuitedModelError(
             f"the answer is not linear in layer {head!r}: name the model's last linear layer, or use hessian() for "
             "curvature in other parameters"
         )

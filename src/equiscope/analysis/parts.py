@@ -26,6 +26,7 @@ from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
+    keeping_graphs,
     only,
     refuse_hidden_dependence,
     refuse_once_differentiable,
@@ -132,15 +133,20 @@ class Parts:
         """Values at the model's own parameters, the normalisation, and what the answer does not depend on."""
         with self._ready(0):
             fixed = self._fixed[0]
+            self._forward = keeping_graphs(self._forward, lambda: self._run(fixed, fixed.passes[0]))
             rows = self._run(fixed, fixed.passes[0])
             scalar = added((r * r.detach().cos()).sum() for r in rows.values())
             slopes = torch.autograd.grad(scalar, self.own, allow_unused=True)
             self.unused = [n for n, g in zip(self.parameters, slopes, strict=True) if g is None or not bool(g.any())]
 
-            def answer() -> Tensor:
-                return torch.cat([r.detach().flatten() for r in self._run(fixed, fixed.passes[0]).values()])
+            def answer(names: Iterable[str] = tuple(rows)) -> Tensor:
+                found = self._run(fixed, fixed.passes[0])
+                return torch.cat([found[name].detach().flatten() for name in names])
 
             refuse_hidden_dependence(self.parameters, self.unused, answer)
+            # Other outputs may reach every parameter where one reaches none.
+            if loose := [name for name, r in rows.items() if not r.requires_grad]:
+                refuse_hidden_dependence(self.parameters, list(self.parameters), functools.partial(answer, loose))
             self._check_folding(fixed)
         kept, norms = [], dict.fromkeys(self._share, 0.0)
         for index in range(len(self)):

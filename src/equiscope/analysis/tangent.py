@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.differentiable import keeping_graphs
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import prepared_batches
@@ -87,13 +88,18 @@ def _tangent_variance(
     batches: Sequence[Any],
     plan: Plan,
 ) -> float:
-    declaration, forward = plan.declaration, plan.forward
+    declaration = plan.declaration
     flags = [p.requires_grad for p in parameters]
     values: dict[str, list[SampleValues]] = {name: [] for name in declaration.outputs}
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for fixed in prepared_batches(batches, plan):
+        prepared = prepared_batches(batches, plan)
+        first = prepared[0].batch
+        forward = keeping_graphs(
+            plan.forward, lambda: predict(model, first.with_fields({}), first, declaration, plan.forward)
+        )
+        for fixed in prepared:
             splits: dict[str, OutputSplit] = {}
             for one in fixed.passes:
                 with torch.enable_grad():

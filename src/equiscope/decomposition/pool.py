@@ -298,9 +298,9 @@ def _notes(
             "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
         notes.append(f"skill unknown: {why}")
     if labelled and r2 < POOR_SKILL:
+        how = "worse" if round(r2, 2) < 0 else "hardly better"
         notes.append(
-            f"the model is hardly better than the best constant predictor (R² {r2:.2f}): "
-            "a small percent says nothing yet"
+            f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
         )
     if labelled and headline.value < 0:
         notes.append(

@@ -53,7 +53,7 @@ class RunHistory:
     curves: probe -> its tracked measurements; finals: probe -> the final one; headline, headline_final: those of the
     headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one.
     times: seconds of training, tracking, analyses and in all, and of a GPU's time;
-    seconds: (T,) those of training at each step of ``headline``.
+    seconds: (T,) those of training at each step of ``headline``; refusals: analysis -> why the model cannot have it.
     """
 
     run: RunRecord
@@ -71,6 +71,7 @@ class RunHistory:
     resumes: int
     remarks: tuple[str, ...]
     pictures: tuple[Record, ...]
+    refusals: dict[str, str]
 
     @property
     def result(self) -> Result:
@@ -111,6 +112,7 @@ def history(records: Iterable[Record]) -> RunHistory:
         planned_steps=run.planned_steps, finished=bool(starts) and starts[-1] == "end", times=_times(records),
         resumes=sum(record["kind"] == "resume" for record in records), remarks=(),
         pictures=tuple(_last(records, "pictures").get("pictures") or ()),
+        refusals=record_files.refusals(records),
     )  # fmt: skip
     remarks = [] if told else ["The record that describes the run (model, configuration, versions) is missing."]
     return replace(made, remarks=(*remarks, *_remarks(made)))
@@ -183,4 +185,5 @@ def _remarks(told: RunHistory) -> list[str]:
         remarks.append(f"The final measurement on the independent set has not been made{instead}.")
     elif told.finished and max(final.step for final in told.finals.values()) < told.last_step:
         remarks.append("The final measurement is older than the last training step.")
+    remarks += [f"The analysis “{name}” cannot be made of this model: {why}." for name, why in told.refusals.items()]
     return remarks

@@ -159,11 +159,21 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
         "going": [f"{point.name}, {far}" for point in study.points for far in point.going],
+        "refused": [f"{name} of {', '.join(dict.fromkeys(whose))}: {why}" for (name, why), whose in _refused(study)],
         "spent": spent([run for point in study.points for run in point.runs]),
         "band": "Lines: geometric mean over seeds; bands: lowest to highest seed."
         if any(len(point.curves) > 1 for point in study.points) else "One seed a point.",
         "costs": _costs(study, folder),
     }  # fmt: skip
+
+
+def _refused(study: Study) -> list[tuple[tuple[str, str], list[str]]]:
+    """(Analysis, why it cannot be had) and the points of the runs that cannot have it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for point in study.points:
+        for one in (told for run in point.runs for told in run.refusals.items()):
+            found.setdefault(one, []).append(point.name)
+    return list(found.items())
 
 
 def spent(runs: Sequence[RunHistory]) -> str:

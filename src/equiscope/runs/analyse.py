@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from equiscope.analysis.relations import LEAST, relation
-from equiscope.errors import InputError
+from equiscope.errors import InputError, UnsuitedModelError
 from equiscope.records import Record, Records
 from equiscope.runs import progress
 from equiscope.runs.deal import thinned
@@ -47,7 +47,8 @@ def analyse(
         The records asked for, in order of kind, step and probe, and the relations between them.
 
     Raises:
-        InputError: an unknown kind, probe, layer or setting, or a model that cannot be analysed so.
+        InputError: an unknown kind, probe, layer or setting.
+        UnsuitedModelError: a model that cannot be analysed so.
         RunError: no checkpoint of a step, a checkpoint of another model, or a run that is in use.
         IntegrityError: damaged records or checkpoints.
     """
@@ -89,7 +90,7 @@ def _check_degrees(kind: str, probe: Probe) -> None:
     known = analyses()
     if "degrees" in known[kind].own and probe.declaration.group == "O":
         able = ", ".join(name for name, other in known.items() if "degrees" not in other.own)
-        raise InputError(
+        raise UnsuitedModelError(
             f"{kind}: the shares by Wigner degree need a model of all rotations, and probe {probe.name!r} declares the "
             f"octahedral group, group='O', whose 24 rotations cannot tell degrees apart; {able} can be made of it"
         )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from equiscope.errors import InputError, version
 from equiscope.tasks.datasets.processes import available_cores
@@ -44,7 +46,8 @@ class Facts:
         devices: names of the GPUs; matmul_error: {device: relative error of a float32 matrix product}.
         precision: torch's setting for float32 products: highest, high or medium.
         default_dtype: torch's.
-        product: {device: floating-point operations a second} of a float32 matrix product.
+        stack: {device: seconds a sample and pass} of a stack of residual blocks of the size asked about.
+        model: what was named, and {device: seconds a sample and pass} of it; empty where nothing was.
         launch: {device: seconds} until the next operation can be given to it, one after the other.
     """
 
@@ -58,7 +61,8 @@ class Facts:
     matmul_error: Mapping[str, float]
     precision: str
     default_dtype: str
-    product: Mapping[str, float] = field(default_factory=dict)
+    stack: Mapping[str, float] = field(default_factory=dict)
+    model: tuple[str, Mapping[str, float]] = field(default=("", {}))
     launch: Mapping[str, float] = field(default_factory=dict)
     python: str = field(default_factory=platform.python_version)
     system: str = field(default_factory=platform.platform)
@@ -85,16 +89,18 @@ class Asked:
                 raise InputError(f"--{name} must be at least 1, got {value!r}")
 
 
-# A pass takes two operations a parameter and token; a call of a network gives a device about so many to do.
+# A call of a network gives a device about so many operations to do.
 _LAUNCHES = 500
+# Blocks of the stack, and the floating-point operations of a call of it that are timed at most.
+_BLOCKS = 4
+_WORK = {"cpu": 5e9, "cuda": 1e12}
 
 
-def cost(asked: Asked, product: float, launch: float) -> float:
-    """Seconds of a measurement by counting, max(2 · parameters · tokens / product, launches · launch / batch) a sample
-    and pass, of rotations + 2 passes: a lower limit, since no network reaches the speed of a large product."""
-    computing = 2 * asked.parameters * asked.tokens / product
+def cost(asked: Asked, seconds: float, launch: float = 0.0) -> float:
+    """Seconds of a measurement with ``seconds`` a sample and pass: the answer as given and the numerical floor take
+    about three passes beside the rotations, and a call takes no less than its launches."""
     waiting = _LAUNCHES * launch / min(asked.batch, asked.samples)
-    return asked.samples * (asked.rotations + 2) * max(computing, waiting)
+    return asked.samples * (asked.rotations + 3) * max(seconds, waiting)
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,12 @@ class Finding:
     remedy: str = ""
 
 
-def gather() -> Facts:
-    """Look at this process and machine; about two seconds."""
+def gather(asked: Asked = Asked(), settings: Sequence[str] = ()) -> Facts:
+    """Look at this process and machine; about two seconds, and what the data of a named model take.
+
+    Args:
+        settings: as for ``equiscope train``, name the model that is timed; none for no model.
+    """
     names = sorted({name for group in PACKAGES.values() for name in group} | set(MALICIOUS))
     devices = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     timed, threads = ("cpu", "cuda") if devices else ("cpu",), torch.get_num_threads()
@@ -115,8 +125,8 @@ def gather() -> Facts:
         {name: version(name) for name in names}, threads, available_cores(),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None, _timings(threads), _torchvision(), devices,
         {name: _matmul_error(name) for name in timed}, torch.get_float32_matmul_precision(),
-        str(torch.get_default_dtype()).removeprefix("torch."), {name: _product(name) for name in timed},
-        {name: _launch(name) for name in timed},
+        str(torch.get_default_dtype()).removeprefix("torch."), {name: _stack(asked, name) for name in timed},
+        _model(settings, timed) if settings else ("", {}), {name: _launch(name) for name in timed},
     )  # fmt: skip
 
 
@@ -199,13 +209,21 @@ def _devices(facts: Facts) -> list[Finding]:
 
 
 def _costs(facts: Facts, asked: Asked) -> list[Finding]:
-    size = f"{asked.samples:,} samples of {asked.tokens:,} tokens, {asked.rotations} rotations, {asked.parameters:,.3g}"
-    return [
-        Finding(GOOD, f"{device}: {speed / 1e9:,.0f} GFLOP/s in a product, {1e6 * facts.launch[device]:.1f} µs an "
-                f"operation; a measurement of {size} parameters takes at least "
-                f"{cost(asked, speed, facts.launch[device]):.2g} s")
-        for device, speed in facts.product.items()
-    ]  # fmt: skip
+    some = f"a measurement of {asked.samples:,} samples with {asked.rotations} rotations takes about"
+
+    def about(seconds: float) -> str:
+        return f"{some} {float(f'{seconds:.2g}'):,g} s"
+
+    name, timed = facts.model
+    found = [Finding(GOOD, f"{device}: {name}, {1000 * seconds:.3g} ms a sample and pass; "
+                     f"{about(cost(asked, seconds))}") for device, seconds in timed.items()]  # fmt: skip
+    for device, seconds in {} if timed else facts.stack.items():
+        launch = facts.launch[device]
+        what = f"{device}: {1e6 * launch:.1f} µs an operation; {about(cost(asked, seconds, launch))} with a stack "
+        what += f"of residual blocks, {asked.parameters:,.3g} parameters on {asked.tokens:,} tokens"
+        remedy = "networks of many small operations take several times as long: equiscope doctor task=… times one"
+        found.append(Finding(GOOD, what, remedy))
+    return found
 
 
 def _timed(device: str, call: Callable[[], object], count: int) -> float:
@@ -221,9 +239,41 @@ def _timed(device: str, call: Callable[[], object], count: int) -> float:
     return statistics.median(rounds[1:])
 
 
-def _product(device: str, size: int = 512) -> float:
-    a = torch.randn(size, size, device=device)
-    return 2 * size**3 / _timed(device, lambda: a @ a, 8 if device == "cpu" else 100)
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x)
+
+
+def _stack(asked: Asked, device: str) -> float:
+    """Seconds a sample and pass of :data:`_BLOCKS` residual blocks, x + W SiLU(V norm(x)) with V to four times the
+    width, as wide as the parameters make them, on rows of all tokens of a batch (or as many as are worth timing)."""
+    width = max(4, round(math.sqrt(asked.parameters / (8 * _BLOCKS))))
+    stack = nn.Sequential(*(_Block(width) for _ in range(_BLOCKS))).to(device)
+    own = sum(p.numel() for p in stack.parameters())
+    rows = min(asked.batch, asked.samples) * asked.tokens
+    rows = max(1, min(rows, int(_WORK[device] / (2 * own)), 2**24 // width))
+    x = torch.randn(rows, width, device=device)
+    with torch.no_grad():
+        return _timed(device, lambda: stack(x), 1) * asked.tokens / rows * asked.parameters / own
+
+
+def _model(settings: Sequence[str], devices: Sequence[str]) -> tuple[str, dict[str, float]]:
+    """The model that settings name, and its seconds a sample and pass on a batch of its task's held-out samples."""
+    from equiscope.runs.config import configuration
+    from equiscope.runs.efficiency import Bench
+
+    found, config = {}, configuration(["run=doctor", "logger=none", *settings])
+    for device in devices:
+        bench = Bench.of(config, torch.device(device))
+        found[device] = _timed(device, bench.infer, 1) / len(next(iter(bench.asked.values())))
+    size = sum(p.numel() for p in bench.model.parameters())
+    return f"{config['model']['name']} of {size:,} parameters", found
 
 
 def _launch(device: str) -> float:

@@ -245,7 +245,7 @@ def _last_records(path: Path) -> list[dict[str, Any]]:
             while True:
                 file.seek(max(0, size - part))
                 found = _whole(file.read().split(b"\n")[:-1])
-                if part >= size or any(record["kind"] != "analysis" for record in found):
+                if part >= size or any(record["kind"] not in ("analysis", "refusal") for record in found):
                     return found
                 part *= 8
     except FileNotFoundError:

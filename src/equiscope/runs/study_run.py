@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from equiscope.errors import EquiscopeError, InputError, RunError
-from equiscope.records import Records
+from equiscope.records import Records, read, refusals
 from equiscope.runs.config import quoted, spelled, study_definition
 from equiscope.runs.devices import hardware
 from equiscope.runs.efficiency import paces, profile
@@ -278,6 +278,9 @@ def summary(outcome: Outcome) -> str:
     for member in outcome.members:
         if member.name in outcome.failed:
             lines.append(f"failed: {member.point}, seed {member.seed}: {outcome.failed[member.name]}")
+        book = read(member.folder.records) if member.folder.records.exists() else []
+        for kind, why in refusals(book).items():
+            lines.append(f"no {kind} of {member.point}, seed {member.seed}: {why}")
     if outcome.unfinished:
         lines.append(f"{len(outcome.unfinished)} runs are not finished: the same command goes on with them")
     return "\n".join(lines)

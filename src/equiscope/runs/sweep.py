@@ -21,8 +21,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from equiscope import records
-from equiscope.errors import InputError, sentence
+from equiscope import __version__, records
+from equiscope.errors import InputError, UnsuitedModelError, sentence
 from equiscope.runs.analyse import analyse
 from equiscope.runs.study import Member, analyses_of, member, planned, state, study_folder
 from equiscope.runs.train import train
@@ -100,18 +100,31 @@ def _failure(member: Member, until: float | None = None, analyses: Mapping[str, 
         for kind, step in analyses_due(member, analyses or {}):
             if until is not None and time.time() >= until:
                 break
-            analyse(path, [kind], [step], changes=(analyses or {})[kind], device=device, show_progress=False)
+            try:
+                analyse(path, [kind], [step], changes=(analyses or {})[kind], device=device, show_progress=False)
+            except UnsuitedModelError as error:
+                _refuse(member, kind, step, sentence(error))
     except Exception as error:
         return sentence(error)
     return ""
 
 
+def _refuse(member: Member, kind: str, step: int, reason: str) -> None:
+    """Record that the model cannot have an analysis, so that it is told of and not asked for again.
+
+    Another version of equiscope asks anew, and so does ``equiscope analyse``.
+    """
+    with records.Records(member.folder.records) as book:
+        book.append("refusal", analysis=kind, step=step, reason=reason, version=__version__)
+
+
 def analyses_due(member: Member, analyses: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(kind, kept step) of the analyses of a finished run that are not recorded yet."""
+    """(kind, kept step) of the analyses of a finished run that are neither recorded nor refused yet."""
     if not analyses or state(member).status != "finished":
         return []
     book = records.read(member.folder.records)
-    made = {(record["analysis"], record["step"]) for record in book if record["kind"] == "analysis"}
+    made = {(r["analysis"], r["step"]) for r in book
+            if r["kind"] == "analysis" or (r["kind"] == "refusal" and r["version"] == __version__)}  # fmt: skip
     return [(kind, step) for kind in analyses for step in member.folder.kept_steps() if (kind, step) not in made]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import equiscope as eq
+from equiscope.analysis.parts import Parts
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield.models import build
 from equiscope.tasks.forcefield.nequip_field import NequipConfig
@@ -70,6 +71,36 @@ def test_each_sample_is_alone_and_padding_is_never_read(name, float64):
     torch.testing.assert_close(single["energy"], both["energy"][1:], atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(single["forces"], both["forces"][1:, :3], atol=1e-10, rtol=1e-10)
     assert (both["forces"][1, 3:] == 0).all()
+
+
+def test_curvature_of_gradient_forces_is_that_of_a_loss_written_out(float64):
+    """Gradient and product of its Hessian against finite differences of a mean square error by hand, in train mode."""
+    torch.manual_seed(0)
+    model, batch = build("nequip", layers=1, features=4, radial_width=8).eval(), _batch((4, 3))
+    batch["forces"] = torch.randn_like(batch["forces"])
+    parts = Parts(model, [batch], FORCES, rotations="haar", cosets=1)
+    (turns,) = (one.turns for one in parts._fixed[0].passes)
+    turned = {**batch, **{name: torch.einsum("nij,naj->nai", turns, batch[name]) for name in ("pos", "forces")}}
+    atoms = batch["mask"].sum(1)
+
+    def gradient(net):
+        squares = (net(turned)["forces"] - turned["forces"]).square().sum(2)
+        loss = (torch.where(batch["mask"], squares, 0).sum(1) / (3 * atoms)).mean()
+        return parts.flat(torch.autograd.grad(loss, list(net.parameters()), allow_unused=True))
+
+    def moved(steps):
+        net = copy.deepcopy(model).train()
+        with torch.no_grad():
+            for parameter, step in zip(net.parameters(), parts.split_vector(1e-4 * steps * along), strict=True):
+                parameter.add_(step)
+        return gradient(net)
+
+    along = torch.randn(parts.size)
+    along /= along.norm()
+    torch.testing.assert_close(parts.gradient(("total",))["total"], moved(0), rtol=1e-10, atol=1e-14)
+    expected = (8 * (moved(1) - moved(-1)) - (moved(2) - moved(-2))) / 12e-4
+    assert (parts.product("total", along) - expected).norm() < 1e-8 * expected.norm()
+    assert not model(batch)["forces"].requires_grad
 
 
 @pytest.mark.parametrize("name", NAMES)

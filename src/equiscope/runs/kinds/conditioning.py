@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from equiscope.errors import InputError
+from equiscope.errors import UnsuitedModelError
 from equiscope.runs.kinds import Analysis, BatchedSettings, Probe, Trained, Values, option
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def doubled(
     """A copy of the model and the batches in float64.
 
     Raises:
-        InputError: if the model does not run in float64.
+        UnsuitedModelError: if the model does not run in float64.
     """
     import torch
 
@@ -56,7 +56,7 @@ def doubled(
         with torch.no_grad():
             exact(made[0]) if forward is None else forward(exact, made[0])
     except RuntimeError as error:
-        raise InputError(
+        raise UnsuitedModelError(
             f"{type(model).__name__} does not run in float64, without which no smallest eigenvalue is known "
             f"({str(error).splitlines()[0]}): make its own tensors in the dtype of its inputs, or look at 'hessian'"
         ) from error
