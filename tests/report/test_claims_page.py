@@ -81,7 +81,8 @@ def test_command(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["report", "--paper"]) == 2
     assert "no run under runs/" in capsys.readouterr().err
-    (tmp_path / "runs").symlink_to(folders[0].parent.parent)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "proteinflow").symlink_to(folders[2].parent)
     assert cli.main(["report", "--paper", "--out", "page"]) == 0
     assert capsys.readouterr().out == "the paper's claims: page/paper.html\n"
     assert cli.main(["report"]) == 2
