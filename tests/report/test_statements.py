@@ -62,8 +62,8 @@ def test_no_mean_eigenvalue_where_the_trace_may_be_zero_and_no_rank_below_one(he
 #: Pages by the script of ``benchmarks/`` that writes them from their record; others have tests of their own.
 MADE = {
     "agreement": "agreement", "curvature_peers": "curvature_peers_page", "datasets": "datasets",
-    "designs": "designs", "estimators": "estimators", "overhead": "overhead", "predicted_gain": "predicted_gain",
-    "scaling": "scaling", "voxels": "voxels",
+    "designs": "designs", "estimators": "estimators", "overhead": "overhead", "predicted_cost": "predicted_cost",
+    "predicted_gain": "predicted_gain", "scaling": "scaling", "voxels": "voxels",
 }  # fmt: skip
 ELSEWHERE = {
     "analyses": "test_prose.py: its tables are the record", "bent_sevennet": "test_door_pages.py",
