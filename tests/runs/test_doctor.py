@@ -105,6 +105,9 @@ def test_the_estimate_is_what_a_measurement_takes(monkeypatch):
     asked = doctor.Asked(sum(p.numel() for p in model.parameters()), 16, 64, 24, 64)
     seen = taken(model, [batch], inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="forces")
     assert 1 / 2 < seen / doctor.cost(asked, doctor._stack(asked, "cpu")) < 2
+    # One stack for both, of 660 parameters.
+    small, smaller = (doctor._stack(replace(asked, parameters=count), "cpu") for count in (660, 6))
+    assert 20 < small / smaller < 500
     settings = ["task=proteinflow", "model.size=nano", "data.track_chains=8", "data.final_chains=2", "batch_size=8"]
     name, timed = doctor._model(settings, ["cpu"])
     assert name == "proteina of 34,248 parameters"

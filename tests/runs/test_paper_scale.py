@@ -163,8 +163,8 @@ def test_long_records_of_analyses_and_refusals_hide_no_end(tmp_path):
     one.folder.path.mkdir(parents=True)
     with records.Records(one.folder.records) as book:
         book.append("end", step=40)
-        for step in (0, 40):
-            book.append("refusal", analysis="hessian", step=step, reason="x" * 2**16, version="0")
+        for step in (0, 10, 20, 40):
+            book.append("refusal", analysis="hessian", step=step, reason="x" * 2**15, version="0")
     assert study_run.state(one).status == "finished"
 
 
