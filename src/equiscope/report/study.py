@@ -45,19 +45,18 @@ class Point:
 
     @property
     def curves(self) -> list[Curve]:
-        return list(self.by_seed.values())
-
-    @property
-    def by_seed(self) -> dict[Any, Curve]:
-        """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
-        found = ((run, run.curves.get(_deciding(run)) or run.headline) for run in self.runs)
-        return {run.run.config.get("seed"): with_known_baseline(curve, run.run.task)
-                for run, curve in found if curve is not None}  # fmt: skip
+        return [curve for run in self.runs if (curve := _curve(run)) is not None]
 
     @property
     def finals(self) -> list[Measurement]:
         found = (run.finals.get(_deciding(run)) or run.headline_final for run in self.runs)
         return [final for final in found if final is not None]
+
+
+def _curve(run: RunHistory) -> Curve | None:
+    """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
+    found = run.curves.get(_deciding(run)) or run.headline
+    return None if found is None else with_known_baseline(found, run.run.task)
 
 
 def _deciding(run: RunHistory) -> str:
@@ -186,7 +185,10 @@ def spent(runs: Sequence[RunHistory]) -> str:
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     """Costs and break-even of a study whose models were profiled."""
     profile = study.profile
-    curves = {point.name: point.by_seed for point in study.points if point.curves}
+    # A run that goes on is half annealed: its last loss is no end to be compared with those of others.
+    curves = {point.name: {str(run.run.config.get("seed")): curve for run in point.runs
+                           if run.finished and (curve := _curve(run)) is not None}
+              for point in study.points}  # fmt: skip
     found = efficiency.contenders(curves, profile.costs) if profile is not None else []
     if profile is None or not found:
         return None
