@@ -1,14 +1,16 @@
 """The page of studies from synthetic records: ranges over seeds, missing runs said aloud, the paper beside ours."""
 
 import csv
+import shutil
 
 import pytest
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Records
 from equiscope.records import read as read_records
 from equiscope.report import study
 from equiscope.report.curves import history
+from tests.faults.harness import command
 from tests.report import synthetic
 
 
@@ -198,3 +200,30 @@ def test_a_rate_that_goes_on_is_not_compared_with_those_at_their_end(tmp_path):
     rows = (tmp_path / "studies" / "forcefield.md").read_text()
     assert "| m | 1 | 1e-3 (1 seed, at the edge" in rows
     assert "1e-2 (" not in rows
+
+
+def test_a_run_whose_folder_is_gone_is_missing(tmp_path):
+    """Deleted by hand, or a study that was copied without its runs: the others are shown, and it is said aloud."""
+    folder = _study(tmp_path, [("58k", 0, ""), ("58k", 1, "")])
+    shutil.rmtree(tmp_path / "forcefield" / "58k-1")
+    (point,) = study.load(folder).points
+    assert (len(point.runs), point.missing) == (1, ("seed 1: its folder ../../forcefield/58k-1 is gone",))
+    assert "58k-1 is gone" in study.build([folder]).read_text()
+    # A folder without its records is damage.
+    (tmp_path / "forcefield" / "58k-0" / "records.jsonl").unlink()
+    with pytest.raises(IntegrityError, match="no records at"):
+        study.load(folder)
+
+
+@pytest.mark.parametrize("runs", ["²", [1], [{"seed": "²"}], [{"seed": [1]}]])
+def test_whole_records_of_another_form_are_refused_in_a_sentence(tmp_path, runs):
+    _write(tmp_path / "s", [{"kind": "study", "task": "forcefield", "name": "n", "runs": runs}])
+    with pytest.raises(IntegrityError, match="not as this version writes them"):
+        study.load(tmp_path / "s")
+
+
+def test_a_study_is_no_run(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, "")])
+    code, told = command("report", folder)
+    assert (code, (folder / "report.html").exists()) == (2, False)
+    assert "holds a study, not a run" in told

@@ -69,4 +69,10 @@ BUGS = (
         "report/test_verdicts"),
     bug("rates that go on are compared with those at their end", "report/study.py", "_costs", r"run\.finished and", "",
         "report/test_study"),
+    bug("a study's page of a run that is gone", "report/study.py", "load", r"if run\.reason or run in gone",
+        "if run.reason", "report/test_study"),
+    bug("a study is reported as an empty run", "commands/report.py", "run", r'"study", "pace"', "",
+        "report/test_study"),
+    bug("records of a study of another form are a traceback", "report/study.py", "load",
+        r"except \(AttributeError, TypeError, ValueError\)", "except ZeroDivisionError", "report/test_study"),
 )  # fmt: skip
