@@ -15,17 +15,14 @@ from typing import Any
 
 import pytest
 
-_REPORTS: pytest.StashKey[list[tuple[str, str]]] = pytest.StashKey()
+PROPERTY = "equivariance"
+"""Name of the reports' properties that hold what was found; they travel with them, to JUnit files too."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("equiscope")
     said = "show what the fixture equivariance found, also where it passed"
     group.addoption("--equivariance-report", action="store_true", help=said)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_REPORTS] = []
 
 
 @pytest.fixture
@@ -52,22 +49,24 @@ def equivariance(request: pytest.FixtureRequest) -> Callable[..., Any]:
     ) -> Any:
         declared = {k: v for k, v in settings.items() if k not in own}
         resolved = resolve_declaration(declaration, inputs, outputs, declared.pop("target", None), "mse", declared)
-        kept = request.config.stash[_REPORTS]
+        kept = request.node.user_properties
         try:
             found = assert_equivariant(model, batches, resolved, **{k: v for k, v in settings.items() if k in own})
         except AssertionError as error:
-            kept.append((request.node.nodeid, str(error)))
+            kept.append((PROPERTY, str(error)))
             raise
-        kept.append((request.node.nodeid, str(found)))
+        kept.append((PROPERTY, str(found)))
         return found
 
     return check
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    found = config.stash[_REPORTS]
+    # Of the reports, not of this process: under pytest-xdist tests run in others.
+    ends = [r for kind in terminalreporter.stats.values() for r in kind if getattr(r, "when", None) == "teardown"]
+    found = [(report.nodeid, said) for report in ends for name, said in report.user_properties if name == PROPERTY]
     if not found or not config.getoption("--equivariance-report"):
         return
     terminalreporter.section("equivariance")
-    for test, report in found:
-        terminalreporter.write_line(f"{test}: {report}")
+    for test, said in found:
+        terminalreporter.write_line(f"{test}: {said}")

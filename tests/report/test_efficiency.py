@@ -112,3 +112,15 @@ def test_rates_are_compared_over_the_seeds_that_all_of_them_have():
     by_rate = {"1e-3": {0: 2.0, 1: 0.5, 2: 0.5}, "1e-2": {0: 1.0}}
     assert efficiency.best_rate(by_rate) == "1e-2"
     assert efficiency.best_rate({"1e-3": {0: 2.0}, "1e-2": {1: 1.0, 2: 2.5}}) == "1e-2"
+
+
+def test_a_rate_whose_loss_is_not_finite_is_not_the_best():
+    nan, inf = float("nan"), float("inf")
+    for by_rate in (
+        {"bad": {0: nan, 1: 0.1}, "good": {0: 2.0, 1: 2.0}},
+        {"bad": {0: nan}, "good": {1: 2.0}},
+        {"bad": {0: inf}, "good": {0: 2.0}, "worse": {0: nan}},
+    ):
+        assert efficiency.best_rate(by_rate) == "good"
+    # Nothing to choose among: the first.
+    assert efficiency.best_rate({"1e-3": {0: nan}, "1e-2": {0: nan}}) == "1e-3"

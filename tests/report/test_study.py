@@ -1,14 +1,16 @@
 """The page of studies from synthetic records: ranges over seeds, missing runs said aloud, the paper beside ours."""
 
 import csv
+import shutil
 
 import pytest
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, IntegrityError
 from equiscope.records import Records
 from equiscope.records import read as read_records
 from equiscope.report import study
 from equiscope.report.curves import history
+from tests.faults.harness import command
 from tests.report import synthetic
 
 
@@ -183,3 +185,62 @@ def test_runs_that_go_on_and_hours_of_the_card(tmp_path):
     one = study.spent([found.points[0].runs[0]])
     hours = (end["train_seconds"] + end["track_seconds"]) / 3600
     assert one.startswith(f"{hours:.2g} GPU-hours of H200: training {end['train_seconds'] / 3600:.2g}, measurements")
+
+
+def test_every_run_counts_whatever_its_records_say_of_its_seed(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, ""), ("58k", 1, "")])
+    (point,) = study.load(folder).points
+    assert len({str(run.run.config.get("seed")) for run in point.runs}) == 1
+    assert len(point.curves) == 2
+
+
+def test_a_rate_that_goes_on_is_not_compared_with_those_at_their_end(tmp_path):
+    """The open run has the lower loss so far; it is not annealed, and its last step is not that of the others."""
+    listed = []
+    for rate, factor, end in (("1e-3", 1.0, True), ("3e-3", 2.0, True), ("1e-2", 0.1, False)):
+        book = [record for record in synthetic.force_field_run() if end or record["kind"] != "end"]
+        for record in book:
+            if record["kind"] == "measure":
+                for key in ("total", "twirled", "equivariance"):
+                    record["result"][key] *= factor
+        _write(tmp_path / "forcefield" / rate, book)
+        listed.append({"point": f"m @ {rate}", "seed": 0, "folder": f"../../forcefield/{rate}", "overrides": [],
+                       "status": "finished" if end else "open", "reason": ""})  # fmt: skip
+    cost = {"step_seconds": [1.0] * 9, "infer_seconds": [1.0] * 9, "samples": 32, "infer_samples": 32, "flops": 1e9,
+            "parameters": 1, "peak_mib": 1.0}  # fmt: skip
+    profile = {"kind": "profile", "models": ["m"], "costs": {"m": cost}, "against": "m", "device": "cpu", "threads": 1,
+               "load": [0.0, 0.0, 0.0]}  # fmt: skip
+    folder = tmp_path / "studies" / "forcefield-efficiency"
+    entry = {"kind": "study", "task": "forcefield", "name": "efficiency", "question": "q", "axis": "a", "runs": listed}
+    _write(folder, [entry, profile])
+    study.build([folder])
+    rows = (tmp_path / "studies" / "forcefield.md").read_text()
+    assert "| m | 1 | 1e-3 (1 seed, at the edge" in rows
+    assert "1e-2 (" not in rows
+
+
+def test_a_run_whose_folder_is_gone_is_missing(tmp_path):
+    """Deleted by hand, or a study that was copied without its runs: the others are shown, and it is said aloud."""
+    folder = _study(tmp_path, [("58k", 0, ""), ("58k", 1, "")])
+    shutil.rmtree(tmp_path / "forcefield" / "58k-1")
+    (point,) = study.load(folder).points
+    assert (len(point.runs), point.missing) == (1, ("seed 1: its folder ../../forcefield/58k-1 is gone",))
+    assert "58k-1 is gone" in study.build([folder]).read_text()
+    # A folder without its records is damage.
+    (tmp_path / "forcefield" / "58k-0" / "records.jsonl").unlink()
+    with pytest.raises(IntegrityError, match="no records at"):
+        study.load(folder)
+
+
+@pytest.mark.parametrize("runs", ["²", [1], [{"seed": "²"}], [{"seed": [1]}]])
+def test_whole_records_of_another_form_are_refused_in_a_sentence(tmp_path, runs):
+    _write(tmp_path / "s", [{"kind": "study", "task": "forcefield", "name": "n", "runs": runs}])
+    with pytest.raises(IntegrityError, match="not as this version writes them"):
+        study.load(tmp_path / "s")
+
+
+def test_a_study_is_no_run(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, "")])
+    code, told = command("report", folder)
+    assert (code, (folder / "report.html").exists()) == (2, False)
+    assert "holds a study, not a run" in told

@@ -248,6 +248,10 @@ CASES = {
     "further seeds of the best rate are unlucky ones": (
         "efficiency", all_contests(has=4.0, luck=0.1, off=1.05), AGREES),
     "the other rates are lucky on the final set": ("efficiency", all_contests(lucky=0.1), AGREES),
+    "one more seed at the best rate stopped or diverged": ("efficiency", [
+        *all_contests(), run(lr=3e-3, seed=3, steps=(0, 100, 500, 1000), planned=2400, end=False)], UNDECIDED),
+    "a run of another rate goes on": ("efficiency", [
+        *all_contests(), run(lr=1e-2, seed=3, steps=(0, 100, 500, 1000), planned=2400, end=False)], AGREES),
     "a single learning rate": ("efficiency", contest(rates=(3e-3,)), UNDECIDED),
     "seconds from the clock on the wall": ("efficiency", contest(profiled=False), UNDECIDED),
     "ahead with twice the steps": ("efficiency", contest(steps=4800, other_steps=2400), UNDECIDED),

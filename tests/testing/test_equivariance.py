@@ -182,7 +182,14 @@ def test_a_zero_output_is_named():
     assert "zero output" in str(found)
 
 
-@pytest.mark.parametrize("tolerance", [-1, "floor", True, float("nan"), float("inf"), None])
+def test_inputs_that_do_not_move_show_nothing():
+    """Of a batch of zeros every model is equivariant."""
+    for chosen in (declaration(), declaration(center="mean")):
+        with pytest.raises(InputError, match="zero in every sample"):
+            assert_equivariant(PairModel().double(), [{**batch(), "pos": 0 * batch()["pos"]}], chosen)
+
+
+@pytest.mark.parametrize("tolerance", [-1, "floor", True, float("nan"), float("inf"), None, 5, 1.01, "0.1"])
 def test_bad_tolerances(tolerance):
     with pytest.raises(InputError, match="tolerance must be 'noise floor' or a number"):
         assert_equivariant(PairModel().double(), batches(), declaration(), tolerance=tolerance)

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the page and print where it is.
 
     Raises:
-        InputError: for no run, or one that does not exist.
+        InputError: for no run, one that does not exist, or a study.
     """
     from equiscope.report import beside, build, build_paper
     from equiscope.runs.folder import find_run
@@ -44,13 +44,19 @@ def run(options: argparse.Namespace) -> int:
     folders = [find_run(folder) for folder in options.folders]
     if options.paper:
         writable_folder("--out", options.out)
-        found = folders or sorted(path.parent for path in Path("runs").glob("*/*/records.jsonl") if _is_run(path))
+        books = Path("runs").glob("*/*/records.jsonl")
+        found = folders or sorted(path.parent for path in books if _begins(path, "run"))
         if not found:
             raise InputError("there is no run under runs/: train one first, or name the folders of runs")
         print(f"the paper's claims: {build_paper(found, options.out)}")
         return 0
     if not folders:
         raise InputError("name a run: equiscope report TASK/NAME")
+    if studies := [folder for folder in folders if _begins(folder / "records.jsonl", "study", "pace")]:
+        raise InputError(
+            f"{studies[0]} holds a study, not a run: equiscope study makes its page, or in Python "
+            f"equiscope.report.study.build([{str(studies[0])!r}])"
+        )
     for folder in folders:
         print(f"report: {build(folder)}")
     folder = folders[0]
@@ -60,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _is_run(path: Path) -> bool:
-    """Whether these are the records of a training run; studies keep records of their own."""
+def _begins(path: Path, *kinds: str) -> bool:
+    """Whether the first record is of one of these kinds; studies keep records of their own."""
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
-        return b'"kind":"run"' in file.readline()
+        first = file.readline()
+    return any(f'"kind":"{kind}"'.encode() in first for kind in kinds)

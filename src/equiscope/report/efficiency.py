@@ -67,9 +67,11 @@ def best_rate(losses: Mapping[Rate, Mapping[Any, float]]) -> Rate:
     """The learning rate, of rate -> seed -> loss, with the least mean over the seeds that all of them have.
 
     A seed that only some have would judge these by another yardstick; where all share none, each is judged by its own.
+    A loss that is not finite is the worst.
     """
     shared = set.intersection(*map(set, losses.values()))
-    return min(losses, key=lambda rate: float(np.mean([losses[rate][seed] for seed in shared or losses[rate]])))
+    means = {rate: float(np.mean([own[seed] for seed in shared or own])) for rate, own in losses.items()}
+    return min(means, key=lambda rate: means[rate] if np.isfinite(means[rate]) else np.inf)
 
 
 def contenders(curves: Mapping[str, Mapping[Any, Curve]], costs: Mapping[str, Cost]) -> list[Contender]:
@@ -187,12 +189,14 @@ def chart(found: Sequence[Contender]) -> Chart:
 class Side:
     """A model at its best learning rate: the seeds there, and what a step of it costs.
 
-    rates: all that were tried. runs: one a seed. cost: None where step times were not taken in turn.
+    rates: all that were tried. runs: one a seed. cost: None where step times were not taken in turn. lost: seeds
+    more at that rate whose runs diverged or did not come to their ends.
     """
 
     runs: tuple[Run, ...]
     rates: tuple[float, ...]
     cost: Cost | None
+    lost: int = 0
 
     @property
     def losses(self) -> np.ndarray:
@@ -281,7 +285,10 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
         runs_there = tuple(rates[best_rate(tracked)].values())
         cost = costs.get(runs_there[0].architecture) or costs.get(runs_there[0].model)
         known = tuple(sorted(rate for rate in rates if rate is not None))
-        found.setdefault(setting, []).append(Side(runs_there, known, cost))
+        alike = {(one.model, one.parameters, one.setting()) for one in runs_there}
+        lost = {run.seed for run in runs if (run.model, run.parameters, run.setting()) in alike}
+        side = Side(runs_there, known, cost, len(lost - {one.seed for one in runs_there}))
+        found.setdefault(setting, []).append(side)
     return found
 
 
@@ -315,6 +322,8 @@ def budget_verdict(learns: Side, has: Side) -> tuple[str, str]:
             return UNDECIDED, f"a {side.runs[0].model} with skill: R² ≥ {SKILL:g}"
         if len(side.runs) < SEEDS:
             return UNDECIDED, f"{SEEDS} seeds at the best learning rate of {side.runs[0].model}: rates are no seeds"
+        if side.lost:
+            return UNDECIDED, f"the other seeds of {side.runs[0].model} at that rate, {side.lost}, at their ends too"
         if side.edge:
             return UNDECIDED, f"a grid of {RATES} or more learning rates with the best of {side.runs[0].model} inside"
         if side.cost is None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from equiscope import records as record_files
-from equiscope.errors import EquiscopeError, InputError
+from equiscope.errors import EquiscopeError, InputError, IntegrityError
 from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
@@ -45,19 +45,18 @@ class Point:
 
     @property
     def curves(self) -> list[Curve]:
-        return list(self.by_seed.values())
-
-    @property
-    def by_seed(self) -> dict[Any, Curve]:
-        """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
-        found = ((run, run.curves.get(_deciding(run)) or run.headline) for run in self.runs)
-        return {run.run.config.get("seed"): with_known_baseline(curve, run.run.task)
-                for run, curve in found if curve is not None}  # fmt: skip
+        return [curve for run in self.runs if (curve := _curve(run)) is not None]
 
     @property
     def finals(self) -> list[Measurement]:
         found = (run.finals.get(_deciding(run)) or run.headline_final for run in self.runs)
         return [final for final in found if final is not None]
+
+
+def _curve(run: RunHistory) -> Curve | None:
+    """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
+    found = run.curves.get(_deciding(run)) or run.headline
+    return None if found is None else with_known_baseline(found, run.run.task)
 
 
 def _deciding(run: RunHistory) -> str:
@@ -99,24 +98,31 @@ def load(folder: str | os.PathLike[str]) -> Study:
 
     Raises:
         InputError: if the folder holds no study.
-        IntegrityError: for damaged records, of the study or a run.
+        IntegrityError: for damaged records, of the study or a run, or those of another form.
     """
     place = Path(folder)
     newest = {record["kind"]: record for record in record_files.read(place / "records.jsonl")}
     if "study" not in newest:
         raise InputError(f"{place} holds no study: its records have none")
-    told = view(StudyRecord, newest["study"])
+    try:
+        told = view(StudyRecord, newest["study"])
+        profile = view(Profile, newest["profile"]) if "profile" in newest else None
+    except (AttributeError, TypeError, ValueError) as error:
+        said = "its records are not as this version writes them"
+        raise IntegrityError(f"{place}: {said} ({error}); upgrade equiscope") from error
     points = []
     for name in dict.fromkeys(run.point for run in told.runs):
         own = [run for run in told.runs if run.point == name]
         begun = [run for run in own if run.status == "open" and (place / run.folder / "records.jsonl").exists()]
-        done = [run for run in own if not run.reason and (run.status != "open" or run in begun)]
+        gone = [run for run in own if run.status != "open" and not run.reason and not (place / run.folder).is_dir()]
+        done = [run for run in own if not run.reason and run not in gone and (run.status != "open" or run in begun)]
         histories = {run: read(place / run.folder) for run in done}
         far = {run: f"step {h.last_step:,} of {h.planned_steps or 0:,}" for run, h in histories.items()}
-        missing = tuple(f"seed {run.seed}: {run.reason}" for run in own if run.reason)
+        missing = tuple(f"seed {run.seed}: {run.reason or f'its folder {run.folder} is gone'}" for run in own
+                        if run.reason or run in gone)  # fmt: skip
         going = tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open")
         points.append(Point(name, tuple(histories.values()), missing, going))
-    return Study(told, tuple(points), view(Profile, newest["profile"]) if "profile" in newest else None)
+    return Study(told, tuple(points), profile)
 
 
 def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
@@ -196,7 +202,10 @@ def spent(runs: Sequence[RunHistory]) -> str:
 def _costs(study: Study, folder: Path) -> dict[str, Any] | None:
     """Costs and break-even of a study whose models were profiled."""
     profile = study.profile
-    curves = {point.name: point.by_seed for point in study.points if point.curves}
+    # A run that goes on is half annealed: its last loss is no end to be compared with those of others.
+    curves = {point.name: {str(run.run.config.get("seed")): curve for run in point.runs
+                           if run.finished and (curve := _curve(run)) is not None}
+              for point in study.points}  # fmt: skip
     found = efficiency.contenders(curves, profile.costs) if profile is not None else []
     if profile is None or not found:
         return None

@@ -133,8 +133,8 @@ def assert_equivariant(
 
     Args:
         tolerance: ``"noise floor"`` for models that are symmetric by construction: the floor is measured in the
-            precision in which the model computes (:mod:`equiscope.decomposition.noise`). Or a number, relative to the
-            size of the output.
+            precision in which the model computes (:mod:`equiscope.decomposition.noise`). Or a number from 0 to 1,
+            relative to the size of the output.
         model, batches, declaration, forward, rotations, cosets, seed, symmetry: as for :func:`equiscope.measure`;
             labels are not needed and losses not used. A translation far beyond the size of a sample rounds positions
             more coarsely than the floor has it, which is then reported: give a tolerance for what is acceptable.
@@ -145,13 +145,21 @@ def assert_equivariant(
     Raises:
         AssertionError: with the report, naming outputs and the worst sample, and hints at what would pass: another
             centre, parity, or reading of the same numbers (:mod:`equiscope.testing.readings`).
-        InputError: as :func:`equiscope.measure`.
+        InputError: as :func:`equiscope.measure`; for inputs that are zero in every sample.
     """
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
-    if not ((number and 0 <= tolerance < math.inf) or tolerance == "noise floor"):  # type: ignore[operator]
-        raise InputError(f"tolerance must be 'noise floor' or a number >= 0, got {tolerance!r}")
+    if not ((number and 0 <= tolerance <= 1) or tolerance == "noise floor"):  # type: ignore[operator]
+        # The spread of an answer is never more than its size: above 1 every model would pass.
+        raise InputError(
+            f"tolerance must be 'noise floor' or a number from 0 to 1, a part of the output's size (5 % is 0.05), got "
+            f"{tolerance!r}"
+        )
     given = listed(batches)
     declaration = label_free(declaration, given[0])
+    fields = [batch_of(native, declaration).fields() for native in given]
+    still = all(name in some and not some[name].any() for some in fields for name in declaration.inputs)
+    if still and symmetry == "rotation":
+        raise InputError(f"{list(declaration.inputs)} are zero in every sample, which no rotation moves")
 
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
         collector = orbits(model, given, chosen, called, rotations, cosets, seed, symmetry)

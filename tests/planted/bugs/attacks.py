@@ -4,6 +4,7 @@ from tests.planted.engine import bug
 
 WRITING, RECORDS = "writing.py", "records.py"
 PRESERVE = "decomposition/preserve.py"
+BUDGETS = "report/efficiency.py"
 
 BUGS = (
     bug("a temporary file is opened though it is there", WRITING, "replacing", r" \| os\.O_EXCL", "", "test_writing"),
@@ -58,4 +59,20 @@ BUGS = (
         r"self\.samples < LEAST", "False", "symmetry/test_orientation"),
     bug("an axis of NaN", "symmetry/orientation.py", "OrientationSum.add", r"not real\.isfinite\(\)\.all\(\) or ", "",
         "symmetry/test_orientation"),
+    bug("a tolerance in percent lets every model pass", "testing/equivariance.py", "assert_equivariant",
+        r"<= tolerance <= 1\)", "<= tolerance < math.inf)", "testing/test_equivariance"),
+    bug("every model is equivariant on zeros", "testing/equivariance.py", "assert_equivariant",
+        r'if still and symmetry == "rotation":', "if False:", "testing/test_equivariance"),
+    bug("a rate that diverged is the best", BUDGETS, "best_rate", r"if np\.isfinite\(means\[rate\]\) else np\.inf", "",
+        "report/test_efficiency"),
+    bug("survivors of a rate decide", BUDGETS, "budget_verdict", r"if side\.lost:", "if False:",
+        "report/test_verdicts"),
+    bug("rates that go on are compared with those at their end", "report/study.py", "_costs", r"run\.finished and", "",
+        "report/test_study"),
+    bug("a study's page of a run that is gone", "report/study.py", "load", r"if run\.reason or run in gone",
+        "if run.reason", "report/test_study"),
+    bug("a study is reported as an empty run", "commands/report.py", "run", r'"study", "pace"', "",
+        "report/test_study"),
+    bug("records of a study of another form are a traceback", "report/study.py", "load",
+        r"except \(AttributeError, TypeError, ValueError\)", "except ZeroDivisionError", "report/test_study"),
 )  # fmt: skip
