@@ -32,7 +32,7 @@ def test_code_on_the_pages_runs_as_written(block, capsys):
 
 
 def test_commands_on_the_pages_are_read_by_the_parser():
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
     commands = re.findall(r"^equiscope .*|(?<=`)equiscope [^`]+(?=`)", text, re.M)
     assert len(commands) >= 5
     for command in commands:
