@@ -116,7 +116,7 @@ def relation(pair="equivariance error ~ weight variance", partial=(0.2, 0.8), ef
 
 def contest(learns=1.0, has=2.0, seeds=(0, 1, 2), rates=(1e-3, 3e-3, 1e-2), best=3e-3, profiled=True, slower=1.0,
             steps=2400, other_steps=None, wall=0.1, task="forcefield", r2s=GOOD["r2s"], end=True,
-            flops=None, luck=0.01, off=1.5, lucky=1.0):  # fmt: skip
+            flops=None, luck=0.01, off=1.5, lucky=1.0, timed=59203):  # fmt: skip
     """Learning against symmetric models: final losses, seeds at the best learning rate, step times in turn.
 
     ``luck``: how much a seed adds to the loss; ``off``, ``lucky``: factors of all losses and of the final set's alone
@@ -135,7 +135,7 @@ def contest(learns=1.0, has=2.0, seeds=(0, 1, 2), rates=(1e-3, 3e-3, 1e-2), best
                     if record.get("part") == "final" and lr != best:
                         record["result"]["total"] *= lucky
     costs = {name: {"step_seconds": [s] * 9, "infer_seconds": [s] * 9, "samples": 32, "infer_samples": 32,
-                    "flops": 1e9 * (flops or s), "parameters": 1, "peak_mib": 1.0}
+                    "flops": 1e9 * (flops or s), "parameters": timed, "peak_mib": 1.0}
              for name, s in (("edge_transformer", 1.0), ("nequip", slower))}  # fmt: skip
     if profiled:
         made[0].append({"kind": "profile", "models": list(costs), "costs": costs})
@@ -252,6 +252,9 @@ CASES = {
         *all_contests(), run(lr=3e-3, seed=3, steps=(0, 100, 500, 1000), planned=2400, end=False)], UNDECIDED),
     "a run of another rate goes on": ("efficiency", [
         *all_contests(), run(lr=1e-2, seed=3, steps=(0, 100, 500, 1000), planned=2400, end=False)], AGREES),
+    "a larger model of a single rate is better still": (
+        "efficiency", [*all_contests(), *everywhere(lr=3e-3, parameters=200_000, total=0.1)], AGREES),
+    "step times of another size": ("efficiency", contest(timed=200_000), UNDECIDED),
     "a single learning rate": ("efficiency", contest(rates=(3e-3,)), UNDECIDED),
     "seconds from the clock on the wall": ("efficiency", contest(profiled=False), UNDECIDED),
     "ahead with twice the steps": ("efficiency", contest(steps=4800, other_steps=2400), UNDECIDED),

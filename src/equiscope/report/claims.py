@@ -56,7 +56,8 @@ RULES = {
         f"stays under it at every skilled measurement, {THROUGHOUT} or more; a run differs if a skilled measurement "
         f"lies above it with its whole interval. {_SKILLED[0].upper()}{_SKILLED[1:]}. All three tasks are needed.",
     "efficiency":
-        "The best learning model against the best symmetric one, each annealed to its own budget: the one whose final "
+        "The best learning model against the best symmetric one, of those with all that follows if there are any, each "
+        "annealed to its own budget: the one whose final "
         f"loss is lower beyond the 95 % interval over at least {SEEDS} seeds is ahead, if it had no more seconds and "
         f"no more FLOPs (within {100 * SAME_BUDGET - 100:.0f} %). Seconds are steps times step times taken in turn. "
         f"Each learning rate is the best of {RATES} or more and not at the edge of them. All three tasks are needed.",

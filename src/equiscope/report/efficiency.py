@@ -210,6 +210,11 @@ class Side:
         return len(self.rates) < RATES or rate is None or rate in (min(self.rates), max(self.rates))
 
     @property
+    def whole(self) -> bool:
+        """Whether it has what a verdict needs: seeds, a best rate inside of those tried, step times taken in turn."""
+        return len(self.runs) >= SEEDS and not self.edge and self.cost is not None and not self.lost
+
+    @property
     def name(self) -> str:
         rate = self.runs[0].rate
         at = "" if rate is None else f" at learning rate {rate:g}{', the edge of those tried' if self.edge else ''}"
@@ -284,6 +289,8 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
                    for r, seeds in rates.items()}  # fmt: skip
         runs_there = tuple(rates[best_rate(tracked)].values())
         cost = costs.get(runs_there[0].architecture) or costs.get(runs_there[0].model)
+        # Another size of the same model takes other seconds.
+        cost = cost if cost is not None and cost.parameters == runs_there[0].parameters else None
         known = tuple(sorted(rate for rate in rates if rate is not None))
         alike = {(one.model, one.parameters, one.setting()) for one in runs_there}
         lost = {run.seed for run in runs if (run.model, run.parameters, run.setting()) in alike}
@@ -293,7 +300,8 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
 
 
 def _best(sides: Sequence[Side]) -> Side:
-    return min(sides, key=lambda side: float(side.losses.mean()))
+    """The one of the least loss, of those that can be judged if there are any."""
+    return min(sides, key=lambda side: (not side.whole, float(side.losses.mean())))
 
 
 def _budget_row(task: str, learns: Side, has: Side) -> Row:
