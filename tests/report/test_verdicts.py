@@ -239,6 +239,13 @@ CASES = {
     "a brute force too coarse to tell": ("measure", [run(extra=[brute(known=0.5)])], UNDECIDED),
     "a brute force of the untrained model": ("measure", [run(extra=[brute(step=0)])], UNDECIDED),
     "a closed form": ("measure", everywhere(extra=[brute(z=0, rotations=0, exact=True)]), AGREES),
+    "a flow whose samples are not turned stays above": (
+        "quick", [run(**BAD, task="proteinflow", skills=(-1, 0.1, 0.5, 0.6), augment=False)], UNDECIDED),
+    "the same with every sample turned": (
+        "quick", [run(**BAD, task="proteinflow", skills=(-1, 0.1, 0.5, 0.6))], DIFFERS),
+    "a force field whose samples are not turned, as the paper's": ("quick", [run(**BAD, augment=False)], DIFFERS),
+    "the penalty of a flow whose samples are not turned": (
+        "penalty", [run(**BAD, task="proteinflow", skills=(-1, 0.1, 0.5, 0.6), augment=False)], UNDECIDED),
     # 6 efficiency
     "learning ahead at equal budgets": ("efficiency", all_contests(), AGREES),
     "symmetric ahead at equal budgets": ("efficiency", contest(learns=2.0, has=1.0), DIFFERS),

@@ -40,7 +40,8 @@ RULES = {
         f"A finished run of at least {SHORTEST:,} steps agrees with a skilled crossing by step {WINDOW:,}, from which "
         f"on every interval, the final one too, is under {THRESHOLD:g} %. A run differs if a skilled model is above "
         f"{THRESHOLD:g} % with its whole interval at step {WINDOW:,} or later, or at the end of such a finished run; "
-        f"{_SKILLED}. Voxels are judged on the SO(3), noise-averaged probe. All three tasks are needed.",
+        f"{_SKILLED}. Voxels are judged on the SO(3), noise-averaged probe. Runs of the flow and of voxels count whose "
+        "training samples were all turned, as the paper’s were. All three tasks are needed.",
     "robust":
         f"Of runs that differ in one size alone, with at least {SEEDS} seeds each: agrees if the 95 % interval over "
         f"seeds of the ratio of crossing steps stays under {MARGIN:g} between every two sizes, differs if one lies "
@@ -54,7 +55,8 @@ RULES = {
     "penalty":
         f"Small is taken as {THRESHOLD:g} %: a finished run of at least {SHORTEST:,} steps agrees if the upper limit "
         f"stays under it at every skilled measurement, {THROUGHOUT} or more; a run differs if a skilled measurement "
-        f"lies above it with its whole interval. {_SKILLED[0].upper()}{_SKILLED[1:]}. All three tasks are needed.",
+        f"lies above it with its whole interval. {_SKILLED[0].upper()}{_SKILLED[1:]}. Runs count as "
+        "in the claim “quick”. All three tasks are needed.",
     "efficiency":
         "The best learning model against the best symmetric one, of those with all that follows if there are any, each "
         "annealed to its own budget: the one whose final "
@@ -181,6 +183,13 @@ def _paper(run: Run) -> paper.Told:
     return paper.TASKS.get(run.task, paper.NOTHING)
 
 
+def _unlike(run: Run) -> str:
+    """What would make a run one of the paper's kind; empty if it is."""
+    share = run.config.get("augment", 1.0)
+    return "a run whose training samples are all turned (augment=1), as the paper’s" if (
+        _paper(run).turned and share is not None and float(share) < 1) else ""  # fmt: skip
+
+
 def _final(run: Run, curve: Curve) -> Measurement | None:
     return run.told.finals.get(curve.probe)
 
@@ -235,6 +244,8 @@ def crossing_verdict(run: Run) -> tuple[str, str]:
     whole = run.finished and run.last_step >= SHORTEST
     late = bool((_above(run, curve) & (curve.step >= WINDOW)).any())
     crossing = run.found.skilled
+    if unlike := _unlike(run):
+        return UNDECIDED, unlike
     agrees = whole and crossing is not None and crossing.step <= WINDOW and _ends_under(run, curve)
     verdict = decided(agrees, late or (whole and _ends_above(run, curve)))
     if verdict == AGREES:
@@ -353,6 +364,9 @@ def _penalty_row(run: Run, curve: Curve, steps: np.ndarray, what: str) -> Row:
     able, final = _places(curve, steps), _final(run, curve)
     end = f"at the end {share_text(final.result)}" if final is not None else ""
     told = (_paper(run).end, UNDECIDED, run.words)
+    if unlike := _unlike(run):
+        ours = f"the largest is {percent(float(np.nanmax(curve.percent)))[0]} %"
+        return Row(run.task, run.name, what, ours, end, *told, unlike)
     if not able.any():
         known = bool(np.isfinite(curve.r2).any())
         ours = "the model has no skill yet" if known else "its R² is not known, so neither is its skill"

@@ -85,6 +85,7 @@ class Told:
     """What the paper reports of one task: the 2 % crossing, the end of training, both by size, each study's table.
 
     probe: the one that decides, where that is not the headline of a run.
+    turned: whether every training sample was given a random orientation; the force field's data have one already.
     """
 
     crossing: str
@@ -92,6 +93,7 @@ class Told:
     sizes: str
     studies: dict[str, tuple[Row, ...]] = field(default_factory=dict)
     probe: str = ""
+    turned: bool = False
 
 
 def counts(task: str, probe: str) -> bool:
@@ -118,6 +120,7 @@ _LARGEST_FLOW = ("900–1,140", "–", "0.03–0.53 % by flow time", "0.05–6.5
 #: In the order of the abstract.
 TASKS = {
     "proteinflow": Told(
+        turned=True,
         crossing="steps 900–1,140 at every flow time",
         end="0.05 % (t = 0) to 6.5 % (t = 0.9) at step 1.1M; 18 % at t = 0.9 on the way",
         sizes="60M and 400M: steps 840–1,140; 1 % of the data: 2,000–2,400",
@@ -170,6 +173,7 @@ TASKS = {
         end="12.9 % (111M, step 43,740), 20.3 % (28M), 18.7 % (7M, step 160,380)",
         sizes="111M, 28M, 7M end at 12.9 %, 20.3 %, 18.7 %; 1, 10 and 25 % of the data first at 4,536, 6,561 and 7,288",
         probe="SO(3), cubic, noise averaged",
+        turned=True,
     ),
 }
 NOTHING = Told("", "", "")

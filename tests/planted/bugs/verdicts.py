@@ -31,6 +31,8 @@ BUGS = (
     bug("step times of another size taken for those of a model", BUDGETS, "_sides",
         r"cost\.parameters == runs_there\[0\]\.parameters", "True", TABLE),
     bug("a model that cannot be judged stands for its side", BUDGETS, "_best", r"not side\.whole, ", "", TABLE),
+    bug("runs without augmentation judged where the paper augments", CLAIMS, "_unlike", r"float\(share\) < 1", "False",
+        TABLE),
     bug("an optimum at the edge of the grid believed", BUDGETS, "budget_verdict", r"if side\.edge:", "if False:",
         TABLE),
     bug("whoever is ahead may have had more seconds", BUDGETS, "budget_verdict",
