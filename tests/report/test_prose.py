@@ -211,6 +211,17 @@ def test_the_studies_of_the_force_field():
     page.given(none, every, data["1 %"]["final percent"].replace(" %", ""), "best learning rate of every model is 1e-2",
                "With 1 % of the data (32 frames)", "--parallel 2` (", "on 2 cores beside other work): 1 h 18 min",
                "(15 runs, one shared): 36 min", "up to 3,200 training frames, 15k to 200k parameters")  # fmt: skip
+    contest = points("forcefield", "efficiency_escaip")
+    measured = table(Page("studies/forcefield.md"), "Efficiency escaip")
+    # Without a caution: three seeds, and inside the grid.
+    assert {row[0]: row[2] for row in measured if len(row) == 10} == {"escaip": "1e-2", "escaip_tied": "1e-2"}
+    plain, twin = (contest[f"{model} @ 1e-2"]["final R²"] for model in ("escaip", "escaip_tied"))
+    assert spreads([plain, twin])
+    (ratio,) = {row[6] for row in measured if len(row) == 8}
+    ahead = [row[2] for row in measured if len(row) == 8 and row[7] == "escaip_tied is there first"]
+    page.given(f"R² {plain} and {twin}, so that neither", f"takes {ratio} times as long", "twin, 1,000 steps",
+               f"reaches R² {', '.join(ahead[:-1])} and {ahead[-1]} in fewer", "best rate of both, 1e-2, which",
+               "max_steps=1000 track.points=14 study.seeds=[0]`, rates 3e-3 to 3e-2 and further seeds at 1e-2 (10")  # fmt: skip
     assert page.untold == [], page.untold
 
 
