@@ -18,7 +18,7 @@ from equiscope.records import Records
 from equiscope.report import authors, paper
 from equiscope.report.claims import claims
 from equiscope.report.claims_page import run_rows
-from equiscope.report.evidence import Evidence, gather
+from equiscope.report.evidence import DIFFERS, Evidence, gather
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, BEFORE, PAGE = RESULTS / "runs", RESULTS / "runs" / "before.csv", RESULTS / "verdicts.md"
@@ -102,6 +102,8 @@ def page() -> str:
     ]
     for claim in claims(evidence, authors.judged()):
         words = [WHY[claim.key], *([claim.summary + "."] if claim.summary else [])]
+        against = [f"{row.run.rpartition('/')[2]}, {row.interval or row.ours}" for row in claim.rows if row.verdict == DIFFERS]
+        words += [f"Against it: {'; '.join(against)}."] if against else []
         cells = (claim.title, before[claim.key], claim.verdict, claim.authors_verdict, " ".join(words))
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "The runs:", "", "| task | run | model | parameters | steps | percent of the loss at the end | R² | "

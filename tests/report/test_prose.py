@@ -221,7 +221,8 @@ def test_the_studies_of_the_force_field():
     ahead = [row[2] for row in measured if len(row) == 8 and row[7] == "escaip_tied is there first"]
     page.given(f"R² {plain} and {twin}, so that neither", f"takes {ratio} times as long", "twin, 1,000 steps",
                f"reaches R² {', '.join(ahead[:-1])} and {ahead[-1]} in fewer", "best rate of both, 1e-2, which",
-               "max_steps=1000 track.points=14 study.seeds=[0]`, rates 3e-3 to 3e-2 and further seeds at 1e-2 (10")  # fmt: skip
+               "max_steps=1000 track.points=14 study.seeds=[0]`, rates 3e-3 to 3e-2 and further seeds at 1e-2",
+               " (10 runs): the section")  # fmt: skip
     assert page.untold == [], page.untold
 
 
