@@ -5,7 +5,8 @@ import csv
 import pytest
 
 from equiscope import cli
-from equiscope.report import build_paper
+from equiscope.report import build_paper, claims_page
+from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Row
 from tests import browser
 from tests.report import synthetic
 from tests.report.test_evidence import symmetric_run
@@ -87,3 +88,12 @@ def test_command(folders, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "the paper's claims: page/paper.html\n"
     assert cli.main(["report"]) == 2
     assert "name a run" in capsys.readouterr().err
+
+
+def test_rows_that_weigh_come_first_and_many_alike_are_folded():
+    verdicts = [UNDECIDED] * 5 + [AGREES] * 4 + [DIFFERS]
+    rows = [Row("voxels", str(place), "", "", "", "", verdict) for place, verdict in enumerate(verdicts)]
+    other = Row("forcefield", "10", "", "", "", "", UNDECIDED)
+    shown, more = claims_page._parted([*rows, other])
+    assert [row.run for row in shown] == ["9", "5", "6", "7", "0", "1", "2", "10"]
+    assert [row.run for row in more] == ["8", "3", "4"]

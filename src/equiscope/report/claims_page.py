@@ -6,6 +6,7 @@ Its figures are single-column panels in a publication style, each as PNG and PDF
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -33,6 +34,8 @@ RUN_COLUMNS = ("task", "run", "model", "parameters", "steps", "share of the loss
 _CURVE = ("percent", "low", "high", "r2", "total", "twirled", "equivariance", "floor")
 #: A journal's column in inches; text of 8 points then stays readable on a phone, where a panel fills the width.
 WIDTH, HEIGHT = 3.4, 2.7
+#: Rows of a claim with the same task and verdict that are open from the start; the rest can be unfolded.
+ALIKE = 3
 #: Most runs drawn in one panel; the rest are in the table.
 MOST = len(style.COLOURS) - 1
 
@@ -62,12 +65,26 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
     return target
 
 
+def _parted(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows in the order in which they weigh, and of those the ones beyond :data:`ALIKE` of a task and verdict."""
+    order = (DIFFERS, AGREES, EQUAL, "", UNDECIDED)
+    ranked = sorted(rows, key=lambda row: order.index(row.verdict) if row.verdict in order else len(order))
+    seen: Counter[tuple[str, str]] = Counter()
+    shown: list[Row] = []
+    more: list[Row] = []
+    for row in ranked:
+        seen[row.task, row.verdict] += 1
+        (shown if seen[row.task, row.verdict] <= ALIKE else more).append(row)
+    return shown, more
+
+
 def _content(evidence: Evidence, found: Sequence[Claim], panels: Sequence[PaperFigure]) -> dict[str, Any]:
     titles = {task: tasks.words(task).title for task in paper.TASKS}
     return {
         "claims": found,
         "look": lambda verdict: CLASSES.get(verdict.partition(":")[0], "open"),
         "told": lambda verdict: _with_titles(verdict, titles),
+        "parted": _parted,
         "source": authors.data(),
         "tasks": titles,
         "panels": {one.key: [(p, data_uri(p.png)) for p in panels if p.claim == one.key] for one in found},
