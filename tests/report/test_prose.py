@@ -244,7 +244,7 @@ FLOWS = """
 trainer.max_steps=1200 track.points=10 track.times=[0.2,0.6,0.9] study.seeds=[0]`
 with further seeds at three points (`study.more`): 16 runs of 1,200 steps, nano size
 (34,248 parameters; the equivariant twin 38,092), at most 394 training chains. Then at rate 3.2e-2 and three seeds
-its largest (169,224 parameters), and `optimizer`: 11 runs more
+its largest (169,224 parameters), `augmentation` with one seed, and `optimizer`: 13 runs
 under 2 % between
 - Replicates, at 3.2e-2: three
 """
@@ -288,6 +288,9 @@ def test_the_studies_of_the_flow():
     assert max(value(row["skill"]) for row in (sgd, adam)) < 0
     page.given(f"plain SGD ends at {sgd['final percent']} with R² {sgd['final R²']}, Adam (5e-4) at "
                f"{adam['final percent']} with {adam['final R²']}.")  # fmt: skip
+    turned = [points("proteinflow", "augmentation")[share]["final percent"] for share in ("all", "half", "none")]
+    assert overlap(turned)
+    page.given(f"Augmentation, one seed a point: {turned[0]} with it, {turned[1]} with half of it and {turned[2]} without.")
     measured = table(Page("studies/proteinflow.md"), "Efficiency")
     rates = {row[0]: row[2] for row in measured if len(row) == 10}
     # Without a caution: three seeds, and inside the grid.
