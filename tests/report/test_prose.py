@@ -290,7 +290,8 @@ def test_the_studies_of_the_flow():
                f"{adam['final percent']} with {adam['final R²']}.")  # fmt: skip
     turned = [points("proteinflow", "augmentation")[share]["final percent"] for share in ("all", "half", "none")]
     assert overlap(turned)
-    page.given(f"Augmentation, one seed a point: {turned[0]} with it, {turned[1]} with half of it and {turned[2]} without.")
+    whole, half, none = turned
+    page.given(f"Augmentation, one seed a point: {whole} with it, {half} with half of it and {none} without.")
     measured = table(Page("studies/proteinflow.md"), "Efficiency")
     rates = {row[0]: row[2] for row in measured if len(row) == 10}
     # Without a caution: three seeds, and inside the grid.
