@@ -40,7 +40,7 @@ def test_arithmetic_falls_as_eps_squared():
     for rung in found.rungs[1:]:
         low, high = rung.arithmetic_interval
         assert 0.99 < low <= rung.arithmetic <= high <= 1 + 1e-9
-        assert rung.added == pytest.approx(rung.relative, rel=1e-4)
+        assert rung.added == pytest.approx(rung.relative, rel=1e-4, abs=0)
     assert "reference" in str(found)
 
 

@@ -129,7 +129,7 @@ def test_a_small_fault_is_not_swallowed(samples, dtype, size, degree):
             return {"forces": right + size * right.square().mean().sqrt() * wrong}
 
     result = eq.measure(Broken(1.0).to(dtype), [random_batch(samples, dtype=dtype)], **SHORT)
-    assert math.sqrt(result.relative_equivariance) == pytest.approx(size, rel=0.3)
+    assert math.sqrt(result.relative_equivariance) == pytest.approx(size, rel=0.3, abs=0)
     assert result.distinguishable
     assert result.outputs["forces"].distinguishable
     sound = eq.measure(Amplifier(1.0).to(dtype), [random_batch(samples, dtype=dtype)], **SHORT)
@@ -182,7 +182,7 @@ def test_independent_roundings_give_their_variance(arcs):
         def forward(self, batch):
             return {"energy": 1 + 1e-15 * torch.randn(batch["pos"].shape[0], 1, dtype=torch.float64)}
 
-    assert mean_floor_of_energies(Rounded(), 4000, 2.0**-52, arcs) == pytest.approx(1e-30, rel=0.05)
+    assert mean_floor_of_energies(Rounded(), 4000, 2.0**-52, arcs) == pytest.approx(1e-30, rel=0.05, abs=0)
 
 
 def test_rounding_of_few_samples_may_exceed_more_floors():
@@ -215,7 +215,7 @@ def test_octahedral_copies_are_exact_and_have_no_floor_of_turns():
     assert result.equivariance == 0
     eps = torch.finfo(torch.float32).eps
     square = float(random_batch(8, dtype=torch.float32)["pos"].square().mean())
-    assert result.noise_floor == pytest.approx(eps**2 / 6 * square, rel=1e-4)
+    assert result.noise_floor == pytest.approx(eps**2 / 6 * square, rel=1e-4, abs=0)
 
 
 def test_a_real_error_stands_out():
