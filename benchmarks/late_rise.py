@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import table
 from scipy import stats
 
 from equiscope import records
@@ -243,7 +244,7 @@ def short(value: Any) -> Any:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *("| " + " | ".join(r) + " |" for r in rows), ""]
+    return [*table(head, rows), ""]
 
 
 def rise(path: Path) -> dict[str, Any]:
@@ -345,11 +346,11 @@ def late_rise(data: dict[str, Any]) -> list[str]:
                   f"{'constant, then annealed' if run['hold'] else 'warm-up and cosine'}, seed {run['seed']}):", ""]  # fmt: skip
         head = ["flow time", "lowest percent", "highest after it", "L_E times", "total times", "R²", "at the end", "learning rate"]
         lines += markdown(head, rows)
-        table = [[probe, step, ranged(g["cosine"]["value"], g["cosine"]["interval"]),
-                  *(ranged(g["rate"][part]["value"], g["rate"][part]["interval"]) for part in ("twirled", "equivariance"))]
-                 for probe, steps in run["gradients"].items() for step, g in steps.items()]  # fmt: skip
-        if table:
-            lines += markdown(["flow time", "step", "cosine of the two gradients", "rate of the twirled loss", "of the error"], table)
+        slopes = [[probe, step, ranged(g["cosine"]["value"], g["cosine"]["interval"]),
+                   *(ranged(g["rate"][part]["value"], g["rate"][part]["interval"]) for part in ("twirled", "equivariance"))]
+                  for probe, steps in run["gradients"].items() for step, g in steps.items()]  # fmt: skip
+        if slopes:
+            lines += markdown(["flow time", "step", "cosine of the two gradients", "rate of the twirled loss", "of the error"], slopes)
     return lines
 
 

@@ -113,7 +113,7 @@ def test_nan_loss_is_one_line(capsys, tmp_path, monkeypatch):
     ("error", "status", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 2, "runs/a: No space left on device"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "/root/x: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/locked/x"), 2, "/locked/x: Permission denied"),
         (ModuleNotFoundError("no", name="hydra"), 2, "pip install 'equiscope[train]'"),
         (KeyError("step"), 3, "KeyError: 'step' (test_cli.py:"),
     ],

@@ -181,8 +181,9 @@ def _check_arguments(
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
-    counts = (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1))
-    for name, value, lowest in counts[: 2 if most_atoms is None else 3]:
+    for name, value, lowest in (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1)):
+        if value is None and name == "most_atoms":
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise InputError(f"{name} must be an integer >= {lowest}, got {value!r}")
     if not isinstance(labels, bool | Mapping):

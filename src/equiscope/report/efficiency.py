@@ -210,9 +210,17 @@ class Side:
         return len(self.rates) < RATES or rate is None or rate in (min(self.rates), max(self.rates))
 
     @property
-    def whole(self) -> bool:
-        """Whether it has what a verdict needs: seeds, a best rate inside of those tried, step times taken in turn."""
-        return len(self.runs) >= SEEDS and not self.edge and self.cost is not None and not self.lost
+    def lacks(self) -> str:
+        """What a verdict needs and it has not, in words: seeds, a best rate inside of those tried, step times taken in
+        turn; empty if nothing."""
+        model = self.runs[0].model
+        if len(self.runs) < SEEDS:
+            return f"{SEEDS} seeds at the best learning rate of {model}: rates are no seeds"
+        if self.lost:
+            return f"the other seeds of {model} at that rate, {self.lost}, at their ends too"
+        if self.edge:
+            return f"a grid of {RATES} or more learning rates with the best of {model} inside"
+        return "" if self.cost else f"step times of {model} taken in turn with the other’s: a clock drifts"
 
     @property
     def name(self) -> str:
@@ -301,7 +309,7 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
 
 def _best(sides: Sequence[Side]) -> Side:
     """The one of the least loss, of those that can be judged if there are any."""
-    return min(sides, key=lambda side: (not side.whole, float(side.losses.mean())))
+    return min(sides, key=lambda side: (bool(side.lacks), float(side.losses.mean())))
 
 
 def _budget_row(task: str, learns: Side, has: Side) -> Row:
@@ -328,14 +336,8 @@ def budget_verdict(learns: Side, has: Side) -> tuple[str, str]:
     for side in (learns, has):
         if not all(run.result.r2 >= SKILL for run in side.runs):
             return UNDECIDED, f"a {side.runs[0].model} with skill: R² ≥ {SKILL:g}"
-        if len(side.runs) < SEEDS:
-            return UNDECIDED, f"{SEEDS} seeds at the best learning rate of {side.runs[0].model}: rates are no seeds"
-        if side.lost:
-            return UNDECIDED, f"the other seeds of {side.runs[0].model} at that rate, {side.lost}, at their ends too"
-        if side.edge:
-            return UNDECIDED, f"a grid of {RATES} or more learning rates with the best of {side.runs[0].model} inside"
-        if side.cost is None:
-            return UNDECIDED, f"step times of {side.runs[0].model} taken in turn with the other’s: a clock drifts"
+        if side.lacks:
+            return UNDECIDED, side.lacks
     _, low, high = log_ratio(learns.losses, has.losses)
 
     def affordable(mine: Side, other: Side) -> bool:

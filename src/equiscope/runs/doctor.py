@@ -46,7 +46,8 @@ class Facts:
         devices: names of the GPUs; matmul_error: {device: relative error of a float32 matrix product}.
         precision: torch's setting for float32 products: highest, high or medium.
         default_dtype: torch's.
-        stack: {device: seconds a sample and pass} of a stack of residual blocks of the size asked about.
+        stack: {device: seconds a sample and pass} of a stack of residual blocks of the size asked about; empty where a
+            model was named.
         model: what was named, and {device: seconds a sample and pass} of it; empty where nothing was.
         launch: {device: seconds} until the next operation can be given to it, one after the other.
     """
@@ -125,7 +126,8 @@ def gather(asked: Asked = Asked(), settings: Sequence[str] = ()) -> Facts:
         {name: version(name) for name in names}, threads, available_cores(),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None, _timings(threads), _torchvision(), devices,
         {name: _matmul_error(name) for name in timed}, torch.get_float32_matmul_precision(),
-        str(torch.get_default_dtype()).removeprefix("torch."), {name: _stack(asked, name) for name in timed},
+        str(torch.get_default_dtype()).removeprefix("torch."),
+        {} if settings else {name: _stack(asked, name) for name in timed},
         _model(settings, timed) if settings else ("", {}), {name: _launch(name) for name in timed},
     )  # fmt: skip
 

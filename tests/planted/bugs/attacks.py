@@ -65,7 +65,7 @@ BUGS = (
         r'if still and symmetry == "rotation":', "if False:", "testing/test_equivariance"),
     bug("a rate that diverged is the best", BUDGETS, "best_rate", r"if np\.isfinite\(means\[rate\]\) else np\.inf", "",
         "report/test_efficiency"),
-    bug("survivors of a rate decide", BUDGETS, "budget_verdict", r"if side\.lost:", "if False:",
+    bug("survivors of a rate decide", BUDGETS, "Side.lacks", r"if self\.lost:", "if False:",
         "report/test_verdicts"),
     bug("rates that go on are compared with those at their end", "report/study.py", "_costs", r"run\.finished and", "",
         "report/test_study"),
