@@ -284,9 +284,8 @@ def _neighbours(compute: NeighborList, system: System) -> TensorBlock:
     samples = torch.cat([torch.as_tensor(rows).int() for rows in (pairs, shifts)], dim=1)
     values = torch.as_tensor(vectors)
     # Images beyond these would lie in the order in which they were found, which is right too.
-    places = samples.long() @ torch.tensor([0, 0, 4096, 64, 1], device=samples.device)
-    first, second = samples.long()[:, 0], samples.long()[:, 1]
-    order = ((first * len(system) + second) * 4096 * 64 + places).argsort()
+    first, second, a, b, c = samples.long().unbind(1)
+    order = ((first * len(system) + second) * 4096 * 64 + a * 4096 + b * 64 + c).argsort()
     names = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
     device = values.device
     return TensorBlock(

@@ -192,7 +192,7 @@ def _loud(
         if not old.is_floating_point():
             continue
         real = mask if name in atom else mask[:, :, None] & mask[:, None, :]
-        noise = LOUD * torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old)
+        noise = LOUD * torch.randn(old.shape, generator=generator, dtype=torch.float64, device="cpu").to(old)
         new[name] = torch.where(real.reshape(*real.shape, *[1] * (old.ndim - real.ndim)), old, noise)
     return new
 
