@@ -34,7 +34,7 @@ from equiscope.adapters.many import Engine
 from equiscope.adapters.peers import check_exports
 from equiscope.adapters.routes import routed
 from equiscope.decomposition.measure import NOISE_SAMPLES
-from equiscope.decomposition.plan import second_cosets_need
+from equiscope.decomposition.plan import check_count, second_cosets_need
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.symmetries import Symmetry
 from equiscope.decomposition.symmetries.lattices import Supercell
@@ -118,7 +118,7 @@ def measure(
         RandomModelError: if the calculator answers identical calls differently.
     """
     least = 2 if symmetry == "rotation" else 1
-    _check_arguments(calculator, cosets, noise_samples, seed, labels, least, most_atoms)
+    _check_arguments(calculator, cosets, noise_samples, labels, least, most_atoms)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
         ("precision", precision, ("auto", "float32", "float64")),
@@ -172,20 +172,17 @@ def _total(symmetry: Any, per_atom: bool) -> Any:
 
 
 def _check_arguments(
-    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int,
-    most_atoms: int | None,
-) -> None:  # fmt: skip
+    calculator: Any, cosets: float | None, noise_samples: int, labels: Any, fewest: int, most_atoms: int | None
+) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "most_atoms")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
-    for name, value, lowest in (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1)):
-        if value is None and name == "most_atoms":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise InputError(f"{name} must be an integer >= {lowest}, got {value!r}")
+    check_count("noise_samples", noise_samples)
+    if most_atoms is not None:
+        check_count("most_atoms", most_atoms, 1)
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 

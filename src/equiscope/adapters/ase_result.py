@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from equiscope import records
 from equiscope.adapters import ase_structures as st
 from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
@@ -224,18 +225,8 @@ def write_json(path: str | Path, plain: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(_finite(plain), ensure_ascii=False, indent=1, allow_nan=False)
+    text = json.dumps(records.plain(plain, "result"), ensure_ascii=False, indent=1, allow_nan=False)
     try:
         write_atomically(path, (text + "\n").encode())
     except OSError as error:
         raise InputError(f"cannot write the result to {str(path)!r}: {error.strerror}") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from equiscope import labels as labels_
 from equiscope.adapters.ase_files import UNREADABLE, read
+from equiscope.decomposition.symmetries.lattices import spanning
 from equiscope.errors import DataError, InputError
 
 OUTPUTS = ("energy", "forces", "stress")
@@ -29,7 +30,6 @@ ENERGY_UNITS = {
 }  # fmt: skip
 LENGTH_UNITS = {"Å": 1.0, "Ang": 1.0, "Angstrom": 1.0, "Bohr": units.Bohr, "nm": units.nm, "pm": 1e-2}
 STRESS_UNITS = {"eV/Å^3": 1.0, "eV/Ang^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "kB": 0.1 * units.GPa}
-SINGULAR = 1e-6
 # Å by which atoms may have moved since their labels were stored: what files round to.
 MOVED = 1e-3
 _LABEL_KEYS = {
@@ -205,15 +205,11 @@ def check(atoms: Atoms) -> str:
     for name, values in (("positions", atoms.positions), ("cell", cell)):
         if not np.isfinite(values).all():
             raise InputError(f"NaN or infinity in the {name}")
-    vectors = cell[atoms.pbc]
-    lengths = np.linalg.norm(vectors, axis=1)
-    if len(vectors):
-        unit = vectors / np.maximum(lengths, 1e-300)[:, None]
-        if lengths.min() < SINGULAR or np.linalg.svd(unit, compute_uv=False).min() < SINGULAR:
-            raise InputError(
-                f"singular cell: the lattice vectors of the periodic directions {pbc_name(atoms)} are zero or not "
-                f"independent, {vectors.tolist()}"
-            )
+    if atoms.pbc.any() and not spanning(cell[atoms.pbc]):
+        raise InputError(
+            f"singular cell: the lattice vectors of the periodic directions {pbc_name(atoms)} are zero or not "
+            f"independent, {cell[atoms.pbc].tolist()}"
+        )
     return "left-handed cell" if np.linalg.det(cell) < 0 else ""
 
 

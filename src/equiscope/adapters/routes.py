@@ -65,8 +65,9 @@ def routed(calculator: Any, first: Atoms, outputs: Sequence[str] | None = None) 
     if make is None or importlib.util.find_spec("torch_sim") is None:
         return None
     try:
-        door = importlib.import_module("equiscope.adapters.torch_sim")
-        engine: Engine = door.TorchSim(make(calculator))
+        from equiscope.adapters.torch_sim_engine import TorchSim
+
+        engine: Engine = TorchSim(make(calculator))
         wanted = [o for o in outputs or engine.outputs if o != "stress" or st.has_stress(first)]
         if not {*wanted} <= {*engine.outputs} or _apart(engine, Calculators(calculator), first, wanted) > ALIKE:
             return None
