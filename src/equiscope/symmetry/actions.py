@@ -11,6 +11,7 @@ from e3nn import o3
 from torch import Tensor
 
 from equiscope.errors import InputError
+from equiscope.symmetry.rotations import haar, rotation_set
 
 
 @runtime_checkable
@@ -209,8 +210,6 @@ def _check_unitary(spec: Action) -> None:
 
     An action that is exact on a finite group only names it as its ``group``, and is checked there.
     """
-    from equiscope.symmetry.rotations import haar, rotation_set
-
     generator = torch.Generator().manual_seed(7)
     exact_on = getattr(spec, "group", None)
     if exact_on is None:
