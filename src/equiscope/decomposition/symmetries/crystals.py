@@ -178,7 +178,8 @@ class SpaceGroup(Periodic):
         return every
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        found, atoms, cells = self.of(batch, declaration), atoms_of(batch, declaration), self.cells(batch)
+        found = draw.once("operations", lambda: self.of(batch, declaration))
+        atoms, cells = atoms_of(batch, declaration), self.cells(batch)
         device, owner = cells.device, atoms.sample.cpu().numpy()
         real, where, images = atoms.real.cpu().numpy(), np.arange(len(owner)), np.zeros((len(owner), 3))
         turns, shifts, choices = np.empty((batch.size, 3, 3)), np.empty((batch.size, 3)), np.empty((batch.size, 3, 3))
