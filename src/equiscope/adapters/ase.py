@@ -132,16 +132,14 @@ def measure(
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
     listed = st.as_structures(structures)
+    fields = st.find_fields(listed, rotate or {})
     engine = calculator if hasattr(calculator, "most_atoms") else None
     if engine is None and most_atoms != 1 and not rotate:
         engine = routed(calculator, listed[0], outputs)
-    engine = engine or Calculators(calculator, most_atoms=most_atoms)
+    engine = engine or Calculators(calculator, fields, most_atoms)
     chosen = _outputs(engine, outputs)
     features = {name: str(engine.features(name)) for name in chosen if name not in engine.outputs}
     found = st.find_labels(listed, chosen, labels)
-    fields = st.find_fields(listed, rotate or {})
-    if isinstance(engine, Calculators):
-        engine.fields = fields
     plan = st.AsePlan(chosen, found, fields, units, energy_per_atom, features)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
     design = AseSettings(

@@ -229,15 +229,6 @@ def has_stress(atoms: Atoms) -> bool:
     return bool(atoms.pbc.any()) and atoms.cell.rank == 3
 
 
-def label_sources(atoms: Atoms, output: str) -> list[str]:
-    """Where a label for ``output`` may be: "calculator" (what ASE read as results), and keys that sound like one."""
-    sources = [STORED] if _stored(atoms).get(output) is not None else []
-    for key in (*atoms.arrays, *atoms.info):
-        if _sounds_like(output, key) and not (output == "energy" and _OTHER_ENERGY.search(key)):
-            sources.append(key)
-    return sources
-
-
 def _sounds_like(output: str, key: str) -> bool:
     return bool(_LABEL_KEYS[output].match(key) or labels_.kind(output, key))
 
@@ -304,14 +295,18 @@ def _sources(
 
 
 def _only_source(structures: Sequence[Atoms], where: Sequence[int], output: str) -> str | None:
+    """What ASE read as a result, where no key sounds like a label too."""
     for index in where:
-        sources = label_sources(structures[index], output)
-        if len(sources) > 1 or (sources and sources != [STORED]):
-            choice = sources[-1]
+        atoms = structures[index]
+        likely = [key for key in (*atoms.arrays, *atoms.info) if _sounds_like(output, key)]
+        if output == "energy":
+            likely = [key for key in likely if not _OTHER_ENERGY.search(key)]
+        if likely:
+            sources = [STORED, *likely] if _stored(atoms).get(output) is not None else likely
             what = "several labels" if len(sources) > 1 else "no label that ASE reads as such, but a likely key,"
             raise InputError(
-                f"structure {index} has {what} for {output}: {sources}. Choose one, labels={{{output!r}: {choice!r}}} "
-                f"or --label {output}={choice}"
+                f"structure {index} has {what} for {output}: {sources}. Choose one, labels="
+                f"{{{output!r}: {likely[-1]!r}}} or --label {output}={likely[-1]}"
                 + (f"; {STORED!r} is what ASE read as the result" if len(sources) > 1 else "")
             )
     return STORED if any(output in _stored(structures[i]) for i in where) else None

@@ -170,16 +170,16 @@ def assert_equivariant(
         return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance, symmetry=label)
 
     found = report(declaration)
-    if not found.passed and found.symmetry != "rotation":
+    if found.passed:
+        return found
+    if found.symmetry != "rotation":
         raise AssertionError(str(found))
-    if not found.passed:
-        called = readings.remembered(forward, declaration)
-        hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
-        broken = [o.name for o in found.outputs if not o.passed]
-        hints += readings.hints(declaration, broken, lambda chosen: report(chosen, called).passed)
-        hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
-        raise AssertionError(str(replace(found, hints=hints)))
-    return found
+    called = readings.remembered(forward, declaration)
+    hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
+    broken = [o.name for o in found.outputs if not o.passed]
+    hints += readings.hints(declaration, broken, lambda chosen: report(chosen, called).passed)
+    hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
+    raise AssertionError(str(replace(found, hints=hints)))
 
 
 def listed(batches: Iterable[Any]) -> list[Any]:
