@@ -18,6 +18,7 @@ from equiscope import records
 from equiscope.adapters import ase_structures as st
 from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError
 from equiscope.words import cell
 from equiscope.writing import write_atomically
@@ -129,6 +130,7 @@ class AseResult:
         units: of the results, and those the file was converted from.
         rotated: structure fields that turned; not_rotated: fields that a calculator may read and that did not.
         notes: what a reader must know.
+        tables: the figures behind them of all structures of a kind; not stored.
     """
 
     results: Mapping[str, Result]
@@ -141,6 +143,7 @@ class AseResult:
     rotated: tuple[str, ...]
     not_rotated: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    tables: tuple[Samples, ...] = field(default=(), repr=False)
 
     @property
     def result(self) -> Result:
@@ -178,7 +181,7 @@ class AseResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for storage."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tables"}
         plain["results"] = {k: v.to_dict() for k, v in self.results.items()}
         plain["rows"] = [r.flat() for r in self.rows]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}

@@ -242,6 +242,7 @@ class AseRun:
             rotated=("positions", "cell", *(f.name for f in plan.fields)),
             not_rotated=fixed,
             notes=tuple(self._notes(structures, results, fixed)),
+            tables=tuple(Samples.cat(kind.samples) for kind in kinds.values()),
         )
 
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:

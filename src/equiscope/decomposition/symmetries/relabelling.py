@@ -288,5 +288,3 @@ def _along(values: Tensor, order: Tensor, axis: int) -> Tensor:
     """values with its axis ``axis`` in the order given for each of the axes before."""
     wide = order.reshape(*order.shape, *[1] * (values.ndim - axis - 1)).expand(values.shape)
     return values.gather(axis, wide)
-
-
