@@ -17,7 +17,7 @@ from torch import Tensor
 from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
-from equiscope.adapters.many import Engine, declared, joined, sizes, windows
+from equiscope.adapters.many import DTYPES, Engine, declared, joined, sizes, windows
 from equiscope.adapters.peers import Peers
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.noise import Known
@@ -102,7 +102,7 @@ class AseRun:
             raise InputError(f"exports (--export) are of rotations: leave out symmetry={self._plan.scheme.label!r}")
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
-        self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision, design.engine.dtype)
+        self._dtype = DTYPES.get(design.precision, design.engine.dtype)
         most = design.engine.most_atoms
         self._most_atoms = most if most is None else design.most_atoms or most
         self._error: Exception | None = None

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from equiscope.adapters import ase
 from equiscope.adapters import ase_structures as st
-from equiscope.adapters.many import MOST_ATOMS, sizes, voigt
+from equiscope.adapters.many import DTYPES, MOST_ATOMS, sizes, voigt
 from equiscope.errors import InputError
 
 
@@ -68,7 +68,6 @@ _KEYS = {
     "non_conservative_forces": ("non_conservative_force", "non_conservative_forces"),
     "non_conservative_stress": ("non_conservative_stress",),
 }
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Metatomic(nn.Module):
@@ -102,7 +101,7 @@ class Metatomic(nn.Module):
         picked = pick_device(capabilities.supported_devices, None if device is None else torch.device(device).type)
         self.device = torch.device(picked if device is None else device)
         self.model = model.to(self.device)
-        self.dtype = _DTYPES[capabilities.dtype]
+        self.dtype = DTYPES[capabilities.dtype]
         self.known = dict(capabilities.outputs)
         self.keys = {o: key for o, names in _KEYS.items() if (key := _key(names, variant, self.known)) is not None}
         self.name = model.metadata().name or "metatomic model"
@@ -139,8 +138,8 @@ class Metatomic(nn.Module):
             positions = batch["positions"].detach().requires_grad_(forces)
             cell = batch["cell"].detach()
             strain = torch.eye(3, dtype=cell.dtype, device=cell.device).repeat(len(cell), 1, 1).requires_grad_(stress)
-            strained = _strained(batch, positions, cell, strain) if stress else (positions, cell)
-            found = self._run(batch, *strained, wanted)
+            moved, turned = _strained(batch, positions, cell, strain) if stress else (positions, cell)
+            found = self._run(batch, moved, turned, wanted)
             answer = {name: self._rows(name, found, batch) for name in wanted if name in found}
             if forces or stress:
                 answer |= _gradients(found["energy"], positions, strain, cell, forces, stress)

@@ -18,7 +18,7 @@ from ase import Atoms
 
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_calls import Calculators
-from equiscope.adapters.many import Engine, joined
+from equiscope.adapters.many import DTYPES, Engine, joined
 from equiscope.errors import InputError
 
 ALIKE = 1e-3
@@ -35,7 +35,7 @@ def _mace(calculator: Any) -> Any:
     (network,) = calculator.models
     if calculator.model_type != "MACE":
         raise InputError(f"a MACE of type {calculator.model_type} reads more than positions, cell and elements")
-    dtype = {"float32": torch.float32, "float64": torch.float64}[calculator.default_dtype]
+    dtype = DTYPES[calculator.default_dtype]
     return kind(copy.deepcopy(network), torch.device(calculator.device), dtype, head=calculator.head)
 
 
