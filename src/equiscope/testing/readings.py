@@ -27,7 +27,7 @@ from e3nn import o3
 from torch import Tensor
 
 from equiscope.decomposition.batches import as_batch
-from equiscope.decomposition.calling import found_outputs
+from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.orbit import Forward
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, MatrixAction, VoigtAction, action, wigner_d
@@ -307,6 +307,7 @@ def _fits(passes: Callable[[Declaration], bool], chosen: Declaration) -> bool:
 def remembered(forward: Forward | None, declaration: Declaration) -> Forward:
     """``forward`` that answers from memory where it saw the model and the batch before: readings share their passes."""
     kept: dict[Any, dict[str, Tensor]] = {}
+    call = Call(declaration) if forward is None else forward
 
     def called(model: Any, native: Any) -> Any:
         digest = hashlib.blake2b()
@@ -315,8 +316,8 @@ def remembered(forward: Forward | None, declaration: Declaration) -> Forward:
             digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         key = id(model), digest.digest()
         if key not in kept:
-            answer = forward(model, native) if forward is not None else model(native)
-            kept[key] = {name: value.detach() for name, value in found_outputs(answer, declaration).items()}
+            answer = found_outputs(call(model, native), declaration)
+            kept[key] = {name: value.detach() for name, value in answer.items()}
         return kept[key]
 
     return called
