@@ -34,8 +34,8 @@ class _Checker:
         self.caller = Caller(forward, declaration)
         self.failures: list[str] = []
 
-    def rows(self, native: Mapping[str, Any]) -> dict[str, Tensor]:
-        batch = DenseBatch(native)
+    def rows(self, native: Any) -> dict[str, Tensor]:
+        batch = batch_of(native, self.declaration)
         check_batch(batch, self.declaration)
         answer = predict(self.model, batch.with_fields({}), batch, self.declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
@@ -120,7 +120,10 @@ def assert_padding_ignored(
         AssertionError: naming batch, output and the size of the change.
         InputError: if no mask is declared, or per-atom fields cannot be told from others.
     """
-    given = _dicts(batches)
+    given = listed(batches)
+    for native in given:
+        if not isinstance(native, Mapping):
+            raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
     declaration = label_free(declaration, given[0])
     if declaration.mask is None:
         raise InputError("there is no padding without a mask: declare mask='…', a boolean field (samples, atoms)")
@@ -162,7 +165,7 @@ def assert_deterministic(
     Raises:
         AssertionError: naming batch, output and the size of the change.
     """
-    given = _dicts(batches)
+    given = listed(batches)
     declaration = label_free(declaration, given[0])
     check = _Checker(model, declaration, forward, tolerance, "the model is random")
     with untouched(model):
@@ -172,14 +175,6 @@ def assert_deterministic(
             torch.manual_seed(2)
             check.compare(number, expected, check.rows(native), "called again")
     check.finish()
-
-
-def _dicts(batches: Iterable[Any]) -> list[Mapping[str, Any]]:
-    given = listed(batches)
-    for native in given:
-        if not isinstance(native, Mapping):
-            raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
-    return given
 
 
 def _loud(
