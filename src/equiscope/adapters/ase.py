@@ -191,9 +191,9 @@ def _possible(cosets: Any, fewest: int) -> bool:
 
 def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:
     known, all_known = engine.outputs, tuple(dict.fromkeys((*st.OUTPUTS, *engine.outputs)))
+    implemented = list(getattr(engine, "implemented", None) or known)
     if outputs is None:
         if not known:
-            implemented = getattr(engine, "implemented", known)
             raise InputError(f"{engine.name} has none of {st.OUTPUTS}; it implements {implemented}")
         return known
     if isinstance(outputs, str):
@@ -204,8 +204,7 @@ def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:
         raise InputError(f"outputs must be some of {all_known}, got {list(outputs)}")
     lacking = [o for o in outputs if o not in (*known, *features)]
     if lacking:
-        implemented = getattr(engine, "implemented", None) or known
-        raise InputError(f"{engine.name} does not implement {lacking}; it has {list(implemented)}")
+        raise InputError(f"{engine.name} does not implement {lacking}; it has {implemented}")
     return tuple(o for o in (*all_known, *features) if o in outputs)
 
 

@@ -205,10 +205,10 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     if symmetry in PLANAR:
         matrices = planar_matrices(name, symmetry)
         return RotationSet(name, matrices, _uniform(len(matrices)), 0)
-    if symmetry == "O" and isinstance(name, str) and name not in ("O", "T", "D2", "haar"):
-        raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if not isinstance(name, str):
         raise InputError(f"unknown rotations {reprlib.repr(name)}: give a name, such as 'T' or 'haar'")
+    if symmetry == "O" and name not in ("O", "T", "D2", "haar"):
+        raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if name == "haar":
         base = RotationSet("haar", torch.eye(3, dtype=torch.float64, device="cpu")[None], _uniform(1), 0)
     elif name in GROUP_DEGREES:

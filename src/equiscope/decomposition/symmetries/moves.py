@@ -252,7 +252,7 @@ class Translation(Family):
             changed[declaration.center] = moved_middle.reshape(middle.shape).to(middle.dtype)
 
         def back(values: Values, moved: Batch) -> dict[str, Tensor]:
-            found = {name: rows.double() for name, rows in values.items()}
+            found = unchanged(values, moved)
             for name, spec in declaration.outputs.items():
                 if spec.points:
                     found[name] = found[name] - shifts[output_rows(batch, name, declaration).sample][:, None, :]
