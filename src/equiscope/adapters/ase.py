@@ -111,7 +111,7 @@ def measure(
         most_atoms: of one call, where many structures are answered in one; by default what suits the device. 1: one
             structure a call.
         exports: ``{"mlip-arena": "file.csv"}``: the columns of another benchmark, from the same passes, beside ours
-            (:mod:`equiscope.adapters.peers`).
+            (:mod:`equiscope.adapters.peers`); of rotations alone.
 
     Raises:
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
