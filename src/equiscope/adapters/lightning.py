@@ -157,9 +157,7 @@ class EquivarianceTracker(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types for Lightning's checkpoints."""
-        history = [
-            {"step": t.step, "epoch": t.epoch, "seconds": t.seconds, "result": t.result.to_dict()} for t in self.history
-        ]
+        history = [{**vars(t), "result": t.result.to_dict()} for t in self.history]
         return {"history": history, "checked": self._checked, "pending": self._pending, "elapsed": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
