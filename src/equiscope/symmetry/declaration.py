@@ -142,7 +142,6 @@ class Declaration:
     ids: str | None = None
     weighting: str = "sample"
     fields: Sequence[str] = ()
-    _points: tuple[str, ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -172,9 +171,10 @@ class Declaration:
         object.__setattr__(self, "outputs", masked)
         object.__setattr__(self, "inputs", as_input)
         object.__setattr__(self, "fixed", tuple(self.fixed))
+        # Made once and kept, so that what cannot be is refused here.
         for spec in (*as_input.values(), *as_output.values()):
             _ = spec.action
-        object.__setattr__(self, "_points", self._find_points())
+        _ = self.points
 
     def _check_fixed(self) -> None:
         if isinstance(self.fixed, str) or not isinstance(self.fixed, Iterable):
@@ -193,7 +193,9 @@ class Declaration:
         if self.batch is not None and self.batch in self.inputs:
             raise DeclarationError(f"batch={self.batch!r} names the sample of each atom and cannot rotate")
 
-    def _find_points(self) -> tuple[str, ...]:
+    @functools.cached_property
+    def points(self) -> tuple[str, ...]:
+        """The inputs that are positions and turn about the centre."""
         points = self._points_named_or_only()
         for name in points:
             if self.inputs[name].action.shape != (3,):
@@ -222,11 +224,6 @@ class Declaration:
                 "declare eq.Input('1o', points=True) for positions and points=False for vectors"
             )
         return ()
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        """The inputs that are positions and turn about the centre."""
-        return self._points
 
     def rows_of_input(self, name: str) -> str:
         """``"atom"`` or ``"sample"`` as said; ``"points"`` for other positions, ``"any"`` for what turns whole."""
@@ -304,24 +301,19 @@ def declare(
         raise DeclarationError(f"unknown arguments {unknown}{meant} A declaration takes {known}")
     _check_mapping("inputs", inputs, "{'pos': '1o'}")
     _check_mapping("outputs", outputs, "{'forces': '1o'}")
-    full: dict[str, Output] = {}
-    for name, spec in outputs.items():
-        if isinstance(spec, Output):
-            if len(outputs) == 1 and spec.loss == "mse":
-                spec = replace(spec, loss=loss)
-            if loss not in ("mse", spec.loss):
-                raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
-            full[name] = replace(spec, target=spec.target or target) if len(outputs) == 1 else spec
-        elif len(outputs) == 1:
-            full[name] = Output(spec, target=target, loss=loss)
-        else:
-            full[name] = Output(spec, loss=loss)
     if len(outputs) > 1 and target is not None:
         raise DeclarationError(
             f"target={target!r} is ambiguous for the outputs {sorted(outputs)}: "
             "give each its own, outputs={'forces': eq.Output('1o', target='forces'), …}"
         )
-    only = next(iter(outputs.values()), None)
-    if target is not None and isinstance(only, Output) and only.target not in (None, target):
-        raise DeclarationError(f"target={target!r} contradicts the output's own target={only.target!r}")
+    full: dict[str, Output] = {}
+    for name, given in outputs.items():
+        spec = given if isinstance(given, Output) else Output(given, loss=loss)
+        if len(outputs) == 1 and spec.loss == "mse":
+            spec = replace(spec, loss=loss)
+        if loss not in ("mse", spec.loss):
+            raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
+        if target is not None and spec.target not in (None, target):
+            raise DeclarationError(f"target={target!r} contradicts the output's own target={spec.target!r}")
+        full[name] = replace(spec, target=spec.target or target)
     return Declaration(dict(inputs), full, **settings)

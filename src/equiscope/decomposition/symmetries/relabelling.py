@@ -48,6 +48,10 @@ class Atoms:
         """Entries (any number a sample) in the layout of a field of atoms."""
         return flat.unflatten(0, (self.shape[0], -1)) if self.dense else flat
 
+    def taken(self, values: Tensor, order: Tensor) -> Tensor:
+        """A field of atoms with the entries ``order``, any number a sample, in its layout."""
+        return self.like(self.flat(values)[order])
+
 
 def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     """Where the atoms are: from the mask or the positions of a padded batch, from the sample of each of a ragged one.
@@ -69,6 +73,17 @@ def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     return Atoms((samples, atoms), sample, real)
 
 
+def field_of(batch: Batch, name: str, asking: str = "") -> Tensor:
+    """A field of the batch; ``asking`` begins the message where there is none.
+
+    Raises:
+        InputError: if it has none of that name.
+    """
+    if name not in batch.fields():
+        raise InputError(f"{asking}the batch has no tensor {name!r}; it has {names(batch.fields())}")
+    return batch.fields()[name]
+
+
 def atom_fields(
     batch: Batch, declaration: Declaration, atoms: Atoms, named: Sequence[str] | None, others: Sequence[str] = ()
 ) -> list[str]:
@@ -79,13 +94,11 @@ def atom_fields(
     Raises:
         InputError: for a named field that is missing or has no axis of atoms, or one that may have.
     """
-    fields = batch.fields()
-    for name in (*(named or ()), *others):
-        if name not in fields:
-            raise InputError(f"the batch has no tensor {name!r}; it has {names(fields)}")
-    leading = len(atoms.shape)
+    fields, leading = batch.fields(), len(atoms.shape)
+    for name in others:
+        field_of(batch, name)
     for name in named or ():
-        if tuple(fields[name].shape[:leading]) != atoms.shape:
+        if tuple(field_of(batch, name).shape[:leading]) != atoms.shape:
             raise InputError(
                 f"field {name!r} {tuple(fields[name].shape)} has no axis of {atoms.shape[-1]} atoms to be renumbered: "
                 "leave it out of fields"
@@ -136,20 +149,18 @@ def outputs_back(
         spec = declaration.outputs[name]
         there = output_rows(moved, name, declaration)
         of_samples = spec.per == "sample" or one_a_sample(batch, name, declaration)
-        of_atoms = not of_samples and (not before.dense or there.index is not None or _has_atoms(rows, after))
-        if not of_atoms:
+        # Rows of samples (n, c, …) may fold an axis of atoms into c.
+        folds = not before.dense or there.index is not None or rows.shape[1] % after.shape[-1] == 0
+        if of_samples or not folds:
             back[name] = rows
             continue
         here = output_rows(batch, name, declaration)
         entries = _entries(rows, there, after)[place]
-        whole = here.index is None and before.dense
-        back[name] = entries.reshape(before.shape[0], -1, *rows.shape[2:]) if whole else _picked(entries, here)
+        if here.index is not None:
+            back[name] = entries[here.index]
+        else:
+            back[name] = entries.reshape(before.shape[0], -1, *rows.shape[2:]) if before.dense else entries
     return back
-
-
-def _has_atoms(rows: Tensor, atoms: Atoms) -> bool:
-    """Whether rows of samples (n, c, …) fold an axis of atoms into c."""
-    return rows.shape[1] % atoms.shape[-1] == 0
 
 
 def _entries(rows: Tensor, where: Rows, atoms: Atoms) -> Tensor:
@@ -157,10 +168,6 @@ def _entries(rows: Tensor, where: Rows, atoms: Atoms) -> Tensor:
     if where.index is not None:
         return rows.new_zeros(len(atoms.sample), *rows.shape[1:]).index_copy(0, where.index, rows)
     return rows.reshape(len(atoms.sample), -1, *rows.shape[2:]) if atoms.dense else rows
-
-
-def _picked(entries: Tensor, where: Rows) -> Tensor:
-    return entries if where.index is None else entries[where.index]
 
 
 def renumbered(
@@ -215,21 +222,14 @@ class Permutation(Family):
             raise InputError("permutation: no sample of the batch has two atoms, there is nothing to exchange")
         order = draw.once("order", lambda: shuffled(atoms.sample, atoms.real, draw))
         where = order.argsort()
-        indices = [*self.indices, *_edge_index(batch, self.indices)]
-        fields = batch.fields()
-        changed = {
-            name: atoms.like(atoms.flat(fields[name])[order])
-            for name in atom_fields(batch, declaration, atoms, self.fields, (*self.pairs, *indices))
-        }
+        edges = [] if getattr(batch, "edges", None) is None else ["edge_index"]
+        indices = list(dict.fromkeys([*self.indices, *edges]))
+        own = atom_fields(batch, declaration, atoms, self.fields, (*self.pairs, *indices))
+        changed = {name: atoms.taken(batch.fields()[name], order) for name in own}
         changed |= renumbered(batch, atoms, order, where, self.pairs, indices)
         return Moved(
             batch.with_fields(changed), lambda rows, moved: outputs_back(rows, moved, batch, declaration, where)
         )
-
-
-def _edge_index(batch: Batch, named: Sequence[str]) -> list[str]:
-    has = getattr(batch, "edges", None) is not None
-    return ["edge_index"] if has and "edge_index" not in named else []
 
 
 @dataclass(frozen=True)
@@ -288,5 +288,3 @@ def _along(values: Tensor, order: Tensor, axis: int) -> Tensor:
     """values with its axis ``axis`` in the order given for each of the axes before."""
     wide = order.reshape(*order.shape, *[1] * (values.ndim - axis - 1)).expand(values.shape)
     return values.gather(axis, wide)
-
-
