@@ -207,6 +207,9 @@ def test_errors_name_the_layers_and_the_remedy():
         heads(NoHead(), [batch], VECTORS, head="first")
     with pytest.raises(InputError, match="no layer of NoHead is named 'lost'; the last are first, last"):
         heads(NoHead(), [batch], VECTORS, head="lost")
+    silent = nn.Sequential(nn.Linear(3, 3), nn.SiLU()).double()
+    with pytest.raises(InputError, match="no layer with parameters of Sequential is named '1'; the last are 0"):
+        heads(silent, [batch], VECTORS, head="1", forward=lambda m, b: {"y": m(b["x"])})
     with pytest.raises(InputError, match="empty"):
         heads(NoHead(), [], VECTORS)
     with pytest.raises(InputError, match="probes"):

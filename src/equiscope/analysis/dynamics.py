@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.activations import listening
 from equiscope.analysis.autograd import Graphs, Predictions, saved_bytes
 from equiscope.analysis.gradients import HALVES, adam_metric
 from equiscope.analysis.krylov import Floor, Recursion, noise_floor, signs
@@ -79,28 +80,16 @@ class Objective:
         """The model's answer in training, and the loss as a function of it."""
 
         def run() -> Predictions:
-            heard = _Heard(self.parts.model)
-            self._loss(heard, batch)
-            answer = heard.answer if isinstance(heard.answer, dict) else {_ONLY: heard.answer}
+            answers: list[Any] = []
+            with listening({"": self.parts.model}, lambda _, answer: answers.append(answer)):
+                self._loss(self.parts.model, batch)
+            answer = answers[-1] if isinstance(answers[-1], dict) else {_ONLY: answers[-1]}
             return [{n: a for n, a in answer.items() if isinstance(a, Tensor) and a.requires_grad}]
 
         def loss(rows: Predictions) -> Tensor:
             return self._loss(_Told(rows[0]), batch)
 
         return run, loss
-
-
-class _Heard(nn.Module):
-    """The model, whose last answer is kept."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.answer: Any = None
-
-    def forward(self, *batch: Any, **named: Any) -> Any:
-        self.answer = self.model(*batch, **named)
-        return self.answer
 
 
 class _Told(nn.Module):

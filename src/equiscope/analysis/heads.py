@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.activations import listening
 from equiscope.analysis.krylov import signs
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
@@ -240,9 +241,12 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
     Raises:
         InputError: if there is none, or the one named is none; the message names what was tried.
     """
-    if head is not None and head not in dict(model.named_modules()):
-        owners = [name for name, part in model.named_modules() if part._parameters]
-        raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
+    modules = dict(model.named_modules())
+    owners = {name: part for name, part in modules.items() if next(part.parameters(recurse=False), None) is not None}
+    if head is not None and (head not in modules or not list(modules[head].parameters())):
+        what = "layer with parameters" if head in modules else "layer"
+        last = ", ".join(list(owners)[-5:])
+        raise InputError(f"no {what} of {type(model).__name__} is named {head!r}; the last are {last}")
     declaration, forward = declared(plan), plan.forward if isinstance(plan, Plan) else None
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
@@ -251,21 +255,9 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
         found = predict(model, wrapped.with_fields({}), wrapped, declaration, forward)
         return torch.cat([rows.detach().double().flatten() for rows in found.values()])
 
-    def noting(name: str) -> Any:
-        return lambda *_: called.append(name)
-
     with untouched(model):
-        owners = [
-            (name, part)
-            for name, part in model.named_modules()
-            if next(part.parameters(recurse=False), None) is not None
-        ]
-        handles = [part.register_forward_hook(noting(name)) for name, part in owners]
-        try:
+        with listening(owners, lambda name, _: called.append(name)):
             plain = answer()
-        finally:
-            for handle in handles:
-                handle.remove()
         tried = list(dict.fromkeys(reversed(called))) if head is None else [head]
         for name in tried:
             own: list[Tensor] = list(model.get_submodule(name).parameters())
@@ -274,7 +266,7 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
             twice = answer()
             with torch.no_grad():
                 torch._foreach_mul_(own, 0.5)
-            if own and bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
+            if bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
                 return name
     output = next(iter(declaration.outputs))
     raise UnsuitedModelError(

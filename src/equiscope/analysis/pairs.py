@@ -43,10 +43,10 @@ def mean_value(contributions: Array, weights: Array) -> Array:
     return np.concatenate([[total], (total - contributions) / (1 - weights)])
 
 
-def interval(replicates: Array, level: float = 0.95) -> tuple[float, float]:
-    """Jackknife interval of a figure from its value and its delete-one values."""
+def interval(replicates: Array) -> tuple[float, float]:
+    """95 % jackknife interval of a figure from its value and its delete-one values."""
     value, error = float(replicates[0]), math.sqrt(float(covariance(replicates, replicates)))
-    width = stats.t.ppf(0.5 + level / 2, len(replicates) - 2) * error
+    width = stats.t.ppf(0.975, len(replicates) - 2) * error
     return value - width, value + width
 
 
@@ -56,13 +56,20 @@ def covariance(a: Array, b: Array) -> float:
     return float((n - 1) / n * ((a[1:] - a[1:].mean()) @ (b[1:] - b[1:].mean())))
 
 
-def fieller(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[float, float]:
-    """Fieller's interval of a ratio; (-inf, inf) where the denominator is not told from zero."""
-    n, d = float(numerator[0]), float(denominator[0])
-    t2 = stats.t.ppf(0.5 + level / 2, len(numerator) - 2) ** 2
-    a = d * d - t2 * covariance(denominator, denominator)
-    b = n * d - t2 * covariance(numerator, denominator)
-    c = n * n - t2 * covariance(numerator, numerator)
+def fieller(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """Fieller's interval of the ratio of two figures from their values and delete-one values."""
+    of_both = covariance(numerator, denominator)
+    variances = covariance(numerator, numerator), covariance(denominator, denominator)
+    t = stats.t.ppf(0.975, len(numerator) - 2)
+    return ratio_limits(float(numerator[0]), float(denominator[0]), *variances, of_both, t)
+
+
+def ratio_limits(n: float, d: float, of_n: float, of_d: float, of_both: float, t: float) -> tuple[float, float]:
+    """Where (n - x d)^2 <= t^2 var(n - x d), Fieller's interval of n / d from variances and covariance of both.
+
+    (-inf, inf) where d is not told from zero.
+    """
+    a, b, c = d * d - t**2 * of_d, n * d - t**2 * of_both, n * n - t**2 * of_n
     if not a > 0:
         return -math.inf, math.inf
     root = math.sqrt(max(b * b - a * c, 0.0))

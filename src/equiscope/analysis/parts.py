@@ -74,8 +74,9 @@ class Parts:
         unused: names of parameters on which the declared outputs do not depend; their derivatives are zero.
 
     Raises:
-        InputError: frozen or half-precision parameters, operations in place or without derivatives, no target; the
-            message names the layer and the remedy. And what :func:`equiscope.measure` raises for a bad batch.
+        InputError: frozen or half-precision parameters, operations in place or without derivatives, no target, a
+            second coset for a part of the samples only; the message names the layer and the remedy. And what
+            :func:`equiscope.measure` raises for a bad batch.
 
     Source: the split of Shen et al., TMLR 2025; double backward after Pearlmutter, Neural Computation 6 (1994) 147.
     """
@@ -91,6 +92,8 @@ class Parts:
         **design: Any,
     ):
         self.plan = plan = as_plan(plan, design, alone=True)
+        if plan.design.partial:
+            raise InputError(f"derivatives need whole cosets: give cosets=1 or 2, got {plan.design.cosets}")
         self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
         self.parameters = chosen_parameters(model, parameters)
         self.own = list(self.parameters.values())

@@ -61,6 +61,8 @@ BUGS = (
         r"if design\.shift:", "if False:", "analysis/test_layers"),
     bug("layers: padding recorded as rows", LAYERS, "_Trim.__call__",
         r"if (\w+) == (\w+) or \w+:", "if True:", "analysis/test_layers"),
+    bug("tangent: the whole Hessian taken for the form", "analysis/tangent.py", "tangent_form",
+        r"\) / 2", ")", "analysis/test_tangent"),
     bug("relations: the trend not taken out", RELATIONS, "_without",
         r"return (\w+) - (\w+) @", r"return \1 - 0 * \2 @", "analysis/test_relations"),
 )  # fmt: skip
