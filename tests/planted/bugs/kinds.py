@@ -16,7 +16,7 @@ BUGS = (
         r'raise InputError\(f"unknown setting .*\)', "continue", "runs/test_analyse"),
     bug("analyses: the matrices asked for not made", "runs/kinds/handed.py", "hessian",
         r"kinds=\w+\.matrices", 'kinds=("hessian",)', "runs/kinds/test_hessian"),
-    bug("analyses: condition numbers in single precision", "runs/kinds/conditioning.py", "doubled",
+    bug("analyses: condition numbers in single precision", "runs/kinds/handed.py", "doubled",
         r"deepcopy\((\w+)\)\.double\(\)", r"deepcopy(\1)", "runs/kinds/test_conditioning"),
     bug("analyses: the head looked at on the same samples twice", "runs/kinds/handed.py", "heads",
         r"in \((\w+), (\w+)\)", r"in (\1, \1)", "runs/test_analyse"),

@@ -6,7 +6,7 @@ from torch import nn
 
 from equiscope.errors import InputError
 from equiscope.runs.analyse import analyse
-from equiscope.runs.kinds.conditioning import doubled
+from equiscope.runs.kinds.handed import doubled
 from equiscope.runs.train import train
 from tests.runs.toy import config
 
