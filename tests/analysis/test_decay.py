@@ -26,6 +26,14 @@ def test_all_products_give_the_course_of_descent_exactly():
     np.testing.assert_allclose(found, seen, rtol=1e-8)
 
 
+def test_an_answer_of_zero_has_no_spectrum():
+    net = network("SiLU", width=4)
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()
+    assert list(gradient_spectra(Parts(net, batches(), DECLARED, rotations="T", cosets=1), products=2)) == ["twirled"]
+
+
 def test_flat_modes_fall_in_a_straight_line():
     found = predicted_decay(np.zeros(1), np.ones(1), 4.0, 10.0, 0.1, np.array([0, 5]))
     np.testing.assert_allclose(found, [10.0, 8.0])

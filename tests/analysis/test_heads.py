@@ -185,6 +185,14 @@ def test_the_tied_twin_has_no_deviation():
     assert found["alignment"] is None
 
 
+def test_a_head_of_zeros_has_no_factors():
+    model = Rows()
+    with torch.no_grad():
+        model.weight.zero_()
+    found = heads(model, pooled.dealt(2), pooled.declared("sample", both=False))
+    assert (found["variance"], found["form"], found["normalised_variance"], found["alignment"]) == (0, 0, None, None)
+
+
 def test_the_linear_head_is_found():
     assert find_head(build("edge_transformer"), molecular_batch(), FORCES) == "head"
     assert find_head(build("escaip"), molecular_batch(), FORCES) == "force_head"

@@ -98,11 +98,11 @@ def commutant_projection(weight: Tensor, inputs: str, outputs: str) -> Tensor:
 
 
 def orbit_moment(moment: Tensor, inputs: str) -> Tensor:
-    """E_g rho(g) M rho(g)^T of a second moment M = E phi phi^T (d, d) of features with the given irreps, float64."""
-    turns = _irreps(inputs)
-    quadrature = _quadrature(2 * turns.irreps.lmax)
-    matrices = _matrices(turns, quadrature.matrices.to(moment.device))
-    return torch.einsum("n,nab,bc,ndc->ad", quadrature.weights.to(moment.device), matrices, moment.double(), matrices)
+    """E_g rho(g) M rho(g)^T of a second moment M = E phi phi^T (d, d) of features with the given irreps, float64.
+
+    As rho is orthogonal, it is the nearest moment that commutes with rotations.
+    """
+    return commutant_projection(moment, inputs, inputs)
 
 
 def head_form(weight: Tensor, moment: Tensor, inputs: str, outputs: str) -> float:
@@ -203,14 +203,14 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
             everyone += float(weights.sum())
     moment *= next(iter(declaration.outputs.values())).weight / everyone
     form = float(torch.einsum("ck,kl,cl->", apart, moment, apart)) / 3
-    square, trace = float(apart.square().sum()), float(moment.trace())
+    square, size, trace = float(apart.square().sum()), float(weight.square().sum()), float(moment.trace())
     width = weight.shape[1]
     return {
         "layer": "the three rows of head_weight()",
         "kind": "rows",
         "parameters": weight.numel(),
         "variance": square / (3 * width),
-        "normalised_variance": square / float(weight.square().sum()),
+        "normalised_variance": square / size if size > 0 else None,
         "features": trace,
         "alignment": 3 * form * width / (square * trace) if square * trace > 0 else None,
         "form": form,

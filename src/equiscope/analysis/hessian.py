@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from equiscope.analysis.krylov import Array, Lanczos, lanczos, quantile, signs, smoothed
-from equiscope.analysis.pairs import student
+from equiscope.analysis.pairs import figure, student
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.decomposition.plan import Plan, check_count
 from equiscope.errors import InputError
@@ -31,7 +31,7 @@ class CurvatureOperator(LinearOperator):
     """H v of one part of the loss (or its Gauss-Newton matrix) for scipy, float64.
 
     Attributes:
-        products: calls so far.
+        products: calls so far. shares: weight of each batch averaged over, by its index.
         quadratics: v^T H_b v of every batch in the last call, H_b the mean over the batch's own samples.
 
     Args:
@@ -42,8 +42,8 @@ class CurvatureOperator(LinearOperator):
         super().__init__(np.float64, (parts.size, parts.size))
         self.parts, self.part, self.kind = parts, part, kind
         self.batches = list(range(len(parts)) if batches is None else batches)
-        self._shares = {i: parts.shares[i] for i in self.batches}
-        self._rescale = 1 / sum(self._shares.values())
+        self.shares = {i: parts.shares[i] for i in self.batches}
+        self._rescale = 1 / sum(self.shares.values())
         self.products = 0
         self.quadratics: dict[int, float] = {}
 
@@ -52,10 +52,14 @@ class CurvatureOperator(LinearOperator):
         total = torch.zeros(self.parts.size, dtype=torch.float64, device=vector.device)
         for index in self.batches:
             image = self.parts.batch_product(index, self.part, vector, self.kind)
-            self.quadratics[index] = float(vector.double() @ image) / self._shares[index]
+            self.quadratics[index] = float(vector.double() @ image) / self.shares[index]
             total += image
         self.products += 1
         return total * self._rescale
+
+    def spread(self) -> dict[str, Any]:
+        """v^T H v of the last call, with Student's interval over the batches."""
+        return student(list(self.quadratics.values()), [self.shares[i] for i in self.batches])
 
     def _matvec(self, vector: Array) -> Array:
         device = self.parts.own[0].device
@@ -123,8 +127,7 @@ def hessian(
         raise InputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
     parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
     seed = parts.plan.design.seed
-    for part in which:
-        parts.check_parts((part,))
+    parts.check_parts(which)
     slopes = parts.gradient(tuple({*which, *(["total"] if parts.labelled else [])}))
     found: dict[str, Any] = {part: {} for part in which}
     for part, kind in (progress or iter)([(part, kind) for part in which for kind in kinds]):
@@ -185,7 +188,7 @@ def _spectrum(
         runs.append(run)
         tables.append([operator.parts.size * value for value in seen[0].values()])
     size, top = operator.parts.size, _largest(operator, runs[0])
-    trace = _two_way(np.array(tables), [operator._shares[i] for i in operator.batches], _probed(runs, size, np.copy))
+    trace = _two_way(np.array(tables), [operator.shares[i] for i in operator.batches], _probed(runs, size, np.copy))
     squares = _probed(runs, size, np.square)
     quantiles = {
         str(q): student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
@@ -207,22 +210,21 @@ def _spectrum(
 def _largest(operator: CurvatureOperator, run: Lanczos) -> dict[str, Any]:
     if len(operator.batches) > 1:
         operator.apply(run.vector)
-    spread = student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
     return {
         "value": run.largest,
         "residual": run.residual,
         "converged": run.converged,
         "steps": run.steps,
-        "interval": spread["interval"],
+        "interval": operator.spread()["interval"],
     }
 
 
 def _along(operator: CurvatureOperator, gradient: Tensor) -> dict[str, Any]:
     norm = gradient.norm()
     if not norm > 0:
-        return {"value": math.nan, "interval": [math.nan, math.nan]}
+        return figure(math.nan, (math.nan, math.nan))
     operator.apply(gradient / norm)
-    return student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+    return operator.spread()
 
 
 def _halves(operator: CurvatureOperator, tolerance: float, steps: int, seed: int) -> dict[str, float]:

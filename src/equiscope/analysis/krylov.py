@@ -83,7 +83,7 @@ def lanczos(
         for _ in range(2):  # once more, since one pass leaves rounding along the basis
             image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
         beta = float(image.norm())
-        nodes, vectors = _tridiagonal(alphas, betas)
+        nodes, vectors = np.linalg.eigh(np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1))
         residual = beta * abs(float(vectors[-1, -1]))
         scale = float(np.abs(nodes).max())
         exhausted = beta <= 100 * torch.finfo(basis.dtype).eps * max(scale, 1e-300)
@@ -96,11 +96,6 @@ def lanczos(
     converged = exhausted or len(alphas) == len(start) or (tolerance is not None and done)
     kept = (basis[: len(alphas)], vectors) if keep else (None, None)
     return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), first, *kept)
-
-
-def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Array, Array]:
-    off = betas[: len(alphas) - 1]
-    return np.linalg.eigh(np.diag(alphas) + np.diag(off, 1) + np.diag(off, -1))
 
 
 def quantile(nodes: Array, weights: Array, share: float) -> float:

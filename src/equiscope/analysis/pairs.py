@@ -106,13 +106,17 @@ def cosine(product: Array, a: Array, b: Array) -> dict[str, Any]:
     return figure(product[0] / math.sqrt(a[0] * b[0]), (max(low, -1.0), min(high, 1.0)))
 
 
+def mean_variance(values: Array, weights: Array) -> Array:
+    """Variance of the weighted mean of independent values (…, n), weights (n,) of sum 1; NaN of a single one."""
+    if len(weights) < 2:
+        return np.full(values.shape[:-1], math.nan)
+    return (values - (values @ weights)[..., None]) ** 2 @ (weights**2 / (1 - weights))
+
+
 def student(values: Sequence[float], shares: Sequence[float] | None = None) -> dict[str, Any]:
     """Mean of independent values, equal or with shares, and its 95 % Student interval."""
     x = np.asarray(values, dtype=float)
     w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
     mean = float(w @ x)
-    if len(x) < 2:
-        return {"value": mean, "interval": [math.nan, math.nan]}
-    error = math.sqrt(float((w**2 / (1 - w)) @ (x - mean) ** 2))
-    reach = float(stats.t.ppf(0.975, len(x) - 1)) * error
-    return {"value": mean, "interval": [mean - reach, mean + reach]}
+    reach = float(stats.t.ppf(0.975, len(x) - 1)) * math.sqrt(mean_variance(x, w))
+    return figure(mean, (mean - reach, mean + reach))

@@ -215,8 +215,7 @@ class Parts:
         fixed, v = self._fixed[index], self.split_vector(vector)
         called = not (self._steady and self.graphs.holds((index, part), kind))
         with self._ready(index) if called else contextlib.nullcontext():
-            if not self._twice:
-                self._check_twice(fixed)
+            self._check_twice(fixed)
             loss = functools.partial(self._part_of, fixed, part=part)
             if self.graphs.memory == "pass":
                 runs = [functools.partial(self._run, fixed, one) for one in fixed.passes]
@@ -230,15 +229,16 @@ class Parts:
         found = dict.fromkeys(parts, torch.zeros((), device="cpu"))
         for index, fixed in enumerate(self._fixed):
             with self._ready(index):
-                if not self._twice:
-                    self._check_twice(fixed)
+                self._check_twice(fixed)
                 losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
                 made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
             found = {part: found[part].to(one) + one for part, one in zip(parts, made, strict=True)}
         return found
 
     def _check_twice(self, fixed: Prepared) -> None:
-        """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
+        """Before the first product: what it needs is there, the memory of a pass, whether one call runs all passes."""
+        if self._twice:
+            return
         with same_randomness(), saved_bytes(self.own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
             scalar = added(r.square().sum() for r in rows.values())

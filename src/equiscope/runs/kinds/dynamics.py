@@ -85,29 +85,30 @@ def _twirling(
     trained: Trained, other: Probe, settings: DynamicsSettings, curve: Sequence[Mapping[str, Any]]
 ) -> Values:
     """The gain of averaging answers over rotations, what it costs, and how much training is worth as much."""
-    import time
-
     import torch
 
     from equiscope.analysis.forecast import cheaper_below, steps_worth
+    from equiscope.analysis.gradients import HALVES
     from equiscope.analysis.parts import Parts
     from equiscope.decomposition.twirled import Twirled
+    from equiscope.runs.clock import Clock
     from equiscope.runs.deal import thinned
-    from equiscope.symmetry.rotations import rotation_set
 
-    batches = thinned(other.batches, 2 * settings.curved, next(trained.model.parameters()).device)
-    plan = settings.plan(other, alone=True)
-    values = Parts(trained.model, batches, plan).values
+    device = next(trained.model.parameters()).device
+    batches, plan = thinned(other.batches, 2 * settings.curved, device), settings.plan(other, alone=True)
+    parts = Parts(trained.model, batches, plan)
+    parts.check_parts(HALVES)
+    values, count = parts.values, int(plan.design.passes)
     twirled = Twirled(trained.model, other.declaration, forward=other.forward,
                       rotations=settings.rotations, cosets=settings.cosets)  # fmt: skip
+    plain = trained.model if other.forward is None else functools.partial(other.forward, trained.model)
     seconds = []
-    with torch.no_grad():
-        for call in (lambda b: other.forward(trained.model, b) if other.forward else trained.model(b), twirled):
-            begun = time.perf_counter()
+    for call in (plain, twirled):
+        clock = Clock()
+        with torch.no_grad(), clock.tracking(device):
             for batch in batches:
                 call(batch)
-            seconds.append(time.perf_counter() - begun)
-    count = settings.cosets * len(rotation_set(settings.rotations))
+        seconds.append(clock.track)
     found: Values = {"total": values["total"], "twirled": values["twirled"], "rotations": count,
                      "cost": seconds[1] / seconds[0], "refused": ""}  # fmt: skip
     share = values["equivariance"] / values["total"] if values["total"] > 0 else 0.0
@@ -219,9 +220,9 @@ def _spectrum(
     from equiscope.analysis.gradients import gradients
     from equiscope.runs.deal import dealt, thinned
 
-    kept = thinned(probe.batches, settings.curved, next(raw.parameters()).device)
-    plan = settings.plan(probe, alone=True)
-    cosine = gradients(raw, dealt(kept, probe.declaration, settings.batch, settings.seed), plan)["whole"]["cosine"]
+    kept = dealt(thinned(probe.batches, settings.curved, next(raw.parameters()).device), probe.declaration,
+                 settings.batch, settings.seed)  # fmt: skip
+    cosine = gradients(raw, kept, settings.plan(probe, alone=True))["whole"]["cosine"]
     parts, objective, _ = of()
     spectra = gradient_spectra(parts, settings.products)
     found: Values = {"cosine": cosine, "parts": spectra, "refused": ""}
