@@ -129,8 +129,8 @@ class Graphs:
         found = []
         for loss in losses:
             slopes, leaves = slopes_of(shaped(held.rows, held.names), loss)
-            bent = [pulled(slopes, leaves, one, True) for one in moved]
-            found.append(flat @ torch.stack([_flat(one, held.rows) for one in bent]).T)
+            bent = torch.stack([_flat(pulled(slopes, leaves, one, True), held.rows) for one in moved])
+            found.append(flat @ bent.T)
         return found
 
     def _held(

@@ -31,8 +31,9 @@ class CurvatureOperator(LinearOperator):
     """H v of one part of the loss (or its Gauss-Newton matrix) for scipy, float64.
 
     Attributes:
-        products: calls so far. shares: weight of each batch averaged over, by its index.
-        quadratics: v^T H_b v of every batch in the last call, H_b the mean over the batch's own samples.
+        shares: weight of each batch averaged over, by its index.
+        products: calls so far, and those of its halves.
+        calls: v^T H_b v of every batch in each call, H_b the mean over the batch's own samples.
 
     Args:
         batches: indices of the batches averaged over; all by default.
@@ -45,21 +46,22 @@ class CurvatureOperator(LinearOperator):
         self.shares = {i: parts.shares[i] for i in self.batches}
         self._rescale = 1 / sum(self.shares.values())
         self.products = 0
-        self.quadratics: dict[int, float] = {}
+        self.calls: list[dict[int, float]] = []
 
     def apply(self, vector: Tensor) -> Tensor:
         """H v for a torch vector."""
         total = torch.zeros(self.parts.size, dtype=torch.float64, device=vector.device)
+        self.products += 1
+        self.calls.append({})
         for index in self.batches:
             image = self.parts.batch_product(index, self.part, vector, self.kind)
-            self.quadratics[index] = float(vector.double() @ image) / self.shares[index]
+            self.calls[-1][index] = float(vector.double() @ image) / self.shares[index]
             total += image
-        self.products += 1
         return total * self._rescale
 
     def spread(self) -> dict[str, Any]:
         """v^T H v of the last call, with Student's interval over the batches."""
-        return student(list(self.quadratics.values()), [self.shares[i] for i in self.batches])
+        return student(list(self.calls[-1].values()), list(self.shares.values()))
 
     def _matvec(self, vector: Array) -> Array:
         device = self.parts.own[0].device
@@ -170,25 +172,16 @@ def _spectrum(
     operator: CurvatureOperator, tolerance: float, steps: int, probes: int, depth: int, seed: int
 ) -> dict[str, Any]:
     runs: list[Lanczos] = []
-    tables = []
+    size, tables = operator.parts.size, []
     for probe in range(probes):
-        start = _rademacher(operator.parts, seed, probe)
-        seen: list[dict[int, float]] = []
-
-        def product(vector: Tensor, seen: list[dict[int, float]] = seen) -> Tensor:
-            image = operator.apply(vector)
-            seen.append(dict(operator.quadratics))
-            return image
-
-        first = probe == 0
-        run = lanczos(
-            product, start, max(steps, depth) if first else depth, tolerance if first else None,
-            least=depth if first else 1,
-        )
-        runs.append(run)
-        tables.append([operator.parts.size * value for value in seen[0].values()])
-    size, top = operator.parts.size, _largest(operator, runs[0])
-    trace = _two_way(np.array(tables), [operator.shares[i] for i in operator.batches], _probed(runs, size, np.copy))
+        first, before = probe == 0, len(operator.calls)
+        runs.append(lanczos(
+            operator.apply, _rademacher(operator.parts, seed, probe), max(steps, depth) if first else depth,
+            tolerance if first else None, least=depth if first else 1,
+        ))  # fmt: skip
+        tables.append([size * value for value in operator.calls[before].values()])
+    top = _largest(operator, runs[0])
+    trace = _two_way(np.array(tables), list(operator.shares.values()), _probed(runs, size, np.copy))
     squares = _probed(runs, size, np.square)
     quantiles = {
         str(q): student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES

@@ -224,16 +224,18 @@ class Parts:
 
     def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
         """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
+        found = [self.batch_form(index, parts, vectors) for index in range(len(self))]
+        return {part: added(one[part] for one in found) for part in parts}
+
+    def batch_form(self, index: int, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
+        """Contribution of a batch to :meth:`form`."""
         self.check_parts(parts)
-        split = [self.split_vector(vector) for vector in vectors]
-        found = dict.fromkeys(parts, torch.zeros((), device="cpu"))
-        for index, fixed in enumerate(self._fixed):
-            with self._ready(index):
-                self._check_twice(fixed)
-                losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
-                made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
-            found = {part: found[part].to(one) + one for part, one in zip(parts, made, strict=True)}
-        return found
+        fixed, split = self._fixed[index], [self.split_vector(vector) for vector in vectors]
+        with self._ready(index):
+            self._check_twice(fixed)
+            losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
+            made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
+        return dict(zip(parts, made, strict=True))
 
     def _check_twice(self, fixed: Prepared) -> None:
         """Before the first product: what it needs is there, the memory of a pass, whether one call runs all passes."""

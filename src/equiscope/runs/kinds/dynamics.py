@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from equiscope.runs.kinds import Analysis, AnalysisSettings, Probe, Trained, Val
 if TYPE_CHECKING:
     from torch import nn
 
-    from equiscope.analysis.dynamics import Stepper
+    from equiscope.analysis.dynamics import Objective, Stepper
+    from equiscope.analysis.parts import Parts
 
 #: Steps over which learning rate and loss must be steady, and by how much.
 WINDOW, RATE_CHANGE, LOSS_CHANGE = 100, 0.1, 1.5
@@ -49,13 +50,13 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: DynamicsSetting
     trained.task.prepare(progress=False)
     entries = records.read(trained.folder.records)
     curve = _curve(entries, probe.name, trained.step)
-    objective = functools.cache(lambda: _objective(trained, raw, probe, settings))
+    parts, objective, batches = _objective(trained, raw, probe, settings)
     return {
         "annealing": _annealing(trained, raw, average, probe, settings),
         "twirling": _twirling(trained, other, settings, curve),
-        "noise": _noise(trained, settings, entries, objective),
+        "noise": _noise(trained, settings, entries, parts, objective, batches),
         "crossing": _crossing(entries, probe.name),
-        "spectrum": _spectrum(trained, raw, probe, settings, objective),
+        "spectrum": _spectrum(trained, raw, probe, settings, parts, objective),
     }
 
 
@@ -122,20 +123,22 @@ def _twirling(
 
 
 def _noise(
-    trained: Trained, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]], of: Callable[[], Any]
-) -> Values:
+    trained: Trained, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]], parts: Parts,
+    objective: Objective, batches: Sequence[Any],
+) -> Values:  # fmt: skip
     """How much of the error is the optimiser's noise, refused where its state is not stationary."""
     from equiscope.analysis.dynamics import noise_share
 
     reason = _unsteady(trained, entries)
     if reason:
         return {"refused": reason}
-    parts, objective, batches = of()
     return noise_share(parts, objective, batches, stepper(trained), steps=trained.step, vectors=settings.draws,
                        depth=settings.depth, seed=settings.seed)  # fmt: skip
 
 
-def _objective(trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings) -> tuple[Any, Any, Any]:
+def _objective(
+    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings
+) -> tuple[Parts, Objective, list[dict[str, Any]]]:
     """Both losses on the held-out samples, the training loss, and the mini-batches that training would take next."""
     from equiscope.analysis.dynamics import Objective
     from equiscope.analysis.parts import Parts
@@ -211,19 +214,18 @@ def _crossing(entries: Sequence[Mapping[str, Any]], probe: str) -> Values:
 
 
 def _spectrum(
-    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, of: Callable[[], Any]
+    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, parts: Parts, objective: Objective
 ) -> Values:
     """Where both gradients lie in the spectrum, their cosine, and for plain descent the decay that follows."""
     import numpy as np
 
-    from equiscope.analysis.decay import gradient_spectra, predicted_decay
+    from equiscope.analysis.dynamics import gradient_spectra, predicted_decay
     from equiscope.analysis.gradients import gradients
     from equiscope.runs.deal import dealt, thinned
 
     kept = dealt(thinned(probe.batches, settings.curved, next(raw.parameters()).device), probe.declaration,
                  settings.batch, settings.seed)  # fmt: skip
     cosine = gradients(raw, kept, settings.plan(probe, alone=True))["whole"]["cosine"]
-    parts, objective, _ = of()
     spectra = gradient_spectra(parts, settings.products)
     found: Values = {"cosine": cosine, "parts": spectra, "refused": ""}
     ours = stepper(trained)
