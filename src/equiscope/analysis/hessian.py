@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from equiscope.analysis.krylov import Array, Lanczos, lanczos, quantile, signs, smoothed
-from equiscope.analysis.pairs import figure, student
+from equiscope.analysis.pairs import around, figure, student
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.decomposition.plan import Plan, check_count
 from equiscope.errors import InputError
@@ -180,22 +180,23 @@ def _spectrum(
             tolerance if first else None, least=depth if first else 1,
         ))  # fmt: skip
         tables.append([size * value for value in operator.calls[before].values()])
-    top = _largest(operator, runs[0])
-    trace = _two_way(np.array(tables), list(operator.shares.values()), _probed(runs, size, np.copy))
-    squares = _probed(runs, size, np.square)
+    top, squares = _largest(operator, runs[0]), around(*_probed(runs, size, np.square))
+    trace, reach = _probed(runs, size, np.copy)
+    low, high = student(np.mean(tables, axis=0).tolist(), list(operator.shares.values()))["interval"]
+    both = around(trace, math.hypot(reach, (high - low) / 2))
     quantiles = {
         str(q): student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
     }
     value = top["value"]
     return {
         "lambda_max": top,
-        "trace": trace,
+        "trace": {**around(trace, reach), "interval_samples": both["interval"]},
         "frobenius_square": squares,
         "stable_rank": squares["value"] / max(value**2, float(runs[0].nodes[0]) ** 2) if value else math.nan,
         "smallest_ritz": float(runs[0].nodes[0]),
         "quantiles": quantiles,
         "conditioning": {q: value / found["value"] if found["value"] else math.inf for q, found in quantiles.items()},
-        "over_mean": value * size / trace["value"] if trace["value"] else math.inf,
+        "over_mean": value * size / trace if trace else math.inf,
         "density": _density(runs, size, depth),
     }
 
@@ -236,11 +237,12 @@ def _density(runs: list[Lanczos], size: int, depth: int) -> dict[str, Any]:
     width = (high - low) / (50 if depth >= size else min(depth, 50)) or max(abs(high), 1e-300) / 50
     grid = np.linspace(low - 3 * width, high + 3 * width, GRID)
     one = np.ones(1)
-    found = _probed(runs, size, lambda nodes: np.stack([smoothed(x[None], one, grid, width) for x in nodes], -1) / size)
-    reach = (found["interval"][1] - found["interval"][0]) / 2
+    value, reach = _probed(
+        runs, size, lambda nodes: np.stack([smoothed(x[None], one, grid, width) for x in nodes], -1) / size
+    )
     return {
         "grid": grid.tolist(),
-        "value": found["value"].tolist(),
+        "value": value.tolist(),
         "error": (reach / float(stats.norm.ppf(0.975))).tolist(),
         "width": float(width),
         "nodes": [run.nodes.tolist() for run in runs],
@@ -248,8 +250,8 @@ def _density(runs: list[Lanczos], size: int, depth: int) -> dict[str, Any]:
     }
 
 
-def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> dict[str, Any]:
-    """tr f(H) from the quadratures z^T f(H) z = n sum_k w_k f(t_k), with a 95 % interval that does not undercover.
+def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> tuple[Any, Any]:
+    """tr f(H) from the quadratures z^T f(H) z = n sum_k w_k f(t_k), and a 95 % reach that does not undercover.
 
     Few skewed values (a dominant eigenvalue makes z^T H z a chi-square of one degree) are too often all small, with a
     small scatter. But the variance of one is at most 2 tr f(H)^2, estimated likewise and never below sum_k f(t_k)^2 of
@@ -262,18 +264,7 @@ def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> dict
     bound = 2 * np.maximum(squares, np.max([(i**2).sum(-1) for i in images], axis=0))
     student = float(stats.t.ppf(0.975, len(runs) - 1)) * each.std(axis=0, ddof=1)
     reach = np.maximum(student, float(stats.norm.ppf(0.975)) * np.sqrt(bound)) / math.sqrt(len(runs))
-    mean = each.mean(axis=0)
-    if mean.ndim:
-        return {"value": mean, "interval": [mean - reach, mean + reach]}
-    return {"value": float(mean), "interval": [float(mean - reach), float(mean + reach)]}
-
-
-def _two_way(table: Array, shares: Sequence[float], over_probes: dict[str, Any]) -> dict[str, Any]:
-    """The trace with its interval over probes, and that over probes (rows of the table) and batches (columns)."""
-    over_batches = student(table.mean(axis=0).tolist(), shares)
-    half = [np.subtract(*found["interval"][::-1]) / 2 for found in (over_probes, over_batches)]
-    reach, value = math.hypot(*half), over_probes["value"]
-    return {**over_probes, "interval_samples": [value - reach, value + reach]}
+    return each.mean(axis=0), reach
 
 
 def _rademacher(parts: Parts, seed: int, probe: int) -> Tensor:

@@ -81,6 +81,11 @@ def figure(value: float, bounds: tuple[float, float]) -> dict[str, Any]:
     return {"value": float(value), "interval": [float(bounds[0]), float(bounds[1])]}
 
 
+def around(value: float, reach: float) -> dict[str, Any]:
+    """A value with the interval that reaches as far to both sides."""
+    return figure(value, (value - reach, value + reach))
+
+
 def norm(square: Array) -> dict[str, Any]:
     """A norm from its unbiased square: NaN where that is negative, with the interval of the square cut at zero."""
     low, high = interval(square)
@@ -118,5 +123,4 @@ def student(values: Sequence[float], shares: Sequence[float] | None = None) -> d
     x = np.asarray(values, dtype=float)
     w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
     mean = float(w @ x)
-    reach = float(stats.t.ppf(0.975, len(x) - 1)) * math.sqrt(mean_variance(x, w))
-    return figure(mean, (mean - reach, mean + reach))
+    return around(mean, float(stats.t.ppf(0.975, len(x) - 1)) * math.sqrt(mean_variance(x, w)))

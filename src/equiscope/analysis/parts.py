@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, swept, tensors
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, slopes_of, swept, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -188,12 +188,15 @@ class Parts:
         fixed = self._fixed[index]
         sums = {part: torch.zeros(self.size, dtype=torch.float64, device=self.own[0].device) for part in parts}
         with self._ready(index):
-            coefficients = self._coefficients(fixed, self._predictions(fixed), parts)
+            predictions = self._predictions(fixed)
+            losses = {part: functools.partial(self._part_of, fixed, part=part) for part in parts}
+            # F'_m of each part: the derivative of the loss by every pass's predictions.
+            slopes = {part: shaped(slopes_of(predictions, loss)[0], predictions) for part, loss in losses.items()}
             for place, one in enumerate(fixed.passes):
                 rows = self._run(fixed, one)
                 for part in parts:
-                    slopes, again = coefficients[part][place], part != parts[-1]
-                    sums[part] += self.flat(pulled(tensors([rows]), self.own, tensors([slopes]), again))
+                    along, again = tensors([slopes[part][place]]), part != parts[-1]
+                    sums[part] += self.flat(pulled(tensors([rows]), self.own, along, again))
         return sums
 
     def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
@@ -333,13 +336,6 @@ class Parts:
 
     def _part_of(self, fixed: Prepared, predictions: Predictions, part: str) -> Tensor:
         return self._weigh(self._figures(fixed, predictions))[part]
-
-    def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
-        """F'_m of each part: the derivative of the loss by every pass's predictions."""
-        leaves = [rows.clone().requires_grad_(True) for rows in tensors(predictions)]
-        values = self._weigh(self._figures(fixed, shaped(leaves, predictions)))
-        slopes = {p: torch.autograd.grad(values[p], leaves, retain_graph=p != parts[-1]) for p in parts}
-        return {part: shaped(found, predictions) for part, found in slopes.items()}
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
