@@ -72,25 +72,23 @@ def gradients(
     metric = None if optimizer_state is None else adam_metric(model, parts, optimizer_state)
     count = min(groups, len(parts))
     weights, losses = np.zeros(count), np.zeros((2, count))
-    kept: list[list[Tensor | None]] = [[None] * count for _ in HALVES]
+    kept = torch.zeros(2, count, parts.size, dtype=torch.float64, device=parts.own[0].device)
     for index in (progress or iter)(range(len(parts))):
         group = index % count
         weights[group] += parts.shares[index]
         values, found = parts.batch_values(index), parts.batch_gradient(index, HALVES)
         for row, part in enumerate(HALVES):
             losses[row, group] += values[part]
-            before = kept[row][group]
-            kept[row][group] = found[part] if before is None else before + found[part]
-    stacked = torch.stack([v for row in kept for v in row if v is not None])
+            kept[row, group] += found[part]
+    stacked = kept.flatten(0, 1)
     summarise = functools.partial(_block, weights=weights, losses=losses)
-    layers = {name: stacked[:, places] for name, places in _layers(parts).items()}
     return {
         **parts.described,
         "groups": count,
         "parameters": parts.size,
         "unused": list(parts.unused),
         "whole": summarise(_gram(stacked)),
-        "layers": {name: summarise(_gram(v)) for name, v in layers.items()},
+        "layers": {name: summarise(_gram(stacked[:, places])) for name, places in _layers(parts).items()},
         "adam": None if metric is None else summarise(_gram(stacked, metric)),
     }
 

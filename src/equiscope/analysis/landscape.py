@@ -87,16 +87,16 @@ def landscape(
         sums_of += [[(float(a), named[0][1]), (float(b), second)] for b in s for a in s]
     found = [_at(parts, added(a * d for a, d in sums)) for sums in (progress or iter)(sums_of)]
     weights = np.array(parts.shares)
-    lines, kept = {}, list(parts.values)
+    tables = {part: np.stack([row[part] for row in found]) for part in parts.values}
+    lines = {}
     for place, (label, _) in enumerate(named):
-        table = found[place * points : (place + 1) * points]
-        lines[label] = {part: _summary(np.stack([row[part] for row in table]), weights) for part in kept}
+        own = slice(place * points, (place + 1) * points)
+        lines[label] = {part: _summary(table[own], weights) for part, table in tables.items()}
     grid: dict[str, Any] | None = None
     if second is not None:
-        table = found[len(named) * points :]
-        shape = (plane_points, plane_points)
-        grid = {part: _summary(np.stack([r[part] for r in table]).reshape(*shape, -1), weights) for part in kept}
-        grid = {"x": s.tolist(), "y": s.tolist(), "axes": [named[0][0], named[1][0]], "parts": grid}
+        planes = {part: table[len(named) * points :].reshape(len(s), len(s), -1) for part, table in tables.items()}
+        grid = {"x": s.tolist(), "y": s.tolist(), "axes": [named[0][0], named[1][0]],
+                "parts": {part: _summary(plane, weights) for part, plane in planes.items()}}  # fmt: skip
     return {
         **parts.described,
         "batches": len(parts),
