@@ -265,7 +265,7 @@ def gradient_spectra(parts: Parts, products: int = 5) -> dict[str, Any]:
                 continue
             run = lanczos(lambda v: parts.product("total", v, "gauss_newton"), slope, products)
             found[part] = {"nodes": run.nodes.tolist(), "weights": run.weights.tolist(),
-                           "square": float(slope @ slope), "mean": run.first[0]}  # fmt: skip
+                           "square": float(slope @ slope), "mean": float(run.nodes @ run.weights)}  # fmt: skip
     parts.release()
     return found
 

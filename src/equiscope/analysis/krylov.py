@@ -36,7 +36,6 @@ class Lanczos:
         residual: bound on the error of the largest Ritz value as an eigenvalue.
         vector: its Ritz vector, of norm 1.
         steps: products used. converged: residual within the tolerance asked for.
-        first: (q^T H q, |H q|^2) of the start.
         basis: (k, n) Krylov basis Q, its first row q; ritz: (k, k) columns are the Ritz vectors in it. If kept.
     """
 
@@ -46,7 +45,6 @@ class Lanczos:
     vector: Tensor
     steps: int
     converged: bool
-    first: tuple[float, float]
     basis: Tensor | None = None
     ritz: Array | None = None
 
@@ -74,12 +72,9 @@ def lanczos(
     basis[0] = start / start.norm()
     alphas: list[float] = []
     betas: list[float] = []
-    first = (0.0, 0.0)
     for k in range(count):
         image = product(basis[k]).to(basis)
         alphas.append(float(basis[k] @ image))
-        if k == 0:
-            first = (alphas[0], float(image @ image))
         for _ in range(2):  # once more, since one pass leaves rounding along the basis
             image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
         beta = float(image.norm())
@@ -95,7 +90,7 @@ def lanczos(
     vector = basis[: len(alphas)].T @ torch.from_numpy(vectors[:, -1].copy()).to(basis)
     converged = exhausted or len(alphas) == len(start) or (tolerance is not None and done)
     kept = (basis[: len(alphas)], vectors) if keep else (None, None)
-    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), first, *kept)
+    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), *kept)
 
 
 def quantile(nodes: Array, weights: Array, share: float) -> float:

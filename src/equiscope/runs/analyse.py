@@ -145,7 +145,9 @@ def _one(
     return records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
 
 
-def _relations(records: Records, probe: str, found: Mapping[int, Record], analysis: Analysis) -> list[Record]:
+def _relations(
+    records: Records, probe: str, found: Mapping[int, Mapping[str, Any]], analysis: Analysis
+) -> list[Record]:
     steps = list(found)
     if len([step for step in steps if step > 0]) < LEAST:
         return []
