@@ -203,18 +203,19 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
             everyone += float(weights.sum())
     moment *= next(iter(declaration.outputs.values())).weight / everyone
     form = float(torch.einsum("ck,kl,cl->", apart, moment, apart)) / 3
-    square, size, trace = float(apart.square().sum()), float(weight.square().sum()), float(moment.trace())
-    width = weight.shape[1]
+    square, size = float(apart.square().sum()), float(weight.square().sum())
     return {
         "layer": "the three rows of head_weight()",
         "kind": "rows",
-        "parameters": weight.numel(),
-        "variance": square / (3 * width),
         "normalised_variance": square / size if size > 0 else None,
-        "features": trace,
-        "alignment": 3 * form * width / (square * trace) if square * trace > 0 else None,
-        "form": form,
+        **_factors(form, square, weight.numel(), float(moment.trace())),
     }
+
+
+def _factors(form: float, square: float, count: int, trace: float) -> dict[str, Any]:
+    """A form of ``count`` weights, the sum of whose squares is ``square``, and the three factors it is made of."""
+    alignment = form * count / (square * trace) if square * trace > 0 else None
+    return {"form": form, "parameters": count, "variance": square / count, "features": trace, "alignment": alignment}
 
 
 def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tensor:
@@ -296,18 +297,13 @@ def _linear(
                 for parameter in own:
                     parameter.copy_(signs(generator, *parameter.shape))
             traces.append(measured(model, batches, plan).equivariance)
-    trace = float(np.mean(traces))
     rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]
     return {
         "layer": layer,
         "kind": "linear",
-        "parameters": count,
-        "variance": square / count,
         "normalised_variance": float((rows - rows.mean(0)).square().sum() / rows.square().sum()),
-        "features": trace,
         "features_error": float(np.std(traces, ddof=1)) / probes**0.5,
-        "alignment": form * count / (square * trace) if square * trace > 0 else None,
-        "form": form,
+        **_factors(form, square, count, float(np.mean(traces))),
     }
 
 
