@@ -37,6 +37,19 @@ class Single(nn.Linear):
         return super().forward(x.float())
 
 
+class Potential(nn.Linear):
+    """Forces of an energy, which need gradients."""
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        return -torch.autograd.grad(super().forward(x).square().sum(), x)[0]
+
+
+def test_forces_of_an_energy_run_in_float64():
+    exact, _ = doubled(Potential(3, 1), [{"x": torch.ones(2, 3)}], lambda m, batch: m(batch["x"]))
+    assert exact.weight.dtype == torch.float64
+
+
 def test_a_copy_in_float64():
     batches = [{"x": torch.ones(2, 3), "id": torch.arange(2)}]
     model = nn.Linear(3, 3)

@@ -91,6 +91,7 @@ def _twirling(
     from equiscope.analysis.forecast import cheaper_below, steps_worth
     from equiscope.analysis.gradients import HALVES
     from equiscope.analysis.parts import Parts
+    from equiscope.decomposition.orbit import Caller
     from equiscope.decomposition.twirled import Twirled
     from equiscope.runs.clock import Clock
     from equiscope.runs.deal import thinned
@@ -100,11 +101,13 @@ def _twirling(
     parts = Parts(trained.model, batches, plan)
     parts.check_parts(HALVES)
     values, count = parts.values, int(plan.design.passes)
-    twirled = Twirled(trained.model, other.declaration, forward=other.forward,
-                      rotations=settings.rotations, cosets=settings.cosets)  # fmt: skip
-    plain = trained.model if other.forward is None else functools.partial(other.forward, trained.model)
+    caller = Caller(other.forward, other.declaration)
+    # Once before any clock runs: the caller learns whether the model needs gradients for its answer.
+    caller(trained.model, batches[0])
+    twirled = Twirled(trained.model, other.declaration, forward=caller, rotations=settings.rotations,
+                      cosets=settings.cosets)  # fmt: skip
     seconds = []
-    for call in (plain, twirled):
+    for call in (functools.partial(caller, trained.model), twirled):
         clock = Clock()
         with torch.no_grad(), clock.tracking(device):
             for batch in batches:

@@ -67,13 +67,12 @@ def doubled(
     Raises:
         UnsuitedModelError: if the model does not run in float64.
     """
-    import torch
+    from equiscope.decomposition.orbit import Caller
 
     exact = copy.deepcopy(model).double()
     made = [{k: v.double() if v.is_floating_point() else v for k, v in batch.items()} for batch in batches]
     try:
-        with torch.no_grad():
-            exact(made[0]) if forward is None else forward(exact, made[0])
+        Caller(forward)(exact, made[0])
     except RuntimeError as error:
         raise UnsuitedModelError(
             f"{type(model).__name__} does not run in float64, without which no smallest eigenvalue is known "
