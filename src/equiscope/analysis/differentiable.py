@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from equiscope.analysis.activations import listening
 from equiscope.decomposition.orbit import Forward
-from equiscope.decomposition.preserve import refuse_lazy
+from equiscope.decomposition.preserve import refuse_lazy, untouched
 from equiscope.errors import InputError, UnsuitedModelError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -181,9 +181,7 @@ def _last_with_graph(model: nn.Module, call: Callable[[], Any]) -> str:
     return f"the last layer whose answer still has a gradient is {last[-1]!r}" if last else "no layer's answer has one"
 
 
-def refuse_hidden_dependence(
-    parameters: dict[str, nn.Parameter], without: Sequence[str], answer: Callable[[], Tensor]
-) -> None:
+def refuse_hidden_dependence(model: nn.Module, without: Sequence[str], answer: Callable[[], Tensor]) -> None:
     """Parameters without a gradient must not change the answer; where they do, something cannot be differentiated.
 
     Raises:
@@ -191,17 +189,12 @@ def refuse_hidden_dependence(
     """
     if not without:
         return
-    before = answer()
-    kept = {name: parameters[name].detach().clone() for name in without}
-    with torch.no_grad():
-        for name in without:
-            parameters[name].add_(_MOVE * (parameters[name].abs() + 1))
-    try:
-        changed = not torch.equal(answer(), before)
-    finally:
+    before, own = answer(), dict(model.named_parameters())
+    with untouched(model):
         with torch.no_grad():
-            for name, value in kept.items():
-                parameters[name].copy_(value)
+            for name in without:
+                own[name].add_(_MOVE * (own[name].abs() + 1))
+        changed = not torch.equal(answer(), before)
     if changed:
         raise UnsuitedModelError(
             f"the answer changes with the parameters {list(without)[:5]}, but no gradient reaches them: an operation "

@@ -231,10 +231,13 @@ def _drawn(
 
 def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, Any]:
     edge, most = stepper.recursion.edge, max(float(one.kappa[-1]) for one in floors)
-    found: dict[str, Any] = {"kappa_max": most, "edge": edge, "refused": "", "kappa": [], "share": []}
-    for one in floors:
-        found["kappa"] += one.kappa.tolist()
-        found["share"] += (one.share / len(floors)).tolist()
+    found: dict[str, Any] = {
+        "kappa_max": most,
+        "edge": edge,
+        "refused": "",
+        "kappa": np.concatenate([one.kappa for one in floors]).tolist(),
+        "share": np.concatenate([one.share / len(floors) for one in floors]).tolist(),
+    }
     if most >= edge:
         found["refused"] = (
             f"the largest curvature, κ = {most:.3g}, is at or over the edge of stability {edge:.3g}: there is no "

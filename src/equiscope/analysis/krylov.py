@@ -196,10 +196,10 @@ def noise_floor(
         nodes = np.maximum(run.nodes, 0.0)
         shares = [answers.T @ answers for answers in recursion.responses(nodes, steps)]
         start = float(z.norm()) * run.ritz[0]
-        excess: list[dict[str, float]] = [{}, {}]
-        for name, seen in forms(run.basis).items():
-            form = run.ritz.T @ seen.cpu().numpy() @ run.ritz
-            for told, share in zip(excess, shares, strict=True):
-                told[name] = float(0.5 * start @ (share * (form + form.T) / 2) @ start)
-        found.append(Floor(excess[0], excess[1], recursion.rate * run.nodes, run.weights))
+        seen = {name: run.ritz.T @ form.cpu().numpy() @ run.ritz for name, form in forms(run.basis).items()}
+        weights, averaged = (
+            {name: float(0.5 * start @ (share * (form + form.T) / 2) @ start) for name, form in seen.items()}
+            for share in shares
+        )
+        found.append(Floor(weights, averaged, recursion.rate * run.nodes, run.weights))
     return found

@@ -110,7 +110,6 @@ class Parts:
         self._share = counted_outputs(plan.declaration)
         if not sum(self._share.values()) > 0:
             raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
-        self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
 
     def _check_folding(self, fixed: Prepared) -> None:
@@ -146,18 +145,13 @@ class Parts:
                 found = self._run(fixed, fixed.passes[0])
                 return torch.cat([found[name].detach().flatten() for name in names])
 
-            refuse_hidden_dependence(self.parameters, self.unused, answer)
+            refuse_hidden_dependence(self.model, self.unused, answer)
             # Other outputs may reach every parameter where one reaches none.
             if loose := [name for name, r in rows.items() if not r.requires_grad]:
-                refuse_hidden_dependence(self.parameters, list(self.parameters), functools.partial(answer, loose))
+                refuse_hidden_dependence(self.model, list(self.parameters), functools.partial(answer, loose))
             self._check_folding(fixed)
-        kept, norms = [], dict.fromkeys(self._share, 0.0)
-        for index in range(len(self)):
-            found = self._sample_figures(index)
-            kept.append(found)
-            for name in self._share:
-                norms[name] += float(found[name][2].sum())
-        self._norms = norms
+        kept = [self._sample_figures(index) for index in range(len(self))]
+        self._norms = {name: sum(float(found[name][2].sum()) for found in kept) for name in self._share}
         self.shares = [self._batch_share(found) for found in kept]
         sums = [self._weigh(found) for found in kept]
         self.values = {part: float(sum(s[part] for s in sums)) for part in sums[0]}

@@ -20,6 +20,8 @@ BUGS = (
         r"last = int\(under\[0\]\) if len\(under\) else len\(p\)", "last = len(p)", "analysis/test_forecast"),
     bug("forecast: an interval without Student's quantile", FORECAST, "crossing",
         r"variance, 0\.0, t\)", "variance, 0.0, 0.3)", "analysis/test_forecast"),
+    bug("forecast: more steps than a float holds end the analysis", FORECAST, "steps_worth",
+        r"np\.expm1", "math.expm1", "analysis/test_forecast"),
     bug("the training loss's scale taken from a single point", DYNAMICS, "Objective.scale",
         r"math\.isclose\(near, far, rel_tol=1e-2\)", "True", "analysis/test_dynamics"),
     bug("noise: SGD's rate without its momentum", DYNAMICS, "Stepper.recursion",
