@@ -49,6 +49,9 @@ def test_the_share_is_that_of_the_dense_stationary_state(made):
     parts, objective = made
     stepper = Stepper("sgd", rate=0.02, momentum=0.5, weight_decay=0.3, average=0.8)
     found = noise_share(parts, objective, MINIBATCHES, stepper, steps=1500, vectors=16, depth=12)
+    # No graph is held afterwards.
+    assert not objective._graphs._kept
+    assert not parts.graphs._kept
     eye = torch.eye(parts.size, dtype=torch.float64)
     with parts.steady():
         h = torch.stack([objective.product(row) for row in eye]) + 0.3 * eye

@@ -65,6 +65,10 @@ class Objective:
         )
         return added(images) / len(self._curved)
 
+    def release(self) -> None:
+        """Drop the graphs kept between products."""
+        self._graphs.release()
+
     def scale(self, output: str) -> float:
         """s with training loss = s x mean squared error a component + what the ``output`` does not enter; else NaN.
 
@@ -190,6 +194,7 @@ def noise_share(
 
         floors = noise_floor(drawn.vectors, product, forms, stepper.recursion, steps=steps, depth=depth)
     parts.release()
+    objective.release()
     return {
         **_told(floors, parts, stepper),
         "clipped": drawn.clipped,

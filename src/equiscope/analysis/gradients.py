@@ -131,17 +131,15 @@ def _layers(parts: Parts) -> dict[str, slice]:
 
 def adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Tensor:
     """Diagonal of Adam's preconditioner over the chosen parameters, flat."""
-    moments = state.get("state", {})
-    order = [i for group in state.get("param_groups", []) for i in group["params"]]
-    named = dict(model.named_parameters())
-    if len(order) != len(named):
+    moments, named = state.get("state", {}), dict(model.named_parameters())
+    groups = {index: group for group in state.get("param_groups", []) for index in group["params"]}
+    if len(groups) != len(named):
         raise InputError(
-            f"the optimizer state has {len(order)} parameters, the model {len(named)}: give the state_dict of the "
+            f"the optimizer state has {len(groups)} parameters, the model {len(named)}: give the state_dict of the "
             "optimizer that trained this model"
         )
-    settings = {i: group for group in state["param_groups"] for i in group["params"]}
     found = []
-    for index, (name, parameter) in zip(order, named.items(), strict=True):
+    for (index, group), (name, parameter) in zip(groups.items(), named.items(), strict=True):
         if name not in parts.parameters:
             continue
         own = moments.get(index, {})
@@ -150,7 +148,7 @@ def adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Ten
             continue
         if "exp_avg_sq" not in own or own["exp_avg_sq"].shape != parameter.shape:
             raise InputError(f"the optimizer state has no Adam moments (exp_avg_sq) of the shape of {name!r}")
-        correction = 1 - settings[index]["betas"][1] ** float(own["step"])
-        scale = (own["exp_avg_sq"].to(parameter.device).double() / correction).sqrt() + settings[index]["eps"]
+        correction = 1 - group["betas"][1] ** float(own["step"])
+        scale = (own["exp_avg_sq"].to(parameter.device).double() / correction).sqrt() + group["eps"]
         found.append((1 / scale).flatten())
     return torch.cat([f.double() for f in found])
