@@ -23,7 +23,7 @@ BUGS = (
     bug("analyses: a cluster in two of the independent batches", DEAL, "dealt",
         r"\.setdefault\((\w+), \[\]\)\.append\((\w+)\)", r".setdefault(\2, []).append(\2)", "runs/test_deal"),
     bug("analyses: the first samples, not evenly spread ones", DEAL, "thinned",
-        r"\[(\w+) \* (\w+) // (\w+) for", r"[\1 for", "runs/test_deal"),
+        r"spread\((.*), samples\)", r"\1[:samples]", "runs/test_deal"),
     bug("plans: a design beside a plan passed over", "decomposition/plan.py", "as_plan",
         r"if design and plan is given:", "if False:", "decomposition/test_plan"),
     bug("plans: the caller's design without effect", "decomposition/plan.py", "as_plan",
