@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from equiscope.analysis.activations import listening
 from equiscope.analysis.autograd import Graphs, Predictions, saved_bytes
-from equiscope.analysis.gradients import HALVES, adam_metric
+from equiscope.analysis.gradients import adam_metric
 from equiscope.analysis.krylov import Array, Floor, Recursion, lanczos, noise_floor, signs
 from equiscope.analysis.pairs import student
-from equiscope.analysis.parts import Parts
+from equiscope.analysis.parts import HALVES, Parts
 from equiscope.decomposition.pool import added
 from equiscope.errors import InputError
 

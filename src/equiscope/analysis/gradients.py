@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.analysis.pairs import Array, cosine, fieller, figure, mean_value, norm, norm_ratio, pair_product
-from equiscope.analysis.parts import Parts
+from equiscope.analysis.parts import HALVES, Parts
 from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
-HALVES = ("twirled", "equivariance")
 MIN_GROUPS = 3
 
 

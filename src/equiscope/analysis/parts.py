@@ -42,7 +42,8 @@ from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
-PARTS = ("twirled", "equivariance", "total")
+HALVES = ("twirled", "equivariance")
+PARTS = (*HALVES, "total")
 KINDS = ("hessian", "gauss_newton")
 # Largest relative change that counts as rounding when all passes are run in one call, in units of the dtype's eps.
 _ROUNDING = 1e3
@@ -176,7 +177,7 @@ class Parts:
         """Contribution of a batch to each loss, at the parameters moved by the flat vector ``shift``."""
         return {part: float(value) for part, value in self._weigh(self._sample_figures(index, shift)).items()}
 
-    def batch_gradient(self, index: int, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
+    def batch_gradient(self, index: int, parts: Sequence[str] = HALVES) -> dict[str, Tensor]:
         """Contribution of a batch to the gradient of each part, flat; they sum to the gradient over batches."""
         self.check_parts(parts)
         fixed = self._fixed[index]
@@ -193,10 +194,13 @@ class Parts:
                     sums[part] += self.flat(pulled(tensors([rows]), self.own, along, again))
         return sums
 
-    def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
+    def gradient(self, parts: Sequence[str] = HALVES) -> dict[str, Tensor]:
         """The flat gradient of each part."""
-        found = [self.batch_gradient(index, parts) for index in range(len(self))]
-        return {part: added(f[part] for f in found) for part in parts}
+        sums = self.batch_gradient(0, parts)
+        for index in range(1, len(self)):
+            for part, slope in self.batch_gradient(index, parts).items():
+                sums[part] += slope
+        return sums
 
     def product(self, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """H v, or the Gauss-Newton matrix times v, of the mean loss of ``part``: flat, float64."""

@@ -89,8 +89,7 @@ def _twirling(
     import torch
 
     from equiscope.analysis.forecast import cheaper_below, steps_worth
-    from equiscope.analysis.gradients import HALVES
-    from equiscope.analysis.parts import Parts
+    from equiscope.analysis.parts import HALVES, Parts
     from equiscope.decomposition.orbit import Caller
     from equiscope.decomposition.twirled import Twirled
     from equiscope.runs.clock import Clock
