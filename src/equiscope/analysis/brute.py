@@ -16,6 +16,7 @@ from equiscope.decomposition.batches import Batch, as_batch, repeated
 from equiscope.decomposition.fold import copies_of
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.orbit import Forward, rows_of, twisted
+from equiscope.decomposition.plan import check_count
 from equiscope.decomposition.preserve import untouched
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -61,8 +62,8 @@ def brute_force(
     (name, spec), *others = declaration.outputs.items()
     if others or spec.loss != "mse" or spec.target is None:
         raise InputError(f"brute force compares one output with a target and loss 'mse', got {declaration.outputs}")
-    if count < 2 or repeats < 2:
-        raise InputError(f"brute force needs count and repeats of at least 2, got {count} and {repeats}")
+    check_count("count", count, 2)
+    check_count("repeats", repeats, 2)
     exact = declaration.group == "O"
     device, generator = device_of(model), torch.Generator().manual_seed(seed)
     samples = [{k: v[i : i + 1].to(device) for k, v in batch.items()}

@@ -317,18 +317,15 @@ def _rows_first(batch: Batch, spec: Output, seen: int) -> str:
 
 
 def rotated_back(
-    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration, linear: bool = False
+    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration
 ) -> dict[str, Tensor]:
-    """g^-1 applied to each output's rows, in float64; positions turn back about their centre.
-
-    ``linear`` is for directions in which outputs move, which turn as vectors do.
-    """
+    """g^-1 applied to each output's rows, in float64; positions turn back about their centre."""
     inverse = rotations.mT
     back: dict[str, Tensor] = {}
     for name, rows in values.items():
         spec = declaration.outputs[name]
         sample = output_rows(batch, name, declaration).sample
-        middle = None if linear else output_middle(batch, name, declaration)
+        middle = output_middle(batch, name, declaration)
         back[name] = turned(spec.action, inverse[sample], rows, middle).double()
     return back
 
