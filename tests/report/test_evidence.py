@@ -50,7 +50,7 @@ def test_runs_by_task_and_symmetry(evidence):
 def test_a_run(evidence):
     run = evidence.runs[0]
     assert run.last_step == 2400
-    np.testing.assert_allclose(run.seconds, 0.115 * run.curve.step, rtol=1e-12)
+    np.testing.assert_allclose(run.told.seconds, 0.115 * run.curve.step, rtol=1e-12)
     assert run.result.samples == 480
     assert run.training_samples == 4000 or run.training_samples is None
 

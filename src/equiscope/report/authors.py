@@ -71,7 +71,7 @@ def judged() -> tuple[Claim, ...]:
         )  # fmt: skip
     found = claims(evidence())
     return tuple(
-        Claim(one.key, one.rule, tuple(_as_read(row) for row in told.get(one.key, one.rows)), one.missing)
+        Claim(one.key, tuple(_as_read(row) for row in told.get(one.key, one.rows)), one.missing)
         for one in found
     )
 

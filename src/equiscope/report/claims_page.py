@@ -198,7 +198,7 @@ def _label(run: Run) -> str:
 
 def _percent(runs: Sequence[Run]) -> Panel:
     """Percent against step, log-log, with the paper's points and the 2 % line."""
-    points, curves = _paper(runs[0]), [run.curve if run.judged is None else run.judged for run in runs]
+    points, curves = _paper(runs[0]), [run.shown for run in runs]
     axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), points[:, 0]]))
     floor = style.percent_floor(curves, points[:, 1])
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
@@ -240,8 +240,9 @@ def _penalty(runs: Sequence[Run]) -> Panel:
 def _seconds(runs: Sequence[Run]) -> Panel:
     series = []
     for colour, run in zip(style.COLOURS, runs, strict=False):
-        later, line = run.seconds > 0, "dash" if run.symmetric else "solid"
-        series.append(Series(run.seconds[later], run.curve.total[later], _label(run), colour, line, "circle", size=2.5))
+        seconds, line = run.told.seconds, "dash" if run.symmetric else "solid"
+        x, y = seconds[seconds > 0], run.curve.total[seconds > 0]
+        series.append(Series(x, y, _label(run), colour, line, "circle", size=2.5))
     return Panel(Axis("training seconds on the machine of the runs", True), Axis("held-out total loss", True), series)
 
 

@@ -83,7 +83,7 @@ class Run:
             one along training.
         judged: the curve of the probe that decides (:attr:`paper.Told.probe`), None if the run did not track it; found:
             its crossings.
-        seconds: (T,) of training at each measured step. analyses: its records of kind ``analysis…``.
+        analyses: its records of kind ``analysis…``.
         symmetric: whether the percent stayed at rounding throughout: a model that is symmetric by construction.
     """
 
@@ -97,10 +97,18 @@ class Run:
     judged: Curve | None
     found: Crossings
     result: Result
-    seconds: np.ndarray
     last_step: int
     symmetric: bool
     analyses: tuple[Record, ...]
+
+    def row(self, what: str, ours: str, interval: str, paper: str, verdict: str, change: str = "") -> Row:
+        """A row of evidence from this run alone; of one that decides it says what was run."""
+        return Row(self.task, self.name, what, ours, interval, paper, verdict, self.words if verdict else "", change)
+
+    @property
+    def shown(self) -> Curve:
+        """The curve that decides, the headline's without it."""
+        return self.curve if self.judged is None else self.judged
 
     @property
     def training_samples(self) -> int | None:
@@ -211,7 +219,7 @@ def run_of(name: str, told: RunHistory, analyses: Sequence[Record]) -> Run:
     """A run of its history, which has a headline, and its analyses."""
     task, headline = told.run.task, told.headline
     assert headline is not None
-    probe = paper.TASKS.get(task, paper.NOTHING).probe
+    probe = paper.told(task).probe
     judged = told.curves.get(probe) if probe else headline
     if judged is not None:
         judged = with_known_baseline(judged, task)
@@ -219,8 +227,8 @@ def run_of(name: str, told: RunHistory, analyses: Sequence[Record]) -> Run:
     final = told.finals.get(judged.probe) if judged is not None else None
     symmetric = bool((np.abs(headline.percent[np.isfinite(headline.percent)]) <= SYMMETRIC_PERCENT).all())
     return Run(name, name.split("/", 1)[-1], task, told.run.model, told.run.parameters or 0, told, headline, judged,
-               crossings(judged if judged is not None else headline), final.result if final else told.result,
-               told.seconds, int(headline.step[-1]), symmetric, tuple(analyses))  # fmt: skip
+               crossings(headline if judged is None else judged), final.result if final else told.result,
+               int(headline.step[-1]), symmetric, tuple(analyses))  # fmt: skip
 
 
 def _studied(folders: Sequence[Path]) -> list[tuple[str, Profile]]:

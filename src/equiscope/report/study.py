@@ -18,7 +18,7 @@ from equiscope import records as record_files
 from equiscope.errors import EquiscopeError, InputError, IntegrityError
 from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
+from equiscope.report.crossings import ABLE, SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.style import log_axis
@@ -29,9 +29,6 @@ COLUMNS = (
     "point", "seeds", "parameters", "first ≤ 2 %", "last above 2 %", "sustained", "skilled crossing",
     "dip", "final percent", "final R²", "skill", "seconds",
 )  # fmt: skip
-
-#: What makes a model skilled, in words.
-ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equivariant predictor"
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,14 @@ class Point:
 
     @property
     def finals(self) -> list[Measurement]:
-        found = (run.finals.get(_deciding(run)) or run.headline_final for run in self.runs)
+        found = (run.finals.get(paper.told(run.run.task).probe) or run.headline_final for run in self.runs)
         return [final for final in found if final is not None]
 
 
 def _curve(run: RunHistory) -> Curve | None:
     """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
-    found = run.curves.get(_deciding(run)) or run.headline
+    found = run.curves.get(paper.told(run.run.task).probe) or run.headline
     return None if found is None else with_known_baseline(found, run.run.task)
-
-
-def _deciding(run: RunHistory) -> str:
-    return paper.TASKS.get(run.run.task, paper.NOTHING).probe
 
 
 @dataclass(frozen=True)
@@ -162,7 +155,7 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "picture": None if picture is None else data_uri(picture),
         "image": None if picture is None else f"{folder.name}/{picture.name}",
         "rows": rows,
-        "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
+        "paper": paper.told(told.task).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
         "going": [f"{point.name}, {far}" for point in study.points for far in point.going],
         "refused": [f"{name} of {', '.join(dict.fromkeys(whose))}: {why}" for (name, why), whose in _refused(study)],
