@@ -200,16 +200,15 @@ def _percent(runs: Sequence[Run]) -> Panel:
     """Percent against step, log-log, with the paper's points and the 2 % line."""
     points, curves = _paper(runs[0]), [run.shown for run in runs]
     axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), points[:, 0]]))
-    floor = style.percent_floor(curves, points[:, 1])
+    floor, top = style.percent_ends(curves, points[:, 1])
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
     for colour, run, curve in zip(style.COLOURS, runs, curves, strict=False):
-        found, x = style.log_points(curve, floor), axis.place(curve.step)
-        band, able = (found.low, found.high), skilled(curve)
-        series += skilled_curve(x, found.y, band, able, _label(run), colour, 3, 1.2)
+        drawn, x = style.clipped(curve, floor), axis.place(curve.step)
+        band = drawn.low, drawn.high
+        series += skilled_curve(x, drawn.percent, band, skilled(curve), _label(run), colour, 3, 1.2)
     if len(points):
         label = runs[0].told.run.reference.label
         series.append(Series(points[:, 0], points[:, 1], label, style.PAPER, "dot", "x-thin", size=4.5, width=0.9))
-    top = max(style.percent_ceiling(curves), *(points[:, 1] * 1.4), 4)
     return Panel(axis, log_axis("equivariance error, % of loss", floor, top, " %"), series)
 
 

@@ -113,7 +113,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
     at_floor, paper_end = 0, ""
     if curve is not None:
         floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
-        at_floor = int(style.log_points(curve, floor).at_floor.sum())
+        at_floor = int((curve.percent <= floor).sum())
         paper = style.reference_points(told, curve.probe)
         # The last step of the paper's curve where it lies beyond the run's.
         paper_end = f"{paper[-1, 0]:,.0f}" if len(paper) and paper[-1, 0] > curve.step[-1] else ""
