@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from equiscope import records as record_files
 from equiscope import tasks
 from equiscope.report import authors, chart, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
@@ -27,6 +26,7 @@ from equiscope.report.sentences import share_text
 from equiscope.report.style import Axis, log_axis
 from equiscope.report.views import Record
 from equiscope.words import as_csv, r2
+from equiscope.writing import inner_folder, write_atomically
 
 #: How each verdict looks on the page.
 CLASSES = {AGREES: "agrees", DIFFERS: "differs", EQUAL: "equal", UNDECIDED: "open", MISSING: "missing"}
@@ -52,16 +52,17 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
     Raises:
         InputError: if no run has measurements.
         IntegrityError: for damaged records.
+        RunError: if a folder in ``out`` is a link.
     """
     evidence, place = gather(folders), Path(out)
     found = claims(evidence, authors.judged())
     panels = save_figures(evidence, place / "figures")
-    (place / "tables").mkdir(parents=True, exist_ok=True)
+    folder = inner_folder(place / "tables")
     for name, rows in _tables(evidence, found).items():
-        record_files.write_atomically(place / "tables" / f"{name}.csv", as_csv(rows))
+        write_atomically(folder / f"{name}.csv", as_csv(rows))
     page = page_environment().get_template("paper.html.j2").render(**_content(evidence, found, panels))
     target = place / "paper.html"
-    record_files.write_atomically(target, page.encode())
+    write_atomically(target, page.encode())
     return target
 
 
@@ -257,11 +258,10 @@ def _extra(evidence: Evidence) -> dict[str, tuple[str, Panel, str] | None]:
         timed = [run for run in shown(evidence.of(task)) if len(_times(run)) > 1]
         ended = "penalty", _by_time(timed), f"{title}: share of the loss at the end of the run."
         found[f"times-{task}"] = ended if timed else None
-        told = [(run, record) for run, record in evidence.analyses("relations")
-                if run.task == task and record.get("second")]  # fmt: skip
-        newest = {(run.name, record["probe"], str(record["pair"])): (run, record) for run, record in told}
+        related = [(run, record) for run, record in evidence.newest("relations")
+                   if run.task == task and record.get("second")]  # fmt: skip
         for pair in paper.OWN_PAIRS:
-            own = [one for (*_, name), one in newest.items() if name == pair][: len(style.RAMP)]
+            own = [(run, record) for run, record in related if record["pair"] == pair][: len(style.RAMP)]
             stem = "-".join(pair.replace("~", "").split())
             caption = f"{title}: {pair}, a point for each analysed step after the first."
             found[f"{stem}-{task}"] = ("relations", _scatter(pair, own), caption) if own else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,12 +200,15 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
         InputError: if no run is left.
         IntegrityError: for damaged records.
     """
-    runs, left_out, profiles = [], [], []
+    runs, left_out, profiles, taken = [], [], [], Counter[str]()
     places = list(dict.fromkeys(Path(f) for f in folders))
     for folder in places:
         book = record_files.read(folder / "records.jsonl")
         told = history(book)
         name = f"{told.run.task or folder.parent.name}/{told.run.name or folder.name}"
+        # Evidence of runs is told apart by their names: of two roots there may be two of one name.
+        taken[name] += 1
+        name += f" ({taken[name]})" if taken[name] > 1 else ""
         if told.headline is None or not np.isfinite(told.headline.percent).any():
             left_out.append(f"{name}: no percent has been measured along its training")
             continue
@@ -224,11 +228,11 @@ def run_of(name: str, told: RunHistory, analyses: Sequence[Record]) -> Run:
     if judged is not None:
         judged = with_known_baseline(judged, task)
     headline = with_known_baseline(headline, task)
-    final = told.finals.get(judged.probe) if judged is not None else None
+    result = told.newest[judged.probe].result if judged is not None else told.result
     symmetric = bool((np.abs(headline.percent[np.isfinite(headline.percent)]) <= SYMMETRIC_PERCENT).all())
     return Run(name, name.split("/", 1)[-1], task, told.run.model, told.run.parameters or 0, told, headline, judged,
-               crossings(headline if judged is None else judged), final.result if final else told.result,
-               int(headline.step[-1]), symmetric, tuple(analyses))  # fmt: skip
+               crossings(headline if judged is None else judged), result, int(headline.step[-1]), symmetric,
+               tuple(analyses))  # fmt: skip
 
 
 def _studied(folders: Sequence[Path]) -> list[tuple[str, Profile]]:
