@@ -162,7 +162,8 @@ def save_figures(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Paper
              f"share of the held-out loss{probe}. Hollow: R² under {SKILL:g}, or a loss over the baseline’s.{crosses}"),
             ("size", "robust", _sizes, _sized(learning),
              "step of the skilled crossing against the number of parameters."),
-            ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
+            ("penalty", "penalty", _penalty, learning[:1],
+             f"the loss{probe}, and the part of it that is equivariance error."),
             ("seconds", "efficiency", _seconds, both,
              "held-out loss against training seconds. Dashed: symmetric by construction."),
         ):  # fmt: skip
@@ -224,7 +225,7 @@ def _sizes(runs: Sequence[Run]) -> Panel:
 
 def _penalty(runs: Sequence[Run]) -> Panel:
     (run,) = runs
-    axis, curve = style.step_axis(run.curve.step), run.curve
+    axis, curve = style.step_axis(run.shown.step), run.shown
     series = [
         Series(axis.place(curve.step), np.where(values > 0, values, np.nan), name, colour, line, "circle", size=2,
                width=1.2)
