@@ -175,12 +175,10 @@ def _crossing_row(run: Run) -> Row:
     else:
         on = f" on “{told.probe}”" if told.probe else ""
         ours = f"skilled crossing{on} {_step(run.found.skilled)}; first crossing {_step(run.found.first)}"
-        end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{_skill(run.judged)}{_probes(run)}"
+        last = run.judged.skill[-1]
+        skill = f", skill against the baseline {r2(last)}" if np.isfinite(last) else ""
+        end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{skill}{_probes(run)}"
     return run.row("crossing of 2 %", ours, end, told.crossing, verdict, change)
-
-
-def _skill(curve: Curve) -> str:
-    return f", skill against the baseline {r2(curve.skill[-1])}" if np.isfinite(curve.skill[-1]) else ""
 
 
 def _probes(run: Run) -> str:

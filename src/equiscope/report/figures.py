@@ -188,12 +188,14 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
     """Total, twirled and equivariance loss of the headline probe against step, log-log."""
     axis, low = style.step_axis(curve.step), style.loss_floor(curve)
     x, line = axis.place(curve.step), "solid" if len(curve) > 1 else ""
+    # None is known of a perfect model.
+    constant = np.divide(curve.total, 1 - curve.r2, out=np.full(len(curve), np.nan), where=curve.r2 != 1)
     series: list[Series | Band] = []
     for values, name, colour, dash, width in (
         (curve.total, "total loss", style.OURS, "solid", 3.0),
         (curve.twirled, "twirled loss", style.INK, "dash", 1.6),
         (curve.equivariance, "equivariance error = total − twirled", style.EQUIVARIANCE, "solid", 2.0),
-        (curve.total / (1 - curve.r2), "best constant prediction (R² = 0)", style.GREY, "dot", 1.4),
+        (constant, "best constant prediction (R² = 0)", style.GREY, "dot", 1.4),
         (curve.floor, "numerical noise floor", style.PURPLE, "dot", 1.4),
     ):
         if (values > low).any():
@@ -205,7 +207,7 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
         series.append(Series(x[missing], np.full(missing.sum(), low), "equivariance error zero or negative",
                              style.EQUIVARIANCE, mark="triangle-down", size=7, over=True))  # fmt: skip
     tops = np.concatenate([curve.total, curve.twirled])
-    top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
+    top = float(np.nanmax(tops)) * 2 if (tops > 0).any() else 10.0
     unit = squared_unit(told)
     known = told.result.loss if told.result.loss != "mse" else "squared error"
     words = f"squared error,{unit}" if unit else f"loss ({known or 'as measured'})"

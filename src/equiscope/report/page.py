@@ -17,6 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
+from equiscope import tasks
 from equiscope.errors import EquiscopeError, IntegrityError, first_line
 from equiscope.report import chart, figures, kinds, sentences, style, tables
 from equiscope.report.chart import Chart
@@ -128,7 +129,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "found": found,
         "verdict": sentences.verdict(found) if found is not None else "",
         "warning": sentences.crossing_warning(found) if found is not None else None,
-        "samples": sentences.samples_name(told),
+        "samples": tasks.words(told.run.task).samples,
         "unit": sentences.squared_unit(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
