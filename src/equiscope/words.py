@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import difflib
 import io
 import math
 import re
@@ -211,6 +212,12 @@ def harmless(text: str) -> str:
     """Text for a terminal: colours and the codes of progress bars stay, other control characters become '�'."""
     pieces = _ALLOWED.split(text)
     return "".join(piece if number % 2 else piece.translate(_CONTROLS) for number, piece in enumerate(pieces))
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6, sign: str = ";") -> str:
+    """``; did you mean 'positions'?``, the nearest of the names that are known; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f"{sign} did you mean {near[0]!r}?" if near else ""
 
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")

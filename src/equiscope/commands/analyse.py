@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands.common import FOLDERS, add_command, completed_by, device, show_report
+from equiscope.commands.common import add_command, add_run, device, show_report
 from equiscope.errors import InputError
 from equiscope.runs.kinds import analyses, check, settable
 
@@ -20,11 +20,9 @@ _EXAMPLES = (
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "analyse the kept checkpoints of a run, record it there and put it into the report"
     made = add_command(subparsers, "analyse", run, summary, _EXAMPLES)
-    folder = "the run's folder, or task/name under runs/"
-    completed_by(made.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
+    add_run(made, "task/name")
     made.add_argument("kinds", nargs="*", metavar="ANALYSIS", help=f"one or more of {', '.join(analyses())}")
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
@@ -35,8 +33,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
             more["nargs"] = "+"
         text = more.pop("help") + (f"; for {', '.join(kinds)}" if kinds else "")
         made.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
-    trust = "import the task that the run's configuration names, code that is not equiscope's"
-    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps, or gpu; a GPU if there is one")
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from equiscope.commands.common import FOLDERS, add_command, completed_by, writable_folder
 from equiscope.errors import InputError
+from equiscope.records import first
 
 _EXAMPLES = (
     "equiscope report forcefield/demo",
@@ -18,7 +19,6 @@ _EXAMPLES = (
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "make figures and a page of runs from their records; with --paper, of the paper's claims"
     made = add_command(commands, "report", run, summary, _EXAMPLES)
     runs = "the run's folder, or task/name under runs/; with --paper several, all under runs/ by default"
@@ -44,15 +44,14 @@ def run(options: argparse.Namespace) -> int:
     folders = [find_run(folder) for folder in options.folders]
     if options.paper:
         writable_folder("--out", options.out)
-        books = Path("runs").glob("*/*/records.jsonl")
-        found = folders or sorted(path.parent for path in books if _begins(path, "run"))
+        found = folders or sorted(folder for folder in Path("runs").glob("*/*") if _begins(folder, "run"))
         if not found:
             raise InputError("there is no run under runs/: train one first, or name the folders of runs")
         print(f"the paper's claims: {build_paper(found, options.out)}")
         return 0
     if not folders:
         raise InputError("name a run: equiscope report TASK/NAME")
-    if studies := [folder for folder in folders if _begins(folder / "records.jsonl", "study", "pace")]:
+    if studies := [folder for folder in folders if _begins(folder, "study", "pace")]:
         raise InputError(
             f"{studies[0]} holds a study, not a run: equiscope study makes its page, or in Python "
             f"equiscope.report.study.build([{str(studies[0])!r}])"
@@ -66,10 +65,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _begins(path: Path, *kinds: str) -> bool:
-    """Whether the first record is of one of these kinds; studies keep records of their own."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        first = file.readline()
-    return any(f'"kind":"{kind}"'.encode() in first for kind in kinds)
+def _begins(folder: Path, *kinds: str) -> bool:
+    """Whether the first record in a folder is of one of these kinds; studies keep records of their own."""
+    record = first(folder / "records.jsonl")
+    return record is not None and record["kind"] in kinds

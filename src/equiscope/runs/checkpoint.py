@@ -21,13 +21,12 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
-from equiscope.errors import InputError, IntegrityError, RunError, first_line
+from equiscope.errors import IntegrityError, RunError, first_line
 from equiscope.runs.folder import RunFolder
 from equiscope.writing import inner_folder, replacing, write_atomically
 
 RUN = "equiscope_run"
 """The key of a checkpoint that names its run."""
-_BLOCK = 1 << 20
 _HEX = set("0123456789abcdef")
 
 
@@ -93,8 +92,6 @@ class Checkpoints(pl.Callback):
     def __init__(
         self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = (), until: float | None = None
     ) -> None:
-        if every < 1:
-            raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
         self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
         self._until = math.inf if until is None else until
 
@@ -191,10 +188,7 @@ def check_fit(due: Mapping[str, Tensor], weights: Mapping[str, Any], place: str 
 
 def sha256(file: BinaryIO) -> str:
     """Hex SHA-256 of the rest of an open file."""
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _beside(path: Path) -> Path:

@@ -24,8 +24,8 @@ from equiscope.runs.folder import RunFolder
 from equiscope.words import leaves, without_secrets
 from equiscope.writing import inner_folder, write_atomically
 
-#: Package that each logger needs.
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+#: The loggers, each of the name of the package that it needs.
+PACKAGES = ("tensorboard", "wandb", "trackio", "mlflow")
 #: Fields of a measurement that are logged, and their names on the dashboard.
 SHOWN = {"percent": "percent", "r2": "R2", "total": "total", "equivariance": "equivariance"}
 
@@ -39,7 +39,7 @@ def chosen(config: Mapping[str, Any]) -> str:
     name = str((config.get("logger") or {}).get("name", "none"))
     if name != "none" and name not in PACKAGES:
         raise InputError(f"logger must be one of {', '.join(PACKAGES)}, none; got {name!r}")
-    if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
+    if name != "none" and importlib.util.find_spec(name) is None:
         raise InputError(f"logger={name} needs the package {name}: pip install {name}, or choose logger=none")
     return name
 

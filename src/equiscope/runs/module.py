@@ -190,16 +190,13 @@ def build_optimizer(
         InputError: for another name, or a setting that is unknown or out of range.
     """
     check_optimizer(settings)
-    name, lr = str(settings.get("name")).lower(), float(settings["lr"])
-    decay = float(settings.get("weight_decay", 0.0))
+    name, lr, decay = str(settings["name"]).lower(), float(settings["lr"]), float(settings.get("weight_decay", 0.0))
+    if name == "sgd":
+        momentum = float(settings.get("momentum", 0.0))
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=fused or None)
     first, second = settings.get("betas", (0.9, 0.999))
-    betas = (float(first), float(second))
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
-    momentum = float(settings.get("momentum", 0.0))
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=fused or None)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, betas=(float(first), float(second)), weight_decay=decay, fused=fused or None)
 
 
 def check_optimizer(settings: Mapping[str, Any]) -> None:

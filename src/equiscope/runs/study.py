@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from equiscope.errors import InputError
-from equiscope.records import plain
+from equiscope.records import Record, plain
 from equiscope.runs.config import configuration
 from equiscope.runs.folder import FREE_KEYS, RunFolder
 from equiscope.words import aligned
@@ -219,11 +219,15 @@ class State:
     r2: float | None = None
 
 
-def state(member: Member, since: float = 0.0) -> State:
-    """The state of a run by its records; ``running`` if they were touched after ``since`` (seconds of the epoch)."""
+def state(member: Member, since: float = 0.0, records: Sequence[Record] | None = None) -> State:
+    """The state of a run by its records; ``running`` if they were touched after ``since`` (seconds of the epoch).
+
+    Args:
+        records: of the run, where they have been read already; None reads the last of them.
+    """
     steps = int(member.config["trainer"]["max_steps"])
     path = member.folder.records
-    lines = _last_records(path)
+    lines = _last_records(path) if records is None else records
     step = max((int(r["step"]) for r in lines if isinstance(r.get("step"), int)), default=0)
     seconds = max((float(r["seconds"]) for r in lines if r["kind"] == "train"), default=0.0)
     measured = [r["result"] for r in lines if r["kind"] == "measure" and r.get("headline")]
@@ -234,7 +238,7 @@ def state(member: Member, since: float = 0.0) -> State:
     return State("running" if touched > since and lines else "waiting", step, steps, seconds, percent, r2)
 
 
-def _last_records(path: Path) -> list[dict[str, Any]]:
+def _last_records(path: Path) -> list[Record]:
     """The records in the last part of a file that another process writes; an unfinished line is left out.
 
     The part holds one of training at least: analyses are recorded after its end, and may be long.
@@ -252,7 +256,7 @@ def _last_records(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _whole(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+def _whole(lines: Sequence[bytes]) -> list[Record]:
     found = []
     for line in lines:
         try:

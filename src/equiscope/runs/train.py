@@ -86,9 +86,9 @@ def _check(config: Mapping[str, Any]) -> None:
         InputError: naming the setting and the value seen.
     """
     options, threads = config["trainer"], config.get("threads")
-    for name, low in (("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
-        if options.get(name) is None or int(options[name]) < low:
-            raise InputError(f"trainer.{name} must be at least {low}, got {options.get(name)!r}")
+    for name in ("max_steps", "checkpoint_every", "log_every"):
+        if options.get(name) is None or int(options[name]) < 1:
+            raise InputError(f"trainer.{name} must be at least 1, got {options.get(name)!r}")
     for name in ("clip", "workers"):
         if not 0 <= float(options.get(name) or 0) < math.inf:
             raise InputError(f"trainer.{name} must be at least 0, got {options[name]!r}")
