@@ -116,6 +116,15 @@ def _content(path: Path) -> bytes:
         raise IntegrityError(f"no records at {path}: has the run started, is this its folder?") from None
 
 
+def json_object(content: bytes) -> dict[str, Any] | None:
+    """The JSON object that another process writes or wrote; None for anything else, such as one cut short."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _parse(line: bytes, number: int, path: Path) -> Record:
     def damaged(reason: str) -> IntegrityError:
         return IntegrityError(f"{path} is damaged at line {number}: {reason}; restore the file from a copy")

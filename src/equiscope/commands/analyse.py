@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from equiscope.commands.common import add_command, add_run, device, show_report
@@ -40,23 +39,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Analyse, record, print, and make the report again."""
     from equiscope.records import read
+    from equiscope.report.curves import history
+    from equiscope.report.kinds import summary
+    from equiscope.report.sentences import squared_unit
     from equiscope.runs.analyse import analyse
     from equiscope.runs.folder import find_run
 
     kinds, steps, changes = _sorted(options)
     folder = find_run(options.folder)
     made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
-    try:
-        from equiscope.report.curves import history
-        from equiscope.report.kinds import summary
-        from equiscope.report.sentences import squared_unit
-
-        book = read(Path(folder) / "records.jsonl")
-        measured = [record for record in book if record["kind"] == "measure"]
-        print(summary([*measured, *made], squared_unit(history(book))))
-    except ModuleNotFoundError:
-        print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
-    show_report(Path(folder))
+    book = read(folder / "records.jsonl")
+    measured = [record for record in book if record["kind"] == "measure"]
+    print(summary([*measured, *made], squared_unit(history(book))))
+    show_report(folder)
     return 0
 
 

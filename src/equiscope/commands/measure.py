@@ -102,12 +102,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: for anything wrong with the options, the calculator or the file.
     """
+    from equiscope.adapters import ase as door
+    from equiscope.adapters.ase_structures import read
+
     labels = pairs("--label", options.label, "forces=REF_forces")
-    try:
-        from equiscope.adapters import ase as door
-        from equiscope.adapters.ase_structures import read
-    except ImportError as error:
-        raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
     writable("--csv", options.csv, options.structures, options.json)
     writable("--json", options.json, options.structures)
     for _, path in options.export:

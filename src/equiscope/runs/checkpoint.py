@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import pickle
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,6 @@ from equiscope.writing import inner_folder, replacing, write_atomically
 
 RUN = "equiscope_run"
 """The key of a checkpoint that names its run."""
-_HEX = set("0123456789abcdef")
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -136,6 +136,9 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str
     with file:
         found = sha256(file)
         admitted = _listed(source)
+        if found not in admitted and _replaced(file, source):
+            # By the run that goes on: what was hashed is whole, and no longer on the list.
+            return load(source, map_location, run)
         if found not in admitted:
             raise IntegrityError(
                 f"checkpoint {source} is damaged: its SHA-256 is {found[:16]}…, due is "
@@ -153,6 +156,13 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str
         except Exception as error:
             raise IntegrityError(f"checkpoint {source} cannot be read: {first_line(error)}") from error
     return _checked(found_in, source, run)
+
+
+def _replaced(file: BinaryIO, path: Path) -> bool:
+    try:
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _checked(stored: Any, source: Path, run: str | None) -> dict[str, Any]:
@@ -209,10 +219,9 @@ def _listed(path: Path) -> list[str]:
         content = beside.read_bytes()
     except FileNotFoundError:
         raise IntegrityError(f"{beside} is missing, so {path.name} cannot be verified: restore it") from None
-    lines = content.decode("ascii", errors="replace").splitlines()
-    hashes = [line.split()[0] for line in lines if line.split()]
+    hashes = re.findall(r"^[0-9a-f]{64}", content.decode("ascii", errors="replace"), re.MULTILINE)
     # Byte for byte what was written, so that a flip anywhere in it is seen.
-    if not hashes or content != _list_text(path, hashes) or any(len(h) != 64 or set(h) - _HEX for h in hashes):
+    if not hashes or content != _list_text(path, hashes):
         raise IntegrityError(
             f"{beside} is damaged: it does not hold the SHA-256 of {path.name} as it was written; restore it"
         )

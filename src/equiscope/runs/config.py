@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -100,8 +101,7 @@ def spelled(override: str) -> str:
 
 def quoted(text: str) -> str:
     """A text that Hydra takes as it is."""
-    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"'{inside}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:

@@ -68,10 +68,10 @@ class RunFolder:
             self.acquire()
             remove_left_over(self.path)
             remove_left_over(inner_folder(self.checkpoint.parent))
-            if self.started or (self.config.exists() and not _differing(self.stored_config(), plain(config))):
+            if self.started:
                 self.compare(config)
-                if self.config.exists():
-                    return False
+            if self.config.exists() and not _differing(self.stored_config(), plain(config)):
+                return False
             write_atomically(self.config, yaml.safe_dump(plain(without_secrets(config)), sort_keys=False).encode())
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
@@ -16,7 +15,7 @@ import torch
 
 from equiscope.errors import EquiscopeError, InputError, RunError
 from equiscope.files import said
-from equiscope.records import Records, read, refusals
+from equiscope.records import Records, json_object, read, refusals
 from equiscope.runs.config import quoted, spelled, study_definition
 from equiscope.runs.devices import fitting, hardware
 from equiscope.runs.efficiency import paces, profile
@@ -230,11 +229,7 @@ def _reason(member: Member, study: str, broken: str) -> str:
 def answer(member: Member, study: str) -> dict[str, Any]:
     """What the job of a run answered; nothing if it did not, or not in its own words."""
     path = answer_path(member, study)
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return (json_object(path.read_bytes()) or {}) if path.exists() else {}
 
 
 def _record(
