@@ -103,7 +103,8 @@ class Checkpoints(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        over = time.time() >= self._until
+        # Clocks of several processes differ, and one that stopped alone would be waited for.
+        over = self._until < math.inf and trainer.strategy.broadcast(time.time() >= self._until)
         due = step % self._every == 0 or step == self._max_steps or over
         if due or step in self._keep:
             cast(Any, pl_module).check_finite()

@@ -196,10 +196,10 @@ def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[
     }  # fmt: skip
 
 
-def paces(configs: Mapping[str, Mapping[str, Any]], rounds: int = 9) -> dict[str, float]:
+def paces(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Name -> median seconds of a training step, the models in turn and nothing else on the device."""
     benches = {name: Bench.of(config) for name, config in configs.items()}
-    taken = seconds(list(benches.values()), "train_step", rounds, warmup=3)
+    taken = seconds(list(benches.values()), "train_step", rounds=9, warmup=3)
     return {name: float(np.median(taken[:, place])) for place, name in enumerate(benches)}
 
 

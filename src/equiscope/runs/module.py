@@ -24,6 +24,8 @@ from equiscope.tasks.task import Task
 OPTIMIZERS = ("adamw", "adam", "sgd")
 # Reading the loss from a GPU stalls it, so there it is looked at once in so many steps.
 GPU_CHECK_EVERY = 25
+# Batches that a thread has made before they are asked for.
+AHEAD = 3
 
 
 class TaskModule(pl.LightningModule):
@@ -303,8 +305,8 @@ class Ahead(Dataset[Batch]):
     Batches are functions of the step, so that they are equal whoever makes them, and whenever.
     """
 
-    def __init__(self, steps: Dataset[Batch], max_steps: int, depth: int = 3, pinned: bool = True) -> None:
-        self._steps, self._max_steps, self._depth, self._pinned = steps, max_steps, depth, pinned
+    def __init__(self, steps: Dataset[Batch], max_steps: int, pinned: bool = True) -> None:
+        self._steps, self._max_steps, self._pinned = steps, max_steps, pinned
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._made: dict[int, Future[Batch]] = {}
 
@@ -312,7 +314,7 @@ class Ahead(Dataset[Batch]):
         return self._max_steps
 
     def __getitem__(self, step: int) -> Batch:
-        for coming in range(step, min(step + self._depth + 1, self._max_steps)):
+        for coming in range(step, min(step + AHEAD + 1, self._max_steps)):
             if coming not in self._made:
                 self._made[coming] = self._thread.submit(self._make, coming)
         return self._made.pop(step).result()
