@@ -14,12 +14,11 @@ from typing import Any
 Rows = Iterable[Sequence[str]]
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = re.compile(r"(-?)0\.(0{3,})([1-9])(\d*)")
-_NAN = math.nan
 
 
 def number(value: Any) -> float:
     """A float, NaN for what is missing (None)."""
-    return _NAN if value is None else float(value)
+    return math.nan if value is None else float(value)
 
 
 def minus(text: str) -> str:
@@ -79,7 +78,7 @@ def correlation(value: Any, low: Any, high: Any, form: str = "{} ({} to {})") ->
     return minus(form.format(*(f"{number(v):.2f}" for v in (value, low, high)))) if math.isfinite(value) else "–"
 
 
-def percent(value: float, low: float = _NAN, high: float = _NAN) -> tuple[str, str, str]:
+def percent(value: float, low: float = math.nan, high: float = math.nan) -> tuple[str, str, str]:
     """(value, low, high) as digits without the sign of percent, all with the decimals that the interval warrants."""
     if not math.isfinite(value):
         return "unknown", "?", "?"

@@ -99,9 +99,7 @@ class Checkpoints(pl.Callback):
         if trainer.global_step == 0:
             self._save_kept(trainer)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         step = trainer.global_step
         # Clocks of several processes differ, and one that stopped alone would be waited for.
         over = self._until < math.inf and trainer.strategy.broadcast(time.time() >= self._until)
@@ -197,7 +195,7 @@ def check_fit(due: Mapping[str, Tensor], weights: Mapping[str, Any], place: str 
             )
 
 
-def sha256(file: BinaryIO) -> str:
+def sha256(file: Any) -> str:
     """Hex SHA-256 of the rest of an open file."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

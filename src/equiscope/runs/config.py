@@ -22,18 +22,17 @@ from equiscope.errors import InputError
 from equiscope.words import leaves, nearest
 
 CONF = "equiscope.conf"
-GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
+#: The groups of the configuration, said by what may be chosen.
+GROUPS = {
+    "task": "what is trained", "model": "the network", "loss": "what it is trained on", "optimizer": "of torch",
+    "logger": "where losses and percents go beside the records", "data": "of the task; a published set for forcefield",
+}  # fmt: skip
 _PATHS = ("root", "path", "smiles", "store", "dir")
 _SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100]. run=7 is a name.
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep",
              "compile", "run")  # fmt: skip
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<said>.*))?$")
-# Groups are said by what may be chosen.
-_GROUP_WORDS = {
-    "task": "what is trained", "model": "the network", "loss": "what it is trained on", "optimizer": "of torch",
-    "logger": "where losses and percents go beside the records", "data": "of the task; a published set for forcefield",
-}  # fmt: skip
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def settings(overrides: Sequence[str] = ()) -> list[Setting]:
     """
     config = composed(overrides)
     said = meanings(_text("config.yaml"))
-    for group in GROUPS[1:]:
+    for group in list(GROUPS)[1:]:
         for file in _files(group, config):
             said |= {f"{group}.{key}": text for key, text in meanings(_text(f"{group}/{file}.yaml")).items()}
     # A choice such as voxels_paper stands on its task's own file.
@@ -222,7 +221,7 @@ def _group(group: str, config: Mapping[str, Any]) -> Setting:
     chosen = config[group] if group == "task" else (config.get(group) or {}).get("name", "")
     if group == "data":
         chosen = (config.get("data") or {}).get("format") or ("generated" if config["task"] == "forcefield" else "")
-    return Setting(group, str(chosen), f"{_GROUP_WORDS[group]}: {', '.join(choices(group))}")
+    return Setting(group, str(chosen), f"{GROUPS[group]}: {', '.join(choices(group))}")
 
 
 def _typed(value: Any) -> str:

@@ -165,12 +165,10 @@ class Mirror(pl.Callback):
         self._logger, self._records, self._folder, self._state = logger, records, folder, dict(state)
         self._config = config
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self.copy()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self.copy()
 
     def copy(self) -> None:
@@ -191,7 +189,7 @@ class Mirror(pl.Callback):
         path = _state_path(self._folder, self._state["logger"])
         write_atomically(path, json.dumps(self._state).encode())
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         self._close("failed")
 
     def finish(self) -> None:
