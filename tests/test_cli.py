@@ -174,6 +174,15 @@ def test_without_matplotlib_the_page_is_made_without_files_of_figures(capsys, tm
     assert "pip install matplotlib" in told.err
 
 
+def test_options_of_another_page_and_runs_that_are_not_there_are_refused_before_the_work(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "build", None)
+    for given in (["--out", "x"], ["--paper", "--beside", "toy/a"]):
+        assert "leave one out" in _fails(capsys, "report", *given)
+    (tmp_path / "runs" / "toy" / "b").mkdir(parents=True)
+    assert "no run folder toy/c" in _fails(capsys, "report", "toy/b", "--beside", "toy/c")
+
+
 def test_threads_of_the_demo(capsys, tmp_path, monkeypatch):
     import torch
 

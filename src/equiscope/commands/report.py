@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     paper = "one page through the claims of the paper, our numbers beside its numbers"
     made.add_argument("--paper", action="store_true", help=paper)
     out = "folder of the paper's page, figures and tables (default runs/paper)"
-    completed_by(made.add_argument("--out", default="runs/paper", help=out), FOLDERS)
+    completed_by(made.add_argument("--out", help=out), FOLDERS)
     others = "draw these runs on the same axes into figures/beside.png of the first"
     made.add_argument("--beside", nargs="+", default=[], metavar="RUN", help=others)
     return made
@@ -36,18 +36,20 @@ def run(options: argparse.Namespace) -> int:
     """Write the page and print where it is.
 
     Raises:
-        InputError: for no run, one that does not exist, or a study.
+        InputError: for no run, one that does not exist, a study, or an option of the other kind of page.
     """
     from equiscope.report import beside, build, build_paper
     from equiscope.runs.folder import find_run
 
-    folders = [find_run(folder) for folder in options.folders]
+    if (options.paper and options.beside) or (options.out and not options.paper):
+        raise InputError("--out is the folder of --paper's page, and --beside draws runs without it: leave one out")
+    folders, others = ([find_run(folder) for folder in named] for named in (options.folders, options.beside))
     if options.paper:
         writable_folder("--out", options.out)
         found = folders or sorted(folder for folder in Path("runs").glob("*/*") if _begins(folder, "run"))
         if not found:
             raise InputError("there is no run under runs/: train one first, or name the folders of runs")
-        print(f"the paper's claims: {build_paper(found, options.out)}")
+        print(f"the paper's claims: {build_paper(found, options.out or 'runs/paper')}")
         return 0
     if not folders:
         raise InputError("name a run: equiscope report TASK/NAME")
@@ -58,10 +60,8 @@ def run(options: argparse.Namespace) -> int:
         )
     for folder in folders:
         print(f"report: {build(folder)}")
-    folder = folders[0]
-    if options.beside:
-        others = [find_run(other) for other in options.beside]
-        print(f"beside each other: {beside([folder, *others], folder / 'figures' / 'beside.png')}")
+    if others:
+        print(f"beside each other: {beside([folders[0], *others], folders[0] / 'figures' / 'beside.png')}")
     return 0
 
 
