@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import DeclarationError, EquiscopeError, InputError
 from equiscope.symmetry.declaration import Declaration
+from equiscope.words import nearest
 
 
 def named(native: Any, fields: Sequence[str]) -> Any:
@@ -269,12 +270,6 @@ def _places(answer: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any
             yield (*path, key), tensor
         else:
             yield from _places(value, (*path, key))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'forces'?``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def other_irreps(label: str, shape: Sequence[int]) -> str:

@@ -261,9 +261,7 @@ class Tracker(pl.Callback):
         self.latest = next((r for r in reversed(measured) if r["kind"] == "measure" and r["headline"]), None)
         self._measure_if_due(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._accumulate(outputs)
         step = trainer.global_step
         if step % self._log_every == 0 or step == self._max_steps:

@@ -8,7 +8,6 @@ the atoms of all samples stand one after another, (atoms, …), and that field n
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import reprlib
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from equiscope.errors import DeclarationError
 from equiscope.symmetry.actions import Action, action
+from equiscope.words import nearest
 
 SYMMETRIES = ("SO3", "O3", "O", "SO2", "C4")
 PER = ("atom", "sample")
@@ -296,8 +296,7 @@ def declare(
     """
     known = sorted(f.name for f in fields(Declaration) if f.init)
     if unknown := sorted(set(settings) - set(known)):
-        near = difflib.get_close_matches(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE], 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = nearest(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE])
         raise DeclarationError(f"unknown arguments {unknown}{meant} A declaration takes {known}")
     _check_mapping("inputs", inputs, "{'pos': '1o'}")
     _check_mapping("outputs", outputs, "{'forces': '1o'}")
