@@ -71,8 +71,6 @@ def test_batches_are_the_file(task, molecules):
             assert int(batch["molecule"][i]) == frame // 6
             seen.add(frame)
     assert len(seen) == 48
-    wide = task.data.batch([0, 7], pad_to=9)
-    assert wide["pos"].shape == (2, 9, 3)
     with pytest.raises(InputError, match=r"0\.\.59, got 60"):
         task.data.batch([60])
 

@@ -111,7 +111,7 @@ def test_figures_are_plain_and_readable(real):
 
 def test_plots_are_written(tmp_path, real):
     plot_quality({"drawn": real.traces[:3]}, real, tmp_path / "q.png")
-    plot_traces(real.traces[:5], tmp_path / "t.png", ["first"])
+    plot_traces(real.traces[:5], tmp_path / "t.png")
     plot_traces(real.traces[:1], tmp_path / "one.png")
     for name in ("q", "t", "one"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000

@@ -170,9 +170,9 @@ class MappedFrames(Parted):
     def __len__(self) -> int:
         return len(self.energy)
 
-    def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
+    def batch(self, indices: Tensor | list[int]) -> dict[str, Tensor]:
         """The frames at ``indices`` as a dense batch, see :meth:`FrameSet.batch`; only their pages are read."""
-        index, n = check_batch(indices, self.atoms, pad_to)
+        index, n = check_batch(indices, self.atoms)
         frames = index.numpy()
         rows = self.store.rows(frames)
         mask = np.arange(n)[None] < self.store.atoms[frames][:, None]
