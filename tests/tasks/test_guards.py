@@ -39,6 +39,8 @@ def test_heads():
     heads_fit(12, 4)
     with pytest.raises(InputError, match="width 14 is not a multiple of heads 4"):
         heads_fit(14, 4)
+    with pytest.raises(InputError, match="heads must be at least 1, got 0"):
+        heads_fit(12, 0)
 
 
 def test_keys_of_a_section_are_known_or_named():

@@ -26,15 +26,16 @@ def one_of(choices: Iterable[str], section: str = "", **values: str) -> None:
             raise InputError(f"{section}{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def share(**values: float) -> None:
+def share(section: str = "", **values: float) -> None:
     """Refuse values that are no share of a whole."""
     for name, value in values.items():
         if not 0 <= value <= 1:
-            raise InputError(f"{name} must be a share between 0 and 1, got {value!r}")
+            raise InputError(f"{section}{name} must be a share between 0 and 1, got {value!r}")
 
 
 def heads_fit(width: int, heads: int) -> None:
-    """Refuse a network's width that its attention heads do not divide."""
+    """Refuse a network's width that its attention heads, one or more, do not divide."""
+    at_least(1, heads=heads)
     if width % heads:
         raise InputError(f"width {width} is not a multiple of heads {heads}: change one of them")
 

@@ -8,6 +8,8 @@ from ase import Atoms
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks import build
+from equiscope.tasks.datasets import mapped
+from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.forcefield import real
 from equiscope.tasks.forcefield.data import composition, reference_energies
 from equiscope.tasks.forcefield.task import ForceField
@@ -91,6 +93,17 @@ def test_reference_energies_are_those_of_all_frames(task):
     assert torch.allclose(frames.reference, expected, atol=1e-6, rtol=1e-9)
     assert torch.allclose(frames.energy, (total - composition(every["species"]) @ expected).float(), atol=1e-4)
     assert frames.energy.abs().max() < 10
+
+
+def test_more_atoms_of_an_element_than_two_bytes_can_count(tmp_path):
+    blocks = [
+        Block(f"{n} atoms", np.ones(n, dtype=int), np.zeros((1, n, 3)), np.array([-2.0 * n]), np.zeros((1, n, 3)))
+        for n in (66_000, 2, 3)
+    ]
+    mapped.write(tmp_path / "s.frames", blocks, {"description": {"orientation": None}})
+    frames = real.load(tmp_path / "s.frames", seed=0, verbose=False)
+    assert float(frames.reference[1]) == pytest.approx(-2)
+    assert frames.energy.abs().max() < 1e-3
 
 
 def test_weighted_rows_are_repeated_rows():

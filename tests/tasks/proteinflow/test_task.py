@@ -42,6 +42,20 @@ def test_settings_of_other_tasks_are_refused():
         ProteinFlow.from_config({"seed": -1})
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"augment": 1.5}, "augment must be a share between 0 and 1, got 1.5"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"loss": {"self_conditioning": 2}}, r"loss\.self_conditioning must be a share between 0 and 1, got 2.0"),
+        ({"loss": {"distogram": -1}}, r"loss\.distogram must be at least 0, got -1.0"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_any_data_is_read(config, message):
+    with pytest.raises(InputError, match=message):
+        ProteinFlow.from_config(config)
+
+
 def test_runs_from_before_there_was_a_seed_of_the_data_keep_the_split_of_their_own():
     seeds = ({}, 3), ({"seed": 0}, 0), ({"seed": None}, 3)
     for data, expected in seeds:

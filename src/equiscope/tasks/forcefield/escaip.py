@@ -50,7 +50,7 @@ class EscaipConfig:
 
     def __post_init__(self) -> None:
         heads_fit(self.width, self.heads)
-        at_least(1, degree=self.degree)
+        at_least(1, layers=self.layers, degree=self.degree)
         one_of(("layer", "rms"), norm=self.norm)
         one_of(("legendre", "cosine"), angle=self.angle)
         one_of(("envelope", "mean"), aggregation=self.aggregation)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
-from equiscope.tasks.guards import at_least
+from equiscope.tasks.guards import at_least, heads_fit
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,8 @@ class PetConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
-        at_least(1, layers=self.layers, attention=self.attention, heads=self.heads)
-        if self.width % self.heads:
-            raise InputError(f"width must be divisible by heads, got {self.width} and {self.heads}")
+        at_least(1, layers=self.layers, attention=self.attention)
+        heads_fit(self.width, self.heads)
 
 
 class PetField(nn.Module):

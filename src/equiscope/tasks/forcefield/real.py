@@ -242,11 +242,11 @@ def _references(store: mapped.Mapped, total: Tensor, train: Tensor) -> tuple[Ten
         frames = np.arange(first, min(first + _AT_ONCE, len(total)))
         atoms = store.atoms[frames].astype(np.int64)
         place = np.repeat(np.arange(len(frames)), atoms) * 119 + store.species[store.rows(frames)]
-        counts = np.bincount(place, minlength=119 * len(frames)).reshape(-1, 119).astype(np.uint16)
+        counts = np.bincount(place, minlength=119 * len(frames)).reshape(-1, 119).astype(np.uint32)
         unique, inverse = np.unique(counts, axis=0, return_inverse=True)
         numbers = [kinds.setdefault(row.tobytes(), len(kinds)) for row in unique]
         which[frames] = np.array(numbers)[inverse.reshape(-1)]
-    composition = torch.from_numpy(np.frombuffer(b"".join(kinds), np.uint16).reshape(-1, 119).astype(np.float64))
+    composition = torch.from_numpy(np.frombuffer(b"".join(kinds), np.uint32).reshape(-1, 119).astype(np.float64))
     # A composition may stand in the training part and outside it: a row for each.
     row = torch.from_numpy(which) + len(kinds) * (~train).long()
     weight = torch.bincount(row, minlength=2 * len(kinds)).double()

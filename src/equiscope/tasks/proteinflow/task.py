@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.orientation import orientation
-from equiscope.tasks.guards import at_least, chosen, one_of
+from equiscope.tasks.guards import at_least, chosen, one_of, share
 from equiscope.tasks.proteinflow.baseline import GaussianChain
 from equiscope.tasks.proteinflow.chains import ANGSTROM_TO_NM, ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.flow import (
@@ -90,6 +90,11 @@ class ProteinFlowSettings(TaskSettings):
     distogram: float = 1.0
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share("loss.", self_conditioning=self.self_conditioning)
+        at_least(0, "loss.", distogram=self.distogram)
 
     @property
     def held_out_seed(self) -> int:
