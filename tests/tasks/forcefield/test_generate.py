@@ -95,7 +95,7 @@ def test_a_killed_generation_goes_on_with_more_processes_to_the_same_bytes(
 
 def test_a_shard_is_made_once_per_configuration(folder: Path) -> None:
     shard = folder / "shard.npz"
-    job = Job(Molecule(0, "CCO"), 2, 0, "jitter", "haar", str(shard), "a")
+    job = Job(Molecule(0, "CCO"), 2, ForceFieldData(), str(shard), "a")
     make_shard(job)
     content, written = shard.read_bytes(), shard.stat().st_ino
     make_shard(job)
@@ -103,7 +103,7 @@ def test_a_shard_is_made_once_per_configuration(folder: Path) -> None:
     shard.write_bytes(content[:50] + b"?" + content[51:])
     make_shard(job)
     assert shard.read_bytes() == content
-    make_shard(replace(job, seed=1, fingerprint="b"))
+    make_shard(replace(job, config=ForceFieldData(seed=1), fingerprint="b"))
     assert shard.read_bytes() != content
 
 

@@ -68,9 +68,7 @@ class Job:
 
     molecule: Molecule
     frames: int
-    seed: int
-    sampler: str
-    orientation: str
+    config: ForceFieldData
     shard: str
     fingerprint: str
 
@@ -157,7 +155,7 @@ def _jobs(
     fingerprint = json.dumps(decides, sort_keys=True)
     for i in np.random.default_rng([config.seed, 0]).permutation(len(accepted)):
         shard = str(parts / f"{accepted[i].index:07d}.npz")
-        yield Job(accepted[i], quota, config.seed, config.sampler, config.orientation, shard, fingerprint)
+        yield Job(accepted[i], quota, config, shard, fingerprint)
 
 
 def make_shard(job: Job) -> None:
@@ -165,7 +163,8 @@ def make_shard(job: Job) -> None:
     with suppress(DataError, IntegrityError):
         if store.read(job.shard)[1]["fingerprint"] == job.fingerprint:
             return
-    made = sample_molecule(job.molecule, job.frames, seed=job.seed, sampler=job.sampler, orientation=job.orientation)
+    c = job.config
+    made = sample_molecule(job.molecule, job.frames, seed=c.seed, sampler=c.sampler, orientation=c.orientation)
     store.write(job.shard, made.arrays(), {"fingerprint": job.fingerprint, "counts": made.counts})
 
 

@@ -30,7 +30,10 @@ from equiscope.tasks.proteinflow.trunk import SIZES
 from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
 
-MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
+MODELS: Models = {
+    "proteina": (Proteina, SIZES, {}),
+    "proteina_equivariant": (ProteinaEquivariant, SIZES, {"smooth_bins": True, "neighbours": 0}),
+}
 SELF_CONDITIONING = ("zeros", "first_pass")
 # Of the paper's vector figures: percent at the minimum and at the later maximum with their steps, and at the end (EMA
 # weights), by flow time; before them the middle of the ranges over all flow times.
@@ -57,8 +60,7 @@ class TrackSettings:
         self_conditioning: what the model gets as first estimate while it is measured. ``"zeros"``: none, as in
             half of the training; the curve is then that of one fixed function of one fixed input. ``"first_pass"``:
             the model's own first estimate, made from the turned input, so that what is measured is the two-pass
-            map that the sampler calls. :func:`self_conditioned` makes the third choice, an estimate computed
-            once and turned along with x_t.
+            map that the sampler calls.
     """
 
     times: tuple[float, ...] = FLOW_TIMES
@@ -103,13 +105,9 @@ class ProteinFlowSettings(TaskSettings):
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
-    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
-
-    What is unknown is an InputError.
-    """
-    own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
+    """A model by name and size; ``changes`` are sizes of its trunk, see :func:`configured` for what is refused."""
     network, config = configured("protein", MODELS, model, size, changes)
-    return network(config, **own)
+    return network(config)
 
 
 def declaration(output: str = "velocity") -> Declaration:
@@ -280,18 +278,6 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
             first += len(some)
             batches.append({"x_t": x_t, "x_sc": torch.zeros_like(x_t), "t": t, "velocity": velocity, **padded})
         return batches
-
-
-def self_conditioned(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Probe batches whose ``x_sc`` is the model's first estimate in the frame as given, to be turned along.
-
-    The estimate depends on the model, so these batches belong to one state of training, not to a curve.
-    """
-    was_training = model.training
-    model.eval()
-    filled = [{**batch, "x_sc": first_pass(model, batch)} for batch in batches]
-    model.train(was_training)
-    return filled
 
 
 def _two_pass(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
