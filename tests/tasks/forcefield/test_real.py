@@ -195,5 +195,5 @@ def test_sets_that_cannot_be_trained_on(tmp_path):
     "setting", [{"share": "half"}, {"max_atoms": "few"}, {"frames": [1]}, {"elements": ["H"]}, {"seed": "x"}]
 )
 def test_settings_that_are_no_numbers(setting):
-    with pytest.raises(InputError, match=f"data.{next(iter(setting))} must be numbers, got"):
+    with pytest.raises(InputError, match=rf"data\.{next(iter(setting))} must be a (whole )?number, got"):
         real.RealData.from_settings({"format": "spice", "path": "x", **setting})

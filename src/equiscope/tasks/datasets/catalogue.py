@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import typed
 
 if TYPE_CHECKING:
     from equiscope.tasks.datasets.blocks import Block
@@ -88,10 +89,4 @@ def _made(name: str, path: str, options: Mapping[str, Any] | None) -> Any:
     given = {key: value for key, value in (options or {}).items() if value is not None}
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"the format {name} has no setting {unknown}: it has {', '.join(known) or 'none'}")
-    kinds = {f.name: int if "int" in str(f.type) else str for f in fields(reader)}
-    for key, value in given.items():
-        try:
-            given[key] = kinds[key](value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the setting {key} of {name} must be a whole number, got {value!r}") from error
-    return reader(path, **given)
+    return reader(path, **typed(reader, given, f"the setting {{}} of {name}"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
-from equiscope.tasks.guards import at_least, heads_fit
+from equiscope.tasks.guards import at_least, heads_fit, positive
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class EdgeTransformerConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         at_least(1, layers=self.layers)
         heads_fit(self.width, self.heads)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
-from equiscope.tasks.guards import at_least, heads_fit, one_of, share
+from equiscope.tasks.guards import at_least, heads_fit, one_of, positive, share
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class EscaipConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         heads_fit(self.width, self.heads)
         at_least(1, layers=self.layers, degree=self.degree)
         one_of(("layer", "rms"), norm=self.norm)

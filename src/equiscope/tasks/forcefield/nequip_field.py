@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
-from equiscope.tasks.guards import at_least, one_of
+from equiscope.tasks.guards import at_least, one_of, positive
 
 FORCES = ("gradient", "direct")
 
@@ -43,6 +43,7 @@ class NequipConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         one_of(FORCES, forces=self.forces)
         at_least(1, lmax=self.lmax)  # for vectors to exist
 

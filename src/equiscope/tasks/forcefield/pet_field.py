@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
-from equiscope.tasks.guards import at_least, heads_fit
+from equiscope.tasks.guards import at_least, heads_fit, positive
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class PetConfig:
     elements: tuple[int, ...] = field(default=ORGANIC)
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         at_least(1, layers=self.layers, attention=self.attention)
         heads_fit(self.width, self.heads)
 

@@ -137,16 +137,13 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         """The task of a configuration with ``seed, augment, batch_size, data, model, loss, track``; impossible values
         are an InputError.
         """
-        # Other keys of this section belong to the run.
-        track = chosen(TrackSettings, "track", config.get("track", {}))
-        if "times" in track:
-            track["times"] = tuple(float(t) for t in track["times"])
-        loss = {"self_conditioning": 0.5, "distogram": 1.0, **config.get("loss", {})}
+        loss = config.get("loss", {})
         settings = ProteinFlowSettings.of(
             config,
-            **{name: float(loss[name]) for name in ("self_conditioning", "distogram")},
+            **{name: loss.get(name) for name in ("self_conditioning", "distogram")},
             data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
-            track=TrackSettings(**track),
+            # Other keys of this section belong to the run.
+            track=TrackSettings(**chosen(TrackSettings, "track", config.get("track", {}))),
         )
         return cls(settings)
 

@@ -52,8 +52,9 @@ class TrunkConfig:
         for name in ("width", "condition"):
             if getattr(self, name) < 4 or getattr(self, name) % 2:
                 raise InputError(f"{name} must be even and at least 4, got {getattr(self, name)}")
-        at_least(0, conditioning=self.conditioning, pair_every=self.pair_every, distogram=self.distogram)
-        at_least(0, neighbours=self.neighbours)
+        at_least(1, layers=self.layers, expansion=self.expansion, pair=self.pair)
+        at_least(0, registers=self.registers, conditioning=self.conditioning, neighbours=self.neighbours)
+        at_least(0, pair_every=self.pair_every, distogram=self.distogram)
         one_of(("head", "width"), qk_norm=self.qk_norm)
         if self.distogram and not self.updated:
             raise InputError("a distogram is read from updated pairs: set pair_every, and two layers or more")
