@@ -65,6 +65,15 @@ def test_counts_and_metadata(one: Path) -> None:
     assert sorted(p.name for p in one.parent.iterdir() if p.name.startswith((".", "one"))) == ["one.npz"]
 
 
+def test_without_tblite_nothing_is_begun(
+    config: ForceFieldData, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tblite.interface", None)
+    with pytest.raises(DataError, match="tblite is needed here and not installed"):
+        generate(replace(config, path=str(folder / "none.npz")), workers=1, progress=False)
+    assert not list(folder.glob("none*"))
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_another_seed_gives_other_frames(config: ForceFieldData, one: Path, folder: Path) -> None:
     same = generate(replace(config, path=str(folder / "same.npz")), progress=False)

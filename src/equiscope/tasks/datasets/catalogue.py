@@ -57,7 +57,7 @@ def settings(name: str) -> tuple[str, ...]:
 
 def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Reader:
     """The reader of a file of frames; an InputError where format or settings are unknown, or it has no frames."""
-    made: Reader = _made(name, path, options)
+    made: Reader = _made(name, path, options or {})
     if not hasattr(made, "blocks"):
         raise InputError(f"the format {name} has no frames: it can be described only")
     return made
@@ -84,9 +84,9 @@ def describe(
     return description.describe(watched(stream.read(made, rules, sample, rejected)), made.units(), rejected)
 
 
-def _made(name: str, path: str, options: Mapping[str, Any] | None) -> Any:
+def _made(name: str, path: str, options: Mapping[str, Any]) -> Any:
     reader, known = _reader(name), settings(name)
-    given = {key: value for key, value in (options or {}).items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"the format {name} has no setting {unknown}: it has {', '.join(known) or 'none'}")
     return reader(path, **typed(reader, given, f"the setting {{}} of {name}"))

@@ -139,7 +139,10 @@ def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tu
         return
     with readable(path, "SMILES file"):
         rows = csv.reader(content)
-        column = _column(next(rows, []), path)
+        names = [name.strip().lower() for name in next(rows, [])]
+        if "smiles" not in names:
+            raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
+        column = names.index("smiles")
         for number, row in enumerate(rows, start=1):
             if len(row) > column and row[column].strip():
                 yield number, row[column].strip()
@@ -151,13 +154,6 @@ def read_smiles(path: str | Path) -> tuple[list[str], str]:
     """The SMILES of a file as by :func:`lines`, also its errors, and its SHA-256; a line without one is kept as ""."""
     found = dict(lines(path))
     return [found.get(number, "") for number in range(max(found, default=-1) + 1)], store.checksum(path)
-
-
-def _column(header: list[str], path: str | Path) -> int:
-    names = [name.strip().lower() for name in header]
-    if "smiles" not in names:
-        raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
-    return names.index("smiles")
 
 
 @dataclass(frozen=True)

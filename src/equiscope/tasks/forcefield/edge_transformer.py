@@ -8,7 +8,7 @@ Ceriotti, arXiv 2305.19302) and to MD-ET (arXiv 2503.01431).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class EdgeTransformerConfig:
     feedforward: int = 104
     radial: int = 24
     cutoff: float = 5.0
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
         positive(cutoff=self.cutoff)

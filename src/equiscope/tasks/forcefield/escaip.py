@@ -6,7 +6,7 @@ Written after the description of EScAIP (Qu and Krishnapriyan, arXiv 2410.24169)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -46,7 +46,7 @@ class EscaipConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     tied: bool = False
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
         positive(cutoff=self.cutoff)

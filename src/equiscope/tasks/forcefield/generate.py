@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError, IntegrityError
+from equiscope.files import needed
 from equiscope.tasks.datasets import chemistry, processes, store
 from equiscope.tasks.datasets.chemistry import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
@@ -88,6 +89,7 @@ def generate(config: ForceFieldData, workers: int | None = None, progress: bool 
 
 
 def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> None:
+    needed("tblite.interface", "tblite")
     source, smiles, digest = config.read_smiles()
     accepted, rejected = chemistry.select(smiles, MoleculeFilter(config.min_atoms, config.max_atoms))
     quota = _frames_per_molecule(config, len(accepted), rejected)

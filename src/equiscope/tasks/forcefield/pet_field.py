@@ -9,7 +9,7 @@ in ``make pet``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class PetConfig:
     attention: int = 1
     heads: int = 4
     cutoff: float = 4.5
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
         positive(cutoff=self.cutoff)
