@@ -92,7 +92,7 @@ def sample_run(
     moved = _moved(traces) if twirl else None
     table = {
         "settings": asdict(settings) | {"twirl": twirl},
-        "quality": {name: figures.to_dict() for name, figures in quality.items()},
+        "quality": {name: asdict(figures) for name, figures in quality.items()},
         "moved_by_twirling": moved,
     }
     write_atomically(folder / "quality.json", (json.dumps(table, indent=1) + "\n").encode())
