@@ -1,9 +1,11 @@
 """Tests of drawing into a folder."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import torch
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.structures import read_structures
@@ -34,8 +36,6 @@ def test_traces_are_in_angstrom_and_those_that_were_drawn(tmp_path):
     task = small_task()
     target = 0.1 * np.asarray(task.data.chains.ca[0][:45])
 
-    import torch
-
     class Known(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -61,6 +61,17 @@ def test_real_chains_of_similar_length_are_compared_with(tmp_path):
     assert len(real_chains(task, 500).traces) == len(task.data.chains)
     with pytest.raises(InputError, match="format"):
         sample_run(make("proteina"), task, tmp_path, Sampling(length=5, number=1, steps=1), formats=())
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
+    # Drawing would fail: a model without parameters lies on no device.
+    task, model, settings = small_task(), torch.nn.Identity(), Sampling(length=5, number=1, steps=1)
+    with pytest.raises(InputError, match="format must be one of cif, pdb, got 'xyz'"):
+        sample_run(model, task, tmp_path / "out", settings, formats=("cif", "xyz"))
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    with pytest.raises(DataError, match="gemmi is needed here and not installed"):
+        sample_run(model, task, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("ending", ["cif", "pdb"])

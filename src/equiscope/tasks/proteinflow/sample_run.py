@@ -14,12 +14,14 @@ from torch import nn
 from equiscope.decomposition.twirled import Twirled
 from equiscope.errors import DataError, InputError
 from equiscope.files import needed
+from equiscope.tasks.guards import one_of
 from equiscope.tasks.proteinflow.quality import Quality, RealChains, dihedrals, judge, radius_of_gyration, step_lengths
 from equiscope.tasks.proteinflow.sampling import Sampling, sample
 from equiscope.tasks.proteinflow.task import ProteinFlow, declaration
 from equiscope.writing import inner_folder, replacing, write_atomically
 
 NM_TO_ANGSTROM = 10.0
+FORMATS = ("cif", "pdb")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ def sample_run(
     """
     if not formats:
         raise InputError("give at least one format: cif, pdb")
+    # Asked before hours of drawing, and not after.
+    for ending in formats:
+        one_of(FORMATS, format=ending)
+    needed("gemmi")
     task.prepare(progress=False)
     folder = inner_folder(folder)
     models: dict[str, nn.Module] = {"drawn": model}
@@ -110,9 +116,6 @@ def real_chains(task: ProteinFlow, length: int) -> RealChains:
 def _moved(traces: dict[str, list[np.ndarray]]) -> float:
     pairs = zip(*traces.values(), strict=True)
     return float(np.mean([np.sqrt(np.square(a - b).sum(axis=1).mean()) for a, b in pairs]))
-
-
-FORMATS = ("cif", "pdb")
 
 
 def write_trace(ca: np.ndarray, path: str | Path, name: str = "sample") -> None:
