@@ -11,9 +11,9 @@ from equiscope.analysis.heads import commutant_projection, find_head, head_form,
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import haar
-from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
+from ..tasks.forcefield.closed_form import closed_form
 from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 

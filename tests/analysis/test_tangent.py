@@ -11,10 +11,10 @@ from equiscope.analysis.heads import row_deviation
 from equiscope.analysis.tangent import tangent_form
 from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError
-from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
 from ..decomposition.models import linear_error
+from ..tasks.forcefield.closed_form import closed_form
 from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 

@@ -92,7 +92,7 @@ def _check_groups(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_batch(task: Any, batch_size: int) -> None:
-    """No batch holds a sample twice: an InputError, where a task says how many ``training_samples`` it has."""
+    """No batch is larger than a pass: an InputError, where a task says how many ``training_samples`` it has."""
     count = getattr(task, "training_samples", None)
     if count is not None and batch_size > count:
         raise InputError(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import positive
 
 RATIO = 0.93
 # Atoms end where their density is exp(-16) = 1e-7, the rounding of float32.
@@ -52,9 +53,7 @@ class Grid:
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
             raise InputError(f"grid.size must be an integer of at least 2 voxels, got {self.size!r}")
-        for name in ("resolution", "radius"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"grid.{name} must be a positive length in Å, got {getattr(self, name)!r}")
+        positive("grid.", resolution=self.resolution, radius=self.radius)
         if not self.elements or len(set(self.elements)) != len(self.elements) or min(self.elements) < 1:
             raise InputError(f"grid.elements must be different atomic numbers, got {self.elements!r}")
 
