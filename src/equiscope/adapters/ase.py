@@ -38,7 +38,7 @@ from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.symmetries import Symmetry
 from equiscope.decomposition.symmetries.lattices import Supercell
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 __all__ = ["AseResult", "StructureRow", "measure"]
 
@@ -182,10 +182,8 @@ def _check_arguments(
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
     for name, value, lowest in (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1)):
-        if value is None and name == "most_atoms":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise InputError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        if value is not None or name != "most_atoms":
+            check_count(name, value, lowest)
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 LAST_DECADE = 12
 
@@ -31,8 +31,7 @@ class Schedule:
                 raise InputError(_unclear(when))
             self._every = when
         elif when == "log":
-            if not isinstance(per_decade, int) or per_decade < 1:
-                raise InputError(f"per_decade must be an integer >= 1, got {per_decade!r}")
+            check_count("per_decade", per_decade, 1)
             spaced = {round(10 ** (k / per_decade)) for k in range(LAST_DECADE * per_decade + 1)}
             self._steps = sorted({0, *spaced})
         elif isinstance(when, str) or not when or not all(_is_step(s) for s in when):

@@ -34,14 +34,14 @@ from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of
 from equiscope.decomposition.orbit import Forward
-from equiscope.decomposition.plan import check_count, make_plan
+from equiscope.decomposition.plan import make_plan
 from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import Samples
 from equiscope.decomposition.split import add_pass
-from equiscope.errors import InputError, ModelError, around, first_line
+from equiscope.errors import InputError, ModelError, around, check_count, first_line
 from equiscope.symmetry.declaration import Declaration
 
 PARTS = ("rotation", "rotation x noise", "noise")

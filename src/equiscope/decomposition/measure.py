@@ -11,14 +11,14 @@ from torch import nn
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased, refuse_dependent
+from equiscope.decomposition.plan import Plan, make_plan, refuse_biased, refuse_dependent
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.symmetries import Symmetry
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings, declare
 

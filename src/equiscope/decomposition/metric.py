@@ -20,12 +20,12 @@ from equiscope.decomposition.computing import Computing, hardware_notes
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.orbit import Caller
-from equiscope.decomposition.plan import Plan, check_count, make_plan
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import LabelRows, Samples, SampleValues
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 

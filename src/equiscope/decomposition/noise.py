@@ -19,9 +19,9 @@ and at least what a float64 copy of the model shows. The floor of a measurement 
 
 and those samples are the ones of smallest key, a hash of (seed, id): spread over the data whatever its order, the same
 in one process or many (:func:`chosen`). Of p passes a sample they are a share min(1/4, p / 64), so that the floor takes
-at most a tenth of a measurement of 64 samples or more; and at least min(12, max(3, p / 2)) of them, where there are so
+about a tenth of a measurement of 64 samples or more; and at least min(12, max(3, p / 2)) of them, where there are so
 many. Of batches of one sample the smallest keys are known late, and more samples are measured than count: 64 of them
-with eight passes each give 11 % to it, 256 give 6 %.
+with eight passes each give 12 to 16 % to it, 256 give 7 %.
 
 A jump is no rounding: where passes whose inputs differ by rounding alone differ by more than the precision allows, the
 sample is discontinuous there, is named so, and lends nothing to the floor (:func:`jumps`).

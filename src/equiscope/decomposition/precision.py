@@ -29,10 +29,10 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from equiscope.decomposition.batches import Batch, DenseBatch, Guarded
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.plan import Design, Plan, check_count
+from equiscope.decomposition.plan import Design, Plan
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 PILOT_CLUSTERS = 20
 # Below this share of the variance, more rotations of the same samples cannot narrow the interval visibly.

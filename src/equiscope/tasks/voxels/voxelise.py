@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 RATIO = 0.93
 # Atoms end where their density is exp(-16) = 1e-7, the rounding of float32.
@@ -50,8 +50,7 @@ class Grid:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
-            raise InputError(f"grid.size must be an integer of at least 2 voxels, got {self.size!r}")
+        check_count("grid.size", self.size, 2)
         for name in ("resolution", "radius"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"grid.{name} must be a positive length in Å, got {getattr(self, name)!r}")
