@@ -167,7 +167,7 @@ def _stopped(law, seed):
     a = 0.02 * (1 + 0.5 * rng.normal(size=4000) if law == "normal" else rng.lognormal(-0.125, 0.5, 4000))
     fake = FromLaw(a)
     Looks(fake, Goal(0.1), 0, fake.summarise).run([[(None, i)] for i in range(1000)])
-    low, high = fake.summarise(None).percent_interval
+    low, high = fake.summarise().percent_interval
     return low <= 2 <= high
 
 
@@ -192,7 +192,7 @@ class FromLaw:
         new = range(4 * native, 4 * native + 4)
         self.parts.append(Samples(list(new), list(new), {}))
 
-    def summarise(self, design):
+    def summarise(self):
         n = sum(len(part) for part in self.parts)
         found = ratio(self.a[:n], np.ones(n))
         return SimpleNamespace(

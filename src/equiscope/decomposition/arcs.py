@@ -113,6 +113,13 @@ def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
 
 
+def next_arcs(
+    site: Site, outputs: Mapping[str, BatchOutput], step: float, count: int, stream: int = NOISE_STREAM
+) -> list[Arc]:
+    """So many arcs, each about an axis of its own."""
+    return [next_arc(site, outputs, step, stream + i * (ARC + 2)) for i in range(count)]
+
+
 def _still(site: Site, outputs: Mapping[str, BatchOutput], stream: int) -> Arc:
     """The arc of grids under their exact group, which move to the same places bit for bit: one pass stands for all."""
     turns, halfway = next(_along_arc(site, 0.0, stream))
@@ -171,14 +178,18 @@ def off_line(passes: Tensor) -> Tensor:
     return (passes - passes.mean(0)).sub_(places.reshape(-1, *[1] * slope.ndim) * slope)
 
 
-def contrast(weights: Tensor, output: BatchOutput, passes: Tensor) -> Tensor:
-    """Mean square of a contrast of the passes of each sample, (samples,)."""
-    return output.rows.mean(torch.tensordot(weights.to(passes.device), passes, dims=1).square())
+def contrasts(weights: Tensor, outputs: Mapping[str, BatchOutput], arcs: Sequence[Arc]) -> dict[str, Tensor]:
+    """Mean square of a contrast of the passes, BEND or TWIST, over the arcs of each sample, (samples,)."""
+    weights = weights.to(next(iter(arcs[0].rows.values())).device)
+    return {
+        k: torch.stack([s.rows.mean(torch.tensordot(weights, a.rows[k], dims=1).square()) for a in arcs]).mean(0)
+        for k, s in outputs.items()
+    }
 
 
-def twisting_of(outputs: Mapping[str, BatchOutput], arcs: Sequence[Arc]) -> dict[str, Tensor]:
-    """What the arcs twist by, mean square of each sample and output."""
-    return {k: torch.stack([contrast(TWIST, s, a.rows[k]) for a in arcs]).mean(0) for k, s in outputs.items()}
+def sizes_of(outputs: Mapping[str, BatchOutput], arc: Arc) -> dict[str, Tensor]:
+    """Mean square of each output over an arc, (samples,)."""
+    return {k: s.rows.mean(arc.rows[k].square().mean(0)) for k, s in outputs.items()}
 
 
 def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence[Arc], eps: float) -> float:
@@ -191,18 +202,16 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
     """
     if site.declaration.group in EXACT:
         return eps
-    before, step = twisting_of(outputs, seen), eps**0.5
+    before, step = contrasts(TWIST, outputs, seen), eps**0.5
     for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
         if coarser <= eps:
             continue
-        first = NOISE_STREAM + (1 << 20) * (place + 1)
-        arcs = [next_arc(site, outputs, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
-        twisting, rounded = twisting_of(outputs, arcs), []
-        for name, output in outputs.items():
-            square = output.rows.mean(arcs[0].rows[name].square().mean(0))
+        arcs = next_arcs(site, outputs, coarser**0.5, ARCS, NOISE_STREAM + (1 << 20) * (place + 1))
+        bending, twisting = contrasts(BEND, outputs, arcs), contrasts(TWIST, outputs, arcs)
+        rounded = []
+        for name, square in sizes_of(outputs, arcs[0]).items():
             there = ~vanishing(site, twisting[name], square, coarser)
-            bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean(0)
-            bend, twist, square, now = (v[there].sum() for v in (bend, twisting[name], square, before[name]))
+            bend, twist, square, now = (v[there].sum() for v in (bending[name], twisting[name], square, before[name]))
             if bool((twist > ROUGH * bend) & (twist >= (SIZES[0] * coarser) ** 2 * square)):
                 already = now >= ALREADY * step / coarser * twist
                 rounded.append(bool(already & (twist <= (SIZES[1] * coarser) ** 2 * square)))
@@ -237,9 +246,8 @@ def jumps(
         return dict.fromkeys(outputs, none)
     if any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values()):
         site = replace(site, at_once=True)
-        seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(len(seen))]
-    twisting = twisting_of(outputs, seen)
-    squares = {k: s.rows.mean(seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
+        seen = next_arcs(site, outputs, eps**0.5, len(seen))
+    twisting, squares = contrasts(TWIST, outputs, seen), sizes_of(outputs, seen[0])
     least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
@@ -298,8 +306,6 @@ def _jumps_of_twin(
     """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
     dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
     other = torch.finfo(dtype).eps
-    step = other**0.5 if other < eps else WIDE
-    streams = range(NOISE_STREAM, NOISE_STREAM + ARCS * (ARC + 2), ARC + 2)
     try:
         twin = site.in_precision(dtype)
         if twin is None:
@@ -308,14 +314,14 @@ def _jumps_of_twin(
         computing = watched(lambda: answered(twin, twin.batch.with_fields({})))[1]
         if computing is None or computing.opaque or computing.eps != other:
             return None
-        arcs = [next_arc(twin, outputs, step, stream) for stream in streams]
+        arcs = next_arcs(twin, outputs, other**0.5 if other < eps else WIDE, ARCS)
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
         return None
-    sure = {}
-    for name, own in twisting_of(outputs, arcs).items():
+    sure, squares = {}, sizes_of(outputs, arcs[0])
+    for name, own in contrasts(TWIST, outputs, arcs).items():
         # Few numbers may be rounded alike in all passes.
-        own = torch.maximum(own, other**2 / 6 * outputs[name].rows.mean(arcs[0].rows[name].square().mean(0)))
+        own = torch.maximum(own, other**2 / 6 * squares[name])
         limit = other / eps * twisting[name]
         sure[name] = own > limit if other < eps else own < limit
     return sure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -221,7 +222,7 @@ class Collector:
         known.wanted, known.passes = wanted, known.passes if known.batches else self.plan.design.passes
         known.batches += 1
         new = [int(k) for k in noise.keys(self.plan.design.seed, ids)]
-        places, known.keys = noise.chosen(known.keys, new, max(wanted, 1), known.passes)
+        places, known.keys = noise.chosen(known.keys, new, wanted, known.passes)
         if known.batches & (known.batches - 1) == 0:
             self._repeat(orbit, first, places or [new.index(min(new))])
         shape = (size, len(FLOOR))
@@ -346,33 +347,30 @@ class BatchOrbit:
 
     def passes(self, batch: Batch, walk: Sequence[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
-        for some, rows in self._calls(batch, walk, len(walk)):
+        for some, rows in self._blocks(batch, walk, len(walk)):
             for place, one in enumerate(some):
                 yield one, {name: block[place] for name, block in rows.items()}
 
-    def _calls(self, batch: Batch, walk: Iterable[Pass], count: int) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
-        """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
+    def _blocks(self, batch: Batch, walk: Iterable[Pass], count: int) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+        """The passes of each call that are of one coset, ``count`` in all, and their predictions (passes, n, c, d)."""
         declaration, outputs = self.of.plan.declaration, self.of.outputs
         for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
-            here = len(some)
-            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), here) for name, r in found.items()}
+            rows = {k: outputs[k].coordinates_of_passes(each.detach(), len(some)) for k, each in found.items()}
+            ends = [end for end, one in enumerate(some, start=1) if one.last_of_coset or end == len(some)]
+            for start, end in itertools.pairwise([0, *ends]):
+                yield some[start:end], {name: block[start:end] for name, block in rows.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
         walk = of.plan.walk(of.ids, of.device, self._cosets, count)
-        for some, rows in self._calls(of.batch, walk, count * len(of.plan.design.rotations)):
+        for some, rows in self._blocks(of.batch, walk, count * len(of.plan.design.rotations)):
             for name, block in rows.items():
                 of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
                 for one, prediction in zip(some, block, strict=True) if self.spectra else ():
                     self.spectra[name].add(prediction, one.turns)
-            start = 0
-            for end in (place + 1 for place, one in enumerate(some) if one.last_of_coset or place + 1 == len(some)):
-                block_of = {name: block[start:end] for name, block in rows.items()}
-                weights = [one.weight for one in some[start:end]]
-                add_block(self.splits, of.outputs, block_of, weights, some[end - 1].last_of_coset)
-                start = end
+            add_block(self.splits, of.outputs, rows, [one.weight for one in some], some[-1].last_of_coset)
         self._cosets += count
 
     def samples(self, lone: Lone | None = None) -> Samples:

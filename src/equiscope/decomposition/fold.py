@@ -261,20 +261,20 @@ def folded(
     walk, waiting = iter(passes), list[Pass]()
     copies: dict[int, Batch] = {}
 
+    def called(some: list[Pass], side_by_side: Batch | None = None) -> dict[str, Tensor]:
+        if moves := [one.moves for one in some if one.moves is not None]:
+            return twisted_by(moves, model, batch, declaration, caller, side_by_side)
+        turns = torch.cat([one.turns for one in some])
+        return twisted(model, side_by_side or batch, turns, declaration, caller, explained=side_by_side is None)
+
     def together(some: list[Pass]) -> dict[str, Tensor]:
         if len(some) not in copies:
             copies.clear()
             copies[len(some)] = copies_of(batch, len(some), declaration)
-        if moves := [one.moves for one in some if one.moves is not None]:
-            return twisted_by(moves, model, batch, declaration, caller, copies[len(some)])
-        turns = torch.cat([one.turns for one in some])
-        return twisted(model, copies[len(some)], turns, declaration, caller, explained=False)
+        return called(some, copies[len(some)])
 
     def alone(place: int) -> dict[str, Tensor]:
-        one = waiting[place]
-        if one.moves is not None:
-            return twisted_by([one.moves], model, batch, declaration, caller)
-        return twisted(model, batch, one.turns, declaration, caller)
+        return called([waiting[place]])
 
     while count:
         calls = -(-count // folding.size(batch, declaration))

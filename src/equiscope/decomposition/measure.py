@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -172,29 +172,27 @@ def measured(
     """The Result of a plan; see :func:`measure`."""
     refuse_biased(plan.design, plan.losses)
     collector = Collector(model, plan)
-    notes: list[str] = []
-    drawn = ""
-
-    def pooled(used: Plan) -> Result:
-        described = used.design.described(collector.caller.calls) | {"drawn": drawn}
-        if used.scheme is not None and goal is None:
-            described |= {"passes": collector.passes}
-        hardware = hardware_notes(device_of(model), collector.known.computing)
-        return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])
-
-    with untouched(model):
-        if goal is None:
+    if goal is None:
+        with untouched(model):
             for native in _bar(as_batches(batches), progress):
                 collector.run(native, noise_samples)
-        else:
-            drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
-            search = Search(collector, goal, noise_samples, pooled)
-            plan, why = search.run(_bar(drawing.rounds, progress))
-            drawn = drawing.said(search.samples, search.exhausted)
-            notes.append(why)
-            if drawn and drawing.size is None:
-                notes.append(FIRST_OF_A_STREAM)
-    return pooled(plan)
+        # Crystals differ in the number of their symmetries.
+        return result_of(collector, **({} if plan.scheme is None else {"passes": collector.passes}))
+    with untouched(model):
+        drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
+        search = Search(collector, goal, noise_samples, lambda: result_of(collector))
+        notes = [search.run(_bar(drawing.rounds, progress))]
+    drawn = drawing.said(search.samples, search.exhausted)
+    if drawn and drawing.size is None:
+        notes.append(FIRST_OF_A_STREAM)
+    return result_of(collector, notes, drawn=drawn)
+
+
+def result_of(collector: Collector, notes: Sequence[str] = (), **settings: Any) -> Result:
+    """The Result of what was collected; ``settings`` are fields of it beside those that the design gives."""
+    described = collector.plan.design.described(collector.caller.calls) | settings
+    hardware = hardware_notes(device_of(collector.model), collector.known.computing)
+    return summarise(collector.samples(), collector.plan, collector.known, described, [*hardware, *notes])
 
 
 def resolve_declaration(

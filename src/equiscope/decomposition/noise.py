@@ -42,17 +42,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.arcs import (
-    ARC,
-    NOISE_STREAM,
-    Arc,
-    Site,
-    answered,
-    coarse_inside,
-    jumps,
-    next_arc,
-    off_line,
-)
+from equiscope.decomposition.arcs import ARC, Arc, Site, answered, coarse_inside, jumps, next_arcs, off_line
 from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.losses import squares
@@ -208,7 +198,7 @@ def floor(site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: in
     ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
     """
     eps = _coarsest(site, known)
-    seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
+    seen = next_arcs(site, outputs, eps**0.5, arcs)
     opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
         known.rounding = float64_change(site, seen[-1])

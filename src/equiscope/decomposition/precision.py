@@ -69,11 +69,9 @@ def half_width(result: Result) -> float:
 
 
 class Search:
-    """Measures batch by batch towards a goal; :meth:`run` returns the design used and why it stopped."""
+    """Measures batch by batch towards a goal, with a plan of the collector's that grows; :meth:`run` says why it stopped."""
 
-    def __init__(
-        self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[Plan], Result]
-    ):
+    def __init__(self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[], Result]):
         self.collector, self.goal = collector, goal
         self.noise_samples, self.summarise = noise_samples, summarise
         self.orbits: list[BatchOrbit] = []
@@ -93,7 +91,7 @@ class Search:
     def cosets(self) -> int:
         return int(self.design.cosets)
 
-    def run(self, rounds: Iterable[Round]) -> tuple[Plan, str]:
+    def run(self, rounds: Iterable[Round]) -> str:
         planned = False
         clusters = samples = 0.0
         seen: set[Any] = set()
@@ -106,28 +104,29 @@ class Search:
             look = len(seen) >= PILOT_CLUSTERS and more
             if look or self._spent():
                 clusters, samples = len(seen), self.samples
-                result = self.summarise(self.plan)
+                result = self.summarise()
                 if look and half_width(result) <= self.goal.rtol:
-                    return self.plan, self._said("reached", result)
+                    return self._said("reached", result)
                 if self._spent():
-                    return self.plan, self._said("max_passes", result)
+                    return self._said("max_passes", result)
                 if not planned:
                     planned = True
                     self._raise_to(max(self.cosets, self._best_cosets(result)))
         self.exhausted = True
         return self._more_cosets()
 
-    def _more_cosets(self) -> tuple[Plan, str]:
+    def _more_cosets(self) -> str:
         """All samples are in use: turn each more often, as long as that can narrow the interval."""
-        result = self.summarise(self.plan)
+        result = self.summarise()
         while half_width(result) > self.goal.rtol:
-            if self._noise_share(result) < WORTHWHILE:
-                return self.plan, self._said("samples", result)
+            seen, noise = self._variances(result)
+            if not seen > 0 or noise / seen < WORTHWHILE:
+                return self._said("samples", result)
             if self._spent():
-                return self.plan, self._said("max_passes", result)
+                return self._said("max_passes", result)
             self._raise_to(self.cosets + max(1, self.cosets // 2))
-            result = self.summarise(self.plan)
-        return self.plan, self._said("reached", result)
+            result = self.summarise()
+        return self._said("reached", result)
 
     def _raise_to(self, cosets: int) -> None:
         for place, orbit in enumerate(self.orbits):
@@ -157,10 +156,6 @@ class Search:
                 rows = [host(w if split.of.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
                 total = total + weight * np.stack(rows)
         return np.asarray(total)
-
-    def _noise_share(self, result: Result) -> float:
-        seen, noise = self._variances(result)
-        return noise / seen if seen > 0 else 0.0
 
     def _best_cosets(self, result: Result) -> int:
         seen, noise = self._variances(result)

@@ -306,12 +306,7 @@ def add_pass(
     last_of_coset: bool,
 ) -> None:
     """One pass into the splits of all outputs, in their coordinates; the first makes them."""
-    for name, prediction in rows.items():
-        if name not in splits:
-            splits[name] = OutputSplit(outputs[name], prediction)
-        splits[name].add(prediction, weight)
-        if last_of_coset:
-            splits[name].close_coset()
+    add_block(splits, outputs, {name: prediction[None] for name, prediction in rows.items()}, [weight], last_of_coset)
 
 
 def add_block(
