@@ -69,7 +69,7 @@ def half_width(result: Result) -> float:
 
 
 class Search:
-    """Measures batch by batch towards a goal, with a plan of the collector's that grows; :meth:`run` says why it stopped."""
+    """Measures batch by batch towards a goal, by the collector's plan, which grows; :meth:`run` says why it stopped."""
 
     def __init__(self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[], Result]):
         self.collector, self.goal = collector, goal
