@@ -275,8 +275,9 @@ class Collector:
 
         def found(part: Prepared) -> dict[str, Tensor]:
             key = (self.plan.design.seed, part.ids)
-            site = Site(self.model, part.batch, self.plan.declaration, self.caller, key, self.known.folding)
-            return noise.floor(site, part.outputs, self.known, arcs)
+            declaration, folding = self.plan.declaration, self.known.folding
+            site = Site(self.model, part.batch, declaration, self.caller, key, part.outputs, folding)
+            return noise.floor(site, self.known, arcs)
 
         if len(places) < whole.batch.size:
             try:

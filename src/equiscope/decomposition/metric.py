@@ -93,7 +93,7 @@ class EquivarianceError(Metric):
         self._caller = Caller(forward, self.declaration)
         self._known = Known()
         self._result: Result | None = None
-        for name in self._none().packed(self.device):
+        for name in no_samples(self.plan, self.device).packed(self.device):
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("model_calls", torch.tensor(0, device="cpu"), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
@@ -153,7 +153,7 @@ class EquivarianceError(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
         if not self.figures:
-            self._append(self._none())
+            self._append(no_samples(self.plan, self.device))
         super().sync(*args, **kwargs)
 
     def _measured(self, model: Any, batch: Any, first_id: int | None) -> Samples:
@@ -175,7 +175,8 @@ class EquivarianceError(Metric):
     def _first_id(self, given: int | None) -> int:
         if given is not None:
             return given
-        world = torch.distributed.get_world_size() if _distributed() else 1
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world = torch.distributed.get_world_size() if distributed else 1
         if self.declaration.ids is None and world > 1:
             raise InputError(
                 f"samples need ids in a run of {world} processes, so that rotations follow the sample and padded "
@@ -183,15 +184,12 @@ class EquivarianceError(Metric):
             )
         return sum(len(part) for part in self.ids)
 
-    def _none(self) -> Samples:
-        return no_samples(self.plan, self.device)
-
     def _append(self, samples: Samples) -> None:
         for name, table in samples.packed(self.device).items():
             getattr(self, name).append(table)
 
     def _gathered(self) -> Samples:
-        none = self._none()
+        none = no_samples(self.plan, self.device)
         if len(self.figures) == 0 or len(dim_zero_cat(self.ids)) == 0:
             raise InputError("nothing was measured: call update(model, batch) before compute()")
         return none.unpacked({name: dim_zero_cat(getattr(self, name)) for name in none.packed(self.device)})
@@ -210,10 +208,6 @@ class EquivarianceError(Metric):
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def no_samples(plan: Plan, device: torch.device) -> Samples:

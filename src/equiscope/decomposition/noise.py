@@ -189,28 +189,28 @@ def again(
     return computing, check_repeat(first, second, computing, later)
 
 
-def floor(site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: int = 1) -> dict[str, Tensor]:
+def floor(site: Site, known: Known, arcs: int = 1) -> dict[str, Tensor]:
     """Per-sample figures of each output's floor, (samples, len(FLOOR)) float64.
 
     ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output
     from rounding; ``square`` is mean |f|^2, ``freedom`` the degrees of freedom of the rounding, and ``jump`` the mean
-    square by which a discontinuous sample jumps, 0 for others. ``outputs`` are those of the site's batch.
-    ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
+    square by which a discontinuous sample jumps, 0 for others. ``known.rounding`` is filled in where it is None,
+    ``known.computing`` refined where the model is opaque.
     """
     eps = _coarsest(site, known)
-    seen = next_arcs(site, outputs, eps**0.5, arcs)
+    seen = next_arcs(site, eps**0.5, arcs)
     opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
         known.rounding = float64_change(site, seen[-1])
         if not known.rounding and opaque:
-            coarser = coarse_inside(site, outputs, seen, eps)
+            coarser = coarse_inside(site, seen, eps)
             if coarser > eps:
                 known.computing = replace(known.computing or Computing(), eps=coarser)
-                return floor(site, outputs, known, arcs)
-    jumped = jumps(site, outputs, seen, eps, known.change, opaque)
+                return floor(site, known, arcs)
+    jumped = jumps(site, seen, eps, known.change, opaque)
     if any(bool((j > 0).any()) for j in jumped.values()):
         known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
-    return {name: _figures(site, output, seen, eps, known, jumped[name]) for name, output in outputs.items()}
+    return {name: _figures(site, output, seen, eps, known, jumped[name]) for name, output in site.outputs.items()}
 
 
 def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, known: Known, jump: Tensor) -> Tensor:
