@@ -128,11 +128,14 @@ def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
 
 
 class Collector:
-    """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them."""
+    """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them.
 
-    def __init__(self, model: Any, plan: Plan):
+    ``noise_samples`` are those of which the numerical floor is measured, at most.
+    """
+
+    def __init__(self, model: Any, plan: Plan, noise_samples: int):
         check_model(model)
-        self.model, self.plan = model, plan
+        self.model, self.plan, self.noise_samples = model, plan, noise_samples
         self.caller = Caller(plan.forward, plan.declaration)
         self.parts: list[Samples] = []
         self.known = noise.Known()
@@ -140,7 +143,7 @@ class Collector:
         self.next_id = 0
         self._passes = 0.0
 
-    def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+    def run(self, native: Any, positions: list[int] | None = None) -> BatchOrbit:
         """Measure one batch with the design's cosets and keep its figures.
 
         ``positions`` of its samples in the data set are their ids where none are declared; by default they follow on.
@@ -148,7 +151,7 @@ class Collector:
         Raises:
             NonFiniteError: naming samples whose figures are not finite.
         """
-        orbit = self.begin(native, noise_samples, positions)
+        orbit = self.begin(native, positions)
         if self.plan.design.partial:
             self.keep(self._partly(orbit))
         else:
@@ -160,14 +163,15 @@ class Collector:
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
-    def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+    def begin(self, native: Any, positions: list[int] | None = None) -> BatchOrbit:
         """The orbit of a batch with its answer as given and its floor, and without any coset."""
         ids = positions if self.plan.declaration.ids is None else None
         of = prepare(native, self.plan, self.next_id, ids)
         orbit = BatchOrbit(self.model, self.caller, of, self.known.folding)
         first = orbit.as_given()
         self.known.notes |= orbit.notes
-        orbit.floors = self._floors(orbit, first, noise_samples)
+        self.known.device = of.device
+        orbit.floors = self._floors(orbit, first)
         return orbit
 
     def keep(self, samples: Samples) -> None:
@@ -212,17 +216,17 @@ class Collector:
         return Samples.cat(done).take(torch.tensor(order, device="cpu").argsort())
 
     @torch.no_grad()
-    def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:
+    def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The numerical floor of the samples of a batch that are chosen for it; refuses a model that is random.
 
         Samples of the first batch, and after it of the second, fourth, eighth …, are answered twice: a random model
         gets no figure.
         """
-        known, ids, size = self.known, orbit.of.ids, orbit.of.batch.size
-        known.wanted, known.passes = wanted, known.passes if known.batches else self.plan.design.passes
+        known, size = self.known, orbit.of.batch.size
+        known.wanted, known.passes = self.noise_samples, known.passes if known.batches else self.plan.design.passes
         known.batches += 1
-        new = [int(k) for k in noise.keys(self.plan.design.seed, ids)]
-        places, known.keys = noise.chosen(known.keys, new, wanted, known.passes)
+        new = [int(k) for k in noise.keys(self.plan.design.seed, orbit.of.ids)]
+        places, known.keys = noise.chosen(known.keys, new, known.wanted, known.passes)
         if known.batches & (known.batches - 1) == 0:
             self._repeat(orbit, first, places or [new.index(min(new))])
         shape = (size, len(FLOOR))
@@ -230,7 +234,8 @@ class Collector:
             name: torch.full(shape, torch.nan, dtype=torch.float64, device=orbit.of.device) for name in orbit.of.outputs
         }
         if places:
-            for name, found in self._floor_of(orbit.of, places, noise.arcs_needed(len(known.keys), wanted)).items():
+            arcs = noise.arcs_needed(len(known.keys), known.wanted)
+            for name, found in self._floor_of(orbit.of, places, arcs).items():
                 columns[name][places] = found
         return columns
 

@@ -104,10 +104,10 @@ def measure_crossed(
     if not all(find_loss(spec.loss).exact for spec in declaration.outputs.values()):
         raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
     plan = make_plan(declaration, forward, rotations, count, seed)
-    collector = Collector(model, plan)
+    collector = Collector(model, plan, noise_samples)
     with untouched(model):
         for native in as_batches(batches):
-            collector.keep(_cross(collector.begin(native, noise_samples), redraw))
+            collector.keep(_cross(collector.begin(native), redraw))
     averaged = (
         f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes is taken out of "
         "the equivariance error"

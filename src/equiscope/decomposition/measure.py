@@ -10,7 +10,6 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.plan import Plan, make_plan, refuse_biased, refuse_dependent
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
@@ -171,16 +170,16 @@ def measured(
 ) -> Result:
     """The Result of a plan; see :func:`measure`."""
     refuse_biased(plan.design, plan.losses)
-    collector = Collector(model, plan)
+    collector = Collector(model, plan, noise_samples)
     if goal is None:
         with untouched(model):
             for native in _bar(as_batches(batches), progress):
-                collector.run(native, noise_samples)
+                collector.run(native)
         # Crystals differ in the number of their symmetries.
         return result_of(collector, **({} if plan.scheme is None else {"passes": collector.passes}))
     with untouched(model):
         drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
-        search = Search(collector, goal, noise_samples, lambda: result_of(collector))
+        search = Search(collector, goal, lambda: result_of(collector))
         notes = [search.run(_bar(drawing.rounds, progress))]
     drawn = drawing.said(search.samples, search.exhausted)
     if drawn and drawing.size is None:
@@ -191,8 +190,7 @@ def measured(
 def result_of(collector: Collector, notes: Sequence[str] = (), **settings: Any) -> Result:
     """The Result of what was collected; ``settings`` are fields of it beside those that the design gives."""
     described = collector.plan.design.described(collector.caller.calls) | settings
-    hardware = hardware_notes(device_of(collector.model), collector.known.computing)
-    return summarise(collector.samples(), collector.plan, collector.known, described, [*hardware, *notes])
+    return summarise(collector.samples(), collector.plan, collector.known, described, notes)
 
 
 def resolve_declaration(

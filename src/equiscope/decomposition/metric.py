@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.computing import Computing, hardware_notes
+from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.orbit import Caller
@@ -157,13 +157,13 @@ class EquivarianceError(Metric):
         super().sync(*args, **kwargs)
 
     def _measured(self, model: Any, batch: Any, first_id: int | None) -> Samples:
-        collector = Collector(model, self.plan)
+        collector = Collector(model, self.plan, self.noise_samples)
         collector.caller = self._caller
         collector.next_id = self._first_id(first_id)
         collector.known = known = self._known
         before = self._caller.calls
         with untouched(model):
-            collector.run(batch, self.noise_samples)
+            collector.run(batch)
         self.model_calls = self.model_calls + (self._caller.calls - before)
         assert known.computing is not None
         seen = torch.tensor([known.computing.eps, known.stored, known.change], device="cpu").to(self.precision)
@@ -198,13 +198,12 @@ class EquivarianceError(Metric):
         change = float(self.float64_change)
         eps, stored, varied = self.precision.tolist()
         computing = self._known.computing or Computing()
-        known = Known(
-            computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied,
-            wanted=self.noise_samples, passes=self.plan.design.passes, stored=stored, notes=self._known.notes,
+        known = replace(
+            self._known, computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None,
+            change=varied, wanted=self.noise_samples, passes=self.plan.design.passes, stored=stored,
         )  # fmt: skip
         described = self.plan.design.described(int(self.model_calls))
-        notes = hardware_notes(self.device, computing)
-        return summarise(samples.once(self.declaration), self.plan, known, described, notes)
+        return summarise(samples.once(self.declaration), self.plan, known, described, [])
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)

@@ -86,6 +86,7 @@ class Known:
         wanted, passes: samples that get a floor, at most, and passes of each sample, which its cost is measured by.
         stored: eps of the coarsest of the inputs and outputs.
         notes: what a reader must know of an output, by its name.
+        device: of the batches.
         folding: how passes share a call of the model.
     """
 
@@ -98,6 +99,7 @@ class Known:
     passes: float = math.inf
     stored: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
+    device: torch.device | None = None
     folding: Folding = field(default_factory=Folding)
 
     @property

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
+from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.losses import Loss, constant_loss, invariant_under
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
@@ -77,7 +78,7 @@ def pooled_equivariance(
 
 
 def summarise(
-    samples: Samples, plan: Plan, known: noise.Known, settings: Mapping[str, Any], notes: list[str]
+    samples: Samples, plan: Plan, known: noise.Known, settings: Mapping[str, Any], notes: Sequence[str]
 ) -> Result:
     """The Result of all samples; ``settings`` are its fields that describe the design."""
     values, declaration = samples.figures, plan.declaration
@@ -109,12 +110,16 @@ def summarise(
         p.name: p.result(share.get(p.name, 0.0), declaration.outputs[p.name].weight, total) for p in parts.values()
     }
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *known.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
-                    *_data_notes(samples.ids, count, total)]
-    result_notes += _notes(parts, labelled, r2, headline, declaration.group)
-    result_notes += noise.computing_notes(known)
-    for part in parts.values():
-        result_notes += fault_notes(part.name, samples.ids, part.pooled, part.apart)
+    result_notes = [
+        *hardware_notes(known.device, known.computing),
+        *notes,
+        *known.notes.values(),
+        *group_notes(declaration.group, settings.get("rotations")),
+        *_data_notes(samples.ids, count, total),
+        *_notes(parts, labelled, r2, headline, declaration.group),
+        *noise.computing_notes(known),
+        *(note for p in parts.values() for note in fault_notes(p.name, samples.ids, p.pooled, p.apart)),
+    ]
     faulty = any(len(p.apart) or len(p.pooled.jumped) for p in parts.values())
     if not (distinguishable := faulty or float(spread.mean()) > allowed * rounding):
         few = "" if allowed == noise.FLOORS else ", which for so few samples are uncertain"

@@ -71,9 +71,8 @@ def half_width(result: Result) -> float:
 class Search:
     """Measures batch by batch towards a goal, by the collector's plan, which grows; :meth:`run` says why it stopped."""
 
-    def __init__(self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[], Result]):
-        self.collector, self.goal = collector, goal
-        self.noise_samples, self.summarise = noise_samples, summarise
+    def __init__(self, collector: Collector, goal: Goal, summarise: Callable[[], Result]):
+        self.collector, self.goal, self.summarise = collector, goal, summarise
         self.orbits: list[BatchOrbit] = []
         self.exhausted = False
         self.samples = 0
@@ -97,7 +96,7 @@ class Search:
         seen: set[Any] = set()
         for batches in rounds:
             for positions, native in batches:
-                self.orbits.append(self.collector.run(native, self.noise_samples, positions))
+                self.orbits.append(self.collector.run(native, positions))
                 self.samples += len(self.collector.parts[-1])
                 seen.update(self.collector.parts[-1].clusters)
             more = len(seen) >= GROWTH * clusters or self.samples >= SAMPLE_GROWTH * samples
@@ -278,19 +277,25 @@ def _filled(group: list[tuple[list[int], Any]], most: int) -> Iterator[tuple[lis
 def _together(parts: list[tuple[list[int], Any]]) -> tuple[list[int], Any]:
     if len(parts) == 1:
         return parts[0]
-    first = parts[0][1]
-    joint = {
-        name: torch.cat([part[name] for _, part in parts]) if isinstance(value, Tensor) and value.ndim
-        else [x for _, part in parts for x in part[name]] if isinstance(value, list) else value
-        for name, value in first.items()
-    }  # fmt: skip
+    joint = {name: _one_after_another([part[name] for _, part in parts]) for name in parts[0][1]}
     return [i for positions, _ in parts for i in positions], joint
+
+
+def _one_after_another(values: list[Any]) -> Any:
+    """A field of several batches; what has no rows for samples is the same in all of them."""
+    first = values[0]
+    if isinstance(first, Tensor) and first.ndim:
+        return torch.cat(values)
+    if isinstance(first, np.ndarray) and first.ndim:
+        return np.concatenate(values)
+    return [x for value in values for x in value] if isinstance(first, list) else first
 
 
 def _shape(part: dict[str, Any]) -> tuple[Any, ...]:
     """What must agree between dense batches for them to be put together."""
     return tuple(
         (k, tuple(v.shape[1:]), v.dtype, str(v.device), v.requires_grad) if isinstance(v, Tensor) and v.ndim
+        else (k, v.shape[1:], v.dtype.kind) if isinstance(v, np.ndarray) and v.ndim
         else (k, "list") if isinstance(v, list) else (k, id(v))
         for k, v in part.items()
     )  # fmt: skip

@@ -195,7 +195,8 @@ class RaggedBatch(Ragged):
                     unsaid.append(name)
                 else:
                     order = self.picked(rows, places)[0]
-                    picked[name] = [value[i] for i in order] if isinstance(value, list | tuple) else value[order]
+                    listed = isinstance(value, list | tuple)
+                    picked[name] = [value[i] for i in order.tolist()] if listed else value[order]
             else:
                 picked[name] = value
         if unsaid:
