@@ -1,11 +1,9 @@
 """Passes along a short arc of orientations, in which a smooth function is a straight line and rounding is not.
 
-Four orientations d_s b with b random, d_s turns by (s - 3/2) steps about one random axis a sample; each is reached
-by two turns, (d_s b h^-1)(h x), in the dtype of the inputs, so that none is rounded twice alike.
-
-Not all that is off the line is rounding, and not all rounding is small. A jump: the input changes by rounding alone and
-the output by more than the precision allows, as where neighbours tie at a limit. Rounding in a coarser precision than
-the interface's, out of torch's sight: as rough as noise, but only over larger steps.
+The orientations are those of :mod:`equiscope.decomposition.noise`, at any step. Not all that is off the line is
+rounding, and not all rounding is small. A jump: the input changes by rounding alone and the output by more than the
+precision allows, as where neighbours tie at a limit. Rounding in a coarser precision than the interface's, out of
+torch's sight: as rough as noise, but only over larger steps.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ class Batch(Protocol):
     def copies(self, count: int) -> Any:
         """The native batch so many times over, one whole copy after another: sample i of copy k is k size + i.
 
-        For :mod:`equiscope.decomposition.fold`; a kind of batch without it is measured one pass a call.
+        So along every axis of samples, atoms and edges, with indices moved on. For
+        :mod:`equiscope.decomposition.fold`; a kind of batch without it is measured one pass a call.
         """
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> Any:

@@ -222,28 +222,25 @@ class Collector:
         Samples of the first batch, and after it of the second, fourth, eighth …, are answered twice: a random model
         gets no figure.
         """
-        known, size = self.known, orbit.of.batch.size
+        known, of = self.known, orbit.of
         known.wanted, known.passes = self.noise_samples, known.passes if known.batches else self.plan.design.passes
         known.batches += 1
-        new = [int(k) for k in noise.keys(self.plan.design.seed, orbit.of.ids)]
+        new = [int(k) for k in noise.keys(self.plan.design.seed, of.ids)]
         places, known.keys = noise.chosen(known.keys, new, known.wanted, known.passes)
         if known.batches & (known.batches - 1) == 0:
             self._repeat(orbit, first, places or [new.index(min(new))])
-        shape = (size, len(FLOOR))
-        columns = {
-            name: torch.full(shape, torch.nan, dtype=torch.float64, device=orbit.of.device) for name in orbit.of.outputs
-        }
+        unknown = torch.full((of.batch.size, len(FLOOR)), torch.nan, dtype=torch.float64, device=of.device)
+        columns = {name: unknown.clone() for name in of.outputs}
         if places:
             arcs = noise.arcs_needed(len(known.keys), known.wanted)
-            for name, found in self._floor_of(orbit.of, places, arcs).items():
+            for name, found in self._floor_of(of, places, arcs).items():
                 columns[name][places] = found
         return columns
 
     def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor], places: list[int]) -> None:
         """Answer some samples again, and watch in which precision the first time, and whether calls can be shared."""
-        known, fields = self.known, orbit.of.batch.fields()
-        inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
-        known.stored = max([known.stored, *inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
+        known, inputs = self.known, noise.coarsest_input(orbit.of.batch, self.plan.declaration)
+        known.stored = max([known.stored, inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
         some, computing = self._again(orbit, first, places, BatchOrbit.answer)
         if known.computing is None:
             known.computing = computing
@@ -279,10 +276,9 @@ class Collector:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
 
         def found(part: Prepared) -> dict[str, Tensor]:
-            key = (self.plan.design.seed, part.ids)
-            declaration, folding = self.plan.declaration, self.known.folding
-            site = Site(self.model, part.batch, declaration, self.caller, key, part.outputs, folding)
-            return noise.floor(site, self.known, arcs)
+            plan, known, key = self.plan, self.known, (self.plan.design.seed, part.ids)
+            of = part.batch, plan.declaration, self.caller, key, part.outputs
+            return noise.floor(Site(self.model, *of, known.folding), known, arcs)
 
         if len(places) < whole.batch.size:
             try:

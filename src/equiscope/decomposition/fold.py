@@ -20,9 +20,7 @@ many passes share the next call.
 Moves of other symmetries share calls in the same way, each batch moved alone and the moved ones set side by side, as
 far as no move changes how many atoms there are (supercells do).
 
-A kind of batch takes part by a method ``copies(count)``, the native batch so many times over, one whole copy after
-another along every axis of samples, atoms and edges, with indices moved on; kinds without it are measured one pass a
-call.
+A kind of batch takes part by a method ``copies`` (:class:`equiscope.decomposition.batches.Batch`).
 """
 
 from __future__ import annotations

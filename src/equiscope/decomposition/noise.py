@@ -43,6 +43,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from equiscope.decomposition.arcs import ARC, Arc, Site, answered, coarse_inside, jumps, next_arcs, off_line
+from equiscope.decomposition.batches import Batch
 from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.losses import squares
@@ -51,6 +52,7 @@ from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR
 from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import InputError, RandomModelError
+from equiscope.symmetry.declaration import Declaration
 
 Array = NDArray[np.float64]
 
@@ -199,7 +201,7 @@ def floor(site: Site, known: Known, arcs: int = 1) -> dict[str, Tensor]:
     square by which a discontinuous sample jumps, 0 for others. ``known.rounding`` is filled in where it is None,
     ``known.computing`` refined where the model is opaque.
     """
-    eps = _coarsest(site, known)
+    eps = max(coarsest_input(site.batch, site.declaration), known.computing.eps if known.computing else 0.0)
     seen = next_arcs(site, eps**0.5, arcs)
     opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
@@ -249,11 +251,9 @@ def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, k
     return torch.stack([loss, rounding, square, degrees, jump], dim=-1)
 
 
-def _coarsest(site: Site, known: Known) -> float:
-    """eps of the coarsest among the inputs and what the model was seen to compute in."""
-    fields = site.batch.fields()
-    inputs = (torch.finfo(fields[name].dtype).eps for name in site.declaration.inputs)
-    return max([*inputs, known.computing.eps if known.computing else 0.0])
+def coarsest_input(batch: Batch, declaration: Declaration) -> float:
+    """eps of the coarsest among the inputs."""
+    return max(torch.finfo(batch.fields()[name].dtype).eps for name in declaration.inputs)
 
 
 def arcs_needed(samples: int, wanted: int) -> int:
