@@ -95,7 +95,6 @@ class _Watch(TorchDispatchMode):
             self.tf32 |= {"products"} if name in PRODUCTS else {"convolutions"} if name in CONVOLUTIONS else set()
         return out
 
-
     def _weigh(self, made: list[Tensor], new: bool) -> None:
         """Count what an operation wrote, and hold it until it is let go of."""
         self.operations += 1
