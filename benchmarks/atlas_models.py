@@ -83,10 +83,10 @@ def measured(on: str, model: Any, batches: list[Any], declaration: eq.Declaratio
     """What ``eq.measure`` finds, with an interval of each relative error; the spectrum of what is pooled."""
     begun = time.process_time()
     plan = make_plan(declaration, **{"rotations": "T", "cosets": 2, "seed": 0, "spectrum": True, **settings})
-    collector = Collector(model, plan)
+    collector = Collector(model, plan, NOISE_SAMPLES)
     with untouched(model):
         for batch in batches:
-            collector.run(batch, NOISE_SAMPLES)
+            collector.run(batch)
     samples = collector.samples()
     result = summarise(samples, plan, collector.known, plan.design.described(collector.caller.calls), [])
     rows = []

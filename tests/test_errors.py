@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from equiscope.errors import EXTRAS, EquiscopeError, InputError, sentence
+from equiscope.errors import EXTRAS, EquiscopeError, InputError, check_count, sentence
 
 
 def raised(error):
@@ -48,3 +48,12 @@ def test_extras_are_those_of_the_package():
 
 def test_own_errors_are_of_one_family():
     assert issubclass(InputError, EquiscopeError)
+
+
+@pytest.mark.parametrize(
+    ("value", "bound"), [(1, ""), (True, ""), (2.0, ""), ("3", ""), (None, ""), (2**63, r" and < 2\*\*63")]
+)
+def test_a_count_is_an_integer_in_range(value, bound):
+    with pytest.raises(InputError, match=rf"probes must be an integer >= 2{bound}, got {value!r}"):
+        check_count("probes", value, 2)
+    check_count("probes", 2, 2)

@@ -117,3 +117,14 @@ def first_line(error: BaseException) -> str:
     lines = [type(error).__name__, *str(error).strip().splitlines()[:1]]
     lines += [text for name, text in INSTEAD.items() if isinstance(error, ImportError) and name in lines[-1]][:1]
     return ": ".join(lines)
+
+
+def check_count(name: str, value: object, low: int = 0) -> None:
+    """An integer of 64 bits, from ``low`` up.
+
+    Raises:
+        InputError: naming the argument and its value.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
+        bound = " and < 2**63" if isinstance(value, int) and value >= 2**63 else ""
+        raise InputError(f"{name} must be an integer >= {low}{bound}, got {value!r}")

@@ -166,8 +166,9 @@ def test_schedule():
     for bad in (0, -1, True, "often", [], [1.5], [-1], 2.5, None):
         with pytest.raises(InputError, match="when must be"):
             Schedule(bad)
-    with pytest.raises(InputError, match="per_decade"):
-        Schedule("log", per_decade=0)
+    for bad in (0, True, 1.5):
+        with pytest.raises(InputError, match="per_decade"):
+            Schedule("log", per_decade=bad)
 
 
 class Validated(Module):

@@ -40,13 +40,13 @@ def site(batch, outputs):
     declaration = Declaration({"pos": "1o"}, outputs, fixed=["y"])
     found = {name: BatchOutput(name, batch.rows(name, "atom", None), action(spec), LOSSES["mse"])
              for name, spec in outputs.items()}  # fmt: skip
-    return (lambda model: Site(model, batch, declaration, None, (0, list(range(batch.size))))), found
+    return lambda model: Site(model, batch, declaration, None, (0, list(range(batch.size))), found)
 
 
 def test_passes_are_the_step_apart_and_turned_back():
     batch = DenseBatch(random_batch(5))
-    of, outputs = site(batch, {"a": "1o", "b": "1o"})
-    found = next_arc(of(lambda b: {"a": b["pos"], "b": torch.ones_like(b["pos"])}), outputs, 1e-3, 7)
+    of = site(batch, {"a": "1o", "b": "1o"})
+    found = next_arc(of(lambda b: {"a": b["pos"], "b": torch.ones_like(b["pos"])}), 1e-3, 7)
     assert found.rows["a"].shape[0] == ARC
     assert torch.allclose(found.rows["a"], batch.fields()["pos"].expand(4, -1, -1, -1), atol=1e-14)
     # A constant vector turned back by turns that are the step apart about one axis moves by as much at each of them.
@@ -58,12 +58,11 @@ def test_passes_are_the_step_apart_and_turned_back():
 
 def test_parts_and_copies_keep_the_turns_of_their_samples():
     batch = DenseBatch(random_batch(5))
-    of, outputs = site(batch, {"a": "1o"})
+    of = site(batch, {"a": "1o"})
     whole = of(lambda b: {"a": torch.ones_like(b["pos"])})
     part = whole.part([3, 1])
     assert part.key == (0, [3, 1])
-    own = {"a": BatchOutput("a", part.batch.rows("a", "atom", None), action("1o"), LOSSES["mse"])}
-    arcs = next_arc(whole, outputs, 1e-3, 7), next_arc(part, own, 1e-3, 7)
+    arcs = next_arc(whole, 1e-3, 7), next_arc(part, 1e-3, 7)
     assert torch.allclose(arcs[1].rows["a"], arcs[0].rows["a"][:, [3, 1]], atol=1e-14)
     assert whole.in_precision(torch.float32).batch.fields()["pos"].dtype == torch.float32
 

@@ -25,10 +25,12 @@ MATRIX = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=tor
 SHORT = dict(inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y")
 
 
-def collector(model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", fold=1, **changes):
+def collector(
+    model, cosets=2, rotations="T", shift=True, highest_degree=0, loss="mse", fold=1, noise_samples=0, **changes
+):
     declaration = declare(**(SHORT | {"loss": loss} | changes))
     plan = make_plan(declaration, None, rotations, cosets, 3, shift=shift, fold=fold)
-    return Collector(model, dataclasses.replace(plan, highest_degree=highest_degree))
+    return Collector(model, dataclasses.replace(plan, highest_degree=highest_degree), noise_samples)
 
 
 def values(found, field="equivariance", name="forces"):
@@ -113,7 +115,7 @@ def test_a_fault_that_is_not_the_batchs_is_not_blamed_on_it():
 def test_figures_of_every_sample_in_the_order_given():
     found, parts = collector(Linear(MATRIX)), [random_batch(3, 2), random_batch(1, 5, seed=1)]
     for part in parts:
-        found.run(part, noise_samples=0)
+        found.run(part)
     exact = torch.cat([linear_error(MATRIX, p["pos"]).mean(1) for p in parts])
     assert values(found).tolist() == pytest.approx(exact.tolist(), rel=1e-10)
     assert values(found, "components").tolist() == [6, 6, 6, 15]
@@ -139,7 +141,7 @@ def test_figures_hold_no_graph():
             return {"forces": -torch.autograd.grad(energy, x, create_graph=True)[0]}
 
     found, batch = collector(Forces(), highest_degree=2), random_batch(2, 2)
-    orbit = found.run(batch, 0)
+    orbit = found.run(batch)
     assert not orbit.as_given()["forces"].requires_grad
     kept = found.samples().figures["forces"]
     assert kept.powers.shape == (2, 2)
@@ -151,39 +153,39 @@ def test_masked_atoms_count_for_nothing():
     for name in ("pos", "y"):
         batch[name][~batch["mask"]] = torch.nan
     found = collector(Linear(MATRIX), mask="mask")
-    found.run(batch, 0)
+    found.run(batch)
     real = [batch["pos"][i, : 4 // 2**i] for i in range(3)]
     exact = [float(linear_error(MATRIX, x).mean()) for x in real]
     assert values(found).tolist() == pytest.approx(exact, rel=1e-10)
     assert values(found, "components").tolist() == [12, 6, 3]
     alone = collector(Linear(MATRIX))
-    alone.run({"pos": real[1][None], "y": batch["y"][1:2, :2]}, 0)
+    alone.run({"pos": real[1][None], "y": batch["y"][1:2, :2]})
     assert torch.allclose(found.samples().axes[1], alone.samples().axes[0], atol=1e-12)
 
 
 def test_without_positions_there_are_no_axes():
     found = collector(Linear(MATRIX), inputs={"pos": Input("1o", points=False)})
-    found.run(random_batch(), 0)
+    found.run(random_batch())
     assert found.samples().axes is None
 
 
 def test_labels_of_losses_that_are_not_split_exactly_are_kept():
     found, batch = collector(Tanh(), loss="l1", cosets=4), random_batch(2, 3)
-    found.run(batch, 0)
-    found.run(batch, 0)
+    found.run(batch)
+    found.run(batch)
     labels = found.samples().labels["forces"]
     assert torch.equal(labels.rows, batch["y"].flatten(0, 1).repeat(2, 1))
     assert labels.sample.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     exact = collector(Tanh())
-    exact.run(batch, 0)
+    exact.run(batch)
     assert exact.samples().labels == {}
 
 
 @pytest.mark.parametrize(("asked", "checked"), [(0, 1), (2, 2), (3, 3), (99, 6)])
 def test_floors_are_measured_on_the_samples_of_smallest_key(asked, checked):
-    found = collector(Tanh())
+    found = collector(Tanh(), noise_samples=asked)
     for seed in range(3):
-        found.run(random_batch(2, 2, seed=seed), asked)
+        found.run(random_batch(2, 2, seed=seed))
     known = ~torch.isnan(values(found, "floor")[:, 0])
     own = keys(found.plan.design.seed, range(6))
     assert bool(known[torch.from_numpy(own.argsort()[:checked].copy())].all())
@@ -200,8 +202,8 @@ def test_a_batch_that_cannot_be_taken_apart_is_measured_whole():
                 raise ValueError("five samples, please")
             return super().forward(batch)
 
-    found = collector(Fixed(MATRIX))
-    found.run(random_batch(5, 2), 1)
+    found = collector(Fixed(MATRIX), noise_samples=1)
+    found.run(random_batch(5, 2))
     assert int((~torch.isnan(values(found, "floor")[:, 0])).sum()) == 1
 
 
@@ -209,7 +211,7 @@ def test_a_batch_that_cannot_be_taken_apart_is_measured_whole():
 def test_deviations_as_given_are_from_the_mean_over_the_orbit(cosets):
     # T averages degree one away exactly: the twirled prediction of A x is tr A / 3 x, whatever the cosets.
     found, batch = collector(Linear(MATRIX), cosets=cosets), random_batch(30, 2)
-    found.run(batch, 0)
+    found.run(batch)
     traceless = MATRIX - MATRIX.trace() / 3 * torch.eye(3, dtype=torch.float64)
     expected = (batch["pos"] @ traceless.T).square().mean((1, 2))
     assert torch.allclose(values(found, "deviation"), expected, rtol=1e-10)
@@ -225,7 +227,7 @@ def test_a_model_that_its_calls_change_gets_no_figure(late):
             return super().forward(batch) * (1.01 if self.calls > late else 1)
 
     with pytest.raises(RandomModelError, match="keeps something from one call to the next"):
-        collector(Counting(MATRIX)).run(random_batch(3, 2), noise_samples=0)
+        collector(Counting(MATRIX)).run(random_batch(3, 2))
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -240,10 +242,11 @@ def test_what_a_few_samples_answer_otherwise_enters_the_floor_though_the_batch_i
 
     model = Rounding(MATRIX)
     found = collector(model)
-    found.run(random_batch(6, 2), noise_samples=0)
+    found.run(random_batch(6, 2))
     assert (model.sizes.count(6), model.sizes[-1]) == (1 + 24, 4)
     assert found.known.change / EPS == pytest.approx(4, rel=0.5)
-    found.run(random_batch(6, 2), noise_samples=6)
+    found.noise_samples = 6
+    found.run(random_batch(6, 2))
     floor = values(found, "floor")[6:]
     rounding, square = (floor[:, FLOOR.index(name)].nan_to_num() for name in ("rounding", "square"))
     assert float(rounding.sum()) > 0
@@ -252,11 +255,11 @@ def test_what_a_few_samples_answer_otherwise_enters_the_floor_though_the_batch_i
 
 def test_the_float64_copy_is_made_once():
     model, calls = Tanh(dtype=torch.float32), []
-    found = collector(model)
+    found = collector(model, noise_samples=9)
     batch = random_batch(2, 2, dtype=torch.float32)
     for _ in range(2):
         before = found.caller.calls
-        found.run(batch, 9)
+        found.run(batch)
         calls.append(found.caller.calls - before)
     # Given, repeated, 24 turns; two arcs of four, then one for the next two samples; in the first batch the copy, and
     # given once more.
@@ -281,7 +284,7 @@ def test_a_sample_without_a_finite_figure_stops_with_its_id(at):
         batch["pos"][1] = 1e200
     found = collector(model, ids="id")
     with pytest.raises(NonFiniteError, match=what):
-        found.run(batch, 0)
+        found.run(batch)
     assert found.parts == []
 
 
@@ -291,17 +294,17 @@ def test_a_sample_without_a_finite_figure_stops_with_its_id(at):
 def test_ids_are_positions_in_the_data_set_or_what_was_declared():
     found = collector(Tanh())
     found.next_id = 10
-    orbits = [found.run(random_batch(2, 2), 0) for _ in range(2)]
+    orbits = [found.run(random_batch(2, 2)) for _ in range(2)]
     assert [o.of.ids for o in orbits] == [[10, 11], [12, 13]]
     named = collector(Tanh(), ids="id", clusters="m")
-    orbit = named.run(random_batch(2, 2) | {"id": torch.tensor([5, 3]), "m": ["b", "a"]}, 0)
+    orbit = named.run(random_batch(2, 2) | {"id": torch.tensor([5, 3]), "m": ["b", "a"]})
     assert (orbit.of.ids, orbit.of.clusters()) == ([5, 3], ["b", "a"])
 
 
 @pytest.mark.parametrize("ids", [[1, 2.0], [True, False], [-1, 2], [2**63, 1], ["a", "b"], [1, None]])
 def test_ids_that_key_no_rotation(ids):
     with pytest.raises(InputError, match="sample ids must be integers >= 0"):
-        collector(Tanh(), ids="id").run(random_batch(2, 2) | {"id": ids}, 0)
+        collector(Tanh(), ids="id").run(random_batch(2, 2) | {"id": ids})
 
 
 class Watched(Linear):
@@ -334,7 +337,7 @@ def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
 def test_unshifted_the_set_itself_is_used():
     model, batch = Watched(MATRIX), random_batch(2, 3)
     found = collector(model, cosets=1, shift=False)
-    found.run(batch, 0)
+    found.run(batch)
     # As given, repeated, the floor; then the set, and as given once more.
     model.seen = model.seen[-len(found.plan.design.rotations) - 1 : -1]
     seen = turned(model, batch["pos"])
@@ -348,12 +351,12 @@ def test_unshifted_the_set_itself_is_used():
 def test_cosets_added_later_are_those_of_a_larger_design(loss, cosets):
     batch = random_batch(3, 2)
     grown, whole = collector(Tanh(), cosets, loss=loss), collector(Tanh(), cosets + 3, loss=loss)
-    orbit = grown.run(batch, 0)
+    orbit = grown.run(batch)
     few = values(grown).clone()
     for count in (1, 2):
         orbit.add_cosets(count)
         grown.parts[0] = orbit.samples()
-    whole.run(batch, 0)
+    whole.run(batch)
     assert not torch.equal(values(grown), few)
     for field in ("total", "equivariance", "between", "square", "halvings"):
         assert torch.equal(values(grown, field).nan_to_num(), values(whole, field).nan_to_num()), field
@@ -361,7 +364,7 @@ def test_cosets_added_later_are_those_of_a_larger_design(loss, cosets):
 
 def test_refreshing_one_batch_leaves_the_others():
     found = collector(Tanh(), highest_degree=2)
-    orbits = [found.run(random_batch(2, 2, seed=seed), 0) for seed in range(2)]
+    orbits = [found.run(random_batch(2, 2, seed=seed)) for seed in range(2)]
     before = [values(found).clone(), values(found, "powers").clone()]
     orbits[1].add_cosets(1)
     found.parts[1] = orbits[1].samples()
@@ -374,7 +377,7 @@ def test_refreshing_one_batch_leaves_the_others():
 
 def test_one_sample_of_one_atom():
     found, batch = collector(Linear(MATRIX)), random_batch(1, 1)
-    found.run(batch, 0)
+    found.run(batch)
     assert values(found).tolist() == pytest.approx(linear_error(MATRIX, batch["pos"]).flatten().tolist(), rel=1e-10)
     assert torch.allclose(found.samples().axes[0], torch.eye(3).double() / 3)
 
@@ -383,8 +386,8 @@ def test_outputs_with_and_without_labels_side_by_side():
     outputs = {"forces": Output("1o", target="y"), "energy": Output("0e", per="sample")}
     declaration = declare(SHORT["inputs"], outputs)
     model = lambda b: {"forces": b["pos"] @ MATRIX.T, "energy": b["pos"][:, 0, 0]}  # noqa: E731
-    found, batch = Collector(model, make_plan(declaration)), random_batch(3, 2)
-    found.run(batch, 0)
+    found, batch = Collector(model, make_plan(declaration), 0), random_batch(3, 2)
+    found.run(batch)
     assert not values(found, "as_given").isnan().any()
     assert values(found, "as_given", "energy").isnan().all()
     assert values(found, "total", "energy").isnan().all()

@@ -423,8 +423,8 @@ def live(passes, samples=6, fold=8):
     batch, plan = dense(samples, atoms=50), make_plan(declare(**SHORT), rotations="haar", cosets=passes, fold=fold)
 
     def run():
-        found = Collector(Tanh(), plan)
-        found.run(batch, 1)
+        found = Collector(Tanh(), plan, 1)
+        found.run(batch)
         return found.samples()
 
     return watched(run)[1].held

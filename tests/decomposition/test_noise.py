@@ -146,8 +146,8 @@ def columns_of(model, batch, outputs, known, arcs=1, loss="mse", group="SO3", **
         target = batch.fields()["y"] if loss != "mse" else None
         labels = None if target is None else Labels(target, target)
         found[name] = BatchOutput(name, rows, spec.action, LOSSES[loss], labels)
-    site = Site(model, batch, declaration, None, (0, list(range(batch.size))))
-    floors = floor(site, found, known, arcs)
+    site = Site(model, batch, declaration, None, (0, list(range(batch.size))), found)
+    floors = floor(site, known, arcs)
     return {name: dict(zip(FLOOR, values.T, strict=True)) for name, values in floors.items()}
 
 

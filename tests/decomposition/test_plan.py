@@ -121,8 +121,8 @@ def _mean(x, rotations, seed):
 def _between(batch, ids, rotations):
     """What the variance between cosets contributes on average, from two cosets of every sample."""
     declaration = declare({"pos": "1o"}, {"forces": "1o"}, "y", ids="id")
-    collector = Collector(ROUGH, make_plan(declaration, rotations=rotations))
-    collector.run({**batch, "id": ids}, 0)
+    collector = Collector(ROUGH, make_plan(declaration, rotations=rotations), 0)
+    collector.run({**batch, "id": ids})
     return float(collector.samples().figures["forces"].between.mean())
 
 

@@ -305,6 +305,15 @@ def test_what_a_reader_must_know(values, note):
     assert sound.notes == ()
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_reader_is_told_of_the_hardware_that_the_batches_were_on(kind):
+    plan = make_plan(declare({"pos": "1o"}, {"forces": "1o"}, "y"))
+    known = Known(wanted=99, device=torch.device(kind))
+    notes = summarise(collected({"forces": figures([2.0], [1.0])}), plan, known, DESIGN, ["own"]).notes
+    assert any("GPU kernels" in note for note in notes) is (kind == "cuda")
+    assert "own" in notes
+
+
 def test_nothing_is_clipped():
     result = pooled({"f": figures([1.0, 1.0], [-0.1, 0.05])})
     assert result.percent == pytest.approx(-2.5)

@@ -166,8 +166,8 @@ def _stopped(law, seed):
     rng = np.random.default_rng([seed, len(law)])
     a = 0.02 * (1 + 0.5 * rng.normal(size=4000) if law == "normal" else rng.lognormal(-0.125, 0.5, 4000))
     fake = FromLaw(a)
-    Looks(fake, Goal(0.1), 0, fake.summarise).run([[(None, i)] for i in range(1000)])
-    low, high = fake.summarise(None).percent_interval
+    Looks(fake, Goal(0.1), fake.summarise).run([[(None, i)] for i in range(1000)])
+    low, high = fake.summarise().percent_interval
     return low <= 2 <= high
 
 
@@ -188,11 +188,11 @@ class FromLaw:
         self.a, self.plan = a, PLAN
         self.parts = []
 
-    def run(self, native, noise_samples, positions):
+    def run(self, native, positions):
         new = range(4 * native, 4 * native + 4)
         self.parts.append(Samples(list(new), list(new), {}))
 
-    def summarise(self, design):
+    def summarise(self):
         n = sum(len(part) for part in self.parts)
         found = ratio(self.a[:n], np.ones(n))
         return SimpleNamespace(
@@ -238,6 +238,11 @@ def test_every_sample_comes_once_with_its_position(width):
 def test_equal_shapes_are_put_together():
     assert len(drawn(batches())[0]) <= 3
     assert len(drawn(batches(lambda i: 2 + i))[0]) > 5
+    # Names in arrays too, of whatever length their longest one is.
+    named = [one | {"name": np.array(one["name"])} for one in batches()]
+    first = drawn(named)[0]
+    assert len(first) <= 3
+    assert all(native["name"].tolist() == [f"s{i}" for i in positions] for positions, native in first)
 
 
 def test_a_round_is_a_simple_random_sample():

@@ -19,9 +19,9 @@ DESIGN = {"passes": 16, "model_calls": 1, "rotations": "D2", "cosets": 4, "seed"
 
 
 def collected(chosen, data=None, size=6):
-    collector = Collector(Net(), make_plan(chosen, rotations="D2", cosets=4))
+    collector = Collector(Net(), make_plan(chosen, rotations="D2", cosets=4), 12)
     for batch in batches(dataset() if data is None else data, range(SAMPLES), size):
-        collector.run(batch, 12)
+        collector.run(batch)
     return collector
 
 
@@ -69,9 +69,9 @@ def test_labels_other_than_integers_have_one_code_in_every_process():
     names = ["aspirin", "benzene", "water", "water"]
     outputs = {"forces": Output("1o", target="forces")}
     chosen = Declaration({"pos": "1o"}, outputs, clusters="name", ids="id", mask="mask", fixed=["energy"])
-    collector = Collector(Net(), make_plan(chosen, rotations="D2"))
+    collector = Collector(Net(), make_plan(chosen, rotations="D2"), 4)
     for batch in batches(data, range(4), 4):
-        collector.run({**batch, "name": names}, 4)
+        collector.run({**batch, "name": names})
     codes = collector.samples().packed(CPU)["clusters"].tolist()
     # blake2b does not depend on the process, as Python's own hash of a string does.
     assert codes[0] == 8093577793630727531

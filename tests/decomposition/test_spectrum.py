@@ -6,7 +6,7 @@ from torch import nn
 
 import equiscope as eq
 from equiscope.decomposition.batches import Rows
-from equiscope.decomposition.spectrum import Spectrum, chart
+from equiscope.decomposition.spectrum import Spectrum
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import characters_of_traces, haar_keyed, rotation_set
 
@@ -118,13 +118,6 @@ def test_outputs_are_pooled_with_their_weights():
     )
     part = both.outputs["a"].contribution_percent / both.percent
     assert both.spectrum["share"][0] == pytest.approx(0.3 * part + (1 - part), abs=4 * both.spectrum["error"][0])
-
-
-def test_the_chart_has_a_line_a_degree():
-    result = eq.measure(Tanh(), [random_batch(50)], spectrum=True, **SHORT)
-    lines = chart(result.spectrum).splitlines()
-    assert lines[0].split()[:3] == ["l", "=", "1"]
-    assert len(lines) == 3
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def told():
     """(files of the way, file -> names of the functions by which those beside it are entered), as the page has them."""
     tables = re.split(r"\| --- \| --- \|\n", PAGE.read_text())[1:3]
     rows = [re.findall(r"^\| `(.*?)` \| (.*) \|$", table, re.MULTILINE) for table in tables]
-    place = [{Path(name if "/" in name else f"decomposition/{name}"): text for name, text in row} for row in rows]
+    room = Path("decomposition")
+    place = [{Path(name) if (PACKAGE / name).exists() else room / name: text for name, text in row} for row in rows]
     return set(place[0]), {path: set(re.findall(r"`(\w[\w.]*)`", text)) for path, text in place[1].items()}
 
 

@@ -80,6 +80,15 @@ def test_a_card_folds_by_itself_and_uses_one_card_alike():
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_a_function_and_a_metric_are_told_of_the_hardware_as_a_module_is(device):
+    net, metric = Attention().to(device), eq.EquivarianceError(**MASKED)
+    for batch in batches(device):
+        metric.update(net, batch)
+    for found in (measured(device, net), measured(device, lambda batch: net(batch)), metric.result()):
+        assert any("GPU kernels" in note for note in found.notes) is (device == "cuda")
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [1, 6])
 def test_autocast_is_measured_and_said(device, size):
     net = Attention().to(device)
@@ -181,9 +190,9 @@ def test_a_call_stays_under_the_bound_of_memory(monkeypatch):
 @pytest.mark.parametrize("size", [1, 6])
 def test_no_pass_waits_for_the_card(size):
     plan = make_plan(declare(**MASKED), fold=size)
-    found = Collector(Attention().to("cuda").eval(), plan)
+    found = Collector(Attention().to("cuda").eval(), plan, 8)
     for batch in batches("cuda"):
-        orbit = found.begin(batch, 8)
+        orbit = found.begin(batch)
         torch.cuda.set_sync_debug_mode("error")
         try:
             orbit.add_cosets(2)

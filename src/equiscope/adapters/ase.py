@@ -34,11 +34,11 @@ from equiscope.adapters.many import Engine
 from equiscope.adapters.peers import check_exports
 from equiscope.adapters.routes import routed
 from equiscope.decomposition.measure import NOISE_SAMPLES
-from equiscope.decomposition.plan import check_count, second_cosets_need
+from equiscope.decomposition.plan import second_cosets_need
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.symmetries import Symmetry
 from equiscope.decomposition.symmetries.lattices import Supercell
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 __all__ = ["AseResult", "StructureRow", "measure"]
 

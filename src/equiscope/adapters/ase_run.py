@@ -176,7 +176,7 @@ class AseRun:
         if not outputs:
             return [{} for _ in own]
         kind = self._kinds.setdefault(self._kind_of(own[0]), _Kind(outputs))
-        collector = Collector(design.engine, design.plan_of(outputs, sum(map(len, own))))
+        collector = Collector(design.engine, design.plan_of(outputs, sum(map(len, own))), design.noise_samples)
         if design.peers is not None:
             design.peers.expect(collector.plan, members)
         # One collector a group, so that one which fails half-way leaves nothing behind.
@@ -191,7 +191,7 @@ class AseRun:
                 self._dtype = _precision(collector.caller(design.engine, batch_of(1, torch.float64)))
             batch = batch_of(len(own), self._dtype)
             try:
-                collector.run(batch, design.noise_samples)
+                collector.run(batch)
             except ModelError as error:
                 self._explain(collector, batch, error.__cause__)
                 raise

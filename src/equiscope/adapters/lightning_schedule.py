@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from equiscope.decomposition.plan import check_count
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 LAST_DECADE = 12
 

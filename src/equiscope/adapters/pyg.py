@@ -41,7 +41,7 @@ from torch_geometric.nn import pool
 from torch_geometric.utils import to_dense_batch
 
 from equiscope.decomposition.batches import Rows, as_batch, marked, refuse_hidden, repeated
-from equiscope.decomposition.ragged import Ragged, RaggedRows
+from equiscope.decomposition.ragged import Ragged
 from equiscope.errors import InputError
 
 #: PyG's own search, whatever is put in its place later.
@@ -107,7 +107,7 @@ class GraphBatch(Ragged):
         sample = self._sliced(name, length, device)
         if sample is None:
             return super().field_rows(name, "any" if per == "points" else per)
-        return RaggedRows(sample, None, 1, self.size, length, "rows")
+        return Rows(sample, None, 1, self.size, length, "rows")
 
     def _sliced(self, name: str, length: int, device: torch.device) -> Tensor | None:
         slices = (getattr(self._graphs, "_slice_dict", None) or {}).get(name)

@@ -16,9 +16,8 @@ from equiscope.decomposition.batches import Batch, as_batch, repeated
 from equiscope.decomposition.fold import copies_of
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.orbit import Forward, rows_of, twisted
-from equiscope.decomposition.plan import check_count
 from equiscope.decomposition.preserve import untouched
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import group, haar
 

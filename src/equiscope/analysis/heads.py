@@ -24,12 +24,12 @@ from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, as_batches
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import output_rows, predict
-from equiscope.decomposition.plan import Plan, as_plan, check_count, declared, make_plan
+from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, UnsuitedModelError
+from equiscope.errors import InputError, UnsuitedModelError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import Action, IrrepsAction, action
 from equiscope.symmetry.declaration import Declaration

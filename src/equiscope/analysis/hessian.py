@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from equiscope.analysis.krylov import Array, Lanczos, lanczos, quantile, signs, smoothed
 from equiscope.analysis.pairs import around, figure, student
 from equiscope.analysis.parts import KINDS, PARTS, Parts
-from equiscope.decomposition.plan import Plan, check_count
-from equiscope.errors import InputError
+from equiscope.decomposition.plan import Plan
+from equiscope.errors import InputError, check_count
 from equiscope.symmetry.declaration import Declaration
 
 QUANTILES = (0.5, 0.9, 0.99)

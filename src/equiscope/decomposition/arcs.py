@@ -1,11 +1,9 @@
 """Passes along a short arc of orientations, in which a smooth function is a straight line and rounding is not.
 
-Four orientations d_s b with b random, d_s turns by (s - 3/2) steps about one random axis a sample; each is reached
-by two turns, (d_s b h^-1)(h x), in the dtype of the inputs, so that none is rounded twice alike.
-
-Not all that is off the line is rounding, and not all rounding is small. A jump: the input changes by rounding alone and
-the output by more than the precision allows, as where neighbours tie at a limit. Rounding in a coarser precision than
-the interface's, out of torch's sight: as rough as noise, but only over larger steps.
+The orientations are those of :mod:`equiscope.decomposition.noise`, at any step. Not all that is off the line is
+rounding, and not all rounding is small. A jump: the input changes by rounding alone and the output by more than the
+precision allows, as where neighbours tie at a limit. Rounding in a coarser precision than the interface's, out of
+torch's sight: as rough as noise, but only over larger steps.
 """
 
 from __future__ import annotations
@@ -64,7 +62,9 @@ SIZES, ALREADY = (1 / 64, 4), 0.4
 class Site:
     """Samples whose floor is measured: the model, their batch, what is declared, and the seed and ids of the turns.
 
-    ``at_once``: each orientation of an arc is reached by one turn instead of two.
+    Attributes:
+        outputs: those of the batch; a copy in another precision keeps them, so that it is judged alike.
+        at_once: each orientation of an arc is reached by one turn instead of two.
     """
 
     model: Any
@@ -72,13 +72,18 @@ class Site:
     declaration: Declaration
     forward: Forward | None
     key: tuple[int, list[int]]
+    outputs: Mapping[str, BatchOutput]
     folding: Folding = field(default_factory=Folding)
     at_once: bool = False
 
     def part(self, places: list[int]) -> Site:
         """The same for some of the samples."""
-        ids = [self.key[1][i] for i in places]
-        return replace(self, batch=batch_of(self.batch.part(places), self.declaration), key=(self.key[0], ids))
+        batch, outputs = batch_of(self.batch.part(places), self.declaration), {}
+        for name, output in self.outputs.items():
+            middle = output_middle(batch, name, self.declaration)
+            rows = output_rows(batch, name, self.declaration)
+            outputs[name] = replace(output, rows=rows, labels=None, middle=middle)
+        return replace(self, batch=batch, key=(self.key[0], [self.key[1][i] for i in places]), outputs=outputs)
 
     def in_precision(self, dtype: torch.dtype) -> Site | None:
         """The same with the model and every floating field in another precision; None for a model that is too large."""
@@ -99,27 +104,32 @@ class Arc:
     turns: Tensor
 
 
-def next_arc(site: Site, outputs: Mapping[str, BatchOutput], step: float, stream: int) -> Arc:
+def next_arc(site: Site, step: float, stream: int) -> Arc:
     """The passes of one arc, ``step`` radians apart about one axis a sample; see the module."""
     if all(getattr(spec.action, "resampling", ...) is None for spec in site.declaration.inputs.values()):
-        return _still(site, outputs, stream)
-    passes: dict[str, list[Tensor]] = {name: [] for name in outputs}
+        return _still(site, stream)
+    passes: dict[str, list[Tensor]] = {name: [] for name in site.outputs}
     for last in _answers(site, list(_along_arc(site, step, stream))):
         turns, near, answer = last
         for name, rows in rotated_back(answer, site.batch, turns, site.declaration).items():
-            seen = outputs[name].coordinates(rows)
-            outputs[name].check_shape(passes[name][0] if passes[name] else seen, seen)
+            seen = site.outputs[name].coordinates(rows)
+            site.outputs[name].check_shape(passes[name][0] if passes[name] else seen, seen)
             passes[name].append(seen)
     return Arc({name: torch.stack(rows) for name, rows in passes.items()}, near, answer, turns)
 
 
-def _still(site: Site, outputs: Mapping[str, BatchOutput], stream: int) -> Arc:
+def next_arcs(site: Site, step: float, count: int, stream: int = NOISE_STREAM) -> list[Arc]:
+    """So many arcs, each about an axis of its own."""
+    return [next_arc(site, step, stream + i * (ARC + 2)) for i in range(count)]
+
+
+def _still(site: Site, stream: int) -> Arc:
     """The arc of grids under their exact group, which move to the same places bit for bit: one pass stands for all."""
     turns, halfway = next(_along_arc(site, 0.0, stream))
     near = _brought(site.batch, turns, halfway, site.declaration)
     answer = answered(site, near)
     back = rotated_back(answer, site.batch, turns, site.declaration)
-    rows = {name: outputs[name].coordinates(each) for name, each in back.items()}
+    rows = {name: site.outputs[name].coordinates(each) for name, each in back.items()}
     return Arc({name: each.expand(ARC, *each.shape) for name, each in rows.items()}, near, answer, turns)
 
 
@@ -171,17 +181,21 @@ def off_line(passes: Tensor) -> Tensor:
     return (passes - passes.mean(0)).sub_(places.reshape(-1, *[1] * slope.ndim) * slope)
 
 
-def contrast(weights: Tensor, output: BatchOutput, passes: Tensor) -> Tensor:
-    """Mean square of a contrast of the passes of each sample, (samples,)."""
-    return output.rows.mean(torch.tensordot(weights.to(passes.device), passes, dims=1).square())
+def contrasts(weights: Tensor, site: Site, arcs: Sequence[Arc]) -> dict[str, Tensor]:
+    """Mean square of a contrast of the passes, BEND or TWIST, over the arcs of each sample, (samples,)."""
+    weights = weights.to(next(iter(arcs[0].rows.values())).device)
+    return {
+        k: torch.stack([s.rows.mean(torch.tensordot(weights, a.rows[k], dims=1).square()) for a in arcs]).mean(0)
+        for k, s in site.outputs.items()
+    }
 
 
-def twisting_of(outputs: Mapping[str, BatchOutput], arcs: Sequence[Arc]) -> dict[str, Tensor]:
-    """What the arcs twist by, mean square of each sample and output."""
-    return {k: torch.stack([contrast(TWIST, s, a.rows[k]) for a in arcs]).mean(0) for k, s in outputs.items()}
+def sizes_of(site: Site, arc: Arc) -> dict[str, Tensor]:
+    """Mean square of each output over an arc, (samples,)."""
+    return {k: s.rows.mean(arc.rows[k].square().mean(0)) for k, s in site.outputs.items()}
 
 
-def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence[Arc], eps: float) -> float:
+def coarse_inside(site: Site, seen: Sequence[Arc], eps: float) -> float:
     """The precision that larger steps show inside a model that torch does not see through; ``eps`` if none is coarser.
 
     At the step sqrt(eps') of a coarser precision eps', rounding in it twists as noise does, by about eps' of an output
@@ -191,18 +205,16 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
     """
     if site.declaration.group in EXACT:
         return eps
-    before, step = twisting_of(outputs, seen), eps**0.5
+    before, step = contrasts(TWIST, site, seen), eps**0.5
     for place, coarser in enumerate((torch.finfo(torch.float32).eps, torch.finfo(torch.float16).eps)):
         if coarser <= eps:
             continue
-        first = NOISE_STREAM + (1 << 20) * (place + 1)
-        arcs = [next_arc(site, outputs, coarser**0.5, first + i * (ARC + 2)) for i in range(ARCS)]
-        twisting, rounded = twisting_of(outputs, arcs), []
-        for name, output in outputs.items():
-            square = output.rows.mean(arcs[0].rows[name].square().mean(0))
+        arcs = next_arcs(site, coarser**0.5, ARCS, NOISE_STREAM + (1 << 20) * (place + 1))
+        bending, twisting = contrasts(BEND, site, arcs), contrasts(TWIST, site, arcs)
+        rounded = []
+        for name, square in sizes_of(site, arcs[0]).items():
             there = ~vanishing(site, twisting[name], square, coarser)
-            bend = torch.stack([contrast(BEND, output, a.rows[name]) for a in arcs]).mean(0)
-            bend, twist, square, now = (v[there].sum() for v in (bend, twisting[name], square, before[name]))
+            bend, twist, square, now = (v[there].sum() for v in (bending[name], twisting[name], square, before[name]))
             if bool((twist > ROUGH * bend) & (twist >= (SIZES[0] * coarser) ** 2 * square)):
                 already = now >= ALREADY * step / coarser * twist
                 rounded.append(bool(already & (twist <= (SIZES[1] * coarser) ** 2 * square)))
@@ -213,12 +225,7 @@ def coarse_inside(site: Site, outputs: Mapping[str, BatchOutput], seen: Sequence
 
 
 def jumps(
-    site: Site,
-    outputs: Mapping[str, BatchOutput],
-    seen: Sequence[Arc],
-    eps: float,
-    change: float = 0.0,
-    opaque: bool = False,
+    site: Site, seen: Sequence[Arc], eps: float, change: float = 0.0, opaque: bool = False
 ) -> dict[str, Tensor]:
     """Mean square by which each sample jumps where its input changes by rounding alone, (samples,); else 0.
 
@@ -234,12 +241,11 @@ def jumps(
     """
     if site.declaration.group in EXACT:
         none = torch.zeros(site.batch.size, dtype=torch.float64, device=device_of_batch(site.batch))
-        return dict.fromkeys(outputs, none)
+        return dict.fromkeys(site.outputs, none)
     if any(getattr(spec.action, "resampling", None) for spec in site.declaration.inputs.values()):
         site = replace(site, at_once=True)
-        seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(len(seen))]
-    twisting = twisting_of(outputs, seen)
-    squares = {k: s.rows.mean(seen[0].rows[k].square().mean(0)) for k, s in outputs.items()}
+        seen = next_arcs(site, eps**0.5, len(seen))
+    twisting, squares = contrasts(TWIST, site, seen), sizes_of(site, seen[0])
     least = max(SUSPECT_UNITS * eps, 3 * change) ** 2
     suspect = {k: v > least * squares[k] for k, v in twisting.items()}
     found = {k: torch.zeros_like(v) for k, v in twisting.items()}
@@ -248,13 +254,13 @@ def jumps(
         return found
     if not opaque and len(places) > max(LOOKED, site.batch.size / 2):
         sizes = torch.stack([v / squares[k].clamp_min(torch.finfo(v.dtype).tiny) for k, v in twisting.items()]).amax(0)
-        some = _some_of(site, outputs, twisting, eps, sizes.topk(LOOKED).indices.tolist())
+        some = _some_of(site, twisting, eps, sizes.topk(LOOKED).indices.tolist())
         if some is False:
             return found
         opaque = some is None
-    sure = None if opaque else _jumps_of_twin(site, outputs, twisting, eps)
+    sure = None if opaque else _jumps_of_twin(site, twisting, eps)
     if sure is None:
-        moved, single = _displaced(site, outputs, seen[0], eps), max(eps, torch.finfo(torch.float32).eps)
+        moved, single = _displaced(site, seen[0], eps), max(eps, torch.finfo(torch.float32).eps)
         sure = {
             k: (v > eps * squares[k]) & (v > OF_DISPLACEMENT * moved[k]) & ~vanishing(site, v, squares[k], single)
             for k, v in twisting.items()
@@ -275,31 +281,21 @@ def vanishing(site: Site, twist: Tensor, square: Tensor, eps: float) -> Tensor:
     return (twist > ALL * square) & (twist <= eps * torch.stack(sizes).amax(0))
 
 
-def _some_of(
-    site: Site, outputs: Mapping[str, BatchOutput], twisting: Mapping[str, Tensor], eps: float, places: list[int]
-) -> bool | None:
+def _some_of(site: Site, twisting: Mapping[str, Tensor], eps: float, places: list[int]) -> bool | None:
     """Whether any of these samples jumps, looked at by themselves in the model's copy; None where there is none."""
     try:
         part = site.part(places)
     except InputError:
         # A batch made by hand may not say which rows are whose: then all are looked at.
         return True
-    own = {}
-    for name, output in outputs.items():
-        middle = output_middle(part.batch, name, site.declaration)
-        own[name] = replace(output, rows=output_rows(part.batch, name, site.declaration), labels=None, middle=middle)
-    sure = _jumps_of_twin(part, own, {k: v[places] for k, v in twisting.items()}, eps)
+    sure = _jumps_of_twin(part, {k: v[places] for k, v in twisting.items()}, eps)
     return None if sure is None else any(bool(v.any()) for v in sure.values())
 
 
-def _jumps_of_twin(
-    site: Site, outputs: Mapping[str, BatchOutput], twisting: Mapping[str, Tensor], eps: float
-) -> dict[str, Tensor] | None:
+def _jumps_of_twin(site: Site, twisting: Mapping[str, Tensor], eps: float) -> dict[str, Tensor] | None:
     """Which samples twist alike in the model's copy in another precision; None where there is no such copy."""
     dtype = torch.float32 if eps == torch.finfo(torch.float64).eps else torch.float64
     other = torch.finfo(dtype).eps
-    step = other**0.5 if other < eps else WIDE
-    streams = range(NOISE_STREAM, NOISE_STREAM + ARCS * (ARC + 2), ARC + 2)
     try:
         twin = site.in_precision(dtype)
         if twin is None:
@@ -308,20 +304,20 @@ def _jumps_of_twin(
         computing = watched(lambda: answered(twin, twin.batch.with_fields({})))[1]
         if computing is None or computing.opaque or computing.eps != other:
             return None
-        arcs = [next_arc(twin, outputs, step, stream) for stream in streams]
+        arcs = next_arcs(twin, other**0.5 if other < eps else WIDE, ARCS)
     except Exception:
         # Whatever a foreign model raises in another dtype: then there is no copy to compare with.
         return None
-    sure = {}
-    for name, own in twisting_of(outputs, arcs).items():
+    sure, squares = {}, sizes_of(site, arcs[0])
+    for name, own in contrasts(TWIST, site, arcs).items():
         # Few numbers may be rounded alike in all passes.
-        own = torch.maximum(own, other**2 / 6 * outputs[name].rows.mean(arcs[0].rows[name].square().mean(0)))
+        own = torch.maximum(own, other**2 / 6 * squares[name])
         limit = other / eps * twisting[name]
         sure[name] = own > limit if other < eps else own < limit
     return sure
 
 
-def _displaced(site: Site, outputs: Mapping[str, BatchOutput], arc: Arc, eps: float) -> dict[str, Tensor]:
+def _displaced(site: Site, arc: Arc, eps: float) -> dict[str, Tensor]:
     """Mean square by which each output moves when the inputs are displaced by sqrt(eps) of their size, (samples,)."""
     near = batch_of(arc.near, site.declaration)
     generator = torch.Generator().manual_seed(0)
@@ -334,6 +330,4 @@ def _displaced(site: Site, outputs: Mapping[str, BatchOutput], arc: Arc, eps: fl
         changed[name] = rows.scatter(moved, values, fill=values).to(values.dtype)
     answer = answered(site, near.with_fields(changed))
     back = rotated_back(answer, site.batch, arc.turns, site.declaration)
-    return {
-        k: s.rows.mean((s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in outputs.items()
-    }
+    return {k: s.rows.mean((s.coordinates(back[k]) - arc.rows[k][-1]).square()) for k, s in site.outputs.items()}

@@ -30,15 +30,24 @@ class Rows:
         index: (n,) positions in the tensor with its ``leading`` axes flattened; None when every row is real.
         leading: number of leading axes that the rows run over (1: samples or graph nodes, 2: samples x atoms).
         samples: number of samples in the batch.
+        length: entries that a tensor's first axis must have, where rows run over that axis alone; unit: what they are.
     """
 
     sample: Tensor
     index: Tensor | None
     leading: int
     samples: int
+    length: int | None = None
+    unit: str = "rows"
 
     def select(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Real rows as (n, c, *shape); axes between the leading ones and ``shape`` are folded into c."""
+        """Real rows as (n, c, *shape); axes between the leading ones and ``shape`` are folded into c.
+
+        Raises:
+            InputError: for a tensor of another ``length``, or elements with fewer axes than ``shape``.
+        """
+        if self.length is not None:
+            self._check_length(values, shape, self.length)
         flat = values.flatten(0, self.leading - 1) if self.leading > 1 else values
         flat = flat.reshape(flat.shape[0], math.prod(flat.shape[1:]) // math.prod(shape), *shape)
         return flat if self.index is None else flat[self.index]
@@ -60,15 +69,19 @@ class Rows:
         """Mean over rows and components (n, ...) of each sample, (samples,)."""
         return self.sum(rows.flatten(1).mean(1)) / self.counts
 
-    @property
-    def unit(self) -> str:
-        """What a row is called in messages."""
-        return "rows"
+    def _check_length(self, values: Tensor, shape: tuple[int, ...], length: int) -> None:
+        if values.shape[:1] != (length,):
+            raise InputError(f"expected {length} {self.unit} first, got a tensor of shape {tuple(values.shape)}")
+        if len(shape) > values.ndim - 1 and shape != (1,):
+            raise InputError(
+                f"one element has shape {shape}, but a tensor {tuple(values.shape)} holds {length} {self.unit} of "
+                f"shape {tuple(values.shape[1:])}: store a sample's own tensor with a leading 1, as {(1, *shape)}"
+            )
 
     @property
     def first(self) -> int:
         """Entries of a tensor's first axis, where rows run over that axis alone."""
-        return len(self.sample)
+        return len(self.sample) if self.length is None else self.length
 
     @functools.cached_property
     def counts(self) -> Tensor:
@@ -106,7 +119,8 @@ class Batch(Protocol):
     def copies(self, count: int) -> Any:
         """The native batch so many times over, one whole copy after another: sample i of copy k is k size + i.
 
-        For :mod:`equiscope.decomposition.fold`; a kind of batch without it is measured one pass a call.
+        So along every axis of samples, atoms and edges, with indices moved on. For
+        :mod:`equiscope.decomposition.fold`; a kind of batch without it is measured one pass a call.
         """
 
     def with_fields(self, changed: Mapping[str, Tensor]) -> Any:

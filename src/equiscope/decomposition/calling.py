@@ -73,7 +73,9 @@ class Call:
     given = None
 
     def __init__(self, declaration: Declaration | None = None):
-        self._declaration = declaration
+        # What only the labels hold is no input of a model, also where it would take it (labels=None).
+        self._targets = {output.target for output in declaration.outputs.values()} if declaration else set()
+        self._inputs = list(declaration.inputs) if declaration else []
         self._how: Callable[[Any, Any], Any] | None = None
 
     def __call__(self, model: Any, native: Any) -> Any:
@@ -110,19 +112,16 @@ class Call:
                 raise InputError(cannot_call(model, native))
             return
         yield _whole
-        targets = {o.target for o in self._declaration.outputs.values()} if self._declaration else set()
-        free = [k for k in fields if k not in targets] if rest else []
+        free = [k for k in fields if k not in self._targets] if rest else []
         wanted = [k for k in (*optional, *free) if k in fields]
         if set(required) <= set(fields) and (required or wanted):
             yield self._by_name(required, [*optional, *free], fields)
-        inputs = list(self._declaration.inputs) if self._declaration else []
-        if len(required) == 1 and len(inputs) == 1 and inputs[0] in fields:
-            yield lambda model, batch: model(batch[inputs[0]])
+        if len(required) == 1 and len(self._inputs) == 1 and self._inputs[0] in fields:
+            yield lambda model, batch: model(batch[self._inputs[0]])
 
     def _by_name(self, required: list[str], optional: list[str], fields: Sequence[str]) -> Callable[[Any, Any], Any]:
-        # What only the labels hold is no input of a model, also where it would take it (labels=None).
-        targets = {o.target for o in self._declaration.outputs.values()} if self._declaration else set()
-        names = [*required, *dict.fromkeys(k for k in optional if k in fields and k not in (*targets, *required))]
+        more = dict.fromkeys(k for k in optional if k in fields and k not in (*self._targets, *required))
+        names = [*required, *more]
         return lambda model, batch: model(**{name: batch[name] for name in names})
 
 

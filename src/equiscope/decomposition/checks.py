@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, names
-from equiscope.decomposition.calling import other_irreps
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
     center,
+    check_elements,
     check_plain,
     check_rows,
     has_inner_axis,
     input_rows,
     matrix_remark,
+    means_of_points,
     one_a_sample,
     output_rows,
     rows_of,
@@ -43,19 +44,15 @@ def check_inputs(batch: Batch, declaration: Declaration) -> None:
     fields = batch.fields()
     for name, spec in declaration.inputs.items():
         if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}{nearest(name, fields)}")
-        values, shape = fields[name], spec.action.shape
-        check_plain(values, f"input {name!r}")
-        seen = tuple(values.shape)
+            raise _missing(name, batch)
+        values, what = fields[name], f"input {name!r}"
+        check_plain(values, what)
         if not values.is_floating_point():
-            raise DeclarationError(f"input {name!r} is declared to rotate but has dtype {values.dtype}")
-        if shape != (1,) and (seen[-len(shape) :] != shape or len(seen) <= len(shape)):
-            raise DeclarationError(
-                f"input {name!r} is declared {spec.action.label!r} with trailing shape {shape}, got {seen}"
-                + other_irreps(spec.action.label, seen)
-            )
+            raise DeclarationError(f"{what} is declared to rotate but has dtype {values.dtype}")
+        check_elements(values, spec.action, what)
         if values.numel() == 0 and declaration.rows_of_field(name) == "atom":
-            raise DeclarationError(f"input {name!r} has no entries: shape {seen}; samples without atoms have no figure")
+            seen = tuple(values.shape)
+            raise DeclarationError(f"{what} has no entries: shape {seen}; samples without atoms have no figure")
     for name in _tensors_besides_inputs(declaration):
         _require_tensor(batch, name)
     if batch.dense:
@@ -122,7 +119,7 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
     fields = batch.fields()
     for name in declaration.fixed:
         if name not in fields:
-            raise DeclarationError(f"the batch has no tensor {name!r}; it has {names(fields)}")
+            raise _missing(name, batch)
     for output in declaration.outputs.values():
         if output.target is not None and labels:
             _require_tensor(batch, output.target)
@@ -132,7 +129,7 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
         try:
             batch.labels(labels_field)
         except KeyError:
-            raise DeclarationError(f"the batch has no field {labels_field!r}; it has {names(fields)}") from None
+            raise _missing(labels_field, batch, "field") from None
     floating = {k for k, v in fields.items() if v.is_floating_point() or v.is_complex()}
     unknown = sorted(floating - declaration.known_fields)
     if unknown:
@@ -172,10 +169,7 @@ def follows_points(values: Tensor, name: str, batch: Batch, declaration: Declara
     spec, middle = declaration.outputs[name], center(batch, declaration)
     if middle is None or spec.points is not None or spec.irreps not in VECTORS:
         return False
-    points = declaration.points[0]
-    rows = input_rows(batch, points, declaration)
-    here = sample_means(rows.select(batch.fields()[points], (3,)).double(), rows)
-    off = sample_means(values, output_rows(batch, name, declaration)) - here
+    off = sample_means(values, output_rows(batch, name, declaration)) - means_of_points(batch, declaration)
     far = middle.square().sum()
     return bool((far > FAR * values.square().mean() * len(middle)) & (off.square().sum() < NEAR * far))
 
@@ -187,16 +181,18 @@ def _tensors_besides_inputs(declaration: Declaration) -> list[str]:
     return sorted(name for name in named if name)
 
 
-def _require_tensor(batch: Batch, name: str) -> None:
+def _missing(name: str, batch: Batch, kind: str = "tensor") -> DeclarationError:
     fields = batch.fields()
-    if name in fields:
+    return DeclarationError(f"the batch has no {kind} {name!r}; it has {names(fields)}{nearest(name, fields)}")
+
+
+def _require_tensor(batch: Batch, name: str) -> None:
+    if name in batch.fields():
         return
     try:
         batch.labels(name)
     except KeyError:
-        raise DeclarationError(
-            f"the batch has no field {name!r}; it has {names(fields)}{nearest(name, fields)}"
-        ) from None
+        raise _missing(name, batch, "field") from None
     except InputError:
         pass
     raise DeclarationError(f"field {name!r} of the batch must be a tensor with samples first")

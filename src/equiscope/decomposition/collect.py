@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -127,11 +128,14 @@ def _output_of(name: str, batch: Batch, plan: Plan) -> BatchOutput:
 
 
 class Collector:
-    """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them."""
+    """Runs a model over batches and keeps their figures, a table each; :func:`equiscope.measure` pools them.
 
-    def __init__(self, model: Any, plan: Plan):
+    ``noise_samples`` are those of which the numerical floor is measured, at most.
+    """
+
+    def __init__(self, model: Any, plan: Plan, noise_samples: int):
         check_model(model)
-        self.model, self.plan = model, plan
+        self.model, self.plan, self.noise_samples = model, plan, noise_samples
         self.caller = Caller(plan.forward, plan.declaration)
         self.parts: list[Samples] = []
         self.known = noise.Known()
@@ -139,7 +143,7 @@ class Collector:
         self.next_id = 0
         self._passes = 0.0
 
-    def run(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+    def run(self, native: Any, positions: list[int] | None = None) -> BatchOrbit:
         """Measure one batch with the design's cosets and keep its figures.
 
         ``positions`` of its samples in the data set are their ids where none are declared; by default they follow on.
@@ -147,7 +151,7 @@ class Collector:
         Raises:
             NonFiniteError: naming samples whose figures are not finite.
         """
-        orbit = self.begin(native, noise_samples, positions)
+        orbit = self.begin(native, positions)
         if self.plan.design.partial:
             self.keep(self._partly(orbit))
         else:
@@ -159,14 +163,15 @@ class Collector:
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
-    def begin(self, native: Any, noise_samples: int, positions: list[int] | None = None) -> BatchOrbit:
+    def begin(self, native: Any, positions: list[int] | None = None) -> BatchOrbit:
         """The orbit of a batch with its answer as given and its floor, and without any coset."""
         ids = positions if self.plan.declaration.ids is None else None
         of = prepare(native, self.plan, self.next_id, ids)
         orbit = BatchOrbit(self.model, self.caller, of, self.known.folding)
         first = orbit.as_given()
         self.known.notes |= orbit.notes
-        orbit.floors = self._floors(orbit, first, noise_samples)
+        self.known.device = of.device
+        orbit.floors = self._floors(orbit, first)
         return orbit
 
     def keep(self, samples: Samples) -> None:
@@ -211,33 +216,31 @@ class Collector:
         return Samples.cat(done).take(torch.tensor(order, device="cpu").argsort())
 
     @torch.no_grad()
-    def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:
+    def _floors(self, orbit: BatchOrbit, first: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The numerical floor of the samples of a batch that are chosen for it; refuses a model that is random.
 
         Samples of the first batch, and after it of the second, fourth, eighth …, are answered twice: a random model
         gets no figure.
         """
-        known, ids, size = self.known, orbit.of.ids, orbit.of.batch.size
-        known.wanted, known.passes = wanted, known.passes if known.batches else self.plan.design.passes
+        known, of = self.known, orbit.of
+        known.wanted, known.passes = self.noise_samples, known.passes if known.batches else self.plan.design.passes
         known.batches += 1
-        new = [int(k) for k in noise.keys(self.plan.design.seed, ids)]
-        places, known.keys = noise.chosen(known.keys, new, max(wanted, 1), known.passes)
+        new = [int(k) for k in noise.keys(self.plan.design.seed, of.ids)]
+        places, known.keys = noise.chosen(known.keys, new, known.wanted, known.passes)
         if known.batches & (known.batches - 1) == 0:
             self._repeat(orbit, first, places or [new.index(min(new))])
-        shape = (size, len(FLOOR))
-        columns = {
-            name: torch.full(shape, torch.nan, dtype=torch.float64, device=orbit.of.device) for name in orbit.of.outputs
-        }
+        unknown = torch.full((of.batch.size, len(FLOOR)), torch.nan, dtype=torch.float64, device=of.device)
+        columns = {name: unknown.clone() for name in of.outputs}
         if places:
-            for name, found in self._floor_of(orbit.of, places, noise.arcs_needed(len(known.keys), wanted)).items():
+            arcs = noise.arcs_needed(len(known.keys), known.wanted)
+            for name, found in self._floor_of(of, places, arcs).items():
                 columns[name][places] = found
         return columns
 
     def _repeat(self, orbit: BatchOrbit, first: Mapping[str, Tensor], places: list[int]) -> None:
         """Answer some samples again, and watch in which precision the first time, and whether calls can be shared."""
-        known, fields = self.known, orbit.of.batch.fields()
-        inputs = [torch.finfo(fields[name].dtype).eps for name in self.plan.declaration.inputs]
-        known.stored = max([known.stored, *inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
+        known, inputs = self.known, noise.coarsest_input(orbit.of.batch, self.plan.declaration)
+        known.stored = max([known.stored, inputs, *(torch.finfo(v.dtype).eps for v in first.values())])
         some, computing = self._again(orbit, first, places, BatchOrbit.answer)
         if known.computing is None:
             known.computing = computing
@@ -273,9 +276,9 @@ class Collector:
         """The floors of some samples: of them alone, or of the whole batch where it cannot be taken apart."""
 
         def found(part: Prepared) -> dict[str, Tensor]:
-            key = (self.plan.design.seed, part.ids)
-            site = Site(self.model, part.batch, self.plan.declaration, self.caller, key, self.known.folding)
-            return noise.floor(site, part.outputs, self.known, arcs)
+            plan, known, key = self.plan, self.known, (self.plan.design.seed, part.ids)
+            of = part.batch, plan.declaration, self.caller, key, part.outputs
+            return noise.floor(Site(self.model, *of, known.folding), known, arcs)
 
         if len(places) < whole.batch.size:
             try:
@@ -346,33 +349,30 @@ class BatchOrbit:
 
     def passes(self, batch: Batch, walk: Sequence[Pass]) -> Iterator[tuple[Pass, dict[str, Tensor]]]:
         """Each pass over a batch, whose samples are the orbit's, and its twisted predictions in their coordinates."""
-        for some, rows in self._calls(batch, walk, len(walk)):
+        for some, rows in self._blocks(batch, walk, len(walk)):
             for place, one in enumerate(some):
                 yield one, {name: block[place] for name, block in rows.items()}
 
-    def _calls(self, batch: Batch, walk: Iterable[Pass], count: int) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
-        """The passes of each call, ``count`` in all, and their predictions (passes, n, c, d)."""
+    def _blocks(self, batch: Batch, walk: Iterable[Pass], count: int) -> Iterator[tuple[list[Pass], dict[str, Tensor]]]:
+        """The passes of each call that are of one coset, ``count`` in all, and their predictions (passes, n, c, d)."""
         declaration, outputs = self.of.plan.declaration, self.of.outputs
         for some, found in folded(self.model, batch, walk, count, declaration, self.caller, self.folding):
-            here = len(some)
-            yield some, {name: outputs[name].coordinates_of_passes(r.detach(), here) for name, r in found.items()}
+            rows = {k: outputs[k].coordinates_of_passes(each.detach(), len(some)) for k, each in found.items()}
+            ends = [end for end, one in enumerate(some, start=1) if one.last_of_coset or end == len(some)]
+            for start, end in itertools.pairwise([0, *ends]):
+                yield some[start:end], {name: block[start:end] for name, block in rows.items()}
 
     @torch.no_grad()
     def add_cosets(self, count: int) -> None:
         """Run ``count`` more independent cosets K u of every sample."""
         of = self.of
         walk = of.plan.walk(of.ids, of.device, self._cosets, count)
-        for some, rows in self._calls(of.batch, walk, count * len(of.plan.design.rotations)):
+        for some, rows in self._blocks(of.batch, walk, count * len(of.plan.design.rotations)):
             for name, block in rows.items():
                 of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
                 for one, prediction in zip(some, block, strict=True) if self.spectra else ():
                     self.spectra[name].add(prediction, one.turns)
-            start = 0
-            for end in (place + 1 for place, one in enumerate(some) if one.last_of_coset or place + 1 == len(some)):
-                block_of = {name: block[start:end] for name, block in rows.items()}
-                weights = [one.weight for one in some[start:end]]
-                add_block(self.splits, of.outputs, block_of, weights, some[end - 1].last_of_coset)
-                start = end
+            add_block(self.splits, of.outputs, rows, [one.weight for one in some], some[-1].last_of_coset)
         self._cosets += count
 
     def samples(self, lone: Lone | None = None) -> Samples:

@@ -95,7 +95,6 @@ class _Watch(TorchDispatchMode):
             self.tf32 |= {"products"} if name in PRODUCTS else {"convolutions"} if name in CONVOLUTIONS else set()
         return out
 
-
     def _weigh(self, made: list[Tensor], new: bool) -> None:
         """Count what an operation wrote, and hold it until it is let go of."""
         self.operations += 1
@@ -179,10 +178,10 @@ def in_precision(model: Any, dtype: torch.dtype) -> Any:
     return copy.deepcopy(model).to(dtype)
 
 
-def hardware_notes(device: torch.device, computing: Computing | None = None) -> list[str]:
+def hardware_notes(device: torch.device | None, computing: Computing | None = None) -> list[str]:
     """Settings of the machine that raise the floor of what this model does, named."""
     notes = []
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
         if computing is not None and tf32_in_use(computing.tf32):
             which = " and ".join(sorted(computing.tf32))
             notes.append(

@@ -30,18 +30,17 @@ from torch import Tensor, nn
 
 from equiscope.decomposition.batches import as_batches, names
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.losses import loss as find_loss
-from equiscope.decomposition.measure import device_of
+from equiscope.decomposition.measure import result_of
 from equiscope.decomposition.orbit import Forward
-from equiscope.decomposition.plan import check_count, make_plan
-from equiscope.decomposition.pool import counted_outputs, host, sample_weights, summarise
+from equiscope.decomposition.plan import make_plan
+from equiscope.decomposition.pool import counted_outputs, host, sample_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import Samples
 from equiscope.decomposition.split import add_pass
-from equiscope.errors import InputError, ModelError, around, first_line
+from equiscope.errors import InputError, ModelError, around, check_count, first_line
 from equiscope.symmetry.declaration import Declaration
 
 PARTS = ("rotation", "rotation x noise", "noise")
@@ -105,18 +104,17 @@ def measure_crossed(
     if not all(find_loss(spec.loss).exact for spec in declaration.outputs.values()):
         raise InputError("the crossed design takes variances apart, which only squared error has: loss='mse'")
     plan = make_plan(declaration, forward, rotations, count, seed)
-    collector = Collector(model, plan)
-    elements = int(plan.design.passes)
+    collector = Collector(model, plan, noise_samples)
     with untouched(model):
         for native in as_batches(batches):
-            collector.keep(_cross(collector.begin(native, noise_samples), redraw))
-    samples = collector.samples()
-    described = {**plan.design.described(collector.caller.calls), "passes": elements * redraw.draws}
-    hardware = hardware_notes(device_of(model), collector.known.computing)
-    notes = [*hardware, f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes "
-             "is taken out of the equivariance error"]  # fmt: skip
-    result = summarise(samples, plan, collector.known, described, notes)
-    return dataclasses.replace(result, variance_parts=_pooled(samples, declaration))
+            collector.keep(_cross(collector.begin(native), redraw))
+    averaged = (
+        f"averaged over {redraw.draws} noises in {redraw.field!r}: the scatter that the noise causes is taken out of "
+        "the equivariance error"
+    )
+    parts = _pooled(collector.samples(), declaration)
+    passes = int(plan.design.passes) * redraw.draws
+    return result_of(collector, [averaged], passes=passes, variance_parts=parts)
 
 
 @torch.no_grad()

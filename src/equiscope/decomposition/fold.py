@@ -20,9 +20,7 @@ many passes share the next call.
 Moves of other symmetries share calls in the same way, each batch moved alone and the moved ones set side by side, as
 far as no move changes how many atoms there are (supercells do).
 
-A kind of batch takes part by a method ``copies(count)``, the native batch so many times over, one whole copy after
-another along every axis of samples, atoms and edges, with indices moved on; kinds without it are measured one pass a
-call.
+A kind of batch takes part by a method ``copies`` (:class:`equiscope.decomposition.batches.Batch`).
 """
 
 from __future__ import annotations
@@ -261,20 +259,20 @@ def folded(
     walk, waiting = iter(passes), list[Pass]()
     copies: dict[int, Batch] = {}
 
+    def called(some: list[Pass], side_by_side: Batch | None = None) -> dict[str, Tensor]:
+        if moves := [one.moves for one in some if one.moves is not None]:
+            return twisted_by(moves, model, batch, declaration, caller, side_by_side)
+        turns = torch.cat([one.turns for one in some])
+        return twisted(model, side_by_side or batch, turns, declaration, caller, explained=side_by_side is None)
+
     def together(some: list[Pass]) -> dict[str, Tensor]:
         if len(some) not in copies:
             copies.clear()
             copies[len(some)] = copies_of(batch, len(some), declaration)
-        if moves := [one.moves for one in some if one.moves is not None]:
-            return twisted_by(moves, model, batch, declaration, caller, copies[len(some)])
-        turns = torch.cat([one.turns for one in some])
-        return twisted(model, copies[len(some)], turns, declaration, caller, explained=False)
+        return called(some, copies[len(some)])
 
     def alone(place: int) -> dict[str, Tensor]:
-        one = waiting[place]
-        if one.moves is not None:
-            return twisted_by([one.moves], model, batch, declaration, caller)
-        return twisted(model, batch, one.turns, declaration, caller)
+        return called([waiting[place]])
 
     while count:
         calls = -(-count // folding.size(batch, declaration))

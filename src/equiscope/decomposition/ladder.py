@@ -182,12 +182,12 @@ def precisions(
     kept = list(as_batches(batches))
 
     def figures(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
-        collector = Collector(prepared, plan)
+        collector = Collector(prepared, plan, 0)
         with untouched(prepared):
             for native in kept:
                 batch = batch_of(native, declaration)
                 cast = {k: v.to(dtype) for k, v in batch.fields().items() if v.is_floating_point()}
-                collector.run(batch.with_fields(cast), 0)
+                collector.run(batch.with_fields(cast))
         samples, weighting = collector.samples(), declaration.weighting
         found = {}
         for name, values in samples.figures.items():

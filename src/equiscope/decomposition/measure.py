@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -10,15 +10,14 @@ from torch import nn
 
 from equiscope.decomposition.batches import as_batches
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.computing import hardware_notes
-from equiscope.decomposition.plan import Plan, check_count, make_plan, refuse_biased, refuse_dependent
+from equiscope.decomposition.plan import Plan, make_plan, refuse_biased, refuse_dependent
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.precision import Goal, Search, draw
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.symmetries import Symmetry
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings, declare
 
@@ -171,30 +170,27 @@ def measured(
 ) -> Result:
     """The Result of a plan; see :func:`measure`."""
     refuse_biased(plan.design, plan.losses)
-    collector = Collector(model, plan)
-    notes: list[str] = []
-    drawn = ""
-
-    def pooled(used: Plan) -> Result:
-        described = used.design.described(collector.caller.calls) | {"drawn": drawn}
-        if used.scheme is not None and goal is None:
-            described |= {"passes": collector.passes}
-        hardware = hardware_notes(device_of(model), collector.known.computing)
-        return summarise(collector.samples(), used, collector.known, described, [*hardware, *notes])
-
-    with untouched(model):
-        if goal is None:
+    collector = Collector(model, plan, noise_samples)
+    if goal is None:
+        with untouched(model):
             for native in _bar(as_batches(batches), progress):
-                collector.run(native, noise_samples)
-        else:
-            drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
-            search = Search(collector, goal, noise_samples, pooled)
-            plan, why = search.run(_bar(drawing.rounds, progress))
-            drawn = drawing.said(search.samples, search.exhausted)
-            notes.append(why)
-            if drawn and drawing.size is None:
-                notes.append(FIRST_OF_A_STREAM)
-    return pooled(plan)
+                collector.run(native)
+        # Crystals differ in the number of their symmetries.
+        return result_of(collector, **({} if plan.scheme is None else {"passes": collector.passes}))
+    with untouched(model):
+        drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
+        search = Search(collector, goal, lambda: result_of(collector))
+        notes = [search.run(_bar(drawing.rounds, progress))]
+    drawn = drawing.said(search.samples, search.exhausted)
+    if drawn and drawing.size is None:
+        notes.append(FIRST_OF_A_STREAM)
+    return result_of(collector, notes, drawn=drawn)
+
+
+def result_of(collector: Collector, notes: Sequence[str] = (), **settings: Any) -> Result:
+    """The Result of what was collected; ``settings`` are fields of it beside those that the design gives."""
+    described = collector.plan.design.described(collector.caller.calls) | settings
+    return summarise(collector.samples(), collector.plan, collector.known, described, notes)
 
 
 def resolve_declaration(

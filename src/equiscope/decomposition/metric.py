@@ -16,16 +16,16 @@ except ImportError as error:
     raise ImportError("EquivarianceError needs torchmetrics: pip install equiscope[lightning]") from error
 
 from equiscope.decomposition.collect import Collector
-from equiscope.decomposition.computing import Computing, hardware_notes
+from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.measure import NOISE_SAMPLES, resolve_declaration
 from equiscope.decomposition.noise import Known
 from equiscope.decomposition.orbit import Caller
-from equiscope.decomposition.plan import Plan, check_count, make_plan
+from equiscope.decomposition.plan import Plan, make_plan
 from equiscope.decomposition.pool import summarise
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.result import Result
 from equiscope.decomposition.samples import LabelRows, Samples, SampleValues
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 
@@ -93,7 +93,7 @@ class EquivarianceError(Metric):
         self._caller = Caller(forward, self.declaration)
         self._known = Known()
         self._result: Result | None = None
-        for name in self._none().packed(self.device):
+        for name in no_samples(self.plan, self.device).packed(self.device):
             self.add_state(name, [], dist_reduce_fx="cat")
         self.add_state("model_calls", torch.tensor(0, device="cpu"), dist_reduce_fx="sum")
         # -1 where no float64 copy of the model was made.
@@ -153,17 +153,17 @@ class EquivarianceError(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; a process that measured nothing takes part with an empty table."""
         if not self.figures:
-            self._append(self._none())
+            self._append(no_samples(self.plan, self.device))
         super().sync(*args, **kwargs)
 
     def _measured(self, model: Any, batch: Any, first_id: int | None) -> Samples:
-        collector = Collector(model, self.plan)
+        collector = Collector(model, self.plan, self.noise_samples)
         collector.caller = self._caller
         collector.next_id = self._first_id(first_id)
         collector.known = known = self._known
         before = self._caller.calls
         with untouched(model):
-            collector.run(batch, self.noise_samples)
+            collector.run(batch)
         self.model_calls = self.model_calls + (self._caller.calls - before)
         assert known.computing is not None
         seen = torch.tensor([known.computing.eps, known.stored, known.change], device="cpu").to(self.precision)
@@ -175,7 +175,8 @@ class EquivarianceError(Metric):
     def _first_id(self, given: int | None) -> int:
         if given is not None:
             return given
-        world = torch.distributed.get_world_size() if _distributed() else 1
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        world = torch.distributed.get_world_size() if distributed else 1
         if self.declaration.ids is None and world > 1:
             raise InputError(
                 f"samples need ids in a run of {world} processes, so that rotations follow the sample and padded "
@@ -183,15 +184,12 @@ class EquivarianceError(Metric):
             )
         return sum(len(part) for part in self.ids)
 
-    def _none(self) -> Samples:
-        return no_samples(self.plan, self.device)
-
     def _append(self, samples: Samples) -> None:
         for name, table in samples.packed(self.device).items():
             getattr(self, name).append(table)
 
     def _gathered(self) -> Samples:
-        none = self._none()
+        none = no_samples(self.plan, self.device)
         if len(self.figures) == 0 or len(dim_zero_cat(self.ids)) == 0:
             raise InputError("nothing was measured: call update(model, batch) before compute()")
         return none.unpacked({name: dim_zero_cat(getattr(self, name)) for name in none.packed(self.device)})
@@ -200,20 +198,15 @@ class EquivarianceError(Metric):
         change = float(self.float64_change)
         eps, stored, varied = self.precision.tolist()
         computing = self._known.computing or Computing()
-        known = Known(
-            computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None, change=varied,
-            wanted=self.noise_samples, passes=self.plan.design.passes, stored=stored, notes=self._known.notes,
+        known = replace(
+            self._known, computing=replace(computing, eps=eps), rounding={"": change} if change >= 0 else None,
+            change=varied, wanted=self.noise_samples, passes=self.plan.design.passes, stored=stored,
         )  # fmt: skip
         described = self.plan.design.described(int(self.model_calls))
-        notes = hardware_notes(self.device, computing)
-        return summarise(samples.once(self.declaration), self.plan, known, described, notes)
+        return summarise(samples.once(self.declaration), self.plan, known, described, [])
 
     def _percent(self, result: Result) -> Tensor:
         return torch.tensor(result.percent, dtype=torch.float64, device=self.device)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def no_samples(plan: Plan, device: torch.device) -> Samples:

@@ -19,9 +19,9 @@ and at least what a float64 copy of the model shows. The floor of a measurement 
 
 and those samples are the ones of smallest key, a hash of (seed, id): spread over the data whatever its order, the same
 in one process or many (:func:`chosen`). Of p passes a sample they are a share min(1/4, p / 64), so that the floor takes
-at most a tenth of a measurement of 64 samples or more; and at least min(12, max(3, p / 2)) of them, where there are so
+about a tenth of a measurement of 64 samples or more; and at least min(12, max(3, p / 2)) of them, where there are so
 many. Of batches of one sample the smallest keys are known late, and more samples are measured than count: 64 of them
-with eight passes each give 11 % to it, 256 give 6 %.
+with eight passes each give 12 to 16 % to it, 256 give 7 %.
 
 A jump is no rounding: where passes whose inputs differ by rounding alone differ by more than the precision allows, the
 sample is discontinuous there, is named so, and lends nothing to the floor (:func:`jumps`).
@@ -42,17 +42,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from equiscope.decomposition.arcs import (
-    ARC,
-    NOISE_STREAM,
-    Arc,
-    Site,
-    answered,
-    coarse_inside,
-    jumps,
-    next_arc,
-    off_line,
-)
+from equiscope.decomposition.arcs import ARC, Arc, Site, answered, coarse_inside, jumps, next_arcs, off_line
+from equiscope.decomposition.batches import Batch
 from equiscope.decomposition.computing import NAMES, Computing, tf32_effect, watched
 from equiscope.decomposition.fold import Folding, input_numbers, rows_at
 from equiscope.decomposition.losses import squares
@@ -61,6 +52,7 @@ from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR
 from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
 from equiscope.errors import InputError, RandomModelError
+from equiscope.symmetry.declaration import Declaration
 
 Array = NDArray[np.float64]
 
@@ -96,6 +88,7 @@ class Known:
         wanted, passes: samples that get a floor, at most, and passes of each sample, which its cost is measured by.
         stored: eps of the coarsest of the inputs and outputs.
         notes: what a reader must know of an output, by its name.
+        device: of the batches.
         folding: how passes share a call of the model.
     """
 
@@ -108,6 +101,7 @@ class Known:
     passes: float = math.inf
     stored: float = 0.0
     notes: dict[str, str] = field(default_factory=dict)
+    device: torch.device | None = None
     folding: Folding = field(default_factory=Folding)
 
     @property
@@ -199,28 +193,28 @@ def again(
     return computing, check_repeat(first, second, computing, later)
 
 
-def floor(site: Site, outputs: Mapping[str, BatchOutput], known: Known, arcs: int = 1) -> dict[str, Tensor]:
+def floor(site: Site, known: Known, arcs: int = 1) -> dict[str, Tensor]:
     """Per-sample figures of each output's floor, (samples, len(FLOOR)) float64.
 
     ``loss`` is the floor of the equivariance error in the loss's units and ``rounding`` the variance of the output
     from rounding; ``square`` is mean |f|^2, ``freedom`` the degrees of freedom of the rounding, and ``jump`` the mean
-    square by which a discontinuous sample jumps, 0 for others. ``outputs`` are those of the site's batch.
-    ``known.rounding`` is filled in where it is None, ``known.computing`` refined where the model is opaque.
+    square by which a discontinuous sample jumps, 0 for others. ``known.rounding`` is filled in where it is None,
+    ``known.computing`` refined where the model is opaque.
     """
-    eps = _coarsest(site, known)
-    seen = [next_arc(site, outputs, eps**0.5, NOISE_STREAM + i * (ARC + 2)) for i in range(arcs)]
+    eps = max(coarsest_input(site.batch, site.declaration), known.computing.eps if known.computing else 0.0)
+    seen = next_arcs(site, eps**0.5, arcs)
     opaque = known.computing is None or known.computing.opaque
     if known.rounding is None:
         known.rounding = float64_change(site, seen[-1])
         if not known.rounding and opaque:
-            coarser = coarse_inside(site, outputs, seen, eps)
+            coarser = coarse_inside(site, seen, eps)
             if coarser > eps:
                 known.computing = replace(known.computing or Computing(), eps=coarser)
-                return floor(site, outputs, known, arcs)
-    jumped = jumps(site, outputs, seen, eps, known.change, opaque)
+                return floor(site, known, arcs)
+    jumped = jumps(site, seen, eps, known.change, opaque)
     if any(bool((j > 0).any()) for j in jumped.values()):
         known.rounding = {name: change for name, change in known.rounding.items() if not bool((jumped[name] > 0).any())}
-    return {name: _figures(site, output, seen, eps, known, jumped[name]) for name, output in outputs.items()}
+    return {name: _figures(site, output, seen, eps, known, jumped[name]) for name, output in site.outputs.items()}
 
 
 def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, known: Known, jump: Tensor) -> Tensor:
@@ -257,11 +251,9 @@ def _figures(site: Site, output: BatchOutput, seen: Sequence[Arc], eps: float, k
     return torch.stack([loss, rounding, square, degrees, jump], dim=-1)
 
 
-def _coarsest(site: Site, known: Known) -> float:
-    """eps of the coarsest among the inputs and what the model was seen to compute in."""
-    fields = site.batch.fields()
-    inputs = (torch.finfo(fields[name].dtype).eps for name in site.declaration.inputs)
-    return max([*inputs, known.computing.eps if known.computing else 0.0])
+def coarsest_input(batch: Batch, declaration: Declaration) -> float:
+    """eps of the coarsest among the inputs."""
+    return max(torch.finfo(batch.fields()[name].dtype).eps for name in declaration.inputs)
 
 
 def arcs_needed(samples: int, wanted: int) -> int:

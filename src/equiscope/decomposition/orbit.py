@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.decomposition.calling import Call, found_outputs, how_called, other_irreps
+from equiscope.decomposition.calling import Call, found_outputs, how_called, needs_gradient, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import VECTORS, Declaration, Output
@@ -53,7 +53,7 @@ class Caller:
             with torch.set_grad_enabled(self._grad):
                 return self._run(model, native)
         except RuntimeError as error:
-            if not self._grad and "does not require grad" in str(error):
+            if not self._grad and needs_gradient(error):
                 self._grad = True
                 return self._attempt(model, native)
             self._explain(model, native, error)
@@ -69,7 +69,7 @@ class Caller:
     @staticmethod
     def _explain(model: Any, native: Any, error: RuntimeError) -> None:
         """Turn torch's message into one with the remedy: no gradient by the positions, another device or dtype."""
-        if "does not require grad" in str(error):
+        if needs_gradient(error):
             raise InputError(
                 f"the model differentiates by something that requires no gradient ({first_line(error)}): mark the "
                 "positions in the model, pos.requires_grad_(), or in the loader"
@@ -163,10 +163,14 @@ def center(batch: Batch, declaration: Declaration) -> Tensor | None:
     if declaration.center == "origin":
         return None
     if declaration.center == "mean":
-        name = declaration.points[0]
-        rows = input_rows(batch, name, declaration)
-        return sample_means(rows.select(batch.fields()[name], (3,)).double(), rows)
+        return means_of_points(batch, declaration)
     return batch.fields()[declaration.center].double().reshape(batch.size, 3)
+
+
+def means_of_points(batch: Batch, declaration: Declaration) -> Tensor:
+    """The mean of each sample's positions, (samples, 3) float64."""
+    rows = input_rows(batch, declaration.points[0], declaration)
+    return sample_means(rows.select(batch.fields()[declaration.points[0]], (3,)).double(), rows)
 
 
 def sample_means(points: Tensor, rows: Rows) -> Tensor:
@@ -232,20 +236,15 @@ def _how_called(model: Any, forward: Forward | None, native: Any, error: Excepti
 def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str = "") -> Tensor:
     """Real rows of a tensor shaped like output ``name`` (the output itself, or its target, named by ``what``)."""
     spec = declaration.outputs[name]
-    shape = spec.action.shape
     what = what or f"output {name!r}"
     check_plain(value, what)
-    if shape != (1,) and (tuple(value.shape[-len(shape) :]) != shape or value.ndim <= len(shape)):
-        raise DeclarationError(
-            f"{what} is declared {spec.action.label!r} with trailing shape {shape}, got {tuple(value.shape)}"
-            + other_irreps(spec.action.label, value.shape)
-        )
+    check_elements(value, spec.action, what)
     if value.numel() == 0:
         raise DeclarationError(f"{what} has no entries: shape {tuple(value.shape)}")
     rows = check_rows(value, name, batch, declaration, what)
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
-    return rows.select(value, shape)
+    return rows.select(value, spec.action.shape)
 
 
 def matrix_remark(rows: Tensor, name: str, batch: Batch, declaration: Declaration) -> str:
@@ -273,6 +272,20 @@ def check_plain(value: Tensor, what: str) -> None:
         raise InputError(f"{what} must be a dense tensor with values, got one that is {kind}")
     if value.is_floating_point() and value.element_size() < 2:
         raise InputError(f"{what} has dtype {value.dtype}, with which nothing is computed: convert it, x.float()")
+
+
+def check_elements(value: Tensor, action: Action, what: str) -> None:
+    """The last axes of a tensor hold what an action turns, behind at least one axis of rows.
+
+    Raises:
+        DeclarationError: otherwise, with what may have been meant.
+    """
+    seen, shape = tuple(value.shape), action.shape
+    if shape != (1,) and (seen[-len(shape) :] != shape or len(seen) <= len(shape)):
+        raise DeclarationError(
+            f"{what} is declared {action.label!r} with trailing shape {shape}, got {seen}"
+            + other_irreps(action.label, seen)
+        )
 
 
 def check_rows(value: Tensor, name: str, batch: Batch, declaration: Declaration, what: str) -> Rows:

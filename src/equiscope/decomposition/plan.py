@@ -44,7 +44,7 @@ from equiscope.decomposition.split import JACKKNIFE_COSETS, Lone
 from equiscope.decomposition.symmetries import families
 from equiscope.decomposition.symmetries.moves import Moves
 from equiscope.decomposition.symmetries.nested import Scheme
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, rotation_set, uniform_keyed
 
@@ -387,13 +387,3 @@ def check_cosets(cosets: float, fractional: bool = True) -> None:
         return
     also = ", or a number between 1 and 2 (a second coset on a part of the samples)" if fractional else ""
     raise InputError(f"cosets must be an integer >= 1 and < 2**63{also}, got {cosets!r}")
-
-
-def check_count(name: str, value: int, low: int = 0) -> None:
-    """An integer in range.
-
-    Raises:
-        InputError: naming the argument and its value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
-        raise InputError(f"{name} must be an integer >= {low} and < 2**63, got {value!r}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition import noise, statistics
+from equiscope.decomposition.computing import hardware_notes
 from equiscope.decomposition.losses import Loss, constant_loss, invariant_under
 from equiscope.decomposition.plan import Plan, second_cosets_need
 from equiscope.decomposition.result import OutputResult, PerSample, Result
@@ -77,10 +78,10 @@ def pooled_equivariance(
 
 
 def summarise(
-    samples: Samples, plan: Plan, known: noise.Known, settings: Mapping[str, Any], notes: list[str]
+    samples: Samples, plan: Plan, known: noise.Known, settings: Mapping[str, Any], notes: Sequence[str]
 ) -> Result:
     """The Result of all samples; ``settings`` are its fields that describe the design."""
-    values, declaration, losses = samples.figures, plan.declaration, plan.losses
+    values, declaration = samples.figures, plan.declaration
     parts = {name: _OutputPool(name, samples, plan, settings["passes"], known) for name in values}
     labelled = [p for p in parts.values() if p.labelled]
     share = counted_outputs(declaration)
@@ -106,32 +107,19 @@ def summarise(
     if plan.scheme is not None and plan.scheme.several:
         shares = by_symmetry(plan.scheme, summarise_spectrum(weighed("parts"), a, codes, count))
     outputs = {
-        p.name: OutputResult(
-            percent=100 * _divide(p.mean_equivariance, p.mean_total),
-            contribution_percent=100 * _divide(share.get(p.name, 0.0) * p.mean_equivariance, total),
-            total=p.mean_total,
-            twirled=p.mean_total - p.mean_equivariance,
-            equivariance=p.mean_equivariance,
-            r2=1 - _divide(p.mean_total, p.baseline),
-            relative_equivariance=_divide(p.mean_equivariance, p.square),
-            noise_floor=p.floor,
-            loss_as_given=p.as_given,
-            weight=declaration.outputs[p.name].weight,
-            loss=losses[p.name].name,
-            distinguishable=p.distinguishable,
-            as_given_deviation=p.mean_deviation,
-            as_given_apart=len(p.apart),
-            jump=p.pooled.jump,
-        )
-        for p in parts.values()
+        p.name: p.result(share.get(p.name, 0.0), declaration.outputs[p.name].weight, total) for p in parts.values()
     }
     r2 = 1 - _divide(total, baseline)
-    result_notes = [*notes, *known.notes.values(), *group_notes(declaration.group, settings.get("rotations")),
-                    *_data_notes(samples.ids, count, total)]
-    result_notes += _notes(parts, labelled, losses, r2, headline, declaration.group)
-    result_notes += noise.computing_notes(known)
-    for part in parts.values():
-        result_notes += fault_notes(part.name, samples.ids, part.pooled, part.apart)
+    result_notes = [
+        *hardware_notes(known.device, known.computing),
+        *notes,
+        *known.notes.values(),
+        *group_notes(declaration.group, settings.get("rotations")),
+        *_data_notes(samples.ids, count, total),
+        *_notes(parts, labelled, r2, headline, declaration.group),
+        *noise.computing_notes(known),
+        *(note for p in parts.values() for note in fault_notes(p.name, samples.ids, p.pooled, p.apart)),
+    ]
     faulty = any(len(p.apart) or len(p.pooled.jumped) for p in parts.values())
     if not (distinguishable := faulty or float(spread.mean()) > allowed * rounding):
         few = "" if allowed == noise.FLOORS else ", which for so few samples are uncertain"
@@ -155,7 +143,7 @@ def summarise(
         loss_as_given=weighed("as_given"),
         samples=len(samples),
         clusters=count,
-        loss="+".join(dict.fromkeys(losses[p.name].name for p in counted)),
+        loss="+".join(dict.fromkeys(p.loss.name for p in counted)),
         center=declaration.center,
         group=declaration.group,
         weighting=declaration.weighting,
@@ -207,6 +195,26 @@ class _OutputPool:
         target = float((weights * host(values.target_square)).mean())
         # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
         self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
+
+    def result(self, share: float, weight: float, total: float) -> OutputResult:
+        """The output's own split; ``share`` is its weight in the whole loss ``total``."""
+        return OutputResult(
+            percent=100 * _divide(self.mean_equivariance, self.mean_total),
+            contribution_percent=100 * _divide(share * self.mean_equivariance, total),
+            total=self.mean_total,
+            twirled=self.mean_total - self.mean_equivariance,
+            equivariance=self.mean_equivariance,
+            r2=1 - _divide(self.mean_total, self.baseline),
+            relative_equivariance=_divide(self.mean_equivariance, self.square),
+            noise_floor=self.floor,
+            loss_as_given=self.as_given,
+            weight=weight,
+            loss=self.loss.name,
+            distinguishable=self.distinguishable,
+            as_given_deviation=self.mean_deviation,
+            as_given_apart=len(self.apart),
+            jump=self.pooled.jump,
+        )
 
     def _loss_floor(self, passes: float) -> float:
         """The floor in the units of a loss that is not squared; at least what float64 makes of the loss itself."""
@@ -271,54 +279,37 @@ def _describe(name: str, declaration: Declaration) -> str:
 
 
 def _notes(
-    parts: Mapping[str, _OutputPool],
-    labelled: list[_OutputPool],
-    losses: Mapping[str, Loss],
-    r2: float,
-    headline: statistics.Ratio,
-    group: str,
+    parts: Mapping[str, _OutputPool], labelled: list[_OutputPool], r2: float, headline: statistics.Ratio, group: str
 ) -> list[str]:
-    notes = []
     missing = sorted(set(parts) - {p.name for p in labelled})
-    if missing:
-        notes.append(f"no target for {missing}: percent needs labels, the relative equivariance error does not")
     silent = [p.name for p in parts.values() if p.square == 0]
-    if silent:
-        notes.append(f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it")
     deaf = [p.name for p in parts.values() if p.loss.exact and p.square and not p.action.invariants(group).numel()
             and abs(p.mean_equivariance / p.square - 1) < DEAF]  # fmt: skip
-    if deaf:
-        notes.append(
-            f"nothing of {deaf} follows the input as declared: answers to a moved input average to zero, as constants "
-            "do, a cache that takes one input for another, inputs that do not reach the model, exchanged axes (y, z, x "
-            "for x, y, z), or the other parity"
-        )
-    if labelled and math.isnan(r2) and any(p.mean_total for p in labelled):
-        alike = all(p.baseline == 0 for p in labelled)
-        why = "the labels do not vary, so that a constant answer is perfect" if alike else (
-            "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
-        notes.append(f"skill unknown: {why}")
-    if labelled and r2 < POOR_SKILL:
-        how = "worse" if round(r2, 2) < 0 else "hardly better"
-        notes.append(
-            f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
-        )
-    if labelled and headline.value < 0:
-        notes.append(
-            "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
-        )
-    if labelled and headline.clusters > 1 and headline.error == 0:
-        notes.append(
-            "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"
-        )
+    alike = all(p.baseline == 0 for p in labelled)
+    why = "the labels do not vary, so that a constant answer is perfect" if alike else (
+        "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
+    how = "worse" if round(r2, 2) < 0 else "hardly better"
+    notes = _those_that_hold(
+        (missing, f"no target for {missing}: percent needs labels, the relative equivariance error does not"),
+        (silent, f"the model answers zero to everything in {silent}: a percent of 0 says nothing of it"),
+        (deaf, f"nothing of {deaf} follows the input as declared: answers to a moved input average to zero, as "
+         "constants do, a cache that takes one input for another, inputs that do not reach the model, exchanged axes "
+         "(y, z, x for x, y, z), or the other parity"),
+        (labelled and math.isnan(r2) and any(p.mean_total for p in labelled), f"skill unknown: {why}"),
+        (labelled and r2 < POOR_SKILL,
+         f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"),
+        (labelled and headline.value < 0,
+         "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"),
+        (labelled and headline.clusters > 1 and headline.error == 0,
+         "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"),
+    )  # fmt: skip
     for part in labelled:
         if part.cosine < AGAINST:
             notes.append(
                 f"{part.name} points against its labels (cosine {part.cosine:.2f}): has one of them the other sign, as "
                 "a virial and a stress, or a gradient and a force?"
             )
-        figures = part.halvings, part.mean_total, part.mean_equivariance
-        notes += loss_notes(losses[part.name], *figures, part.action, group)
+        notes += loss_notes(part.loss, part.halvings, part.mean_total, part.mean_equivariance, part.action, group)
     return notes
 
 
@@ -353,15 +344,17 @@ def group_notes(group: str, rotations: Any) -> list[str]:
 
 def _data_notes(ids: list[Any], clusters: int, total: float) -> list[str]:
     """What must be said of the samples, whatever the model answers."""
-    notes = []
-    if clusters < 2:
-        notes.append("fewer than two clusters: no confidence interval")
-    if total == 0:
-        notes.append("the total loss is zero: every rotation of every sample is predicted exactly, and percent is 0/0")
     repeated = len(ids) - len(set(ids))
-    if repeated:
-        notes.append(f"{repeated} samples repeat an id: they were given the same rotations and each counts")
-    return notes
+    return _those_that_hold(
+        (clusters < 2, "fewer than two clusters: no confidence interval"),
+        (total == 0, "the total loss is zero: every rotation of every sample is predicted exactly, and percent is 0/0"),
+        (repeated, f"{repeated} samples repeat an id: they were given the same rotations and each counts"),
+    )
+
+
+def _those_that_hold(*notes: tuple[object, str]) -> list[str]:
+    """The texts of (whether it holds, text)."""
+    return [text for holds, text in notes if holds]
 
 
 def loss_notes(

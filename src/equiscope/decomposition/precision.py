@@ -29,10 +29,10 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from equiscope.decomposition.batches import Batch, DenseBatch, Guarded
 from equiscope.decomposition.collect import BatchOrbit, Collector
-from equiscope.decomposition.plan import Design, Plan, check_count
+from equiscope.decomposition.plan import Design, Plan
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 
 PILOT_CLUSTERS = 20
 # Below this share of the variance, more rotations of the same samples cannot narrow the interval visibly.
@@ -69,13 +69,10 @@ def half_width(result: Result) -> float:
 
 
 class Search:
-    """Measures batch by batch towards a goal; :meth:`run` returns the design used and why it stopped."""
+    """Measures batch by batch towards a goal, by the collector's plan, which grows; :meth:`run` says why it stopped."""
 
-    def __init__(
-        self, collector: Collector, goal: Goal, noise_samples: int, summarise: Callable[[Plan], Result]
-    ):
-        self.collector, self.goal = collector, goal
-        self.noise_samples, self.summarise = noise_samples, summarise
+    def __init__(self, collector: Collector, goal: Goal, summarise: Callable[[], Result]):
+        self.collector, self.goal, self.summarise = collector, goal, summarise
         self.orbits: list[BatchOrbit] = []
         self.exhausted = False
         self.samples = 0
@@ -93,41 +90,42 @@ class Search:
     def cosets(self) -> int:
         return int(self.design.cosets)
 
-    def run(self, rounds: Iterable[Round]) -> tuple[Plan, str]:
+    def run(self, rounds: Iterable[Round]) -> str:
         planned = False
         clusters = samples = 0.0
         seen: set[Any] = set()
         for batches in rounds:
             for positions, native in batches:
-                self.orbits.append(self.collector.run(native, self.noise_samples, positions))
+                self.orbits.append(self.collector.run(native, positions))
                 self.samples += len(self.collector.parts[-1])
                 seen.update(self.collector.parts[-1].clusters)
             more = len(seen) >= GROWTH * clusters or self.samples >= SAMPLE_GROWTH * samples
             look = len(seen) >= PILOT_CLUSTERS and more
             if look or self._spent():
                 clusters, samples = len(seen), self.samples
-                result = self.summarise(self.plan)
+                result = self.summarise()
                 if look and half_width(result) <= self.goal.rtol:
-                    return self.plan, self._said("reached", result)
+                    return self._said("reached", result)
                 if self._spent():
-                    return self.plan, self._said("max_passes", result)
+                    return self._said("max_passes", result)
                 if not planned:
                     planned = True
                     self._raise_to(max(self.cosets, self._best_cosets(result)))
         self.exhausted = True
         return self._more_cosets()
 
-    def _more_cosets(self) -> tuple[Plan, str]:
+    def _more_cosets(self) -> str:
         """All samples are in use: turn each more often, as long as that can narrow the interval."""
-        result = self.summarise(self.plan)
+        result = self.summarise()
         while half_width(result) > self.goal.rtol:
-            if self._noise_share(result) < WORTHWHILE:
-                return self.plan, self._said("samples", result)
+            seen, noise = self._variances(result)
+            if not seen > 0 or noise / seen < WORTHWHILE:
+                return self._said("samples", result)
             if self._spent():
-                return self.plan, self._said("max_passes", result)
+                return self._said("max_passes", result)
             self._raise_to(self.cosets + max(1, self.cosets // 2))
-            result = self.summarise(self.plan)
-        return self.plan, self._said("reached", result)
+            result = self.summarise()
+        return self._said("reached", result)
 
     def _raise_to(self, cosets: int) -> None:
         for place, orbit in enumerate(self.orbits):
@@ -157,10 +155,6 @@ class Search:
                 rows = [host(w if split.of.loss.exact else 0 * w) - ratio * host(t) for w, t in split.coset_figures]
                 total = total + weight * np.stack(rows)
         return np.asarray(total)
-
-    def _noise_share(self, result: Result) -> float:
-        seen, noise = self._variances(result)
-        return noise / seen if seen > 0 else 0.0
 
     def _best_cosets(self, result: Result) -> int:
         seen, noise = self._variances(result)
@@ -283,19 +277,25 @@ def _filled(group: list[tuple[list[int], Any]], most: int) -> Iterator[tuple[lis
 def _together(parts: list[tuple[list[int], Any]]) -> tuple[list[int], Any]:
     if len(parts) == 1:
         return parts[0]
-    first = parts[0][1]
-    joint = {
-        name: torch.cat([part[name] for _, part in parts]) if isinstance(value, Tensor) and value.ndim
-        else [x for _, part in parts for x in part[name]] if isinstance(value, list) else value
-        for name, value in first.items()
-    }  # fmt: skip
+    joint = {name: _one_after_another([part[name] for _, part in parts]) for name in parts[0][1]}
     return [i for positions, _ in parts for i in positions], joint
+
+
+def _one_after_another(values: list[Any]) -> Any:
+    """A field of several batches; what has no rows for samples is the same in all of them."""
+    first = values[0]
+    if isinstance(first, Tensor) and first.ndim:
+        return torch.cat(values)
+    if isinstance(first, np.ndarray) and first.ndim:
+        return np.concatenate(values)
+    return [x for value in values for x in value] if isinstance(first, list) else first
 
 
 def _shape(part: dict[str, Any]) -> tuple[Any, ...]:
     """What must agree between dense batches for them to be put together."""
     return tuple(
         (k, tuple(v.shape[1:]), v.dtype, str(v.device), v.requires_grad) if isinstance(v, Tensor) and v.ndim
+        else (k, v.shape[1:], v.dtype.kind) if isinstance(v, np.ndarray) and v.ndim
         else (k, "list") if isinstance(v, list) else (k, id(v))
         for k, v in part.items()
     )  # fmt: skip

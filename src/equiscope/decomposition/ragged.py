@@ -12,7 +12,6 @@ lattice vectors a sample, and refused where that fits two readings that differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,32 +34,6 @@ from equiscope.errors import DeclarationError, InputError
 from equiscope.symmetry.declaration import Declaration
 
 LATTICE = 3
-
-
-@dataclass(frozen=True)
-class RaggedRows(Rows):
-    """Rows of a tensor whose first axis must have ``length`` entries, atoms, edges or samples."""
-
-    length: int = 0
-    what: str = "rows"
-
-    @property
-    def unit(self) -> str:
-        return self.what
-
-    @property
-    def first(self) -> int:
-        return self.length
-
-    def select(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-        if values.shape[:1] != (self.length,):
-            raise InputError(f"expected {self.length} {self.what} first, got a tensor of shape {tuple(values.shape)}")
-        if len(shape) > values.ndim - 1 and shape != (1,):
-            raise InputError(
-                f"one element has shape {shape}, but a tensor {tuple(values.shape)} holds {self.length} {self.what} of "
-                f"shape {tuple(values.shape[1:])}: store a sample's own tensor with a leading 1, as {(1, *shape)}"
-            )
-        return super().select(values, shape)
 
 
 class Ragged:
@@ -103,20 +76,20 @@ class Ragged:
         if per == "points":
             return self._declared_rows("atom", None)
         if per == "any":
-            return RaggedRows(self.counted(name, length), None, 1, self.size, length, "rows")
+            return Rows(self.counted(name, length), None, 1, self.size, length, "rows")
         if length == 0 or length % self.size:
             raise InputError(
                 f"field {name!r} is declared per='sample' and has {length} rows for {self.size} {self.words[1]}"
             )
         each = torch.arange(self.size, device=device).repeat_interleave(length // self.size)
-        return RaggedRows(each, None, 1, self.size, length, "rows")
+        return Rows(each, None, 1, self.size, length, "rows")
 
     def _declared_rows(self, per: str, mask: str | None) -> Rows:
         if per == "sample":
             each = torch.arange(self.size, device=self.nodes.device)
-            return RaggedRows(each, None, 1, self.size, self.size, self.words[1])
+            return Rows(each, None, 1, self.size, self.size, self.words[1])
         if mask is None:
-            return RaggedRows(self.nodes, None, 1, self.size, len(self.nodes), self.words[0])
+            return Rows(self.nodes, None, 1, self.size, len(self.nodes), self.words[0])
         real = boolean(self._tensors[mask], mask)
         if real.shape != self.nodes.shape:
             raise InputError(
@@ -128,7 +101,7 @@ class Ragged:
         missing = (torch.bincount(sample, minlength=self.size) == 0).nonzero().flatten().tolist()
         if missing:
             raise InputError(f"{self.words[1]} {missing[:5]} of a batch have zero atoms in mask {mask!r}: remove them")
-        return RaggedRows(sample, index, 1, self.size, len(real), self.words[0])
+        return Rows(sample, index, 1, self.size, len(real), self.words[0])
 
     def counted(self, name: str, length: int) -> Tensor:
         """The sample of each row of a field, by their number.
@@ -222,7 +195,8 @@ class RaggedBatch(Ragged):
                     unsaid.append(name)
                 else:
                     order = self.picked(rows, places)[0]
-                    picked[name] = [value[i] for i in order] if isinstance(value, list | tuple) else value[order]
+                    listed = isinstance(value, list | tuple)
+                    picked[name] = [value[i] for i in order.tolist()] if listed else value[order]
             else:
                 picked[name] = value
         if unsaid:

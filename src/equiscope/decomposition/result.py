@@ -190,7 +190,9 @@ class Result:
             "upper limit": f"95 % upper limit {high}",
             "none": "one cluster: no interval" if self.clusters < 2 else "no interval",
         }[self.interval_kind]
-        line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval}){self._carried()}"
+        line = f"{_digits(self.percent)} % of the loss is equivariance error ({interval})"
+        if self.interval_kind != "none":
+            line += carried(self.effective_clusters, self.clusters)
         line += f"; {show.skill(self.loss, self.r2)}"
         if math.isnan(self.percent):
             why = "the total loss is zero" if self.total == 0 else "percent needs labels"
@@ -214,10 +216,6 @@ class Result:
     def to_frame(self) -> DataFrame:
         """A pandas row a sample: id, cluster, total, equivariance, percent, weight: :func:`show.frame`."""
         return show.frame(self)
-
-    def _carried(self) -> str:
-        """How many clusters carry the interval, where they are few."""
-        return "" if self.interval_kind == "none" else carried(self.effective_clusters, self.clusters)
 
 
 def carried(effective: float | None, clusters: int) -> str:

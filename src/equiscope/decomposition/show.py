@@ -135,7 +135,14 @@ def plot(result: Shown) -> Figure:
         InputError: without matplotlib, or for a result without labels, spectrum and samples.
     """
     plt = _needed("matplotlib.pyplot", "result.plot()")
-    panels = [panel for panel, known in _panels(result) if known]
+    sampled = result.per_sample is not None and bool((result.per_sample.total > 0).any())
+    known = {
+        _plot_intervals: math.isfinite(result.percent),
+        _plot_spectrum: result.spectrum is not None,
+        _plot_histogram: sampled,
+        _plot_worst: sampled,
+    }
+    panels = [panel for panel, there in known.items() if there]
     if not panels:
         raise InputError("there is nothing to plot: give labels, target=…, or spectrum=True")
     figure = plt.figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
@@ -145,16 +152,6 @@ def plot(result: Shown) -> Figure:
         # A notebook shows what is returned; left open it would be shown twice.
         plt.close(figure)
     return figure
-
-
-def _panels(result: Shown) -> list[tuple[Any, bool]]:
-    samples = result.per_sample is not None and bool((result.per_sample.total > 0).any())
-    return [
-        (_plot_intervals, math.isfinite(result.percent)),
-        (_plot_spectrum, result.spectrum is not None),
-        (_plot_histogram, samples),
-        (_plot_worst, samples),
-    ]
 
 
 def _plot_intervals(axes: Axes, result: Shown) -> None:

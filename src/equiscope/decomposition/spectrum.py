@@ -16,7 +16,6 @@ everything, so each pass is centred first:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from equiscope.symmetry.rotations import RotationSet, characters_of_traces
 
 # Rows times passes squared held at once.
 _CHUNK = 4_000_000
-_BAR = 40
 
 
 def degrees_available(rotations: RotationSet, cosets: float, asked: bool | int, group: str) -> int:
@@ -152,15 +150,3 @@ def summarise_spectrum(
         "remainder": ratios[-1].value,
         "remainder_error": errors[-1],
     }
-
-
-def chart(spectrum: Mapping[str, Any]) -> str:
-    """A bar chart in text: one line per degree with its percent of the equivariance error and its error."""
-    names = [f"l = {d}" for d in spectrum["degrees"]] + [f"l > {spectrum['degrees'][-1]}"]
-    shares = [*spectrum["share"], spectrum["remainder"]]
-    errors = [*spectrum["error"], spectrum["remainder_error"]]
-    lines = []
-    for name, share, error in zip(names, shares, errors, strict=True):
-        bar = "█" * round(_BAR * min(max(share, 0.0), 1.0))
-        lines.append(f"{name:>7} {100 * share:6.1f} % ± {100 * error:4.1f} {bar}")
-    return "\n".join(lines)

@@ -64,14 +64,12 @@ class BatchOutput:
 
     def coordinates(self, values: Tensor) -> Tensor:
         """Prediction rows in the coordinates in which they are averaged and compared."""
-        if self.loss.per_sample is not None:
-            return values
-        return self.loss.prepare(self.action.canonical(self.about(values)))
+        return self.coordinates_of_passes(values, 1)[0]
 
     def coordinates_of_passes(self, values: Tensor, passes: int) -> Tensor:
         """Rows of several passes (passes n, c, *shape), one after another, in these coordinates, (passes, n, c, d)."""
-        if passes == 1 or self.loss.per_sample is not None:
-            return self.coordinates(values).unflatten(0, (passes, -1))
+        if self.loss.per_sample is not None:
+            return values.unflatten(0, (passes, -1))
         about = self.about(values.unflatten(0, (passes, -1))).flatten(0, 1)
         return self.loss.prepare(self.action.canonical(about)).unflatten(0, (passes, -1))
 
@@ -306,12 +304,7 @@ def add_pass(
     last_of_coset: bool,
 ) -> None:
     """One pass into the splits of all outputs, in their coordinates; the first makes them."""
-    for name, prediction in rows.items():
-        if name not in splits:
-            splits[name] = OutputSplit(outputs[name], prediction)
-        splits[name].add(prediction, weight)
-        if last_of_coset:
-            splits[name].close_coset()
+    add_block(splits, outputs, {name: prediction[None] for name, prediction in rows.items()}, [weight], last_of_coset)
 
 
 def add_block(

@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 # An interval carried by fewer clusters is printed with their number; by fewer than the second, said not to be trusted.
 FEW, TOO_FEW = 20.0, 3.0
 SHIFT = 3.0
+LEVEL = 0.95
 # Residuals under this share of the largest total are rounding.
 ROUNDING = 1e-13
 
@@ -138,7 +139,7 @@ def significant(residual: Array, scale: Array) -> Array:
     return np.where(np.abs(residual).max(-1, keepdims=True) > rounding, residual, 0.0)
 
 
-def spread(residual: Array, left_out: Array, level: float = 0.95) -> tuple[Spread, Array, Array]:
+def spread(residual: Array, left_out: Array) -> tuple[Spread, Array, Array]:
     """The reach of estimates with influence values and left-out estimates (…, n); delta and jackknife errors alone.
 
     All are zero where nothing spreads.
@@ -155,23 +156,23 @@ def spread(residual: Array, left_out: Array, level: float = 0.95) -> tuple[Sprea
     jackknife = np.where(square > 0, np.sqrt((n - 1) / n * (deviation**2).sum(-1)), 0.0)
     error = np.maximum(delta, jackknife)
     freedom = 1 / (1.5 / np.where(square > 0, effective, n) - 1 / n)
-    reach = stats.t.ppf(0.5 + level / 2, np.clip(freedom, 1.0, n - 1.0)) * error
+    reach = stats.t.ppf(0.5 + LEVEL / 2, np.clip(freedom, 1.0, n - 1.0)) * error
     tail = np.maximum(skewness, 0.0), np.maximum(-skewness, 0.0)
     above, below = reach * (1 + tail[0] - tail[1] / 2), reach * (1 + tail[1] - tail[0] / 2)
     return Spread(error, below, above, effective), delta, jackknife
 
 
-def unseen(weights: Array, level: float = 0.95) -> Array:
-    """Largest share of the weight that clusters unlike all n seen may have: 1 - (1 - level)^(1/m), (…).
+def unseen(weights: Array) -> Array:
+    """Largest share of the weight that clusters unlike all n seen may have: 1 - 0.05^(1/m), (…).
 
-    Had they more, n clusters alike would be rarer than 1 - level. m = (sum w)^2 / sum w^2 counts clusters by weight.
+    Had they more, n clusters alike would be rarer than 0.05. m = (sum w)^2 / sum w^2 counts clusters by weight.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         number = weights.sum(-1) ** 2 / (weights**2).sum(-1)
-        return 1 - (1 - level) ** (1 / number)
+        return 1 - (1 - LEVEL) ** (1 / number)
 
 
-def ratios(a: Array, b: Array, level: float = 0.95) -> Intervals:
+def ratios(a: Array, b: Array) -> Intervals:
     """Ratios of means of cluster totals a and b, each (…, clusters >= 2), that lie between 0 and 1, with intervals.
 
     On the log scale, (R exp(-down / R), R exp(up / R)); under three standard errors it is the upper limit (0, upper) of
@@ -184,7 +185,7 @@ def ratios(a: Array, b: Array, level: float = 0.95) -> Intervals:
     between 0 and 1: the interval is (R - p R, R - p R + p), and the effective number the one by weight.
     """
     value, residual, left_out = influence(a, b)
-    found, delta, jackknife = spread(residual, left_out, level)
+    found, delta, jackknife = spread(residual, left_out)
     total = b.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         inside = np.clip(value, 0.0, 1.0)
@@ -194,7 +195,7 @@ def ratios(a: Array, b: Array, level: float = 0.95) -> Intervals:
         low = np.maximum(scale * np.exp(-found.below / scale) - shift, 0.0)
         limit = value <= 3 * found.error
         flat = found.error == 0
-        share = unseen(b, level)
+        share = unseen(b)
         high = np.minimum(np.where(flat, inside + share * (1 - inside), high), 1.0)
         low = np.where(flat, inside * (1 - share), np.where(limit, 0.0, low))
         by_weight = np.where(flat, (b**2).sum(-1) ** 2 / (b**4).sum(-1), 0.0)
@@ -205,7 +206,7 @@ def ratios(a: Array, b: Array, level: float = 0.95) -> Intervals:
     return Intervals(value, delta, jackknife, low, high, limit, effective)
 
 
-def ratio(a: Array, b: Array, level: float = 0.95) -> Ratio:
+def ratio(a: Array, b: Array) -> Ratio:
     """One ratio of means of cluster totals a and b, each (clusters,), with its interval (:func:`ratios`).
 
     There is none with fewer than two clusters, or where the denominator is not positive.
@@ -214,7 +215,7 @@ def ratio(a: Array, b: Array, level: float = 0.95) -> Ratio:
     value = float(a.sum()) / denominator if denominator != 0 else math.nan
     if n < 2 or not math.isfinite(value):
         return Ratio(value, math.nan, math.nan, (math.nan, math.nan), "none", n, float(n) if n < 2 else math.nan)
-    found = ratios(np.asarray(a, np.float64), np.asarray(b, np.float64), level)
+    found = ratios(np.asarray(a, np.float64), np.asarray(b, np.float64))
     kind = "none" if denominator < 0 else "upper limit" if found.limit else "two-sided"
     interval = (float(found.low), float(found.high))
     return Ratio(value, float(found.error), float(found.jackknife_error), interval, kind, n, float(found.effective))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from equiscope.decomposition.batches import as_batch
 from equiscope.decomposition.checks import one_each
-from equiscope.errors import InputError
+from equiscope.errors import check_count
 from equiscope.symmetry.declaration import Declaration
 from equiscope.tasks.seeded import spread
 
@@ -27,8 +27,7 @@ def dealt(batches: Sequence[Mapping[str, Tensor]], declaration: Declaration, siz
     Raises:
         InputError: if ``size`` is no integer >= 1.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InputError(f"batch must be an integer >= 1, got {size!r}")
+    check_count("batch", size, 1)
     singles: list[Mapping[str, Tensor]] = []
     labels: list[Any] = []
     for batch in batches:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from equiscope.decomposition.crossed import measure_crossed
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of, measure
-from equiscope.decomposition.plan import check_cosets, check_count, make_design
+from equiscope.decomposition.plan import check_cosets, make_design
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, IntegrityError
+from equiscope.errors import InputError, IntegrityError, check_count
 from equiscope.records import Record, Records
 from equiscope.runs.clock import Clock
 from equiscope.runs.deal import thinned

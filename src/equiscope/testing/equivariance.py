@@ -220,10 +220,11 @@ def orbits(
         cosets = 2
     if cosets is not None:
         check_cosets(cosets, fractional=False)
-    collector = Collector(model, make_plan(declaration, forward, rotations, cosets, seed, symmetry=symmetry))
+    plan = make_plan(declaration, forward, rotations, cosets, seed, symmetry=symmetry)
+    collector = Collector(model, plan, NOISE_SAMPLES)
     with untouched(model):
         for native in given:
-            collector.run(native, NOISE_SAMPLES)
+            collector.run(native)
     return collector
 
 

@@ -22,8 +22,8 @@ def parts_of(model, symmetry, count=2000, **settings):
     from equiscope.symmetry.declaration import declare
 
     declared = declare({"pos": "1o"}, {"e": eq.Output("0e", per="sample")})
-    collector = Collector(model, make_plan(declared, symmetry=symmetry, **settings))
-    collector.run(repeated({"pos": X}, count), 1)
+    collector = Collector(model, make_plan(declared, symmetry=symmetry, **settings), 1)
+    collector.run(repeated({"pos": X}, count))
     return collector.samples().figures["e"]
 
 

@@ -15,7 +15,7 @@ BUGS = (
     bug("signatures: settings that are handed on stay hidden", "signatures.py", "handing_on.spelled",
         r"parameters=\[\*kept\.values\(\), \*more\]", "parameters=[*kept.values()]", "test_signatures"),
     bug("calling: labels are handed to a model that would take them", CALLING, "Call._by_name",
-        r" and k not in \(\*targets, \*required\)", "", "decomposition/test_calling"),
+        r" and k not in \(\*self\._targets, \*required\)", "", "decomposition/test_calling"),
     bug("calling: a field named as the only argument wins over the whole batch", CALLING, "Call._ways",
         r"if len\(required\) > 1:", "if len(required) > 0 and set(required) <= set(_fields(native)):",
         "decomposition/test_calling"),

@@ -22,7 +22,7 @@ BUGS = (
         r"return 1 - .*", r"return 0 * number", COVERS),
     bug("estimates about nothing taken for positive ones", STATISTICS, "", r"SHIFT = 3\.0", r"SHIFT = 0.0", COVERS),
     bug("quantiles of the normal law for Student's", STATISTICS, "spread",
-        r"stats\.t\.ppf\((0\.5 \+ level / 2), .*?\)\)? \* error", r"stats.norm.ppf(\1) * error", COVERS),
+        r"stats\.t\.ppf\((0\.5 \+ LEVEL / 2), .*?\)\)? \* error", r"stats.norm.ppf(\1) * error", COVERS),
     bug("a wrong factor in the jackknife error", STATISTICS, "spread",
         r"np\.sqrt\(\(n - 1\) / n \*", r"np.sqrt(1 / n *", COVERS),
     bug("n for n - 1 in the delta method, squared", STATISTICS, "spread",

@@ -14,7 +14,7 @@ BUGS = (
     bug("whole numbers of a mask mark the padding", BATCHES, "boolean", r"return values\.bool\(\)",
         "return ~values.bool()", "decomposition/test_checks"),
     bug("atoms one after another all belong to the first sample", RAGGED, "Ragged._declared_rows",
-        r"RaggedRows\(self\.nodes,", "RaggedRows(torch.zeros_like(self.nodes),", "decomposition/test_ragged"),
+        r"Rows\(self\.nodes,", "Rows(torch.zeros_like(self.nodes),", "decomposition/test_ragged"),
     bug("as many lattice vectors as atoms pass for atoms", RAGGED, "Ragged.counted", r"if any\(not",
         "if False and any(not", "decomposition/test_ragged"),
     bug("edges of some samples keep the numbers they had", RAGGED, "RaggedBatch._picked_edges",

@@ -19,7 +19,7 @@ BUGS = (
         r'(\w+) == "sample"', r'\1 != "sample"', "decomposition/test_measure"),
     bug("R² of a scalar against zero", POOL, "_OutputPool._baseline",
         r"(\w+)\.mean\(\) - \((\w+) @ \2\) / \(.*?\* \w+\)", r"\1.mean()", "decomposition/test_measure"),
-    bug("contribution and own percent mixed up", POOL, "summarise",
+    bug("contribution and own percent mixed up", POOL, "_OutputPool.result",
         r"contribution_percent=100 \* (\w+)\(.* \* (\w+)\.mean_equivariance, \w+\)",
         r"contribution_percent=100 * \1(\2.mean_equivariance, \2.mean_total)", "decomposition/test_measure"),
     bug("percent of the twirled instead of the total loss", POOL, "summarise",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.records import plain
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class AnalysisSettings:
             count, least = getattr(self, one.name), LEAST.get(one.name, 1)
             if one.type not in ("int", "int | None") or (count is None and one.type != "int"):
                 continue
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise InputError(f"{one.name} must be an integer >= {least}, got {count!r}")
+            check_count(one.name, count, least)
         if self.part not in PARTS:
             raise InputError(f"part must be one of {', '.join(PARTS)}, got {self.part!r}")
 

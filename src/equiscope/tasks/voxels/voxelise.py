@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.tasks.guards import positive
 
 RATIO = 0.93
@@ -51,8 +51,7 @@ class Grid:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 2:
-            raise InputError(f"grid.size must be an integer of at least 2 voxels, got {self.size!r}")
+        check_count("grid.size", self.size, 2)
         positive("grid.", resolution=self.resolution, radius=self.radius)
         if not self.elements or len(set(self.elements)) != len(self.elements) or min(self.elements) < 1:
             raise InputError(f"grid.elements must be different atomic numbers, got {self.elements!r}")
