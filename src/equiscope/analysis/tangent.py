@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.differentiable import keeping_graphs
 from equiscope.analysis.heads import refuse_other_losses
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.collect import prepared_batches
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import predict, rotated, rotated_back
@@ -68,7 +68,7 @@ def tangent_form(
     names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
     if not names:
         raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, plan = list(as_batches(batches)), as_plan(plan, design)
+    batches, plan = kept(batches), as_plan(plan, design)
     error = measured(model, batches, plan).equivariance
     with untouched(model):
         delta = [own[name].detach() - reference[name].to(own[name]) for name in names]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,17 +117,26 @@ class Call:
             yield self._by_name(required, [*optional, *free], fields)
         inputs = list(self._declaration.inputs) if self._declaration else []
         if len(required) == 1 and len(inputs) == 1 and inputs[0] in fields:
-            yield lambda model, batch: model(batch[inputs[0]])
+            yield functools.partial(_by_field, inputs[0])
 
     def _by_name(self, required: list[str], optional: list[str], fields: Sequence[str]) -> Callable[[Any, Any], Any]:
         # What only the labels hold is no input of a model, also where it would take it (labels=None).
         targets = {o.target for o in self._declaration.outputs.values()} if self._declaration else set()
         names = [*required, *dict.fromkeys(k for k in optional if k in fields and k not in (*targets, *required))]
-        return lambda model, batch: model(**{name: batch[name] for name in names})
+        return functools.partial(_by_names, names)
 
 
 def _whole(model: Any, native: Any) -> Any:
     return model(native)
+
+
+# Partials of functions of the module, not lambdas: what keeps a call can be pickled.
+def _by_names(names: Sequence[str], model: Any, native: Any) -> Any:
+    return model(**{name: native[name] for name in names})
+
+
+def _by_field(name: str, model: Any, native: Any) -> Any:
+    return model(native[name])
 
 
 def needs_gradient(error: BaseException) -> bool:

@@ -204,7 +204,7 @@ class _OutputPool:
         self.parts = weights[:, None] * host(values.parts)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(samples, declaration)
-        target = float((weights * host(values.target_square)).mean())
+        target = float((weights * host(values.target_square)).mean()) if loss.exact else math.nan
         # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
         self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
 

@@ -38,7 +38,7 @@ class SampleValues:
         variance: variance of p over rotations, mean over components; for squared error the same as ``equivariance``.
         square: mean of |p|^2 over components and passes.
         components: number of real components.
-        target_square: mean of |y|^2 over components.
+        target_square: mean of |y|^2 over components, of classes as numbers.
         target_invariant: (samples, k) mean over rows of the invariant part of y.
         halvings: (samples, 3) plug-in twirled loss from all, half and a quarter of the cosets (jackknifed losses).
         as_given: loss of the batch as it came; deviation: mean square of that answer less the twirled prediction.
@@ -238,8 +238,8 @@ def _conflict(name: str, part: str, ids: list[int], declaration: Declaration) ->
 
 
 def _code(label: Any) -> int:
-    """A cluster's integer label, or 63 bits of a hash of any other label: the same in every process."""
-    if isinstance(label, int):
+    """A cluster's label of 64 bits, or 63 bits of a hash of any other label: the same in every process."""
+    if isinstance(label, int) and -(2**63) <= label < 2**63:
         return int(label)
     digest = hashlib.blake2b(repr(label).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

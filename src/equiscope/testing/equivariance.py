@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import check_cosets, make_plan
@@ -184,7 +184,7 @@ def assert_equivariant(
 
 def listed(batches: Iterable[Any]) -> list[Any]:
     """The batches as a list, which checks go through more than once; an InputError if there are none."""
-    given = list(as_batches(batches))
+    given = kept(batches)
     if not given:
         raise InputError("the iterable of batches is empty: there is nothing to check (a used-up generator?)")
     return given

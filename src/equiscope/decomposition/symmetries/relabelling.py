@@ -58,8 +58,8 @@ def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     fields, mask = batch.fields(), declaration.mask
     if not batch.dense:
         nodes: Tensor = batch.nodes  # type: ignore[attr-defined]
-        real = torch.ones_like(nodes, dtype=torch.bool) if mask is None else boolean(fields[mask], mask)
-        return Atoms((len(nodes),), nodes, real)
+        # A mask says which count: there is no padding.
+        return Atoms((len(nodes),), nodes, torch.ones_like(nodes, dtype=torch.bool))
     name = mask or next(iter(declaration.points), None)
     if name is None or fields[name].ndim < 2 + (name != mask):
         raise InputError("cannot tell where atoms are: declare mask='…', or positions (samples, atoms, 3) as points")

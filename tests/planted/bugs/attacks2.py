@@ -1,0 +1,26 @@
+"""What hostile input found: samples torn by masks, memory filled again, samples taken for one another."""
+
+from tests.planted.engine import bug
+
+ORBIT, CHECKS, COLLECT = "decomposition/orbit.py", "decomposition/checks.py", "decomposition/collect.py"
+EDGES, METRIC = "decomposition/test_edge_cases", "decomposition/test_metric"
+
+BUGS = (
+    bug("atoms one after another that do not count stay behind", ORBIT, "turning_rows",
+        r"batch\.dense or declaration\.mask is None", "True", EDGES),
+    bug("a supercell leaves the atoms that do not count where they are", "decomposition/symmetries/relabelling.py",
+        "atoms_of", r"torch\.ones_like\(nodes, dtype=torch\.bool\)", "boolean(fields[mask], mask)", EDGES),
+    bug("a mask of the loss tears padded samples", CHECKS, "check_batch", r"declaration\.mask_of_outputs", "False",
+        EDGES),
+    bug("streams are kept in the memory that they fill again", "decomposition/batches.py", "own",
+        r"marked\(native\.detach\(\)\.clone\(\), native\)", "native", EDGES),
+    bug("conformers of one id are dropped", "decomposition/split.py", "BatchOutput.target_moments",
+        r'return \{"target_square": square\}', "return {}", METRIC),
+    bug("exchanged axes are compared", ORBIT, "_exchanged", r"a != b", "False", EDGES),
+    bug("samples that see each other are not told", COLLECT, "Collector._again",
+        r"isinstance\(error, RandomModelError\)", "False", EDGES),
+    bug("a call by names cannot be pickled", "decomposition/calling.py", "Call._by_name",
+        r"functools\.partial\(_by_names, names\)", "lambda model, native: _by_names(names, model, native)", METRIC),
+    bug("clusters beyond 64 bits", "decomposition/samples.py", "_code", r" and -\(2\*\*63\) <= label < 2\*\*63", "",
+        METRIC),
+)
