@@ -47,8 +47,12 @@ def named(native: Any, fields: Sequence[str]) -> Any:
 
 
 def _tensor(value: Any) -> Any:
-    plain = isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fciub"
-    return torch.from_numpy(np.ascontiguousarray(value)) if plain else value
+    if not (isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fciub"):
+        return value
+    # torch knows neither the other order of bytes, which files have, nor more than 64 bits.
+    wide = {"f": np.float64, "c": np.complex128}.get(value.dtype.kind, value.dtype)
+    known = wide if value.dtype.itemsize > np.dtype(wide).itemsize else value.dtype.newbyteorder("=")
+    return torch.from_numpy(np.ascontiguousarray(value, dtype=known))
 
 
 def check_model(model: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, Rows
-from equiscope.decomposition.calling import Call, found_outputs, how_called, other_irreps
+from equiscope.decomposition.calling import Call, found_outputs, how_called, needs_gradient, other_irreps
 from equiscope.errors import DeclarationError, EquiscopeError, InputError, ModelError, around, first_line
 from equiscope.symmetry.actions import Action
 from equiscope.symmetry.declaration import VECTORS, Declaration, Output
@@ -236,6 +236,8 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
 
 def _how_called(model: Any, forward: Forward | None, native: Any, error: Exception) -> str:
     """What a person who gave no forward=… may not know."""
+    if needs_gradient(error):
+        return ": it differentiates, so call it where gradients are recorded, not under torch.no_grad()"
     if getattr(forward, "given", forward) is not None or isinstance(error, ImportError):
         return ""
     return f" (called as {how_called(model, native)})"

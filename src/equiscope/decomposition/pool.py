@@ -304,9 +304,10 @@ def _notes(
             f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"
         )
     if labelled and headline.value < 0:
-        notes.append(
-            "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"
-        )
+        own = [p.loss.name for p in labelled if p.loss.per_sample is not None]
+        why = f", as it is where {', '.join(own)} is not convex, and then no share of the loss" if own else (
+            ", which an unbiased estimate of a small quantity may be; it is not clipped")
+        notes.append(f"the estimate is negative{why}")
     if labelled and headline.clusters > 1 and headline.error == 0:
         notes.append(
             "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"

@@ -19,6 +19,7 @@ from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Val
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
+SEQUENCES = list | tuple | np.ndarray
 # A second axis of these shapes may be atoms, or the components of one vector, cell or stress a sample.
 AMBIGUOUS = {(3,), (3, 3), (6,), (9,)}
 
@@ -77,7 +78,7 @@ def atom_fields(
     ``others`` hold pairs or numbers of atoms and are treated by themselves.
 
     Raises:
-        InputError: for a named field that is missing or has no axis of atoms, or one that may have.
+        InputError: for a named field that is missing or has no axis of atoms, one that may have, or a list of atoms.
     """
     fields = batch.fields()
     for name in (*(named or ()), *others):
@@ -90,6 +91,7 @@ def atom_fields(
                 f"field {name!r} {tuple(fields[name].shape)} has no axis of {atoms.shape[-1]} atoms to be renumbered: "
                 "leave it out of fields"
             )
+    _refuse_lists(batch, atoms)
     said = {name: declaration.rows_of_field(name) for name in fields}
     certain = {name for name, per in said.items() if per == "atom" and fields[name].ndim >= leading}
     if named is not None:
@@ -103,6 +105,23 @@ def atom_fields(
             "atoms, fields=[…] (atom_fields=[…] of an assert), or per={'z': 'atom'} in the declaration"
         )
     return sorted((found | certain) - set(others))
+
+
+def _refuse_lists(batch: Batch, atoms: Atoms) -> None:
+    """What a list says of atoms would stay in the old order.
+
+    Raises:
+        InputError: naming a field of one entry an atom that is no tensor.
+    """
+    for name, value in getattr(batch, "_batch", {}).items():
+        if not isinstance(value, SEQUENCES):
+            continue
+        lists = [v for v in value if isinstance(v, SEQUENCES)] if atoms.dense else [value]
+        if (atoms.dense or atoms.shape[-1] != batch.size) and any(len(v) == atoms.shape[-1] for v in lists):
+            raise InputError(
+                f"field {name!r} lists one entry an atom, which would keep its order when atoms change theirs: give it "
+                "as a tensor of numbers, or leave it out of the batch"
+            )
 
 
 def _unsure(batch: Batch, values: Tensor, atoms: Atoms) -> bool:
