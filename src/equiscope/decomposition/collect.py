@@ -18,7 +18,7 @@ from equiscope.decomposition.checks import TOGETHER, check_batch, check_figures,
 from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.fold import CHECKED, Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
-from equiscope.decomposition.plan import Pass, Plan, check_count
+from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, WholeLabels
 from equiscope.decomposition.spectrum import Spectrum
@@ -84,7 +84,6 @@ def prepare(native: Any, plan: Plan, first: int = 0, ids: list[int] | None = Non
     check_batch(batch, plan.declaration)
     plan = plan.fitted(batch)
     if ids is None and name is None:
-        check_count("first_id", first)
         ids = list(range(first, first + batch.size))
     elif ids is None:
         ids = one_each(batch.labels(str(name)), str(name), batch.size)
@@ -155,7 +154,8 @@ class Collector:
             self.keep(orbit.samples())
         if self.known.batches == 1:
             # Some samples once more after all rotations: a model that calls change gets no figure.
-            self._again(orbit, orbit.first, list(range(min(CHECKED, orbit.of.batch.size))), BatchOrbit.judged, True)
+            some = list(range(min(CHECKED, orbit.of.batch.size - 1) or 1))
+            self._again(orbit, orbit.first, some, BatchOrbit.judged, True)
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 

@@ -174,6 +174,7 @@ class EquivarianceError(Metric):
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
+            check_count("first_id", given)
             return given
         world = torch.distributed.get_world_size() if _distributed() else 1
         if self.declaration.ids is None and world > 1:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equiscope.decomposition.batches import DenseBatch
+from equiscope.decomposition.batches import DenseBatch, boolean
+from equiscope.decomposition.calling import named
 from equiscope.decomposition.checks import check_batch
 from equiscope.decomposition.orbit import Caller, predict
 from equiscope.decomposition.preserve import untouched
@@ -35,7 +36,7 @@ class _Checker:
         self.failures: list[str] = []
 
     def rows(self, native: Mapping[str, Any]) -> dict[str, Tensor]:
-        batch = DenseBatch(native)
+        batch = batch_of(native, self.declaration)
         check_batch(batch, self.declaration)
         answer = predict(self.model, batch.with_fields({}), batch, self.declaration, self.caller)
         return {k: v.detach() for k, v in answer.items()}
@@ -120,10 +121,13 @@ def assert_padding_ignored(
         AssertionError: naming batch, output and the size of the change.
         InputError: if no mask is declared, or per-atom fields cannot be told from others.
     """
-    given = _dicts(batches)
+    given = _dicts(batches, declaration)
     declaration = label_free(declaration, given[0])
-    if declaration.mask is None:
-        raise InputError("there is no padding without a mask: declare mask='…', a boolean field (samples, atoms)")
+    if declaration.mask is None or declaration.batch is not None:
+        raise InputError(
+            "there is no padding without a mask, nor where atoms stand one after another (batch='…'): declare "
+            "mask='…', a boolean field (samples, atoms)"
+        )
     check = _Checker(model, declaration, forward, tolerance, "the model sees padding")
     generator = torch.Generator().manual_seed(seed)
     with untouched(model):
@@ -162,7 +166,7 @@ def assert_deterministic(
     Raises:
         AssertionError: naming batch, output and the size of the change.
     """
-    given = _dicts(batches)
+    given = _dicts(batches, declaration)
     declaration = label_free(declaration, given[0])
     check = _Checker(model, declaration, forward, tolerance, "the model is random")
     with untouched(model):
@@ -174,8 +178,10 @@ def assert_deterministic(
     check.finish()
 
 
-def _dicts(batches: Iterable[Any]) -> list[Mapping[str, Any]]:
+def _dicts(batches: Iterable[Any], declaration: Declaration) -> list[Mapping[str, Any]]:
     given = listed(batches)
+    if declaration.fields or isinstance(given[0], Mapping):
+        given = [named(native, declaration.fields) for native in given]
     for native in given:
         if not isinstance(native, Mapping):
             raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
@@ -186,7 +192,7 @@ def _loud(
     native: Mapping[str, Any], mask_name: str, atom: Sequence[str], pair: Sequence[str], generator: torch.Generator
 ) -> dict[str, Any]:
     """The batch with random values in the padding of its floating fields."""
-    new, mask = dict(native), native[mask_name]
+    new, mask = dict(native), boolean(native[mask_name], mask_name)
     for name in (*atom, *pair):
         old = native[name]
         if not old.is_floating_point():

@@ -252,3 +252,17 @@ def test_lists_of_atoms_are_refused(ragged):
     for symmetry in ("permutation", ("rotation", "permutation")):
         with pytest.raises(InputError, match="field 'symbols' lists one entry an atom"):
             eq.measure(model, [batch], symmetry=symmetry, **settings)
+
+
+def test_lists_of_the_nodes_of_graphs_are_refused():
+    pytest.importorskip("torch_geometric")
+    from torch_geometric.data import Batch, Data
+
+    import equiscope.adapters.pyg
+
+    pos = random_batch(3, 4)["pos"]
+    batch = Batch.from_data_list([Data(pos=x, symbols=list("CHHO"), label="abcd") for x in pos])
+    assert isinstance(equiscope.adapters.pyg._graphs(batch).labels("symbols")[0], list)
+    with pytest.raises(InputError, match="field 'symbols' lists one entry an atom"):
+        eq.measure(lambda b: {"e": b.pos.reshape(3, 12).sum(1)}, [batch], inputs={"pos": "1o"}, outputs=ENERGY,
+                   symmetry="permutation")  # fmt: skip

@@ -113,11 +113,14 @@ def _refuse_lists(batch: Batch, atoms: Atoms) -> None:
     Raises:
         InputError: naming a field of one entry an atom that is no tensor.
     """
-    for name, value in getattr(batch, "_batch", {}).items():
-        if not isinstance(value, SEQUENCES):
-            continue
-        lists = [v for v in value if isinstance(v, SEQUENCES)] if atoms.dense else [value]
-        if (atoms.dense or atoms.shape[-1] != batch.size) and any(len(v) == atoms.shape[-1] for v in lists):
+    stored = getattr(batch, "_batch", None) or getattr(batch, "_graphs", {})
+    for name in stored.keys():  # noqa: SIM118 (graphs are no dicts)
+        value = stored[name]
+        lists = [v for v in value if isinstance(v, SEQUENCES)] if isinstance(value, SEQUENCES) else []
+        counts = {*map(len, lists)} if atoms.dense else {sum(map(len, lists))}
+        if isinstance(value, SEQUENCES) and not atoms.dense:
+            counts.add(len(value))
+        if (atoms.dense or atoms.shape[-1] != batch.size) and atoms.shape[-1] in counts:
             raise InputError(
                 f"field {name!r} lists one entry an atom, which would keep its order when atoms change theirs: give it "
                 "as a tensor of numbers, or leave it out of the batch"
