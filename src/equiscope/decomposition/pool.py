@@ -191,15 +191,16 @@ class _OutputPool:
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         self.as_given = float((weights * host(values.as_given)).mean())
-        variance = host(values.variance)
-        self.spread = self.equivariance if loss.exact else weights * variance
+        self.spread = self.equivariance if loss.exact else weights * host(values.variance)
         self.pooled = pooled_floor(samples, name, weights, plan.design.seed, known)
         self.rounding = self.pooled.rounding * self.square
         self.floor = self.rounding if loss.exact else self._loss_floor(passes)
         deviation = host(values.deviation)
         self.mean_deviation = float((weights * deviation).mean())
         own = self.pooled.rounding * np.maximum(host(values.square), self.square)
-        self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
+        cosets = plan.design.cosets * (plan.scheme.cells if plan.scheme else 1)
+        spread, worth = map(host, values.independent(passes, cosets))
+        self.apart = np.flatnonzero(noise.stands_apart(deviation, spread, own, passes, worth))
         self.powers = weights[:, None] * host(values.powers)
         self.parts = weights[:, None] * host(values.parts)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
@@ -305,9 +306,8 @@ def _notes(
         )
     if labelled and headline.value < 0:
         own = [p.loss.name for p in labelled if p.loss.per_sample is not None]
-        why = f", as it is where {', '.join(own)} is not convex, and then no share of the loss" if own else (
-            ", which an unbiased estimate of a small quantity may be; it is not clipped")
-        notes.append(f"the estimate is negative{why}")
+        notes.append("the estimate is negative, " + (f"as it is where {', '.join(own)} is not convex: no share of it"
+                     if own else "which an unbiased estimate of a small quantity may be; it is not clipped"))
     if labelled and headline.clusters > 1 and headline.error == 0:
         notes.append(
             "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"

@@ -78,6 +78,21 @@ class SampleValues:
         """One after another."""
         return cls(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
+    def independent(self, passes: float, cosets: float) -> tuple[Tensor, Tensor]:
+        """(variance over rotations, how many independent rotations its estimate is worth), (samples,) each.
+
+        Passes of a coset move together: of a variance w + b that lies between cosets, not within, few are known. With
+        Satterthwaite's degrees of freedom that is 1 + (w + b)^2 / (w^2 / (passes - cosets) + b^2 / (cosets - 1)).
+        Samples with one coset of a design in which others have two take the mean b of those.
+        """
+        lone = self.between.isnan()
+        between = torch.where(lone, self.between.nanmean(), self.between).nan_to_num(0.0)
+        within, variance = self.variance, self.variance + between
+        within, variance = torch.where(lone, within, within - between), torch.where(lone, variance, within)
+        spread = within.square() / max(passes - cosets, 1.0) + between.square() / max(cosets - 1, 1.0)
+        free = torch.where(spread > 0, variance.square() / spread, torch.full_like(spread, passes - 1))
+        return variance, 1 + free
+
     def take(self, places: Tensor) -> SampleValues:
         """The figures of some samples, or of all in another order."""
         return SampleValues(**{f.name: getattr(self, f.name)[places] for f in fields(self)})

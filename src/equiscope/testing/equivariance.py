@@ -165,7 +165,10 @@ def assert_equivariant(
         collector = orbits(model, given, chosen, called, rotations, cosets, seed, symmetry)
         samples, passes, scheme = collector.samples(), collector.passes, collector.plan.scheme
         known = collector.known
-        outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed, known) for name in chosen.outputs)
+        cosets_drawn = collector.plan.design.cosets * (scheme.cells if scheme else 1)
+        outputs = tuple(
+            _output(name, samples, chosen, tolerance, (passes, cosets_drawn), seed, known) for name in chosen.outputs
+        )
         label = "rotation" if scheme is None else scheme.label
         return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance, symmetry=label)
 
@@ -229,15 +232,17 @@ def orbits(
 
 
 def _output(
-    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int,
-    known: noise.Known,
+    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, drawn: tuple[float, float],
+    seed: int, known: noise.Known,
 ) -> OutputReport:
-    values = samples.figures[name]
+    """``drawn``: passes and cosets of a sample."""
+    values, passes = samples.figures[name], drawn[0]
     variance, squares, deviation = (host(v) for v in (values.equivariance, values.square, values.deviation))
     pooled = pooled_floor(samples, name, np.ones(len(squares)), seed, known)
     size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
     floor = math.sqrt(pooled.rounding) * size
-    apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
+    spread, worth = map(host, values.independent(*drawn))
+    apart = noise.stands_apart(deviation, spread, pooled.rounding * np.maximum(squares, size**2), passes, worth)
     if isinstance(tolerance, str):
         allowed, given = (math.sqrt(noise.floors_allowed(v, pooled.freedom)) * floor for v in (variance, deviation))
         given *= math.sqrt(1 + 1 / passes)

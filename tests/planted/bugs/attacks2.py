@@ -31,4 +31,8 @@ BUGS = (
         r"value\.dtype\.newbyteorder\(.=.\)", "value.dtype", "decomposition/test_calling"),
     bug("a loss that is not convex is taken for a small one", "decomposition/pool.py", "_notes",
         r" if own else ", " if not own else ", "decomposition/test_losses"),
+    bug("passes of a coset that agree count as many", "decomposition/samples.py", "SampleValues.independent",
+        r"return variance, 1 \+ free", "return variance, 0 * free + passes", "decomposition/test_noise"),
+    bug("samples of one coset have no variance between cosets", "decomposition/samples.py", "SampleValues.independent",
+        r"torch\.where\(lone, variance, within\)", "within", "decomposition/test_noise"),
 )
