@@ -1,5 +1,7 @@
 """Permutation, padding and determinism checks pass sound models and catch planted faults."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -127,3 +129,27 @@ def test_random_state_and_mode_are_kept():
         check(model, batches(), declaration())
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
+
+
+@pytest.mark.parametrize("check", [assert_permutation_equivariant, assert_padding_ignored, assert_deterministic])
+def test_batches_that_are_measured_are_checked(check):
+    """Whole numbers as a mask, arrays, and parts named by the declaration."""
+    plain = batches()
+    counted = [b | {"mask": b["mask"].long()} for b in plain]
+    arrays = [{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in counted]
+
+    def model(b):
+        return PairModel().to(b["pos"].dtype)(b | {"mask": b["mask"] > 0})
+
+    for given in (counted, arrays):
+        check(model, given, declaration())
+    names = tuple(plain[0])
+    check(model, [tuple(b[k] for k in names) for b in arrays], replace(declaration(), fields=names))
+
+
+def test_atoms_one_after_another_have_no_padding():
+    ragged = {"pos": torch.randn(6, 3), "mask": torch.ones(6).bool(), "sample": torch.arange(6) // 2}
+    chosen = eq.Declaration({"pos": "1o"}, {"f": "1o"}, mask="mask", batch="sample")
+    assert_deterministic(lambda b: {"f": b["pos"]}, [ragged], chosen)
+    with pytest.raises(InputError, match="nor where atoms stand one after another"):
+        assert_padding_ignored(lambda b: {"f": b["pos"]}, [ragged], chosen)

@@ -236,6 +236,11 @@ class EquivarianceTracker(Callback):
                 native = named(native, self.declaration.fields)
                 native = move_data_to_device(trainer.precision_plugin.convert_input(native), module.device)
                 metric.update(module, native, first_id)
+            if trainer.world_size == 1 and not metric.ids:
+                raise InputError(
+                    "there are no batches to measure: a function that returns them must make new ones every time, as "
+                    "lambda: iter(loader) does, not hand out the same that are used up"
+                )
             with warnings.catch_warnings():
                 # A process without batches has nothing to update with.
                 warnings.filterwarnings("ignore", message="The ``compute`` method")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from equiscope.analysis.activations import listening
 from equiscope.analysis.krylov import signs
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import Batch, as_batches
+from equiscope.decomposition.batches import Batch, kept
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import output_rows, predict
 from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
@@ -175,7 +175,7 @@ def heads(
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
-    batches, plan = list(as_batches(batches)), as_plan(plan, design)
+    batches, plan = kept(batches), as_plan(plan, design)
     result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)

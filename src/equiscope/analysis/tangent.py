@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from equiscope.analysis.heads import refuse_other_losses
 from equiscope.analysis.parts import Parts
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.plan import Plan, as_plan, declared
 from equiscope.decomposition.preserve import untouched
@@ -64,7 +64,7 @@ def tangent_form(
     names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
     if not names:
         raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, plan = list(as_batches(batches)), as_plan(plan, design)
+    batches, plan = kept(batches), as_plan(plan, design)
     error = measured(model, batches, plan).equivariance
     # Put back afterwards, with the flags of those that were frozen.
     with untouched(model):

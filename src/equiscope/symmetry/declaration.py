@@ -77,7 +77,8 @@ class Output(_Turning):
         target: name of the batch field with the label; None measures without labels (no percent).
         loss: ``"mse"`` or another name of :mod:`equiscope.decomposition.losses`, or a callable
             ``loss(prediction, target) -> per sample``.
-        mask: boolean batch field marking the real atoms; None takes the declaration's mask.
+        mask: boolean batch field of the atoms that count; None takes the declaration's mask. A mask of outputs alone
+            is taken for that of the real atoms of padded batches too, unless what it leaves out is no padding.
         weight: factor of this output in the total loss.
         per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …). None (default) means ``"atom"``, but
             ``"sample"`` where atoms stand one after another and the labels have one row for each sample and not one for
@@ -119,7 +120,7 @@ class Declaration:
         center: ``"origin"``, ``"mean"`` of the real points, or a batch field (samples, 3).
         group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``, the octahedral group of 24 rotations, under which
             voxel grids rotate exactly; of images ``"SO2"``, or ``"C4"``, the quarter turns, which are exact.
-        mask: boolean batch field (samples, atoms) marking real atoms.
+        mask: boolean batch field (samples, atoms) marking real atoms. With ``batch``, (atoms,), which of them count.
         batch: integer batch field (atoms,) with the sample of each atom, 0 and up, where the atoms of all samples stand
             one after another; then fields per atom are (atoms, …) and there is no padding.
         per: ``{"z": "atom", "box": "sample"}``: the rows of other fields, where samples must be taken apart (layers, a
@@ -142,6 +143,7 @@ class Declaration:
     ids: str | None = None
     weighting: str = "sample"
     fields: Sequence[str] = ()
+    _of_outputs: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -167,6 +169,7 @@ class Declaration:
         masks = {o.mask for o in as_output.values() if o.mask}
         if self.mask is None and len(masks) == 1:
             object.__setattr__(self, "mask", masks.pop())
+            object.__setattr__(self, "_of_outputs", True)
         masked = {k: replace(o, mask=o.mask or self.mask if o.per != "sample" else None) for k, o in as_output.items()}
         object.__setattr__(self, "outputs", masked)
         object.__setattr__(self, "inputs", as_input)
@@ -224,6 +227,11 @@ class Declaration:
                 "declare eq.Input('1o', points=True) for positions and points=False for vectors"
             )
         return ()
+
+    @property
+    def mask_of_outputs(self) -> bool:
+        """Whether the mask is that of the outputs, and none was said of the inputs."""
+        return self._of_outputs
 
     def rows_of_input(self, name: str) -> str:
         """``"atom"`` or ``"sample"`` as said; ``"points"`` for other positions, ``"any"`` for what turns whole."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import check_cosets, make_plan
@@ -183,7 +183,7 @@ def assert_equivariant(
 
 def listed(batches: Iterable[Any]) -> list[Any]:
     """The batches as a list, which checks go through more than once; an InputError if there are none."""
-    given = list(as_batches(batches))
+    given = kept(batches)
     if not given:
         raise InputError("the iterable of batches is empty: there is nothing to check (a used-up generator?)")
     return given
@@ -237,7 +237,9 @@ def judged(
     pooled = pooled_floor(samples, name, np.ones(len(squares)), plan.design.seed, collector.known)
     size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
     floor = math.sqrt(pooled.rounding) * size
-    apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
+    drawn = plan.design.cosets * (plan.scheme.cells if plan.scheme else 1)
+    spread, worth = map(host, values.independent(passes, drawn))
+    apart = noise.stands_apart(deviation, spread, pooled.rounding * np.maximum(squares, size**2), passes, worth)
     if isinstance(tolerance, str):
         allowed, given = (math.sqrt(noise.floors_allowed(v, pooled.freedom)) * floor for v in (variance, deviation))
         given *= math.sqrt(1 + 1 / passes)

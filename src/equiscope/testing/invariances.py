@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equiscope.decomposition.batches import DenseBatch
+from equiscope.decomposition.batches import DenseBatch, boolean
+from equiscope.decomposition.calling import named
 from equiscope.decomposition.checks import check_batch
 from equiscope.decomposition.orbit import Caller, predict
 from equiscope.decomposition.preserve import untouched
@@ -89,13 +90,13 @@ def assert_padding_ignored(
         AssertionError: naming batch, output and the size of the change.
         InputError: if no mask is declared, or per-atom fields cannot be told from others.
     """
-    given = listed(batches)
-    for native in given:
-        if not isinstance(native, Mapping):
-            raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
+    given = _dicts(batches, declaration)
     declaration = label_free(declaration, given[0])
-    if declaration.mask is None:
-        raise InputError("there is no padding without a mask: declare mask='…', a boolean field (samples, atoms)")
+    if declaration.mask is None or declaration.batch is not None:
+        raise InputError(
+            "there is no padding without a mask, nor where atoms stand one after another (batch='…'): declare "
+            "mask='…', a boolean field (samples, atoms)"
+        )
     mask, generator = declaration.mask, torch.Generator().manual_seed(seed)
 
     def padded(native: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,11 +181,21 @@ def _changes(
             yield name, change, size, allowed
 
 
+def _dicts(batches: Iterable[Any], declaration: Declaration) -> list[Mapping[str, Any]]:
+    given = listed(batches)
+    if declaration.fields or isinstance(given[0], Mapping):
+        given = [named(native, declaration.fields) for native in given]
+    for native in given:
+        if not isinstance(native, Mapping):
+            raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
+    return given
+
+
 def _loud(
     native: Mapping[str, Any], mask_name: str, atom: Sequence[str], pair: Sequence[str], generator: torch.Generator
 ) -> dict[str, Any]:
     """The batch with random values in the padding of its floating fields."""
-    new, mask = dict(native), native[mask_name]
+    new, mask = dict(native), boolean(native[mask_name], mask_name)
     for name in (*atom, *pair):
         old = native[name]
         if not old.is_floating_point():

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, device_of_batch
 from equiscope.decomposition.calling import found_outputs
-from equiscope.decomposition.orbit import Forward, answer_of, input_rows, output_rows, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import (
+    Forward,
+    answer_of,
+    output_rows,
+    rotated,
+    rotated_back,
+    rows_of,
+    turning_rows,
+)
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
@@ -243,7 +251,7 @@ class Translation(Family):
         shifts = self.shifts(draw).to(device_of_batch(batch))
         fields, changed = batch.fields(), {}
         for name in declaration.points:
-            rows = input_rows(batch, name, declaration)
+            rows = turning_rows(batch, name, declaration)
             there = rows.select(fields[name], (3,)).double() + shifts[rows.sample][:, None, :]
             changed[name] = rows.scatter(there, fields[name], fill=fields[name]).to(fields[name].dtype)
         if declaration.center not in ("origin", "mean"):

@@ -19,6 +19,7 @@ from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Val
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
+SEQUENCES = list | tuple | np.ndarray
 # A second axis of these shapes may be atoms, or the components of one vector, cell or stress a sample.
 AMBIGUOUS = {(3,), (3, 3), (6,), (9,)}
 
@@ -62,8 +63,8 @@ def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     fields, mask = batch.fields(), declaration.mask
     if not batch.dense:
         nodes: Tensor = batch.nodes  # type: ignore[attr-defined]
-        real = torch.ones_like(nodes, dtype=torch.bool) if mask is None else boolean(fields[mask], mask)
-        return Atoms((len(nodes),), nodes, real)
+        # A mask says which count: there is no padding.
+        return Atoms((len(nodes),), nodes, torch.ones_like(nodes, dtype=torch.bool))
     name = mask or next(iter(declaration.points), None)
     if name is None or fields[name].ndim < 2 + (name != mask):
         raise InputError("cannot tell where atoms are: declare mask='…', or positions (samples, atoms, 3) as points")
@@ -92,7 +93,7 @@ def atom_fields(
     ``others`` hold pairs or numbers of atoms and are treated by themselves.
 
     Raises:
-        InputError: for a named field that is missing or has no axis of atoms, or one that may have.
+        InputError: for a named field that is missing or has no axis of atoms, one that may have, or a list of atoms.
     """
     fields, leading = batch.fields(), len(atoms.shape)
     for name in others:
@@ -103,6 +104,7 @@ def atom_fields(
                 f"field {name!r} {tuple(fields[name].shape)} has no axis of {atoms.shape[-1]} atoms to be renumbered: "
                 "leave it out of fields"
             )
+    _refuse_lists(batch, atoms)
     said = {name: declaration.rows_of_field(name) for name in fields}
     certain = {name for name, per in said.items() if per == "atom" and fields[name].ndim >= leading}
     if named is not None:
@@ -116,6 +118,26 @@ def atom_fields(
             "atoms, fields=[…] (atom_fields=[…] of an assert), or per={'z': 'atom'} in the declaration"
         )
     return sorted((found | certain) - set(others))
+
+
+def _refuse_lists(batch: Batch, atoms: Atoms) -> None:
+    """What a list says of atoms would stay in the old order.
+
+    Raises:
+        InputError: naming a field of one entry an atom that is no tensor.
+    """
+    stored = getattr(batch, "_batch", None) or getattr(batch, "_graphs", {})
+    for name in stored.keys():  # noqa: SIM118 (graphs are no dicts)
+        value = stored[name]
+        lists = [v for v in value if isinstance(v, SEQUENCES)] if isinstance(value, SEQUENCES) else []
+        counts = {*map(len, lists)} if atoms.dense else {sum(map(len, lists))}
+        if isinstance(value, SEQUENCES) and not atoms.dense:
+            counts.add(len(value))
+        if (atoms.dense or atoms.shape[-1] != batch.size) and atoms.shape[-1] in counts:
+            raise InputError(
+                f"field {name!r} lists one entry an atom, which would keep its order when atoms change theirs: give it "
+                "as a tensor of numbers, or leave it out of the batch"
+            )
 
 
 def _unsure(batch: Batch, values: Tensor, atoms: Atoms) -> bool:
