@@ -20,7 +20,7 @@ BUGS = (
     bug("samples that see each other are not told", COLLECT, "Collector._again",
         r"isinstance\(error, RandomModelError\)", "False", EDGES),
     bug("a call by names cannot be pickled", "decomposition/calling.py", "Call._ways",
-        r"functools\.partial\(_by_field, inputs\[0\]\)", "(lambda model, native: model(native[inputs[0]]))", METRIC),
+        r"functools\.partial\(_by_field, self\._inputs\[0\]\)", "(lambda model, native: model(native[self._inputs[0]]))", METRIC),
     bug("clusters beyond 64 bits", "decomposition/samples.py", "_code", r" and -\(2\*\*63\) <= label < 2\*\*63", "",
         METRIC),
     bug("a larger call of as many samples is not looked at", "decomposition/fold.py", "Folding.confirm",
