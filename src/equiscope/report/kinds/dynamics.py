@@ -153,8 +153,11 @@ def _lead(found: Dynamics) -> str:
     if found.noise.equivariance is not None:
         said.append(f"the noise of the optimiser makes {ranged(*_percent(found.noise.of_error))} % of the error")
     if found.twirling.answers is not None:
-        said.append(f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain "
-                    f"for fewer than {digits(found.twirling.answers.steps)} answers")  # fmt: skip
+        most = found.twirling.answers.steps
+        few = f"fewer than {digits(most)} answers" if math.isfinite(most) else "any number of answers"
+        said.append(
+            f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain for {few}"
+        )
     return "; ".join(said) + "."
 
 
