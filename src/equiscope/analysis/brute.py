@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch, repeated
+from equiscope.decomposition.calling import Call
 from equiscope.decomposition.fold import copies_of
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.orbit import Forward, rows_of, twisted
@@ -67,12 +68,12 @@ def brute_force(
     device, generator = device_of(model), torch.Generator().manual_seed(seed)
     samples = [{k: v[i : i + 1].to(device) for k, v in batch.items()}
                for batch in batches for i in range(len(next(iter(batch.values()))))]  # fmt: skip
-    orbits = []
+    orbits, call = [], forward or Call(declaration)
     with untouched(model):
         for one in samples:
             # Rotations of its own for each sample, so that their errors are independent.
             turns = group("O").matrices.double() if exact else haar(count, generator)
-            orbits.append(_orbit(model, as_batch(one), name, declaration, forward, turns.to(device), at_once))
+            orbits.append(_orbit(model, as_batch(one), name, declaration, call, turns.to(device), at_once))
     by_force = [_by_force(*orbit, exact) for orbit in orbits]
     reported = [_reported(model, one, declaration, repeats, forward, "O" if exact else rotations, cosets, seed)
                 for one in samples]  # fmt: skip

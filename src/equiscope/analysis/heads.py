@@ -22,6 +22,7 @@ from equiscope.analysis.activations import listening
 from equiscope.analysis.krylov import signs
 from equiscope.decomposition import statistics
 from equiscope.decomposition.batches import Batch, kept
+from equiscope.decomposition.calling import Call
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import output_rows, predict
 from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
@@ -248,12 +249,13 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
         what = "layer with parameters" if head in modules else "layer"
         last = ", ".join(list(owners)[-5:])
         raise InputError(f"no {what} of {type(model).__name__} is named {head!r}; the last are {last}")
-    declaration, forward = declared(plan), plan.forward if isinstance(plan, Plan) else None
+    declaration = declared(plan)
+    call = plan.call if isinstance(plan, Plan) else Call(declaration)
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
 
     def answer() -> Tensor:
-        found = predict(model, wrapped.with_fields({}), wrapped, declaration, forward)
+        found = predict(model, wrapped.with_fields({}), wrapped, declaration, call)
         return torch.cat([rows.detach().double().flatten() for rows in found.values()])
 
     with untouched(model):

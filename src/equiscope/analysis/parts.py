@@ -95,7 +95,7 @@ class Parts:
         self.plan = plan = as_plan(plan, design, alone=True)
         if plan.design.partial:
             raise InputError(f"derivatives need whole cosets: give cosets=1 or 2, got {plan.design.cosets}")
-        self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
+        self.model, self.declaration, self._forward = model, plan.declaration, plan.call
         self.parameters = chosen_parameters(model, parameters)
         self.own = list(self.parameters.values())
         self.size = sum(p.numel() for p in self.own)
