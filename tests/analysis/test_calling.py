@@ -15,10 +15,12 @@ from equiscope.analysis.parts import Parts
 from equiscope.analysis.tangent import tangent_form
 from tests.analysis.networks import DECLARED, Net, batches, network
 
+CURVATURE = dict(which=["total"], kinds=["hessian"], probes=2, depth=4)
+LINE = dict(directions=["random:0"], plane=False, points=7)
 ANALYSES = {
     "gradients": lambda model, data: gradients(model, data, DECLARED, rotations="D2"),
-    "hessian": lambda model, data: hessian(model, data, DECLARED, rotations="D2", which=["total"], kinds=["hessian"], probes=2, depth=4),
-    "landscape": lambda model, data: landscape(model, data, DECLARED, rotations="D2", directions=["random:0"], plane=False, points=7),
+    "hessian": lambda model, data: hessian(model, data, DECLARED, rotations="D2", **CURVATURE),
+    "landscape": lambda model, data: landscape(model, data, DECLARED, rotations="D2", **LINE),
     "heads": lambda model, data: heads(model, data, DECLARED, rotations="D2", cosets=2),
     "layers": lambda model, data: layers(model, data, DECLARED, rotations="D2"),
     "brute": lambda model, data: brute_force(model, data, DECLARED, count=8, repeats=2, rotations="D2"),
