@@ -40,5 +40,5 @@ def test_every_extra_that_an_error_or_page_names_exists():
 
 def test_typed_and_data_files_are_in_the_package():
     package = ROOT / "src" / "equiscope"
-    for name in ("py.typed", "conf/config.yaml", "report/templates/report.html.j2"):
+    for name in ("py.typed", "conf/config.yaml", "report/paper.toml", "report/templates/report.html.j2"):
         assert (package / name).exists(), name

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from equiscope.report import claims_page, figures, kinds, paper
+from equiscope.report import claims_page, figures, kinds, paper, style
 from equiscope.report.curves import history
 from equiscope.report.evidence import gather
 from tests.report import synthetic
@@ -56,7 +56,7 @@ def test_figures_without_runs_are_taken_away(tmp_path):
 def test_at_most_as_many_runs_as_colours(tmp_path):
     runs = [write(tmp_path / str(n), renamed(synthetic.force_field_run(), name=str(n))) for n in range(8)]
     evidence = gather(runs)
-    assert len(claims_page.shown(evidence.of("forcefield"))) == claims_page.MOST
+    assert len(claims_page.shown(evidence.of("forcefield"))) == style.MOST
 
 
 def test_the_paper_s_other_figures(tmp_path):

@@ -36,8 +36,6 @@ _CURVE = ("percent", "low", "high", "r2", "total", "twirled", "equivariance", "f
 WIDTH, HEIGHT = 3.4, 2.7
 #: Rows of a claim with the same task and verdict that are open from the start; the rest can be unfolded.
 ALIKE = 3
-#: Most runs drawn in one panel; the rest are in the table.
-MOST = len(style.COLOURS) - 1
 
 
 def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
@@ -181,8 +179,8 @@ def save_figures(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Paper
 
 
 def shown(runs: Sequence[Run]) -> list[Run]:
-    """The longest runs, at most as many as there are colours."""
-    return sorted(runs, key=lambda run: -run.last_step)[:MOST]
+    """The longest runs, at most as many as one panel has; the rest are in the table."""
+    return sorted(runs, key=lambda run: -run.last_step)[: style.MOST]
 
 
 def _sized(runs: Sequence[Run]) -> list[Run]:

@@ -45,22 +45,14 @@ EVEN_COLUMNS = ("model", "against", "at R²", "its steps", "steps of the other",
 class Contender:
     """A model at its best learning rate: the tracked curve of its first seed and what a step of it costs.
 
-    seeds: runs at that rate. edge: whether it is the lowest or highest of those tried, so that a better one may lie
-    outside.
+    caution: what its figures lack for a verdict, in words; empty if nothing.
     """
 
     name: str
     rate: str
     curve: Curve
     cost: Cost
-    seeds: int = 1
-    edge: bool = False
-
-    @property
-    def caution(self) -> str:
-        """What its figures lack for a verdict, in words; empty if nothing."""
-        lacks = [f"{self.seeds} seed{'s' * (self.seeds > 1)}"] if self.seeds < SEEDS else []
-        return ", ".join([*lacks, *(["at the edge of the learning rates"] if self.edge else [])])
+    caution: str = ""
 
 
 def best_rate(losses: Mapping[Rate, Mapping[Any, float]]) -> Rate:
@@ -87,8 +79,11 @@ def contenders(curves: Mapping[str, Mapping[Any, Curve]], costs: Mapping[str, Co
     found = []
     for name, rates in models.items():
         best = best_rate({r: {seed: c.total[-1] for seed, c in seeds.items()} for r, seeds in rates.items()})
-        edge = best in _ends(list(rates))
-        found.append(Contender(name, best, next(iter(rates[best].values())), costs[name], len(rates[best]), edge))
+        curve, *others = rates[best].values()
+        few = f"{1 + len(others)} seed{'s' * bool(others)}" if 1 + len(others) < SEEDS else ""
+        # A better rate may lie outside of those tried.
+        edge = "at the edge of the learning rates" if best in _ends(list(rates)) else ""
+        found.append(Contender(name, best, curve, costs[name], ", ".join(filter(None, (few, edge)))))
     return found
 
 

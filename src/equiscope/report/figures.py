@@ -278,9 +278,8 @@ def beside(folders: Sequence[str | Path], out: str | Path, dpi: int = 150) -> Pa
         InputError: for fewer than two runs, more than six, or a run without measurements.
         IntegrityError: for damaged records.
     """
-    most = len(style.COLOURS) - 1
-    if not 2 <= len(folders) <= most:
-        raise InputError(f"give two to {most} runs to draw beside each other, got {len(folders)}")
+    if not 2 <= len(folders) <= style.MOST:
+        raise InputError(f"give two to {style.MOST} runs to draw beside each other, got {len(folders)}")
     grid: list[list[list[Series | Band]]] = [[[], []], [[], []]]
     for colour, folder in zip(style.COLOURS, folders, strict=False):
         told = read(folder)

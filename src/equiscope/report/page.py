@@ -111,11 +111,8 @@ def page_environment() -> jinja2.Environment:
 
 
 def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
-    """Every value of the run itself that the template shows."""
-    curve, measured = told.headline, told.headline_record is not None
-    found = crossings(curve) if curve is not None else None
-    data_rows, more_data_rows = tables.data_table(told)
-    at_floor, paper_end = 0, ""
+    """What the template shows of the run itself, or makes its words and tables of."""
+    curve, at_floor, paper_end = told.headline, 0, ""
     if curve is not None:
         floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
         at_floor = int((curve.percent <= floor).sum())
@@ -124,31 +121,18 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         paper_end = f"{paper[-1, 0]:,.0f}" if len(paper) and paper[-1, 0] > curve.step[-1] else ""
     return {
         "name": told.run.name or folder_name,
-        "task": told.run.task,
-        "headline": sentences.headline(told),
-        "found": found,
-        "verdict": sentences.verdict(found) if found is not None else "",
-        "warning": sentences.crossing_warning(found) if found is not None else None,
+        "told": told,
+        "curve": curve,
+        "found": crossings(curve) if curve is not None else None,
+        "sentences": sentences,
+        "tables": tables,
         "samples": tasks.words(told.run.task).samples,
-        "unit": sentences.squared_unit(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",
         "points_at_floor": at_floor,
         "paper_end": paper_end,
-        "upper_limits": int(curve.is_upper_limit.sum()) if curve is not None else 0,
-        "probe": curve.probe if curve is not None else "",
-        "probes": tables.probes(told) if len(told.curves) > 1 or len(told.finals) > 1 else [],
-        "comparison": tables.comparison(told, found),
-        "comparison_by_probe": tables.comparison_by_probe(told),
-        "reference": told.run.reference,
-        "run_rows": tables.run_table(told),
-        "data_rows": data_rows,
-        "more_data_rows": more_data_rows,
         # By the names under which `equiscope train` takes them.
         "config_rows": [(name, text(value)) for name, value in leaves(without_secrets(told.run.config)) if value != {}],
-        "rotation_rows": tables.rotation_table(told, told.result) if measured else [],
-        "output_rows": tables.outputs_table(told.result),
-        "notes": told.result.notes,
         # "</script" inside a script element would end it.
         "plotly": Markup(get_plotlyjs().replace("</script", "<\\/script")) if curve is not None else "",
     }

@@ -110,7 +110,7 @@ def load(folder: str | os.PathLike[str]) -> Study:
 def _point(place: Path, name: str, runs: Sequence[StudyRun]) -> Point:
     """The runs of one point, from their folders."""
     histories, missing, going = [], [], []
-    for run in (run for run in runs if run.point == name):
+    for run in dict.fromkeys(run for run in runs if run.point == name):
         folder, seed, still_open = place / run.folder, f"seed {run.seed}", run.status == "open"
         there = (folder / "records.jsonl").exists() if still_open else folder.is_dir()
         far = "not begun"

@@ -28,6 +28,8 @@ SHADE = "#f3ead7"
 
 #: Of several runs, or points of a study, on one axis.
 COLOURS = (OURS, LIMIT, SKILLED, PURPLE, "#E69F00", TWIRLED, GREY)
+#: Most runs drawn in one panel; grey is no run's.
+MOST = len(COLOURS) - 1
 #: More lines than that are an ordered family, such as flow times: dark to light.
 RAMP = ("#440154", "#482677", "#3f4788", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6dcd59", "#b4a000", "#d97b00")
 
