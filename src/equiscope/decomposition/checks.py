@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, Rows, names
-from equiscope.decomposition.calling import other_irreps
+from equiscope.decomposition.calling import nearest, other_irreps
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
     center,
@@ -26,7 +26,6 @@ from equiscope.decomposition.orbit import (
 from equiscope.decomposition.samples import SampleValues
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.declaration import VECTORS, Declaration
-from equiscope.words import nearest
 
 # A rotation mixes components: what is this far below the largest number of its dtype cannot overflow.
 HEADROOM = 16

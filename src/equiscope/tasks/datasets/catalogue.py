@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
-from equiscope.words import nearest
 
 if TYPE_CHECKING:
     from equiscope.tasks.datasets.blocks import Block
@@ -42,7 +42,8 @@ A reader has ``blocks`` (:class:`equiscope.tasks.datasets.reading.Reader`), or, 
 
 def _reader(name: str) -> Any:
     if name not in FORMATS:
-        meant = nearest(str(name), FORMATS)
+        near = difflib.get_close_matches(str(name), FORMATS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}{meant}")
     module, _, attribute = FORMATS[name].partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
