@@ -73,9 +73,8 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
     check_time(study)
     folder = study_folder(configured(*planned_runs(study, task, user)[0]).config["root"], task, name)
     inner_folder(folder)
-    lock = Lock(folder)
-    lock.take()
-    try:
+    with contextlib.closing(Lock(folder)) as lock:
+        lock.take()
         steps = _annealed(folder, study, task, user)
         if steps:
             study["steps"] = steps
@@ -84,8 +83,6 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
             study["until"] = begun + 60 * study["minutes"]
             arguments = [*arguments, f"+study.until={study['until']}"]
         return _run(name, study, task, members(study, task, user), folder, arguments, parallel, show)
-    finally:
-        lock.close()
 
 
 def check_time(study: Mapping[str, Any]) -> None:
