@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import atlas_page
+from pages import store
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "atlas.json"
@@ -72,7 +73,7 @@ def keep(name: str, entry: dict[str, Any]) -> None:
         stored["known"] = list(MODELS)
         known = [*MODELS, *(n for n in stored["models"] if n not in MODELS)]
         stored["models"] = {n: stored["models"][n] for n in known if n in stored["models"]}
-        RESULTS.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n")
+        store(RESULTS, stored, indent=1, ensure_ascii=False)
 
 
 def measure(names: list[str]) -> int:

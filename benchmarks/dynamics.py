@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from late_rise import curve, late_rise, markdown, rise, said_of_the_rise, short
+from late_rise import DATA, curve, late_rise, markdown, rise, said_of_the_rise, short
+from pages import store
 from scipy import stats
 
 from equiscope import records
 from equiscope.words import digits, ranged, text
 
-RESULTS = Path(__file__).parent / "results"
-DATA, TABLE = RESULTS / "dynamics.json", RESULTS / "dynamics.md"
+TABLE = DATA.with_suffix(".md")
 # A prediction held where it is right within this factor.
 WITHIN = 1.5
 # Minus the logarithm of it is where 2 % of the loss is, in units of the rest: 0.02 / 0.98.
@@ -348,7 +348,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "collect":
         twins = json.loads(DATA.read_text()).get("twins", []) if DATA.exists() else []
-        DATA.write_text(json.dumps(short(collect(options.runs, options.late) | {"twins": twins}), separators=(",", ":")) + "\n")
+        store(DATA, short(collect(options.runs, options.late) | {"twins": twins}), separators=(",", ":"))
     TABLE.write_text(page(json.loads(DATA.read_text())))
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pages import table
+from pages import RESULTS, store, table
 from scipy import stats
 
 from equiscope import records
@@ -36,7 +36,7 @@ RISING, DEALT = "t=0.4", 4
 FORK, MARKS, TWINS = 126, (183, 265, 383, 500), 5
 # Mini-batches of twins are those of steps so far on.
 FAR = 100_000
-DATA = Path(__file__).parent / "results" / "dynamics.json"
+DATA = RESULTS / "dynamics.json"
 LATE = """\
 The candidates: (a) the total falls while L_E stays at a floor of noise; (b) new features break symmetry; (c) the learning
 rate. **(a) is refuted**: L_E itself grows, in {above} of {nano} nano runs with its whole interval above one at t = 0.4, and there
@@ -49,7 +49,6 @@ the cosine they are orthogonal before the rise and oppose each other in it, so t
 error; yet the net gradient at the kept checkpoints lowers the error or is not told from zero.
 {twins}{noise}Networks of 34,248 parameters, and one run of 60M that was stopped at step 940.
 """
-
 
 
 def grown(folder: Path) -> dict[str, Any]:
@@ -365,4 +364,4 @@ def _rate(run: dict[str, Any], first: float, last: float) -> str:
 if __name__ == "__main__":
     data = json.loads(DATA.read_text())
     data["twins"] = short([grown(Path(folder)) for folder in sys.argv[1:]])
-    DATA.write_text(json.dumps(data, separators=(",", ":")) + "\n")
+    store(DATA, data, separators=(",", ":"))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from equiscope.writing import write_atomically
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -16,11 +18,16 @@ def stored(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def store(path: Path, record: Any, **form: Any) -> None:
+    """A record as JSON, replaced whole: an interruption leaves the one before."""
+    write_atomically(path, (json.dumps(record, **(form or {"indent": 1})) + "\n").encode())
+
+
 def keep(name: str, page: Callable[[Any], str], record: Any = None) -> None:
     """Store the record, if there is a new one, and write and print the page from what is stored."""
     RESULTS.mkdir(exist_ok=True)
     if record is not None:
-        (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        store(RESULTS / f"{name}.json", record)
     text = page(stored(name))
     (RESULTS / f"{name}.md").write_text(text)
     print(text)

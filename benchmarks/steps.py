@@ -6,7 +6,8 @@
 Each code has a process of its own that stays, and the two train in turn, A B A B. A run is whole: Lightning, batches,
 average of the weights. A step is the difference between a long run and a short one over their steps, in seconds of the
 processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio is
-the median over turns of pairs side by side. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md.
+the median over turns of pairs side by side. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md; presets that
+--only leaves out keep their rows where these were made beside the same commit on the same hardware.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) ->
                 found = [[float("nan")] * options.turns, found[0]]
             ratios = [new / old for old, new in zip(*found, strict=True)]
             row = {"preset": name, "before": statistics.median(found[0]), "now": statistics.median(found[1]),
-                   "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now}  # fmt: skip
+                   "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now,
+                   "load": os.getloadavg()[0]}  # fmt: skip
             rows.append(row)
             done(rows)
 
@@ -143,27 +145,32 @@ def main() -> None:
     from equiscope.runs.devices import hardware
 
     about = {"device": options.device, "hardware": hardware(torch.device(options.device)), "against": commit}
-    told = {**about, "threads": 1, "turns": options.turns}
-    measured(options, lambda rows: write({**told, "load": os.getloadavg()[0], "rows": rows}))
+    told = {**about, "threads": 1}
+    measured(options, lambda rows: write({**told, "rows": rows}, list(PRESETS[options.sizes])))
 
 
-def write(report: dict) -> None:
+def write(report: dict, order: list[str]) -> None:
     """The two files of results; the column of a GPU is open where none was at hand."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     name = f"steps-{report['device']}"
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    place = RESULTS / f"{name}.json"
+    kept = json.loads(place.read_text()) if place.exists() else {}
+    if all(kept.get(what) == report[what] for what in ("hardware", "against")):
+        rows = {row["preset"]: row for row in [*kept["rows"], *report["rows"]]}
+        report = {**report, "rows": [rows[name] for name in order if name in rows]}
+    place.write_text(json.dumps(report, indent=1) + "\n")
     seconds = "seconds of the processor" if report["device"] == "cpu" else "seconds of the clock"
     lines = [
         f"# A training step beside commit {report['against']}, {report['device']}",
         "",
-        f"{report['hardware']}, one thread, load {report['load']:.1f}; {seconds}, whole runs in turn, {report['turns']} "
-        "turns; the ratio is the median of pairs, with the lowest and the highest. Asked on a CPU: at most 1.02.",
+        f"{report['hardware']}, one thread; {seconds}, whole runs in turn; the ratio is the median of pairs, with the "
+        "lowest and the highest. Asked on a CPU: at most 1.02.",
         "",
-        "| preset | before, ms | now, ms | ratio | on a GPU |",
-        "| --- | --- | --- | --- | --- |",
+        "| preset | turns | load | before, ms | now, ms | ratio | on a GPU |",
+        "| --- | ---: | ---: | --- | --- | --- | --- |",
     ]
     lines += [
-        f"| {r['preset']} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
+        f"| {r['preset']} | {len(r['ratios'])} | {r['load']:.1f} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
         f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {'open' if report['device'] == 'cpu' else 'here'} |"
         for r in report["rows"]
     ]

@@ -13,14 +13,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pages import RESULTS, table
+
 from equiscope import records, tasks
 from equiscope.records import Records
 from equiscope.report import authors, paper
 from equiscope.report.claims import claims
-from equiscope.report.claims_page import run_rows
+from equiscope.report.claims_page import RUN_COLUMNS, run_rows
 from equiscope.report.evidence import DIFFERS, Evidence, gather
 
-RESULTS = Path(__file__).parent / "results"
 RUNS, BEFORE, PAGE = RESULTS / "runs", RESULTS / "runs" / "before.csv", RESULTS / "verdicts.md"
 #: Kinds of records that the page needs; the losses of single steps and pictures are left out.
 KEPT = ("run", "data", "baseline", "measure", "analysis", "end")
@@ -97,18 +98,16 @@ def page() -> str:
         "",
         textwrap.fill(INTRODUCTION.format(_counted(evidence)), 120, break_on_hyphens=False),
         "",
-        "| claim | before | now | the authors' curves | why |",
-        "| --- | --- | --- | --- | --- |",
     ]
+    rows = []
     for claim in claims(evidence, authors.judged()):
         words = [WHY[claim.key], *([claim.summary + "."] if claim.summary else [])]
         against = [f"{row.run.rpartition('/')[2]}, {row.interval or row.ours}" for row in claim.rows if row.verdict == DIFFERS]
         words += [f"Against it: {'; '.join(against)}."] if against else []
-        cells = (claim.title, before[claim.key], claim.verdict, claim.authors_verdict, " ".join(words))
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "The runs:", "", "| task | run | model | parameters | steps | percent of the loss at the end | R² | "
-              "symmetric |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    lines += ["| " + " | ".join(row) + " |" for row in run_rows(evidence)]
+        rows.append((claim.title, before[claim.key], claim.verdict, claim.authors_verdict, " ".join(words)))
+    lines += [*table(("claim", "before", "now", "the authors' curves", "why"), rows), "", "The runs:", ""]
+    heads = [name.replace("share of", "percent of") for name in RUN_COLUMNS]
+    lines += table(heads, run_rows(evidence))
     absent = [tasks.words(task).title for task in paper.TASKS if not evidence.of(task, None)]
     lines += ["", f"No run yet of {', '.join(absent)}."] if absent else []
     return "\n".join(lines) + "\n"

@@ -1,15 +1,15 @@
 """The atlas: the page is the stored figures and nothing else, and these agree with what was measured elsewhere."""
 
-import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.report.statements import script
+
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("atlas_page", ROOT / "benchmarks" / "atlas_page.py")
-atlas_page = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(atlas_page)
+atlas_page = script("atlas_page")
 
 STORED = json.loads((ROOT / "benchmarks" / "results" / "atlas.json").read_text())
 MODELS = STORED["models"]
@@ -61,3 +61,20 @@ def test_a_cell_says_what_is_known():
     assert atlas_page.value({**row, "relative": 3.21e-7, "interval": None}) == "3.2e-07"
     assert atlas_page.value(None) == "–"
     assert atlas_page.find({"rows": [{**row, "on": "crystals"}, row]}, "forces") is row
+
+
+def test_an_interruption_while_the_figures_are_stored_leaves_those_before(tmp_path, monkeypatch):
+    atlas = script("atlas")
+    monkeypatch.setattr(atlas, "RESULTS", tmp_path / "atlas.json")
+    atlas.RESULTS.write_text(json.dumps({"machine": "m", "models": {}}))
+    atlas.keep("a", {"rows": [1]})
+
+    def stopped(*paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            atlas.keep("b", {"rows": [2]})
+    assert json.loads(atlas.RESULTS.read_text())["models"] == {"a": {"rows": [1]}}
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas.json"]

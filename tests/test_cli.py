@@ -11,6 +11,7 @@ from equiscope import cli, records, report
 from equiscope.errors import DataError
 from equiscope.runs import config as conf
 from equiscope.runs import doctor
+from tests.absent import without
 from tests.runs import toy
 
 
@@ -146,21 +147,18 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 def test_without_the_packages_of_the_report_everything_else_is_done(capsys, tmp_path, monkeypatch, package):
     """Train, analyse and demo leave the page out; report, whose only work it is, says what it needs."""
     _toy_run(monkeypatch, tmp_path, trainer__keep=[0, 40], data={"dropout": 0.0})
-    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("equiscope.report")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("equiscope.report")
-    monkeypatch.setitem(sys.modules, package, None)
-    assert cli.main(["demo", "--threads", "1"]) == 0
-    told = capsys.readouterr()
-    assert "no page was made, the records are whole: this needs the package" in told.err
-    assert "pip install 'equiscope[report]'" in told.err
-    run = str(tmp_path / "runs" / "toy" / "a")
-    assert cli.main(["analyse", run, "layers", "--at", "40", "--samples", "4", "--rotations", "T"]) == 0
-    told = capsys.readouterr()
-    assert "Inside the network" in told.out
-    assert "pip install 'equiscope[report]'" in told.err
-    assert cli.main(["report", run]) == 2
-    assert "pip install 'equiscope[report]'" in capsys.readouterr().err
+    with without(package):
+        assert cli.main(["demo", "--threads", "1"]) == 0
+        told = capsys.readouterr()
+        assert "no page was made, the records are whole: this needs the package" in told.err
+        assert "pip install 'equiscope[report]'" in told.err
+        run = str(tmp_path / "runs" / "toy" / "a")
+        assert cli.main(["analyse", run, "layers", "--at", "40", "--samples", "4", "--rotations", "T"]) == 0
+        told = capsys.readouterr()
+        assert "Inside the network" in told.out
+        assert "pip install 'equiscope[report]'" in told.err
+        assert cli.main(["report", run]) == 2
+        assert "pip install 'equiscope[report]'" in capsys.readouterr().err
 
 
 def test_without_matplotlib_the_page_is_made_without_files_of_figures(capsys, tmp_path, monkeypatch):
@@ -174,6 +172,15 @@ def test_without_matplotlib_the_page_is_made_without_files_of_figures(capsys, tm
     assert "plotly" in page.read_text().lower()
     assert not list((page.parent / "figures").glob("*"))
     assert "pip install matplotlib" in told.err
+
+
+def test_options_of_another_page_and_runs_that_are_not_there_are_refused_before_the_work(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "build", None)
+    for given in (["--out", "x"], ["--paper", "--beside", "toy/a"]):
+        assert "leave one out" in _fails(capsys, "report", *given)
+    (tmp_path / "runs" / "toy" / "b").mkdir(parents=True)
+    assert "no run folder toy/c" in _fails(capsys, "report", "toy/b", "--beside", "toy/c")
 
 
 def test_threads_of_the_demo(capsys, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import equiscope as eq
 PACKAGE = Path(eq.__file__).parent
 MAKERS = {"tensor", "zeros", "ones", "empty", "full", "eye", "arange", "linspace", "rand", "randn", "randperm",
           "randint"}  # fmt: skip
-MEASURING = ("symmetry", "decomposition", "adapters", "analysis")
+MEASURING = ("symmetry", "decomposition", "adapters", "analysis", "testing")
 
 
 def nameless(source):

@@ -146,3 +146,38 @@ def test_no_class_name_means_two_things(tmp_path):
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text("class Run:\n    pass\n")
     assert classes_named_twice(tmp_path) == {"Run": ["a.py", "b.py"]}
+
+
+def rings(package):
+    """The files of the package that import one another in rings, also inside functions or by name."""
+    files = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = [package.name, *path.relative_to(package).with_suffix("").parts]
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    needs = {name: set() for name in files}
+    for name, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.Import):
+                needs[name] |= {alias.name for alias in node.names} & set(files)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                needs[name] |= (inner & set(files)) or ({node.module} & set(files))
+            elif isinstance(node, ast.Constant) and node.value in files and node.value != package.name:
+                needs[name].add(node.value)
+    needs = {name: others - {name} for name, others in needs.items()}
+    # What needs none of the rest, or is needed by none, is in no ring.
+    while free := {n for n, own in needs.items() if not own & set(needs)} | set(needs) - set().union(*needs.values()):
+        needs = {name: others for name, others in needs.items() if name not in free}
+    return sorted(needs)
+
+
+def test_files_import_one_another_in_one_direction(tmp_path):
+    assert rings(Path(equiscope.__file__).parent) == []
+    package = tmp_path / "equiscope"
+    package.mkdir()
+    (package / "a.py").write_text("from equiscope import b\n")
+    (package / "b.py").write_text("def f():\n    from equiscope.c import g\n")
+    (package / "c.py").write_text("import importlib\nimportlib.import_module('equiscope.a')\n")
+    (package / "d.py").write_text("from equiscope.a import f\n")
+    (package / "e.py").write_text("import equiscope.d\n")
+    assert rings(package) == ["equiscope.a", "equiscope.b", "equiscope.c"]

@@ -122,6 +122,9 @@ def test_damaged_count_file(tmp_path):
         beside.write_bytes(damaged)
         with pytest.raises(IntegrityError, match="count is damaged"):
             records.read(path)
+    beside.write_bytes(b"9" * 5000 + b" 0\n")
+    with pytest.raises(IntegrityError, match="count is damaged"):
+        records.read(path)
 
 
 def test_no_file(tmp_path):
@@ -211,6 +214,18 @@ def test_records_are_written_by_one_at_a_time_and_a_forked_child_does_not_hold_t
     records.Records(path).close()
     os.write(go[1], b"!")
     os.waitpid(child, 0)
+
+
+def test_records_that_can_no_longer_be_looked_at_are_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    with records.Records(path) as book:
+        book.append("train", step=0)
+        whole = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "lstat", lambda *_: (_ for _ in ()).throw(OSError(116, "Stale file handle")))
+            with pytest.raises(RunError, match="moved, deleted or replaced"):
+                book.append("train", step=1)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("line", [b"[" * 100_000, b'{"n":0,"kind":7,"sha":"x"}', b"[1]", b"{}"])

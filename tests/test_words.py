@@ -117,3 +117,10 @@ def test_keys_of_loggers_and_passwords_in_addresses_are_hidden():
         "data": {"key": "forces", "path": f"s3://{hidden}@bucket"},
         "seed": 0,
     }  # fmt: skip
+
+
+def test_the_nearest_of_the_known_names_is_offered_and_nothing_far():
+    assert words.nearest("forcs", ["energy", "forces"]) == "; did you mean 'forces'?"
+    assert words.nearest("forcs", ["forces"], sign=",") == ", did you mean 'forces'?"
+    assert words.nearest("forcs", ["energy"]) == words.nearest("forcs", []) == ""
+    assert words.nearest("fo", ["forces"], 0.3) == "; did you mean 'forces'?"

@@ -90,10 +90,10 @@ def test_a_lock_taken_twice_says_who_has_it(tmp_path):
     first.take()
     with pytest.raises(RunError, match="already in use by this process"):
         second.take()
-    first.drop()
+    first.close()
     second.take()
     second.check()
-    second.drop()
+    second.close()
 
 
 def test_a_lock_without_file_system_locks_warns_and_sees_another_owner(tmp_path, monkeypatch):

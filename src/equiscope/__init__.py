@@ -1,15 +1,17 @@
 """equiscope: how much of a model's loss is there only because it has not learned 3D rotation symmetry perfectly."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from equiscope import errors
-from equiscope.decomposition.compare import Comparison, compare
-from equiscope.decomposition.measure import measure
-from equiscope.decomposition.result import Result
-from equiscope.decomposition.twirled import Twirled
-from equiscope.symmetry.declaration import Declaration, Input, Output
-from equiscope.symmetry.grids import GridAction
+
+if TYPE_CHECKING:
+    from equiscope.decomposition.compare import Comparison, compare
+    from equiscope.decomposition.measure import measure
+    from equiscope.decomposition.result import Result
+    from equiscope.decomposition.twirled import Twirled
+    from equiscope.symmetry.declaration import Declaration, Input, Output
+    from equiscope.symmetry.grids import GridAction
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,11 +33,21 @@ __all__ = [
     "testing",
 ]
 
-# Loaded on first use, so that `import equiscope` needs neither the time nor the extras of the libraries behind them.
+# Loaded on first use: `import equiscope` needs neither the time nor the extras of the libraries behind them, and the
+# processes that make data need no torch.
 _LAZY = {
+    "Comparison": ("equiscope.decomposition.compare", "Comparison"),
+    "Declaration": ("equiscope.symmetry.declaration", "Declaration"),
     "EquivarianceError": ("equiscope.decomposition.metric", "EquivarianceError"),
     "EquivarianceTracker": ("equiscope.adapters.lightning", "EquivarianceTracker"),
+    "GridAction": ("equiscope.symmetry.grids", "GridAction"),
+    "Input": ("equiscope.symmetry.declaration", "Input"),
+    "Output": ("equiscope.symmetry.declaration", "Output"),
+    "Result": ("equiscope.decomposition.result", "Result"),
+    "Twirled": ("equiscope.decomposition.twirled", "Twirled"),
     "adapters": ("equiscope.adapters", None),
+    "compare": ("equiscope.decomposition.compare", "compare"),
+    "measure": ("equiscope.decomposition.measure", "measure"),
     "precisions": ("equiscope.decomposition.ladder", "precisions"),
     "symmetries": ("equiscope.decomposition.symmetries", None),
     "testing": ("equiscope.testing", None),

@@ -125,19 +125,12 @@ class _Bounded(io.RawIOBase):
         super().close()
 
 
-def _zstandard(raw: BinaryIO) -> Any:
-    try:
-        # Python's own, from 3.14 on.
-        return importlib.import_module("compression.zstd").open(raw)
-    except ImportError:
-        return _Zstandard(raw, needed("zstandard").ZstdDecompressor().decompressobj)
-
-
 class _Zstandard:
     """Frame after frame of a Zstandard file; the package's own reader takes a file that is cut short for whole."""
 
-    def __init__(self, raw: BinaryIO, new: Callable[[], Any]) -> None:
-        self._raw, self._new, self._frame, self._left = raw, new, new(), b""
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._new = raw, needed("zstandard").ZstdDecompressor().decompressobj
+        self._frame, self._left = self._new(), b""
 
     def read(self, size: int) -> bytes:
         while not self._left:
@@ -162,7 +155,7 @@ _UNPACK: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", gzip.open),
     (b"BZh", bz2.open),
     (b"\xfd7zXZ\x00", lzma.open),
-    (b"\x28\xb5\x2f\xfd", _zstandard),
+    (b"\x28\xb5\x2f\xfd", _Zstandard),
 )
 
 

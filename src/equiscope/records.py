@@ -116,6 +116,15 @@ def _content(path: Path) -> bytes:
         raise IntegrityError(f"no records at {path}: has the run started, is this its folder?") from None
 
 
+def json_object(content: bytes) -> dict[str, Any] | None:
+    """The JSON object that another process writes or wrote; None for anything else, such as one cut short."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _parse(line: bytes, number: int, path: Path) -> Record:
     def damaged(reason: str) -> IntegrityError:
         return IntegrityError(f"{path} is damaged at line {number}: {reason}; restore the file from a copy")
@@ -156,7 +165,8 @@ def _known_count(path: Path) -> int | None:
         return None
     content = beside.read_bytes()
     head = content.split(b" ")[0]
-    if not head.isdigit() or _count_line(int(head)) != content:
+    # Python refuses to read a number of thousands of digits.
+    if not head.isdigit() or len(head) > 18 or _count_line(int(head)) != content:
         raise IntegrityError(f"{beside} is damaged ({content[:60]!r}): delete it if {path.name} is whole")
     return int(head)
 
@@ -199,11 +209,10 @@ class Records:
             if self.torn:
                 self._set_torn_aside()
             self._size = os.fstat(descriptor).st_size
-        except OSError as error:
-            self.let_go()
-            raise RunError(f"cannot write the records {self.path}: {error.strerror}") from error
-        except BaseException:
-            self.let_go()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise RunError(f"cannot write the records {self.path}: {error.strerror}") from error
             raise
 
     def _set_torn_aside(self) -> None:
@@ -215,12 +224,12 @@ class Records:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(self.torn))
         os.fsync(descriptor)
 
-    def _check(self) -> int:
-        """The size of the file, if it is still the one that was opened, with nothing in it of another process."""
+    def _check(self) -> None:
+        """The file is still the one that was opened, with nothing in it of another process."""
         found = os.fstat(self._file.fileno())
         try:
             same = os.path.samestat(found, os.lstat(self.path))
-        except FileNotFoundError:
+        except OSError:
             same = False
         if not same:
             raise RunError(f"{self.path} was moved, deleted or replaced while it was written: nothing more is written")
@@ -231,7 +240,6 @@ class Records:
             )
         if self._lock is not None:
             self._lock.check()
-        return self._size
 
     def append(self, kind: str, **fields: Any) -> Record:
         """Write one record and return it as it will be read back.
@@ -244,8 +252,8 @@ class Records:
         record: Record = {"n": len(self.entries), "kind": kind, **plain(fields, kind)}
         record["sha"] = digest(record)
         line = _encode(record) + b"\n"
+        self._check()
         try:
-            before = self._check()
             written = 0
             while written < len(line):
                 written += self._file.write(line[written:])
@@ -255,7 +263,7 @@ class Records:
             write_atomically(_count_path(self.path), _count_line(len(self.entries)))
         except OSError as error:
             if len(self.entries) == record["n"]:
-                os.ftruncate(self._file.fileno(), before)
+                os.ftruncate(self._file.fileno(), self._size)
             raise RunError(f"cannot write record {record['n']} to {self.path}: {error.strerror}") from error
         return record
 
@@ -271,11 +279,7 @@ class Records:
         return self.find(kind, **identity) or self.append(kind, **identity, **fields)
 
     def close(self) -> None:
-        """Close the file; appending afterwards is an error."""
-        self.let_go()
-
-    def let_go(self) -> None:
-        """Close the file, in this process alone."""
+        """Close the file, in this process alone; appending afterwards is an error."""
         file: Any = getattr(self, "_file", None)
         if file is not None:
             file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import difflib
 import io
 import math
 import re
@@ -13,12 +14,11 @@ from typing import Any
 Rows = Iterable[Sequence[str]]
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SMALL = re.compile(r"(-?)0\.(0{3,})([1-9])(\d*)")
-_NAN = math.nan
 
 
 def number(value: Any) -> float:
     """A float, NaN for what is missing (None)."""
-    return _NAN if value is None else float(value)
+    return math.nan if value is None else float(value)
 
 
 def minus(text: str) -> str:
@@ -78,7 +78,7 @@ def correlation(value: Any, low: Any, high: Any, form: str = "{} ({} to {})") ->
     return minus(form.format(*(f"{number(v):.2f}" for v in (value, low, high)))) if math.isfinite(value) else "–"
 
 
-def percent(value: float, low: float = _NAN, high: float = _NAN) -> tuple[str, str, str]:
+def percent(value: float, low: float = math.nan, high: float = math.nan) -> tuple[str, str, str]:
     """(value, low, high) as digits without the sign of percent, all with the decimals that the interval warrants."""
     if not math.isfinite(value):
         return "unknown", "?", "?"
@@ -211,6 +211,12 @@ def harmless(text: str) -> str:
     """Text for a terminal: colours and the codes of progress bars stay, other control characters become '�'."""
     pieces = _ALLOWED.split(text)
     return "".join(piece if number % 2 else piece.translate(_CONTROLS) for number, piece in enumerate(pieces))
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6, sign: str = ";") -> str:
+    """``; did you mean 'positions'?``, the nearest of the names that are known; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), 1, cutoff)
+    return f"{sign} did you mean {near[0]!r}?" if near else ""
 
 
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")

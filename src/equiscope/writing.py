@@ -118,16 +118,16 @@ def locked(descriptor: int) -> bool | None:
 
 
 def not_inherited(owner: Any) -> None:
-    """Have ``owner.let_go()`` called in every forked child, which shares the open file and with it the lock."""
+    """Have ``owner.close()`` called in every forked child, which shares the open file and with it the lock."""
     _held.add(owner)
 
 
-def _let_go() -> None:
+def _close_all() -> None:
     for owner in list(_held):
-        owner.let_go()
+        owner.close()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_all)
 
 
 class Lock:
@@ -205,14 +205,9 @@ class Lock:
             who = found[:200].decode(errors="replace").partition(", ")[0] or "nobody"
             raise RunError(f"{self.folder} was taken over by {who}: nothing more is written by this process")
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Give the lock back."""
-        self.let_go()
-        self._token = b""
-
-    def let_go(self) -> None:
-        """Close the descriptors."""
         _held.discard(self)
         for descriptor in self._descriptors:
             os.close(descriptor)
-        self._descriptors = []
+        self._descriptors, self._token = [], b""

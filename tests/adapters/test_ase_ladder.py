@@ -12,7 +12,8 @@ from ase.io import write
 from torch import nn
 
 from equiscope import cli
-from equiscope.adapters.ase_ladder import precisions
+from equiscope.adapters.ase import measure
+from equiscope.adapters.ase_ladder import figures, precisions
 from equiscope.errors import InputError
 
 
@@ -62,6 +63,20 @@ def test_arithmetic_alone_and_broken():
     first, second = (r.relative for r in broken.rungs)
     assert first > 1e-3
     assert second == pytest.approx(first, rel=1e-5)
+
+
+def test_sizes_of_structures_without_any_error_are_their_own():
+    class Sized(Holds):
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            turned = len(atoms) == 5
+            self.results["energy"] = len(atoms) * (atoms.positions[0, 0] if turned else len(atoms))
+
+    alone = [Atoms("H" * n, positions=np.eye(3)[:n]) for n in (1, 3)]
+    found = figures(measure(Sized(), [alone[0], *structures(2), alone[1]], ["energy"], progress=False))
+    assert found["energy"].equivariance[[0, 3]].tolist() == [0, 0]
+    assert found["energy"].square[[0, 3]] == pytest.approx([1, 9])
+    assert list(found["energy"].clusters) == [0, 1, 2, 3]
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

@@ -398,6 +398,18 @@ def test_validate_alone_and_no_logger(tmp_path):
     assert len(tracker.history) == 2
 
 
+def test_a_function_that_hands_out_used_up_batches_says_what_to_return():
+    fields = {"inputs": {"pos": "1o"}, "outputs": {"forces": "1o"}, "target": "forces"}
+    once = iter(held_out())
+    tracker = EquivarianceTracker(lambda: once, **fields)
+    trainer = pl.Trainer(
+        callbacks=[tracker], accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
+    trainer.validate(Module(), held_out(), verbose=False)
+    with pytest.raises(InputError, match=r"no batches to measure: .*lambda: iter\(loader\)"):
+        trainer.validate(Module(), held_out(), verbose=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -14,6 +14,7 @@ import torch
 from ase import Atoms
 from ase.build import fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import equiscope as eq
 from equiscope.analysis.layers import layers
@@ -124,6 +125,24 @@ def test_single_precision_models_have_their_floor() -> None:
     result = run(single, molecules(), ["forces", "non_conservative_forces"], noise_samples=2)
     assert not result.result.distinguishable
     assert any("single precision" in note for note in result.notes)
+
+
+class AsOnCuda(TorchDispatchMode):
+    """Refuses matrix products of whole numbers, which a CUDA card does not have."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if name in ("mm", "mv", "dot", "bmm", "addmm", "addmv") and not args[0].is_floating_point():
+            raise RuntimeError(f"{name} is not implemented on CUDA for {args[0].dtype}")
+        return function(*args, **(kwargs or {}))
+
+
+def test_nothing_is_asked_that_a_cuda_card_cannot() -> None:
+    with AsOnCuda():
+        found = Metatomic(model()).answer(joined([0, 1], crystals()[:2], AsePlan(("energy",)), [0, 1]), ["forces"])
+        with pytest.raises(RuntimeError, match="not implemented on CUDA"):
+            torch.eye(3).long() @ torch.arange(3)
+    assert found["forces"].shape == (sum(map(len, crystals()[:2])), 3)
 
 
 def test_labels_of_structures_that_were_moved_are_still_read() -> None:

@@ -112,5 +112,9 @@ def test_what_cannot_be_exported_is_a_sentence(tmp_path: Path) -> None:
         measure(EMT(), crystals(), exports={"matbench": "x.csv"})
     with pytest.raises(InputError, match=r"columns of ml-peg need \['energy'\]"):
         measure(EMT(), crystals(), ["forces"], exports={"ml-peg": tmp_path / "x.csv"})
+    calculator = Broken()
+    with pytest.raises(InputError, match=r"exports \(--export\) are of rotations: leave out symmetry='permutation'"):
+        run(calculator, tmp_path, symmetry="permutation")
+    assert calculator.calls == 0
     with pytest.raises(InputError, match="cannot write the table to '/nowhere"):
         measure(EMT(), crystals()[:1], exports={"mlip-arena": "/nowhere/x.csv"}, progress=False, noise_samples=0)

@@ -103,5 +103,5 @@ def test_refusals():
                               fixed=("mask",))  # fmt: skip
     with pytest.raises(InputError, match="loss 'mse'"):
         brute_force(model, [batch], absolute)
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(InputError, match="count must be an integer >= 2"):
         brute_force(model, [batch], FORCES, count=1)

@@ -1,13 +1,16 @@
-"""The training loss against dense Jacobians; the noise of mini-batches, and the share of the error it makes."""
+"""The training loss against dense Jacobians; the noise of mini-batches, and the share of the error it makes;
+the decay of the error by Lanczos, on quadratics where descent can be followed exactly."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.linalg import solve_discrete_lyapunov
 
 from equiscope.analysis import dynamics
-from equiscope.analysis.dynamics import Objective, Stepper, noise_share
+from equiscope.analysis.dynamics import Objective, Stepper, gradient_spectra, noise_share, predicted_decay
+from equiscope.analysis.krylov import lanczos
 from equiscope.analysis.parts import Parts
 from equiscope.errors import InputError
 
@@ -46,6 +49,9 @@ def test_the_share_is_that_of_the_dense_stationary_state(made):
     parts, objective = made
     stepper = Stepper("sgd", rate=0.02, momentum=0.5, weight_decay=0.3, average=0.8)
     found = noise_share(parts, objective, MINIBATCHES, stepper, steps=1500, vectors=16, depth=12)
+    # No graph is held afterwards.
+    assert not objective._graphs._kept
+    assert not parts.graphs._kept
     eye = torch.eye(parts.size, dtype=torch.float64)
     with parts.steady():
         h = torch.stack([objective.product(row) for row in eye]) + 0.3 * eye
@@ -134,3 +140,46 @@ def test_forms_are_those_of_the_products():
     for part, form in found.items():
         due = torch.stack([u @ parts.product(part, row, "gauss_newton") for row in u])
         torch.testing.assert_close(form, due, rtol=1e-9, atol=1e-12)
+
+
+def test_all_products_give_the_course_of_descent_exactly():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(7, 7, generator=generator, dtype=torch.float64)
+    h, w, rate = root @ root.T, torch.randn(7, generator=generator, dtype=torch.float64), 0.02
+    slope = h @ w
+    run = lanczos(lambda v: h @ v, slope, 7)
+    steps, seen = np.array([0, 1, 3, 10, 40]), []
+    for step in range(41):
+        if step in steps:
+            seen.append(0.5 * float(w @ h @ w))
+        w = w - rate * h @ w
+    found = predicted_decay(run.nodes, run.weights, float(slope @ slope), seen[0], rate, steps)
+    np.testing.assert_allclose(found, seen, rtol=1e-8)
+
+
+def test_an_answer_of_zero_has_no_spectrum():
+    net = network("SiLU", width=4)
+    with torch.no_grad():
+        net.last.weight.zero_()
+        net.last.bias.zero_()
+    assert list(gradient_spectra(Parts(net, batches(), DECLARED, rotations="T", cosets=1), products=2)) == ["twirled"]
+
+
+def test_flat_modes_fall_in_a_straight_line():
+    found = predicted_decay(np.zeros(1), np.ones(1), 4.0, 10.0, 0.1, np.array([0, 5]))
+    np.testing.assert_allclose(found, [10.0, 8.0])
+
+
+def test_spectra_are_those_of_the_dense_gauss_newton_matrix():
+    parts = Parts(network("SiLU", width=4), batches(), DECLARED, rotations="T", cosets=1)
+    found = gradient_spectra(parts, products=6)
+    dense = torch.stack([parts.product("total", row, "gauss_newton") for row in torch.eye(parts.size).double()])
+    slopes = parts.gradient(("twirled", "equivariance"))
+    for part, slope in slopes.items():
+        square = float(slope @ slope)
+        assert found[part]["square"] == pytest.approx(square, rel=1e-9)
+        assert found[part]["mean"] == pytest.approx(float(slope @ dense @ slope) / square, rel=1e-8)
+        # Six nodes carry the moments up to the eleventh.
+        moved = dense @ dense @ slope
+        third = np.array(found[part]["nodes"]) ** 3 @ np.array(found[part]["weights"])
+        assert third == pytest.approx(float((dense @ slope) @ moved) / square, rel=1e-8)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from equiscope.analysis.forecast import Line, cheaper_below, crossing, steps_worth
+from equiscope.analysis.forecast import cheaper_below, crossing, steps_worth
 from equiscope.errors import InputError
 
 
@@ -46,6 +46,8 @@ def test_a_power_law_says_how_many_steps_a_gain_is_worth():
     flat = steps_worth(steps, [1.0, 1.1, 0.9, 1.0, 1.05], share=0.1)
     assert flat["high"] == math.inf
     assert steps_worth(steps, 3 * steps**-0.5, share=0.0)["steps"] == 0
+    # More steps than a float holds.
+    assert steps_worth(steps, 3 * steps**-1e-5, share=0.1)["steps"] == math.inf
 
 
 def test_twirling_is_cheaper_up_to_as_many_passes():
@@ -60,5 +62,5 @@ def test_too_little_is_said():
         steps_worth([1, 500, 1000], [3.0, 2.0, 1.0], 0.1)
     with pytest.raises(InputError, match=r"in \[0, 1\), got 1"):
         steps_worth([250, 500, 1000], [3.0, 2.0, 1.0], 1)
-    with pytest.raises(InputError, match="3 points"):
-        Line.fit(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0]))
+    with pytest.raises(InputError, match="points at different places, got 3 at 1"):
+        crossing([1.0, 1.0, 1.0], [10.0, 20.0, 30.0])

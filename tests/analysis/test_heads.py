@@ -11,9 +11,9 @@ from equiscope.analysis.heads import commutant_projection, find_head, head_form,
 from equiscope.errors import InputError
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.rotations import haar
-from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
+from ..tasks.forcefield.closed_form import closed_form
 from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 
@@ -185,6 +185,14 @@ def test_the_tied_twin_has_no_deviation():
     assert found["alignment"] is None
 
 
+def test_a_head_of_zeros_has_no_factors():
+    model = Rows()
+    with torch.no_grad():
+        model.weight.zero_()
+    found = heads(model, pooled.dealt(2), pooled.declared("sample", both=False))
+    assert (found["variance"], found["form"], found["normalised_variance"], found["alignment"]) == (0, 0, None, None)
+
+
 def test_the_linear_head_is_found():
     assert find_head(build("edge_transformer"), molecular_batch(), FORCES) == "head"
     assert find_head(build("escaip"), molecular_batch(), FORCES) == "force_head"
@@ -207,6 +215,9 @@ def test_errors_name_the_layers_and_the_remedy():
         heads(NoHead(), [batch], VECTORS, head="first")
     with pytest.raises(InputError, match="no layer of NoHead is named 'lost'; the last are first, last"):
         heads(NoHead(), [batch], VECTORS, head="lost")
+    silent = nn.Sequential(nn.Linear(3, 3), nn.SiLU()).double()
+    with pytest.raises(InputError, match="no layer with parameters of Sequential is named '1'; the last are 0"):
+        heads(silent, [batch], VECTORS, head="1", forward=lambda m, b: {"y": m(b["x"])})
     with pytest.raises(InputError, match="empty"):
         heads(NoHead(), [], VECTORS)
     with pytest.raises(InputError, match="probes"):

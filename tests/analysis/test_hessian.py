@@ -15,6 +15,7 @@ from equiscope.analysis.hessian import (
     largest_eigenvalue,
 )
 from equiscope.analysis.krylov import lanczos, smoothed
+from equiscope.analysis.pairs import around
 from equiscope.analysis.parts import KINDS, PARTS, Parts
 from equiscope.errors import InputError
 from tests.analysis import pooled
@@ -82,8 +83,8 @@ def _intervals(matrix, probes, depth, seed):
     signs = torch.randint(0, 2, (probes, len(matrix)), generator=generator).double() * 2 - 1
     runs = [lanczos(matrix.mv, z, depth) for z in signs]
     return {
-        "trace": _probed(runs, len(matrix), np.copy),
-        "frobenius_square": _probed(runs, len(matrix), np.square),
+        "trace": around(*_probed(runs, len(matrix), np.copy)),
+        "frobenius_square": around(*_probed(runs, len(matrix), np.square)),
         "density": _density(runs, len(matrix), depth),
     }
 
@@ -94,7 +95,7 @@ def test_the_figures_come_with_these_intervals(small):
     found = _spectrum(CurvatureOperator(parts, "equivariance"), 0.01, 20, 3, 8, 0)
     runs = [lanczos(matrix.mv, _rademacher(parts, 0, 0), found["lambda_max"]["steps"])]
     runs += [lanczos(matrix.mv, _rademacher(parts, 0, probe), 8) for probe in (1, 2)]
-    trace, squares = _probed(runs, parts.size, np.copy), _probed(runs, parts.size, np.square)
+    trace, squares = (around(*_probed(runs, parts.size, power)) for power in (np.copy, np.square))
     assert found["trace"]["value"] == pytest.approx(trace["value"], rel=1e-8)
     assert found["trace"]["interval"] == pytest.approx(trace["interval"], rel=1e-8)
     assert found["frobenius_square"]["interval"] == pytest.approx(squares["interval"], rel=1e-8)
@@ -158,6 +159,6 @@ def test_the_curvature_of_a_batch_is_its_own_mean(weighting):
     form = 2 * pooled.broken(v.reshape(3, 3))
     for index in (0, 2):
         expected = float(form * pooled.moment([data[index]], "mask", weighting))
-        assert operator.quadratics[index] == pytest.approx(expected, rel=1e-10)
+        assert operator.calls[-1][index] == pytest.approx(expected, rel=1e-10)
     both = float(form * pooled.moment([data[0], data[2]], "mask", weighting))
     assert float(v @ image) == pytest.approx(both, rel=1e-10)

@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -61,9 +63,24 @@ def test_random_directions_have_the_norm_of_every_filter():
         assert torch.allclose(found.norm(dim=-1), norms.to(found), rtol=1e-12)
 
 
+def test_displacements_are_made_one_at_a_time():
+    net, alive = network("GELU"), []
+    size = sum(p.numel() for p in net.parameters())
+
+    def watched(grid):
+        for point in grid:
+            alive.append(sum(type(one) is torch.Tensor and one.shape == (size,) for one in gc.get_objects()))
+            yield point
+
+    landscape(net, batches(), DECLARED, directions=("random:1", "random:-2"), progress=watched, **SHORT)
+    assert len(alive) == 2 * 7 + 5 * 5
+    assert max(alive) < 8
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"directions": ("hessian:total",)}, {"points": 8}, {"span": 0}, {"directions": ("random:1", "random:1")},
+    [{"directions": ("hessian:total",)}, {"directions": ("random:first",)},
+     {"points": 8}, {"span": 0}, {"directions": ("random:1", "random:1")},
      {"directions": ({"head": torch.ones(3)},)}],
 )
 def test_bad_arguments(arguments):

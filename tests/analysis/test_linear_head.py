@@ -11,6 +11,7 @@ from equiscope.errors import InputError
 from equiscope.tasks.forcefield.escaip import Escaip, EscaipConfig
 from equiscope.tasks.forcefield.task import FORCES
 from tests.analysis.networks import DECLARED, batches, network
+from tests.tasks.forcefield.closed_form import head_inputs
 
 
 def molecules(samples=4, atoms=5):
@@ -34,7 +35,7 @@ def test_escaip_has_one_matrix_for_both_losses_each_on_its_own_subspace():
     batch = molecules()
     found = linear_head(model, [batch], FORCES, "force_head", cosets=1)["parts"]
     with torch.no_grad():
-        inputs = model.head_inputs(batch)
+        inputs = head_inputs(model, batch)
         v = inputs.magnitude[:, None, None] * torch.einsum("ajh,ajx->ahx", inputs.features, inputs.unit)
         # Per-component mean of each sample, then over samples: all have five atoms.
         q = 2 / 3 * torch.einsum("ahx,akx->hk", v, v) / len(v) / 3

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import equiscope as eq
 from equiscope.analysis.parts import KINDS, PARTS, Parts
+from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError
 from tests.analysis import pooled
 from tests.analysis.networks import DECLARED, LAYERS, Net, batches, network
@@ -292,6 +293,8 @@ def test_bad_arguments(arguments, message):
 def test_bad_parts_vectors_and_empty_batches():
     with pytest.raises(InputError, match="empty"):
         Parts(network("GELU"), [], DECLARED)
+    with pytest.raises(InputError, match=r"whole cosets: give cosets=1 or 2, got 1\.25"):
+        Parts(network("GELU"), batches(), make_plan(DECLARED, cosets=1.25))
     parts = Parts(network("GELU"), batches(), DECLARED)
     with pytest.raises(InputError, match="'mean'"):
         parts.gradient(("mean",))

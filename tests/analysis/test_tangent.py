@@ -11,10 +11,10 @@ from equiscope.analysis.heads import row_deviation
 from equiscope.analysis.tangent import tangent_form
 from equiscope.decomposition.plan import make_plan
 from equiscope.errors import InputError
-from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.task import FORCES
 
 from ..decomposition.models import linear_error
+from ..tasks.forcefield.closed_form import closed_form
 from . import pooled
 from .batches import VECTORS, build, molecular_batch, randn, vectors
 
@@ -57,6 +57,14 @@ def test_away_from_the_reference_the_remainder_is_of_third_order():
     assert gaps[1] / gaps[0] < 0.6
 
 
+def test_frozen_weights_are_followed_and_stay_frozen():
+    model, reference = Gated(0.02), {"a": torch.zeros(3, 3).double()}
+    found = tangent_form(model, reference, [vectors()], VECTORS)
+    model.requires_grad_(False)
+    assert tangent_form(model, reference, [vectors()], VECTORS) == found
+    assert not any(p.requires_grad for p in model.parameters())
+
+
 def test_errors_say_what_differs():
     batch = vectors()
     with pytest.raises(InputError, match=r"'c' of shape \(2,\) is no parameter"):
@@ -65,7 +73,7 @@ def test_errors_say_what_differs():
         tangent_form(Gated(0.1), {"b": torch.ones(1).double()}, [batch], VECTORS)
     blind = Gated(0.1)
     blind.forward = lambda batch: {"y": batch["x"] * blind.b + blind.a.detach().sum()}
-    with pytest.raises(InputError, match=r"does not depend on the weights|cannot be differentiated"):
+    with pytest.raises(InputError, match=r"does not depend on the parameters differentiably"):
         tangent_form(blind, {"a": torch.zeros(3, 3).double()}, [batch], VECTORS)
 
 

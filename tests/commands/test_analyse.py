@@ -1,13 +1,12 @@
 """``equiscope analyse``: from a trained run to tables in the terminal and sections of the report; clear words else."""
 
-import sys
-
 import pytest
 
 from equiscope.cli import main, parser
 from equiscope.commands.analyse import _sorted
 from equiscope.errors import InputError
 from equiscope.runs.train import train
+from tests.absent import without
 from tests.runs.toy import config
 
 
@@ -59,20 +58,9 @@ def test_what_cannot_be_done_is_explained_in_one_line(run, capsys, arguments, wo
     assert "\n" not in error
 
 
-def test_without_the_packages_of_pages_the_tables_are_shown_and_the_extra_is_named(run, capsys, monkeypatch):
-    """plotly and jinja2 as if they were not installed; what was imported of the report before is forgotten."""
-
-    class Missing:
-        def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in ("plotly", "jinja2"):
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    forgotten = ("plotly", "jinja2", "equiscope.report")
-    for name in list(sys.modules):
-        if name.startswith(tuple(f"{package}." for package in forgotten)) or name in forgotten:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    assert main(["analyse", str(run.path), "heads", "--at", "40", "--samples", "4"]) == 0
+def test_without_the_packages_of_pages_the_tables_are_shown_and_the_extra_is_named(run, capsys):
+    with without("plotly", "jinja2"):
+        assert main(["analyse", str(run.path), "heads", "--at", "40", "--samples", "4"]) == 0
     told = capsys.readouterr()
     assert "step 40" in told.out
     assert "no page was made, the records are whole" in told.err

@@ -35,6 +35,7 @@ def test_settings_and_errors(capsys, tmp_path):
         (("--format", "md71"), "there is no format 'md71'"),
         (("--format", "md17", "--set", "piece=2"), "has no setting ['piece']"),
         (("--format", "md17", "--set", "pieces"), "--set needs KEY=VALUE"),
+        (("--format", "md17", "--set", "pieces=2", "--set", "pieces=3"), "--set names 'pieces' twice: '2' and '3'"),
         (("--format", "extxyz"), "does not say its units"),
         (("--format", "spice"), "no HDF5 file"),
     ):

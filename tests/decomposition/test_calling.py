@@ -203,3 +203,12 @@ def test_cosets_are_chosen_by_the_loss_and_the_set():
     assert eq.measure(Tanh(), [BATCH], **ARGUMENTS, loss="l2_norm").cosets == 4
     assert eq.measure(Tanh(), [BATCH], **ARGUMENTS, rotations="haar").passes == 10
     assert eq.measure(Tanh(), [BATCH], **ARGUMENTS, rotations="haar", cosets=3).passes == 3
+
+
+@pytest.mark.parametrize("kind", [">f8", "<f8", ">f4", np.longdouble, "reversed"])
+def test_arrays_of_any_order_of_bytes_and_width(kind):
+    labels = np.random.default_rng(0).normal(size=(6, 4, 3))
+    given = labels[::-1].copy()[::-1] if kind == "reversed" else labels.astype(kind)
+    batch = {"pos": torch.ones(6, 4, 3).double(), "y": given}
+    result = eq.measure(lambda b: b["pos"], [batch], inputs={"pos": "1o"}, outputs={"f": "1o"}, target="y")
+    assert result.loss_as_given == pytest.approx(((labels - 1) ** 2).mean(), rel=1e-6)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import equiscope as eq
-from equiscope.errors import DataError, ModelError, NonFiniteError
+from equiscope.decomposition.collect import prepared_batches
+from equiscope.decomposition.plan import make_plan
+from equiscope.errors import DataError, DeclarationError, InputError, ModelError, NonFiniteError
 
 from .models import Linear, Tanh, linear_error, random_batch
 
@@ -296,3 +298,107 @@ def test_twirled_refuses_nan_as_measure_does_and_keeps_padding_zero():
     batch["pos"][2, 0] = math.nan
     with pytest.raises(NonFiniteError, match=r"input 'pos' is NaN.* \(positions \[2\]\)"):
         twirled(batch)
+
+
+def pairs(batch):
+    """Forces along the distances of the atoms of each sample: exactly equivariant, nonlinear."""
+    apart = batch["pos"][:, None] - batch["pos"][:, :, None]
+    return {"forces": (apart / (1 + apart.square().sum(-1, keepdim=True))).sum(2)}
+
+
+def test_atoms_that_the_loss_leaves_out_turn_with_the_others():
+    batch = random_batch(6, 5)
+    free = torch.arange(30).reshape(6, 5) % 3 > 0
+    forces = {"forces": eq.Output("1o", target="y", mask="free")}
+    exact = dict(outputs=forces, target=None)
+    dense = batch | {"free": free}
+    with pytest.raises(DeclarationError, match=r"mask 'free' is said of the outputs alone, .* per='sample'"):
+        measure(pairs, dense, **exact)
+    for center in ("origin", "mean"):
+        turned = measure(pairs, dense, **exact, center=center, inputs={"pos": eq.Input("1o", True, per="sample")})
+        assert turned.relative_equivariance < 1e-25
+        named = measure(pairs, dense | {"all": free | ~free}, **exact, center=center, mask="all")
+        assert named.total == pytest.approx(turned.total, rel=1e-12)
+    assert measure(pairs, dense, **exact, mask="free").relative_equivariance > 1e-3
+    # What is padding is known by its numbers.
+    zeros = dense | {"pos": torch.where(free[..., None], batch["pos"], 0.0)}
+    assert measure(pairs, zeros, **exact).total == measure(pairs, zeros, **exact, mask="free").total
+
+
+@pytest.mark.parametrize("symmetry", ["rotation", "translation", "permutation", "supercell"])
+def test_a_mask_of_atoms_one_after_another_tears_no_sample(symmetry):
+    batch = random_batch(6, 4)
+    cell = 6 * torch.eye(3, dtype=torch.float64).expand(6, 3, 3)
+    ragged = {k: v.flatten(0, 1) for k, v in batch.items()} | {
+        "cell": cell, "sample": torch.arange(6).repeat_interleave(4), "free": torch.arange(24) % 3 > 0
+    }  # fmt: skip
+
+    def nearest_images(batch):
+        """Of pairs nearer than half the smallest cell, by their nearest images."""
+        pos, sample = batch["pos"], batch["sample"]
+        cells = batch["cell"][sample][:, None]
+        apart = pos[None] - pos[:, None]
+        steps = torch.linalg.solve(cells.mT, apart[..., None])[..., 0].round()
+        apart = apart - torch.einsum("nmi,nmij->nmj", steps, cells.expand(*steps.shape, 3))
+        near = (1 - apart.square().sum(-1) / 9).clamp_min(0) ** 3 * (sample[None] == sample[:, None])
+        return {"forces": (near[..., None] * apart).sum(1)}
+
+    inputs = {"pos": eq.Input("1o", points=True), "cell": eq.Input("1o", points=False, per="sample")}
+    outputs = {"forces": eq.Output("1o", target="y", mask="free")}
+    result = eq.measure(nearest_images, [ragged], inputs=inputs, outputs=outputs, batch="sample", symmetry=symmetry)
+    assert result.relative_equivariance < 1e-25
+
+
+def test_labels_of_some_atoms_alone():
+    batch = random_batch()
+    batch["y"][:, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"leave what has no label out of the loss, .*mask='…'"):
+        measure(pairs, batch)
+
+
+def filling_one_memory(batches):
+    """As loaders do that make no new tensors."""
+    held = {name: torch.empty_like(value) for name, value in batches[0].items()}
+    for batch in batches:
+        for name, value in batch.items():
+            held[name].copy_(value)
+        yield held
+
+
+def test_streams_that_fill_one_memory_for_every_batch():
+    batches = [{k: v.clone() for k, v in random_batch(6, seed=seed).items()} for seed in range(4)]
+    plan = make_plan(eq.Declaration({"pos": "1o"}, {"forces": eq.Output("1o", target="y")}))
+    models = Tanh(), Linear(MATRIX)
+
+    def figures(given):
+        compared = eq.compare(*models, given(), **SHORT)
+        searched = eq.measure(models[0], given(), **SHORT, rtol=0.02, rotations="haar", cosets=2, max_passes=400)
+        prepared = prepared_batches(given(), plan)
+        ladder = eq.precisions(models[0], given(), **SHORT, names=["float64", "float32"])
+        rungs = [rung.relative for rung in ladder.rungs]
+        sums = [one.batch.fields()["pos"].sum().item() for one in prepared]
+        return [compared.difference, compared.b.total, searched.total, searched.equivariance, *sums, *rungs]
+
+    assert figures(lambda: filling_one_memory(batches)) == figures(lambda: iter(batches))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 20])
+def test_samples_that_see_each_other_are_said_to(samples):
+    batch = random_batch(samples)
+    centred = measure(lambda b: {"forces": b["pos"] - b["pos"].mean((0, 1))}, batch, cosets=100)
+    assert any(note.startswith("samples see each other") for note in centred.notes)
+    means = batch["pos"].mean(1)
+    # p_i = x_i - sum_j g_i^-1 g_j m_j / n.
+    others = (means.square().sum() - means.square().sum(1)).mean() / (3 * samples**2)
+    assert centred.equivariance == pytest.approx(float(others), rel=0.2)
+    assert not any("see each other" in note for note in measure(Tanh(), batch).notes)
+
+
+def test_axes_that_were_exchanged():
+    batch = random_batch()
+    size = batch["pos"].square().sum((1, 2))[:, None, None]
+    batch["t"] = size * torch.arange(6.0).reshape(2, 3)
+    declared = dict(outputs={"q": eq.Output("0e", target="t", per="sample")}, target=None, fixed=["y"])
+    with pytest.raises(InputError, match=r"'q' has shape \(6, 3, 2\) and its labels 't' \(6, 2, 3\)"):
+        measure(lambda b: {"q": b["pos"].square().sum((1, 2))[:, None, None] * torch.ones(3, 2)}, batch, **declared)
+    assert measure(lambda b: {"q": b["t"][:, None]}, batch, **declared).total == 0

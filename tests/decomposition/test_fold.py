@@ -320,6 +320,14 @@ class Placed(Tanh):
         return super().forward(batch) + 0.1 * (torch.arange(len(batch["pos"])) > 9)[:, None, None]
 
 
+class Capacity(Tanh):
+    """Room for so many atoms a call; of others it knows nothing."""
+
+    def forward(self, batch):
+        answer = super().forward(batch).flatten(0, 1)
+        return (answer * (torch.arange(len(answer)) < 100)[:, None]).reshape(batch["pos"].shape)
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("model", [ByTheLargest, Cached, Large, Placed])
 def test_what_only_calls_of_the_real_size_show_is_found_out(model, samples):
@@ -486,3 +494,10 @@ def test_no_pass_waits_for_the_device(size, more):
     assert counts[0] == counts[1]
     # Of a batch and of the measurement: checks of the input, the floor, what is finite.
     assert sum(counts[0].values()) < 60
+
+def test_larger_samples_in_as_many_copies_are_looked_at_anew():
+    pos = [torch.randn(1, atoms, 3, dtype=torch.float64) for atoms in (4, 4, 40, 40)]
+    batches = [{"pos": x, "forces": x} for x in pos]
+    single, asked = (eq.measure(Capacity(), batches, fold=k, **SHORT) for k in (1, 12))
+    same(asked, single)
+    assert any(n.startswith("one rotation a call") for n in asked.notes)

@@ -271,3 +271,15 @@ def test_the_skill_of_classes_counts_every_atom():
     result = eq.measure(model, [{"pos": x, "kind": classes}], inputs={"pos": "1o"}, outputs=outputs, cosets=4)
     shares = torch.bincount(classes.flatten()).double() / classes.numel()
     assert result.r2 == pytest.approx(1 - result.total / float(-(shares * shares.log()).sum()), rel=1e-10)
+
+
+def test_an_own_loss_that_is_not_convex_is_said_to_be():
+    """Cut off, it is the smaller the fewer of the rotations are far away."""
+    batch = random_batch(30)
+    batch["y"] = batch["pos"].roll(1, -1)
+    result = eq.measure(
+        lambda b: b["pos"].roll(1, -1), [batch], inputs={"pos": "1o"}, outputs={"forces": "1o"}, target="y",
+        loss=lambda p, y: (p - y).square().mean((1, 2)).clamp(max=0.3),
+    )  # fmt: skip
+    assert result.percent < 0
+    assert any("negative, as it is where <lambda> is not convex" in note for note in result.notes)

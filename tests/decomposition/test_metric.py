@@ -387,3 +387,39 @@ def test_declaration_is_not_changed():
     copy = dataclasses.replace(chosen)
     EquivarianceError(chosen)
     assert chosen == copy
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "l2_norm"])
+def test_conformers_that_share_an_id_are_not_dropped(loss):
+    """Their energies agree to a hundredth, and so do those of the model."""
+    pos = torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    batch = {"pos": pos, "energy": -1e3 + pos[..., 0].sum(1), "molecule": torch.arange(6) // 3}
+    energies = {"energy": eq.Output("0e", target="energy", per="sample", loss=loss)}
+    metric = EquivarianceError(inputs={"pos": "1o"}, outputs=energies, ids="molecule")
+    metric.update(lambda batch: {"energy": -1e3 + batch["pos"][..., 1].sum(1)}, batch)
+    with pytest.raises(InputError, match="two different samples share an id; field 'molecule' must identify samples"):
+        metric.compute()
+
+
+def test_names_of_clusters_are_of_any_size_and_positions_are_none_below_zero():
+    batch = {"pos": torch.randn(6, 4, 3).double(), "y": torch.randn(6, 4, 3).double()}
+    made = [
+        EquivarianceError(inputs={"pos": "1o"}, outputs={"f": "1o"}, target="y", clusters="c") for _ in range(2)
+    ]
+    for metric, names in zip(made, ([2**63 + i // 2 for i in range(6)], ["a", "a", "b", "b", "c", "c"]), strict=True):
+        metric.update(lambda b: b["pos"] ** 2, batch | {"c": names})
+    a, b = (metric.result() for metric in made)
+    assert (a.clusters, a.percent_interval) == (3, b.percent_interval)
+    with pytest.raises(InputError, match="first_id must be an integer >= 0 and < 2\\*\\*63, got -1"):
+        made[0].update(lambda b: b["pos"], batch | {"c": [0] * 6}, first_id=-1)
+
+
+def test_what_was_called_by_names_is_pickled():
+    batch = {"pos": torch.randn(6, 4, 3).double(), "y": torch.randn(6, 4, 3).double()}
+    declared = dict(inputs={"pos": "1o"}, outputs={"f": "1o"})
+    metric = EquivarianceError(**declared, target="y")
+    metric.update(nn.Softplus(), batch)
+    assert pickle.loads(pickle.dumps(metric)).compute() == metric.compute()
+    twirled = eq.Twirled(nn.Softplus(), **declared)
+    wanted = twirled(batch)["f"]
+    assert torch.equal(pickle.loads(pickle.dumps(twirled))(batch)["f"], wanted)

@@ -524,6 +524,31 @@ def test_a_sample_stands_apart_beyond_what_a_function_reaches():
     # Two passes tell little: F(0.999) of 1 and 1 degrees of freedom is 405284, times 3/2.
     assert stands_apart(np.array([6.07e5, 6.09e5]), np.ones(2), np.zeros(2), 2).tolist() == [False, False]
     assert stands_apart(np.array([6.09e5]), np.ones(1), np.zeros(1), 2).tolist() == [True]
+    # As little where 24 are worth two, unless it is rounding that is known better.
+    few = stands_apart(np.array([4e3, 4e3]), np.ones(2), np.array([0.0, 2.0]), 24, np.array([2.0, 2.0]))
+    assert few.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("rotations", "cosets"), [("T", 2), ("O", 2), ("T", 4), ("T", 1.25), ("O", 1.5), ("haar", 10)])
+def test_errors_that_a_set_of_rotations_keeps_whole_are_no_singular_orientations(rotations, cosets):
+    """sum x^4 is the same under all of T and O: the passes of a coset are one, and two cosets are few."""
+    pos = torch.randn(400, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    batch, energies = {"pos": pos, "id": torch.arange(400)}, {"e": eq.Output("0e", per="sample")}
+    quartic = lambda b: {"e": (b["pos"] ** 4).sum((1, 2))}  # noqa: E731
+    settings = dict(inputs={"pos": "1o"}, outputs=energies, rotations=rotations, cosets=cosets)
+    result = eq.measure(quartic, [batch], **settings)
+    assert result.outputs["e"].as_given_apart == 0
+    given = lambda b: (b["pos"] == pos[b["id"]]).all((1, 2))  # noqa: E731
+    spurious = lambda b: {"e": quartic(b)["e"] + 1e9 * given(b)}  # noqa: E731
+    found = eq.measure(spurious, [batch], **settings)
+    assert found.outputs["e"].as_given_apart > 10
+    exact = lambda b: {"e": (b["pos"] ** 2).sum((1, 2)) * (1 + 1e-3 * given(b))}  # noqa: E731
+    assert eq.measure(exact, [batch], **settings).outputs["e"].as_given_apart == 400
+    if isinstance(cosets, int):
+        declared = eq.Declaration({"pos": "1o"}, energies)
+        with pytest.raises(AssertionError, match="e") as caught:
+            eq.testing.assert_equivariant(quartic, [batch], declared, rotations=rotations)
+        assert "stands apart" not in str(caught.value)
 
 
 def aligned(x, size, axis=1):

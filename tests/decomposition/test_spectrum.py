@@ -8,7 +8,7 @@ import equiscope as eq
 from equiscope.decomposition.batches import Rows
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.errors import InputError
-from equiscope.symmetry.rotations import characters, haar_keyed, rotation_set
+from equiscope.symmetry.rotations import characters_of_traces, haar_keyed, rotation_set
 
 from .models import Linear, Tanh, random_batch
 
@@ -81,7 +81,7 @@ def truth(highest):
     x = torch.tensor([0.9, -0.4, 0.7], dtype=torch.float64)
     g = chosen.matrices
     p = torch.einsum("nji,nj->ni", g, model({"pos": g @ x})["forces"])
-    chi = characters(torch.einsum("jab,kac->jkbc", g, g), highest)
+    chi = characters_of_traces(torch.einsum("jab,kab->jk", g, g), highest)
     gram = (p @ p.T) * chosen.weights[:, None] * chosen.weights / 3
     return torch.stack([(2 * d + 1) * (chi[d] * gram).sum() for d in range(1, highest + 1)])
 

@@ -311,7 +311,7 @@ def locks(root: Path):
         lock.take()
         with refused(RunError, match="in use"):
             run_study("replicates", ["task=proteinflow", f"root={root}"], show=False)
-        lock.drop()
+        lock.close()
 
     yield "a study started twice", study
 

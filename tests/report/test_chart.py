@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from equiscope.report import style
-from equiscope.report.chart import Band, Chart, Heat, Panel, Series, save, spread, still
+from equiscope.report.chart import Band, Chart, Heat, Panel, Series, save, still
 from equiscope.report.live import live
 from equiscope.report.style import Axis
 
@@ -77,7 +77,8 @@ def test_a_slider_shows_each_panel_in_turn_and_a_file_some_of_them():
     assert [trace.visible for trace in page.data] == [False] * 8 + [True]
     assert [step.label for step in page.layout.sliders[0].steps] == [str(step) for step in range(9)]
     assert [axes.get_title() for axes in still(made).axes[:4]] == [f"step {step}" for step in (0, 3, 5, 8)]
-    assert spread([1, 2, 3], 4) == [1, 2, 3]
+    few = Chart([heats[:3]], slider="step ", shared=True)
+    assert [axes.get_title() for axes in still(few).axes[:3]] == [f"step {step}" for step in range(3)]
 
 
 def test_save_writes_every_kind_and_removes_what_is_gone(tmp_path):

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from equiscope import cli
+from equiscope.errors import RunError
 from equiscope.report import build_paper, claims_page
 from equiscope.report.evidence import AGREES, DIFFERS, UNDECIDED, Row
 from tests import browser
@@ -88,6 +89,15 @@ def test_command(folders, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "the paper's claims: page/paper.html\n"
     assert cli.main(["report"]) == 2
     assert "name a run" in capsys.readouterr().err
+
+
+def test_nothing_is_written_through_a_link(folders, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "tables").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link"):
+        build_paper(folders[:1], tmp_path / "page")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_rows_that_weigh_come_first_and_many_alike_are_folded():

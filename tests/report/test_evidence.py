@@ -8,6 +8,8 @@ from equiscope.report.evidence import gather
 from tests.report import synthetic
 from tests.report.test_page import write
 
+JUDGED = "SO(3), cubic, noise averaged"
+
 
 def renamed(records, **changes):
     """The records with another run record."""
@@ -50,7 +52,7 @@ def test_runs_by_task_and_symmetry(evidence):
 def test_a_run(evidence):
     run = evidence.runs[0]
     assert run.last_step == 2400
-    np.testing.assert_allclose(run.seconds, 0.115 * run.curve.step, rtol=1e-12)
+    np.testing.assert_allclose(run.told.seconds, 0.115 * run.curve.step, rtol=1e-12)
     assert run.result.samples == 480
     assert run.training_samples == 4000 or run.training_samples is None
 
@@ -82,3 +84,19 @@ def test_no_run_is_an_error(tmp_path):
         gather([empty])
     with pytest.raises(InputError, match="no run was given"):
         gather([])
+
+
+def test_a_run_without_its_final_measurement_ends_with_the_last_of_the_judged_probe(tmp_path):
+    measured = [synthetic.measure(step, probe, headline=probe == "octahedral", percent=percent, r2=0.9)
+                for step in (0, 10) for probe, percent in (("octahedral", 1.0), (JUDGED, 40.0))]  # fmt: skip
+    (run,) = gather([write(tmp_path / "a", [synthetic.run_record(task="voxels"), *measured])]).runs
+    assert (run.curve.probe, run.judged.probe) == ("octahedral", JUDGED)
+    assert (run.result.percent, run.told.result.percent) == (40.0, 1.0)
+
+
+def test_runs_of_one_name_in_two_places_are_two(tmp_path):
+    brute = {"kind": "analysis", "analysis": "brute", "probe": "forces", "step": 1, "values": {}}
+    places = [write(tmp_path / root / "demo", [*synthetic.force_field_run(), brute]) for root in "ab"]
+    found = gather(places)
+    assert [run.name for run in found.runs] == ["forcefield/demo", "forcefield/demo (2)"]
+    assert len(found.newest("brute")) == 2

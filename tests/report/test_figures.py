@@ -99,8 +99,10 @@ def test_a_panel_for_each_probe():
         hard_records(),
         [r | {"result": r["result"] | dict.fromkeys(("percent", "total", "twirled", "r2"))}
          for r in (synthetic.measure(s, percent=1.0, r2=0.5) for s in (0, 1, 10))],
+        [synthetic.measure(0, percent=1.0, r2=0.5), synthetic.measure(9, percent=1.0, r2=1.0)],
+        [synthetic.measure(step, percent=1.0, r2=1.0) for step in (0, 9)],
     ],
-    ids=["one point", "zero", "limits", "unknown"],
+    ids=["one point", "zero", "limits", "unknown", "perfect in the end", "perfect throughout"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("error")
 def test_poor_records_are_drawn_without_a_warning(records, tmp_path):

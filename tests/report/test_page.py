@@ -201,6 +201,16 @@ def test_records_that_no_run_writes_are_said_not_to_be_shown(tmp_path):
         build(write(tmp_path / "run", [synthetic.run_record(config=7), *synthetic.force_field_run()[1:]]))
 
 
+def test_probes_that_differ_in_other_letters_alone_have_a_section_each(tmp_path):
+    nothing = {"degrees": [1, 2], "share": [None, None], "error": [None, None], "percent": 0.0}
+    odd = [{"kind": "analysis", "analysis": "spectrum", "step": 1, "probe": probe, "settings": {}, "values": nothing}
+           for probe in ("α", "β", "γ")]  # fmt: skip
+    page = Elements(build(write(tmp_path / "run", [*synthetic.force_field_run(), *odd])).read_text())
+    found = [a["id"] for tag, a in page.tags if tag == "section" and a.get("id", "").startswith("analysis-")]
+    assert len(set(found)) == 3
+    assert all(f"({probe})" in page.text for probe in "αβγ")
+
+
 def test_no_picture_is_wider_than_the_page():
     """Those of the runs are 1,500 pixels wide; both classes shrink with the page."""
     page = (Path(style.__file__).parent / "templates" / "report.html.j2").read_text()

@@ -3,13 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from equiscope.report import claims_page, figures, kinds, paper
 from equiscope.report.curves import history
 from equiscope.report.evidence import gather
 from tests.report import synthetic
-from tests.report.test_evidence import renamed
+from tests.report.test_evidence import JUDGED, renamed
 from tests.report.test_page import write
 
 RUNS = {"forcefield": synthetic.force_field_run, "proteinflow": synthetic.flow_run}
@@ -26,6 +27,16 @@ def test_panels(tmp_path):
         # Fonts are embedded as TrueType outlines, so text can be searched and edited.
         assert b"/Type /Font" in panel.pdf.read_bytes() or b"/FontFile2" in panel.pdf.read_bytes()
     assert "Crosses: the paper." in panels[0].caption
+
+
+def test_the_penalty_is_drawn_on_the_probe_that_decides(tmp_path):
+    measured = [synthetic.measure(step, probe, headline=probe == "octahedral", percent=percent, r2=0.9)
+                for step in (1, 10) for probe, percent in (("octahedral", 1.0), (JUDGED, 40.0))]  # fmt: skip
+    evidence = gather([write(tmp_path / "a", [synthetic.run_record(task="voxels"), *measured])])
+    total, _, error = claims_page._penalty(evidence.runs).series
+    np.testing.assert_allclose(error.y / total.y, 0.4)
+    (caption,) = (one.caption for one in claims_page.save_figures(evidence, tmp_path, dpi=30) if one.claim == "penalty")
+    assert f"the loss, on the probe “{JUDGED}”, and" in caption
 
 
 def test_the_pdf_is_the_same_whenever_it_is_made(tmp_path):

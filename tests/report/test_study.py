@@ -147,6 +147,16 @@ def test_a_model_worse_than_the_linear_predictor_has_no_skilled_crossing_whateve
     assert "measured on the same" in study.build([folder]).with_suffix(".md").read_text()
 
 
+def test_a_final_figure_that_is_missing_is_no_end_of_the_spread(tmp_path):
+    folder = _study(tmp_path, [("58k", 0, "")])
+    (run,) = study.load(folder).points[0].runs
+    book = synthetic.force_field_run()
+    next(r for r in book if r.get("part") == "final")["result"]["percent"] = None
+    unknown = history(book)
+    both = study.Study(study.load(folder).record, (study.Point("a", (unknown, run), ()),))
+    assert "final percents lie between 0.41 and 0.41." in study.verdict(both)
+
+
 def test_voxels_are_studied_on_the_probe_that_decides():
     told = history([
         {"kind": "run", "name": "n", "task": "voxels", "model": "unet", "parameters": 1, "config": {}},

@@ -19,19 +19,19 @@ def curve_of(percents, r2=0.5):
 
 def test_zero_and_negative_estimates_are_drawn_at_the_floor():
     curve = curve_of([10.0, 0.3, 0.0, -0.2])
-    floor = style.percent_floor([curve])
-    points = style.log_points(curve, floor)
-    assert floor == 0.1
-    assert points.at_floor.tolist() == [False, False, True, True]
-    assert points.y.tolist() == [10.0, 0.3, floor, floor]
-    assert (points.low >= floor).all()
-    assert np.isfinite(np.log10(points.y)).all()
+    floor, top = style.percent_ends([curve], np.array([]))
+    drawn = style.clipped(curve, floor)
+    assert (floor, top) == (0.1, 14.0)
+    assert drawn.percent.tolist() == [10.0, 0.3, floor, floor]
+    assert (drawn.low >= floor).all()
+    assert np.isfinite(np.log10(drawn.percent)).all()
+    assert style.percent_ends([curve], np.array([1e-3, 30.0])) == (1e-4, 42.0)
 
 
 def test_unknown_percent_is_a_gap_not_a_floor_point():
-    points = style.log_points(curve_of([10.0, None]), 0.1)
-    assert points.at_floor.tolist() == [False, False]
-    assert np.isnan(points.y[1])
+    curve = curve_of([10.0, None])
+    assert (curve.percent <= 0.1).tolist() == [False, False]
+    assert np.isnan(style.clipped(curve, 0.1).percent[1])
 
 
 def test_step_zero_has_a_place_left_of_the_first_step():

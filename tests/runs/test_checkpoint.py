@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from equiscope.errors import IntegrityError, RunError
+from equiscope.runs import checkpoint
 from equiscope.runs.checkpoint import VerifiedCheckpointIO, load
 
 OLD = {"weights": torch.arange(5.0), "step": 1}
@@ -80,6 +81,20 @@ def test_every_flip_and_truncation_is_noticed(tmp_path):
         path.write_bytes(damaged if rng.random() < 0.7 else whole[: rng.randrange(len(whole))])
         with pytest.raises(IntegrityError, match="damaged"):
             load(path)
+
+
+def test_a_checkpoint_that_a_run_saves_while_it_is_read_is_no_damage(tmp_path, monkeypatch):
+    path, right = tmp_path / "last.ckpt", checkpoint.sha256
+    _save(path, OLD)
+
+    def meanwhile(file):
+        monkeypatch.setattr(checkpoint, "sha256", right)
+        found = right(file)
+        _save(path, NEW)
+        return found
+
+    monkeypatch.setattr(checkpoint, "sha256", meanwhile)
+    assert load(path)["step"] == NEW["step"]
 
 
 def test_damaged_or_missing_checksum(tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from equiscope.errors import InputError, RunError
-from equiscope.runs import study_run, sweep
+from equiscope.records import Records
+from equiscope.runs import study, study_run, sweep
 from equiscope.runs.study import member
 from equiscope.writing import Lock
 
@@ -60,7 +61,7 @@ def test_a_run_without_an_answer_was_killed(tmp_path):
 def test_a_job_that_fails_is_an_answer(tmp_path, monkeypatch):
     one = member("p", 0, ["task=forcefield", f"root={tmp_path}"])
 
-    def fails(config, show_progress):
+    def fails(config, show_progress, until):
         raise error
 
     monkeypatch.setattr(sweep, "train", fails)
@@ -68,6 +69,18 @@ def test_a_job_that_fails_is_an_answer(tmp_path, monkeypatch):
     assert sweep._failure(one) == "of no use"
     error = ZeroDivisionError("x")
     assert sweep._failure(one).startswith("ZeroDivisionError: x (test_study_run.py:")
+
+
+def test_the_summary_reads_the_records_of_a_run_once(tmp_path, monkeypatch):
+    """Whole, for what was refused; the last of them are among these."""
+    one = member("p", 0, ["task=forcefield", f"root={tmp_path}"])
+    one.folder.path.mkdir(parents=True)
+    with Records(one.folder.records) as book:
+        book.append("end", step=7)
+        book.append("refusal", analysis="heads", reason="because")
+    monkeypatch.setattr(study, "_last_records", None)
+    told = study_run.summary(study_run.Outcome(tmp_path, (one,), {}))
+    assert "1 of 1 runs finished\nno heads of p, seed 0: because" in told
 
 
 def test_one_task_a_study():
@@ -120,4 +133,4 @@ def test_a_study_is_run_by_one_process_at_a_time(tmp_path):
     lock.take()
     with pytest.raises(RunError, match="in use"):
         study_run.run_study("replicates", ["task=proteinflow", f"root={tmp_path}"], show=False)
-    lock.drop()
+    lock.close()

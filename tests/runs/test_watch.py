@@ -1,6 +1,7 @@
 """The states of runs from their folders, while another process may be writing."""
 
 import io
+import os
 import time
 
 from equiscope.records import Records
@@ -53,7 +54,21 @@ def test_table_tells_what_how_far_how_long(tmp_path):
     assert text.endswith("0 of 1 runs finished")
 
 
-def test_a_log_gets_a_line_a_change_and_a_terminal_a_table_in_place(tmp_path):
+def test_a_table_fits_the_terminal_that_it_is_drawn_into_again_and_again(tmp_path):
+    """The cursor goes back no further than the first line of the screen."""
+    members = [_member(tmp_path, f"run{i}") for i in range(30)]
+    states = [State("running" if i % 10 == 7 else "waiting", i, 40, 61.0) for i in range(30)]
+    shown = table(members, states, os.terminal_size((80, 24))).splitlines()
+    assert [line.split()[3] for line in shown[1:-1]] == ["7/40", "17/40", "27/40"]
+    assert shown[-1] == "0 of 30 runs finished"
+    assert len(table(members, states, os.terminal_size((80, 33))).splitlines()) == 32
+    busy = table(members, [State("running", 0, 40, 0.0)] * 30, os.terminal_size((40, 24))).splitlines()
+    assert len(busy) == 23
+    assert max(map(len, busy)) == 39
+
+
+def test_a_log_gets_a_line_a_change_and_a_terminal_a_table_in_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     member = _member(tmp_path)
 
     class Terminal(io.StringIO):

@@ -1,5 +1,7 @@
 """Permutation, padding and determinism checks pass sound models and catch planted faults."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,12 +93,27 @@ def test_tolerance_and_forward():
     assert_deterministic(model, batches(), declaration(), forward=lambda m, b: PairModel().double()(b), tolerance=0.0)
 
 
+def test_any_batch_can_be_asked_twice():
+    """A tuple, and atoms of several samples one after another."""
+    noisy = {"pair": lambda x, v: x + 1e-3 * torch.randn_like(x), "ragged": lambda b: {"f": b["x"] + torch.rand(1)}}
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given = {"pair": (x[:, None], x[:, None]), "ragged": {"x": x, "sample": torch.tensor([0, 0, 0, 1])}}
+    inputs = {"x": eq.Input("1o", points=True)}
+    chosen = {"pair": eq.Declaration({**inputs, "v": eq.Input("1o", points=False)}, {"f": "1o"}, fields=["x", "v"]),
+              "ragged": eq.Declaration(inputs, {"f": "1o"}, batch="sample")}  # fmt: skip
+    sound = {"pair": lambda x, v: x + v, "ragged": lambda b: {"f": 2 * b["x"]}}
+    for kind, batch_ in given.items():
+        assert_deterministic(sound[kind], [batch_], chosen[kind], tolerance=0.0)
+        with pytest.raises(AssertionError, match="the model is random"):
+            assert_deterministic(noisy[kind], [batch_], chosen[kind])
+
+
 def test_what_cannot_be_checked_is_said():
     model = PairModel().double()
     with pytest.raises(InputError, match="declare mask"):
         assert_padding_ignored(model, batches(), declaration(mask=None, fixed=[]))
     with pytest.raises(InputError, match="dicts of tensors, got Tensor"):
-        assert_deterministic(model, [torch.ones(3)], declaration())
+        assert_padding_ignored(model, [torch.ones(3)], declaration())
     with pytest.raises(InputError, match="no tensor 'bonds'"):
         assert_permutation_equivariant(model, batches(), declaration(), pair_fields=["bonds"])
     three = [{**batch(atoms=3), "cell": torch.ones(6, 3, 3).double()}]
@@ -112,3 +129,27 @@ def test_random_state_and_mode_are_kept():
         check(model, batches(), declaration())
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
+
+
+@pytest.mark.parametrize("check", [assert_permutation_equivariant, assert_padding_ignored, assert_deterministic])
+def test_batches_that_are_measured_are_checked(check):
+    """Whole numbers as a mask, arrays, and parts named by the declaration."""
+    plain = batches()
+    counted = [b | {"mask": b["mask"].long()} for b in plain]
+    arrays = [{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in b.items()} for b in counted]
+
+    def model(b):
+        return PairModel().to(b["pos"].dtype)(b | {"mask": b["mask"] > 0})
+
+    for given in (counted, arrays):
+        check(model, given, declaration())
+    names = tuple(plain[0])
+    check(model, [tuple(b[k] for k in names) for b in arrays], replace(declaration(), fields=names))
+
+
+def test_atoms_one_after_another_have_no_padding():
+    ragged = {"pos": torch.randn(6, 3), "mask": torch.ones(6).bool(), "sample": torch.arange(6) // 2}
+    chosen = eq.Declaration({"pos": "1o"}, {"f": "1o"}, mask="mask", batch="sample")
+    assert_deterministic(lambda b: {"f": b["pos"]}, [ragged], chosen)
+    with pytest.raises(InputError, match="nor where atoms stand one after another"):
+        assert_padding_ignored(lambda b: {"f": b["pos"]}, [ragged], chosen)

@@ -203,6 +203,17 @@ def test_every_reading_is_a_representation_and_none_is_the_declared_one():
             assert torch.equal(pickle.loads(pickle.dumps(reading.action)).act(g, x), reading.action.act(g, x))
 
 
+@pytest.mark.parametrize("batch", [points(), (points(),), {"x": points()}], ids=["tensor", "tuple", "dict"])
+def test_models_that_take_a_tensor_are_read_too(batch):
+    declared = Declaration({"x": Input("1o", points=True)}, {"s": Output("voigt", per="sample")}, fields=["x"])
+
+    def model(x):
+        return {"s": tensor(x)[:, [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]}
+
+    with pytest.raises(AssertionError, match=r"'s' is exact read as in the order .* \(lammps\)"):
+        assert_equivariant(model, [batch], declared)
+
+
 def test_passes_are_remembered():
     calls = []
 

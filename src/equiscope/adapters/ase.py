@@ -111,14 +111,14 @@ def measure(
         most_atoms: of one call, where many structures are answered in one; by default what suits the device. 1: one
             structure a call.
         exports: ``{"mlip-arena": "file.csv"}``: the columns of another benchmark, from the same passes, beside ours
-            (:mod:`equiscope.adapters.peers`).
+            (:mod:`equiscope.adapters.peers`); of rotations alone.
 
     Raises:
         InputError: for bad arguments, ambiguous or missing labels, or if no structure could be measured.
         RandomModelError: if the calculator answers identical calls differently.
     """
     least = 2 if symmetry == "rotation" else 1
-    _check_arguments(calculator, cosets, noise_samples, seed, labels, least, most_atoms)
+    _check_arguments(calculator, cosets, noise_samples, labels, least, most_atoms)
     for name, value, known in (
         ("on_error", on_error, ("report", "raise")),
         ("precision", precision, ("auto", "float32", "float64")),
@@ -132,16 +132,14 @@ def measure(
     if labels is False and (energy_unit or label_length_unit or stress_unit):
         raise InputError("energy_unit, label_length_unit and stress_unit convert labels, but labels=False")
     listed = st.as_structures(structures)
+    fields = st.find_fields(listed, rotate or {})
     engine = calculator if hasattr(calculator, "most_atoms") else None
     if engine is None and most_atoms != 1 and not rotate:
         engine = routed(calculator, listed[0], outputs)
-    engine = engine or Calculators(calculator, most_atoms=most_atoms)
+    engine = engine or Calculators(calculator, fields, most_atoms)
     chosen = _outputs(engine, outputs)
     features = {name: str(engine.features(name)) for name in chosen if name not in engine.outputs}
     found = st.find_labels(listed, chosen, labels)
-    fields = st.find_fields(listed, rotate or {})
-    if isinstance(engine, Calculators):
-        engine.fields = fields
     plan = st.AsePlan(chosen, found, fields, units, energy_per_atom, features)
     weights = {"energy": energy_weight, "forces": force_weight, "stress": stress_weight}
     design = AseSettings(
@@ -172,18 +170,17 @@ def _total(symmetry: Any, per_atom: bool) -> Any:
 
 
 def _check_arguments(
-    calculator: Any, cosets: float | None, noise_samples: int, seed: int, labels: Any, fewest: int,
-    most_atoms: int | None,
-) -> None:  # fmt: skip
+    calculator: Any, cosets: float | None, noise_samples: int, labels: Any, fewest: int, most_atoms: int | None
+) -> None:
     if isinstance(calculator, type):
         raise InputError(f"calculator is the class {calculator.__name__}: give an instance, {calculator.__name__}(…)")
     if not any(hasattr(calculator, name) for name in ("get_property", "get_potential_energy", "most_atoms")):
         raise InputError(f"calculator is {type(calculator).__name__}, which is not an ASE calculator")
     if cosets is not None and (isinstance(cosets, bool) or not _possible(cosets, fewest)):
         raise InputError(f"cosets must be an integer >= {fewest}, got {cosets!r}; or between 1 and 2, such as 1.25")
-    for name, value, lowest in (("noise_samples", noise_samples, 0), ("seed", seed, 0), ("most_atoms", most_atoms, 1)):
-        if value is not None or name != "most_atoms":
-            check_count(name, value, lowest)
+    check_count("noise_samples", noise_samples)
+    if most_atoms is not None:
+        check_count("most_atoms", most_atoms, 1)
     if not isinstance(labels, bool | Mapping):
         raise InputError(f"labels must be True, False or {{'forces': 'REF_forces'}}, got {labels!r}")
 
@@ -194,9 +191,9 @@ def _possible(cosets: Any, fewest: int) -> bool:
 
 def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:
     known, all_known = engine.outputs, tuple(dict.fromkeys((*st.OUTPUTS, *engine.outputs)))
+    implemented = list(getattr(engine, "implemented", None) or known)
     if outputs is None:
         if not known:
-            implemented = getattr(engine, "implemented", known)
             raise InputError(f"{engine.name} has none of {st.OUTPUTS}; it implements {implemented}")
         return known
     if isinstance(outputs, str):
@@ -207,8 +204,7 @@ def _outputs(engine: Engine, outputs: Sequence[str] | None) -> tuple[str, ...]:
         raise InputError(f"outputs must be some of {all_known}, got {list(outputs)}")
     lacking = [o for o in outputs if o not in (*known, *features)]
     if lacking:
-        implemented = getattr(engine, "implemented", None) or known
-        raise InputError(f"{engine.name} does not implement {lacking}; it has {list(implemented)}")
+        raise InputError(f"{engine.name} does not implement {lacking}; it has {implemented}")
     return tuple(o for o in (*all_known, *features) if o in outputs)
 
 

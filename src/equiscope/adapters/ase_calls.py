@@ -37,8 +37,7 @@ class Calculators:
     def __init__(self, calculator: Any, fields: Sequence[st.Field] = (), most_atoms: int | None = None):
         self.calculator, self.fields = calculator, fields
         self.name = type(calculator).__name__
-        known = getattr(calculator, "implemented_properties", None)
-        self.implemented = known
+        self.implemented = known = getattr(calculator, "implemented_properties", None)
         self.outputs = tuple(o for o in st.OUTPUTS if known is None or o in known)
         self.together = _answers_lists(calculator)
         self._copies: dict[int, tuple[Atoms, Atoms]] = {}

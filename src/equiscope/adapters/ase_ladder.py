@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 
 from equiscope.adapters import ase
 from equiscope.adapters import ase_structures as st
-from equiscope.adapters.ase_result import MEASURED, AseResult
+from equiscope.adapters.ase_result import AseResult
 from equiscope.decomposition.ladder import DEFAULT, Figures, Ladder, checked, climbed, outermost
+from equiscope.decomposition.pool import host
+from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError
 from equiscope.signatures import handing_on
 
@@ -71,28 +72,12 @@ def precisions(
 
 def figures(result: AseResult) -> dict[str, Figures]:
     """Equivariance error and mean square of every structure, by output."""
-    kinds = {name: kind for name, kind in result.results.items() if name != "all" or len(result.results) == 1}
-    clusters = {
-        i: c for kind in kinds.values() if (p := kind.per_sample) for i, c in zip(p.ids, p.clusters, strict=True)
-    }
-    rows = [row for row in result.rows if row.status == MEASURED]
     found = {}
     for output in result.outputs:
-        own = [row for row in rows if f"{output}_rms" in row.values]
-        error = np.array([row.values[f"{output}_rms"] ** 2 for row in own])
-        square = np.full(len(own), np.nan)
-        for i, row in enumerate(own):
-            if error[i] > 0:
-                square[i] = error[i] / row.values[f"{output}_relative"]
-        # The mean square of all is known; structures without any error, whose own is not, share what is left of it.
-        whole = sum(
-            kind.samples * kind.outputs[output].equivariance / kind.outputs[output].relative_equivariance
-            for kind in kinds.values()
-            if output in kind.outputs and kind.outputs[output].relative_equivariance > 0
-        )
-        exact = np.isnan(square)
-        if exact.any():
-            square[exact] = max(whole - np.nansum(square), 0.0) / exact.sum() if whole else 1.0
+        own = [table for table in result.tables if output in table.figures]
         if own:
-            found[output] = Figures(error, square, [clusters[row.id] for row in own])
+            table = Samples.cat(own, [output])
+            table = table.take(torch.tensor(table.ids, device="cpu").argsort())
+            values = table.figures[output]
+            found[output] = Figures(host(values.equivariance), host(values.square), table.clusters)
     return found

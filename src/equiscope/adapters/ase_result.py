@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from equiscope import records
 from equiscope.adapters import ase_structures as st
 from equiscope.decomposition import show
 from equiscope.decomposition.result import Result
+from equiscope.decomposition.samples import Samples
 from equiscope.errors import InputError
 from equiscope.words import cell
 from equiscope.writing import write_atomically
@@ -128,6 +130,7 @@ class AseResult:
         units: of the results, and those the file was converted from.
         rotated: structure fields that turned; not_rotated: fields that a calculator may read and that did not.
         notes: what a reader must know.
+        tables: the figures behind them of all structures of a kind; not stored.
     """
 
     results: Mapping[str, Result]
@@ -140,6 +143,7 @@ class AseResult:
     rotated: tuple[str, ...]
     not_rotated: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    tables: tuple[Samples, ...] = field(default=(), repr=False)
 
     @property
     def result(self) -> Result:
@@ -177,7 +181,7 @@ class AseResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types for storage."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tables"}
         plain["results"] = {k: v.to_dict() for k, v in self.results.items()}
         plain["rows"] = [r.flat() for r in self.rows]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
@@ -224,18 +228,8 @@ def write_json(path: str | Path, plain: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    text = json.dumps(_finite(plain), ensure_ascii=False, indent=1, allow_nan=False)
+    text = json.dumps(records.plain(plain, "result"), ensure_ascii=False, indent=1, allow_nan=False)
     try:
         write_atomically(path, (text + "\n").encode())
     except OSError as error:
         raise InputError(f"cannot write the result to {str(path)!r}: {error.strerror}") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

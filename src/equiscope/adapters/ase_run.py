@@ -17,7 +17,7 @@ from torch import Tensor
 from equiscope import labels
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_result import FAILED, MEASURED, SKIPPED, AseResult, StructureRow
-from equiscope.adapters.many import Engine, declared, joined, sizes, windows
+from equiscope.adapters.many import DTYPES, Engine, declared, joined, sizes, windows
 from equiscope.adapters.peers import Peers
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.noise import Known
@@ -50,8 +50,10 @@ class AseSettings:
     def plan_of(self, outputs: Sequence[str], atoms: int = 1) -> Plan:
         """The plan of structures that have these outputs, so many atoms in all."""
         plan = self.plan
+        # How each structure was turned is kept for tables of other benchmarks.
+        turns = self.peers is not None
         declaration = declared(
-            outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group, self.keeps
+            outputs, plan.labels, plan.fields, plan.features, self.weights, self.center, self.group, turns
         )
         forward = functools.partial(self.forward, outputs)
         # Rotations share a call only where the engine takes many structures: as many as a call may have atoms, which a
@@ -59,13 +61,10 @@ class AseSettings:
         most = self.most_atoms or self.engine.most_atoms
         by_device = self.engine.device.type != "cpu" and self.most_atoms is None
         fold = 1 if self.engine.most_atoms is None or most is None else "auto" if by_device else max(1, most // atoms)
-        more: dict[str, Any] = {"spectrum": self.spectrum, "symmetry": self.symmetry, "fold": fold}
-        return make_plan(declaration, forward, self.rotations, self.cosets, self.seed, **more)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether passes are kept for tables of other benchmarks."""
-        return self.peers is not None
+        return make_plan(
+            declaration, forward, self.rotations, self.cosets, self.seed, spectrum=self.spectrum,
+            symmetry=self.symmetry, fold=fold,
+        )  # fmt: skip
 
     def forward(self, outputs: Sequence[str], engine: Engine, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The engine's answer to a turned batch, energies as they are measured."""
@@ -99,9 +98,11 @@ class AseRun:
         self._design = design
         # Made here, so that a wrong centre, group, weight or design is an error of the call and not of every structure.
         self._plan = design.plan_of(design.plan.outputs)
+        if design.peers is not None and self._plan.scheme is not None:
+            raise InputError(f"exports (--export) are of rotations: leave out symmetry={self._plan.scheme.label!r}")
         self._kinds: dict[str, _Kind] = {}
         self._calls = 0
-        self._dtype = {"float32": torch.float32, "float64": torch.float64}.get(design.precision, design.engine.dtype)
+        self._dtype = DTYPES.get(design.precision, design.engine.dtype)
         most = design.engine.most_atoms
         self._most_atoms = most if most is None else design.most_atoms or most
         self._error: Exception | None = None
@@ -183,7 +184,7 @@ class AseRun:
 
         def batch_of(count: int, dtype: torch.dtype) -> dict[str, Any]:
             part = members[:count], own[:count], design.plan, clusters[:count]
-            return joined(*part, dtype, design.engine.device, design.keeps)
+            return joined(*part, dtype, design.engine.device, design.peers is not None)
 
         try:
             if self._dtype is None:
@@ -241,6 +242,7 @@ class AseRun:
             rotated=("positions", "cell", *(f.name for f in plan.fields)),
             not_rotated=fixed,
             notes=tuple(self._notes(structures, results, fixed)),
+            tables=tuple(Samples.cat(kind.samples) for kind in kinds.values()),
         )
 
     def _pool(self, kinds: Sequence[_Kind], outputs: Sequence[str]) -> Result:

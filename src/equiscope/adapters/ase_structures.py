@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from equiscope import labels as labels_
 from equiscope.adapters.ase_files import UNREADABLE, read
+from equiscope.decomposition.symmetries.lattices import spanning
 from equiscope.errors import DataError, InputError
 
 OUTPUTS = ("energy", "forces", "stress")
@@ -29,7 +30,6 @@ ENERGY_UNITS = {
 }  # fmt: skip
 LENGTH_UNITS = {"Å": 1.0, "Ang": 1.0, "Angstrom": 1.0, "Bohr": units.Bohr, "nm": units.nm, "pm": 1e-2}
 STRESS_UNITS = {"eV/Å^3": 1.0, "eV/Ang^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "kB": 0.1 * units.GPa}
-SINGULAR = 1e-6
 # Å by which atoms may have moved since their labels were stored: what files round to.
 MOVED = 1e-3
 _LABEL_KEYS = {
@@ -205,15 +205,11 @@ def check(atoms: Atoms) -> str:
     for name, values in (("positions", atoms.positions), ("cell", cell)):
         if not np.isfinite(values).all():
             raise InputError(f"NaN or infinity in the {name}")
-    vectors = cell[atoms.pbc]
-    lengths = np.linalg.norm(vectors, axis=1)
-    if len(vectors):
-        unit = vectors / np.maximum(lengths, 1e-300)[:, None]
-        if lengths.min() < SINGULAR or np.linalg.svd(unit, compute_uv=False).min() < SINGULAR:
-            raise InputError(
-                f"singular cell: the lattice vectors of the periodic directions {pbc_name(atoms)} are zero or not "
-                f"independent, {vectors.tolist()}"
-            )
+    if atoms.pbc.any() and not spanning(cell[atoms.pbc]):
+        raise InputError(
+            f"singular cell: the lattice vectors of the periodic directions {pbc_name(atoms)} are zero or not "
+            f"independent, {cell[atoms.pbc].tolist()}"
+        )
     return "left-handed cell" if np.linalg.det(cell) < 0 else ""
 
 
@@ -231,15 +227,6 @@ def pbc_name(atoms: Atoms) -> str:
 def has_stress(atoms: Atoms) -> bool:
     """A stress needs a volume and at least one periodic direction."""
     return bool(atoms.pbc.any()) and atoms.cell.rank == 3
-
-
-def label_sources(atoms: Atoms, output: str) -> list[str]:
-    """Where a label for ``output`` may be: "calculator" (what ASE read as results), and keys that sound like one."""
-    sources = [STORED] if _stored(atoms).get(output) is not None else []
-    for key in (*atoms.arrays, *atoms.info):
-        if _sounds_like(output, key) and not (output == "energy" and _OTHER_ENERGY.search(key)):
-            sources.append(key)
-    return sources
 
 
 def _sounds_like(output: str, key: str) -> bool:
@@ -308,14 +295,18 @@ def _sources(
 
 
 def _only_source(structures: Sequence[Atoms], where: Sequence[int], output: str) -> str | None:
+    """What ASE read as a result, where no key sounds like a label too."""
     for index in where:
-        sources = label_sources(structures[index], output)
-        if len(sources) > 1 or (sources and sources != [STORED]):
-            choice = sources[-1]
+        atoms = structures[index]
+        likely = [key for key in (*atoms.arrays, *atoms.info) if _sounds_like(output, key)]
+        if output == "energy":
+            likely = [key for key in likely if not _OTHER_ENERGY.search(key)]
+        if likely:
+            sources = [STORED, *likely] if _stored(atoms).get(output) is not None else likely
             what = "several labels" if len(sources) > 1 else "no label that ASE reads as such, but a likely key,"
             raise InputError(
-                f"structure {index} has {what} for {output}: {sources}. Choose one, labels={{{output!r}: {choice!r}}} "
-                f"or --label {output}={choice}"
+                f"structure {index} has {what} for {output}: {sources}. Choose one, labels="
+                f"{{{output!r}: {likely[-1]!r}}} or --label {output}={likely[-1]}"
                 + (f"; {STORED!r} is what ASE read as the result" if len(sources) > 1 else "")
             )
     return STORED if any(output in _stored(structures[i]) for i in where) else None

@@ -44,6 +44,9 @@ from equiscope.errors import InputError
 from equiscope.signatures import handing_on
 from equiscope.symmetry.declaration import Declaration, DeclarationSettings
 
+# Of a result, beside the bounds of its interval.
+LOGGED = ("percent", "total", "twirled", "equivariance", "r2", "relative_equivariance", "noise_floor")
+
 
 @dataclass(frozen=True)
 class Tracked:
@@ -154,9 +157,7 @@ class EquivarianceTracker(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types for Lightning's checkpoints."""
-        history = [
-            {"step": t.step, "epoch": t.epoch, "seconds": t.seconds, "result": t.result.to_dict()} for t in self.history
-        ]
+        history = [{**vars(t), "result": t.result.to_dict()} for t in self.history]
         return {"history": history, "checked": self._checked, "pending": self._pending, "elapsed": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -235,6 +236,11 @@ class EquivarianceTracker(Callback):
                 native = named(native, self.declaration.fields)
                 native = move_data_to_device(trainer.precision_plugin.convert_input(native), module.device)
                 metric.update(module, native, first_id)
+            if trainer.world_size == 1 and not metric.ids:
+                raise InputError(
+                    "there are no batches to measure: a function that returns them must make new ones every time, as "
+                    "lambda: iter(loader) does, not hand out the same that are used up"
+                )
             with warnings.catch_warnings():
                 # A process without batches has nothing to update with.
                 warnings.filterwarnings("ignore", message="The ``compute`` method")
@@ -273,23 +279,13 @@ class EquivarianceTracker(Callback):
 
     def _log(self, trainer: Trainer, tracked: Tracked) -> None:
         result = tracked.result
-        low, high = result.percent_interval
-        figures = {
-            "percent": result.percent,
-            "interval_low": low,
-            "interval_high": high,
-            "total": result.total,
-            "twirled": result.twirled,
-            "equivariance": result.equivariance,
-            "r2": result.r2,
-            "relative_equivariance": result.relative_equivariance,
-            "noise_floor": result.noise_floor,
-        }
-        named = {f"{self.name}/{k}": v for k, v in figures.items() if math.isfinite(v)}
-        trainer.callback_metrics.update({k: torch.tensor(v, device="cpu") for k, v in named.items()})
+        figures = {name: getattr(result, name) for name in LOGGED}
+        figures |= zip(("interval_low", "interval_high"), result.percent_interval, strict=True)
+        finite = {f"{self.name}/{name}": value for name, value in figures.items() if math.isfinite(value)}
+        trainer.callback_metrics.update({k: torch.tensor(v, device="cpu") for k, v in finite.items()})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.log_metrics(named, step=tracked.step)
+                logger.log_metrics(finite, step=tracked.step)
 
 
 @contextlib.contextmanager

@@ -22,22 +22,18 @@ class Schedule:
     def __init__(self, when: str | int | Sequence[int], per_decade: int = 8):
         self._every: int | None = None
         self._steps: list[int] = []
-        if when == "validation":
-            return
-        if isinstance(when, bool) or not isinstance(when, str | int | Sequence):
-            raise InputError(_unclear(when))
-        if isinstance(when, int):
-            if when < 1:
-                raise InputError(_unclear(when))
-            self._every = when
-        elif when == "log":
+        if when == "log":
             check_count("per_decade", per_decade, 1)
             spaced = {round(10 ** (k / per_decade)) for k in range(LAST_DECADE * per_decade + 1)}
             self._steps = sorted({0, *spaced})
-        elif isinstance(when, str) or not when or not all(_is_step(s) for s in when):
-            raise InputError(_unclear(when))
-        else:
+        elif isinstance(when, int) and _is_step(when) and when > 0:
+            self._every = when
+        elif isinstance(when, Sequence) and not isinstance(when, str) and when and all(map(_is_step, when)):
             self._steps = sorted(set(when))
+        elif when != "validation":
+            raise InputError(
+                f"when must be 'validation', 'log', a number of steps >= 1 or a sequence of steps >= 0, got {when!r}"
+            )
 
     def due(self, after: int, step: int) -> bool:
         """Whether a scheduled step s lies in after < s <= step."""
@@ -59,10 +55,6 @@ class Schedule:
 
 def _is_step(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _unclear(when: Any) -> str:
-    return f"when must be 'validation', 'log', a number of steps >= 1 or a sequence of steps >= 0, got {when!r}"
 
 
 def unmeasured(trainer: Any, when: Any, schedule: Schedule) -> str:

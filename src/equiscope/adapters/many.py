@@ -26,6 +26,7 @@ from equiscope.symmetry.declaration import Declaration, Input, Output
 
 # Atoms of one call: beyond these a CPU gains nothing (large tensors are mapped anew), and a GPU of today is busy.
 MOST_ATOMS = {"cpu": 1280, "cuda": 16384}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TURN = "turn"
 """Field with the images of the three axes as rows, R^T for a structure that was turned by R, (structures, 3, 3)."""
 _IRREPS = {"energy": ("0e", "sample"), "forces": ("1o", "atom"), "stress": ("voigt", "sample")}

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equiscope.adapters import ase
 from equiscope.adapters import ase_structures as st
-from equiscope.adapters.many import MOST_ATOMS, sizes, voigt
+from equiscope.adapters.many import DTYPES, MOST_ATOMS, sizes, voigt
 from equiscope.errors import InputError
 
 
@@ -67,7 +68,6 @@ _KEYS = {
     "non_conservative_forces": ("non_conservative_force", "non_conservative_forces"),
     "non_conservative_stress": ("non_conservative_stress",),
 }
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Metatomic(nn.Module):
@@ -101,11 +101,11 @@ class Metatomic(nn.Module):
         picked = pick_device(capabilities.supported_devices, None if device is None else torch.device(device).type)
         self.device = torch.device(picked if device is None else device)
         self.model = model.to(self.device)
-        self.dtype = _DTYPES[capabilities.dtype]
+        self.dtype = DTYPES[capabilities.dtype]
         self.known = dict(capabilities.outputs)
         self.keys = {o: key for o, names in _KEYS.items() if (key := _key(names, variant, self.known)) is not None}
         self.name = model.metadata().name or "metatomic model"
-        self.most_atoms: int | None = MOST_ATOMS[self.device.type if self.device.type in MOST_ATOMS else "cuda"]
+        self.most_atoms: int | None = MOST_ATOMS.get(self.device.type, MOST_ATOMS["cuda"])
         from_energy = st.OUTPUTS if "energy" in self.keys else ()
         self.outputs = (*from_energy, *(o for o in _KEYS if o in self.keys and o != "energy"))
         if not self.outputs:
@@ -138,7 +138,8 @@ class Metatomic(nn.Module):
             positions = batch["positions"].detach().requires_grad_(forces)
             cell = batch["cell"].detach()
             strain = torch.eye(3, dtype=cell.dtype, device=cell.device).repeat(len(cell), 1, 1).requires_grad_(stress)
-            found = self._run(batch, *_strained(batch, positions, cell, strain, stress), wanted)
+            moved, turned = _strained(batch, positions, cell, strain) if stress else (positions, cell)
+            found = self._run(batch, moved, turned, wanted)
             answer = {name: self._rows(name, found, batch) for name in wanted if name in found}
             if forces or stress:
                 answer |= _gradients(found["energy"], positions, strain, cell, forces, stress)
@@ -202,10 +203,8 @@ def measure(model: Any, structures: Any, *arguments: Any, device: Any = None, **
     Raises:
         InputError: as :class:`Metatomic` and :func:`equiscope.adapters.ase.measure`.
     """
-    from equiscope.adapters.ase import measure as measured
-
     engine = model if isinstance(model, Metatomic) else Metatomic(model, device)
-    return measured(engine, structures, *arguments, **settings)
+    return ase.measure(engine, structures, *arguments, **settings)
 
 
 def _loaded(model: Any, extensions: str | Path | None) -> Any:
@@ -248,11 +247,7 @@ def _key(names: Sequence[str], variant: str | None, known: Mapping[str, Any]) ->
     return None
 
 
-def _strained(
-    batch: Mapping[str, Any], positions: Tensor, cell: Tensor, strain: Tensor, stress: bool
-) -> tuple[Tensor, Tensor]:
-    if not stress:
-        return positions, cell
+def _strained(batch: Mapping[str, Any], positions: Tensor, cell: Tensor, strain: Tensor) -> tuple[Tensor, Tensor]:
     return torch.einsum("ni,nij->nj", positions, strain[batch["system"]]), cell @ strain
 
 
@@ -284,9 +279,8 @@ def _neighbours(compute: NeighborList, system: System) -> TensorBlock:
     samples = torch.cat([torch.as_tensor(rows).int() for rows in (pairs, shifts)], dim=1)
     values = torch.as_tensor(vectors)
     # Images beyond these would lie in the order in which they were found, which is right too.
-    places = samples.long() @ torch.tensor([0, 0, 4096, 64, 1], device=samples.device)
-    first, second = samples.long()[:, 0], samples.long()[:, 1]
-    order = ((first * len(system) + second) * 4096 * 64 + places).argsort()
+    first, second, a, b, c = samples.long().unbind(1)
+    order = ((first * len(system) + second) * 4096 * 64 + a * 4096 + b * 64 + c).argsort()
     names = ["first_atom", "second_atom", "cell_shift_a", "cell_shift_b", "cell_shift_c"]
     device = values.device
     return TensorBlock(

@@ -17,7 +17,6 @@ number that fails where a few do.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,8 @@ from equiscope.adapters.many import TURN, sizes
 from equiscope.decomposition.plan import Plan
 from equiscope.decomposition.statistics import ratio
 from equiscope.errors import InputError
-from equiscope.words import cell
+from equiscope.words import as_csv
+from equiscope.writing import write_atomically
 
 THRESHOLD = 1e-3
 """eV/Å, and of a cosine: what MLIP Arena lets pass."""
@@ -113,11 +113,9 @@ class Peers:
             InputError: where it cannot be written.
         """
         rows = self.rows(benchmark, result)
+        names = list(rows[0])
         try:
-            with open(path, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]), restval="")
-                writer.writeheader()
-                writer.writerows({k: cell(v) for k, v in row.items()} for row in rows)
+            write_atomically(path, as_csv([names, *([row.get(name, "") for name in names] for row in rows)]))
         except OSError as error:
             raise InputError(f"cannot write the table to {str(path)!r}: {error.strerror}") from error
 

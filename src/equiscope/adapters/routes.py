@@ -18,7 +18,7 @@ from ase import Atoms
 
 from equiscope.adapters import ase_structures as st
 from equiscope.adapters.ase_calls import Calculators
-from equiscope.adapters.many import Engine, joined
+from equiscope.adapters.many import DTYPES, Engine, joined
 from equiscope.errors import InputError
 
 ALIKE = 1e-3
@@ -35,7 +35,7 @@ def _mace(calculator: Any) -> Any:
     (network,) = calculator.models
     if calculator.model_type != "MACE":
         raise InputError(f"a MACE of type {calculator.model_type} reads more than positions, cell and elements")
-    dtype = {"float32": torch.float32, "float64": torch.float64}[calculator.default_dtype]
+    dtype = DTYPES[calculator.default_dtype]
     return kind(copy.deepcopy(network), torch.device(calculator.device), dtype, head=calculator.head)
 
 
@@ -65,8 +65,9 @@ def routed(calculator: Any, first: Atoms, outputs: Sequence[str] | None = None) 
     if make is None or importlib.util.find_spec("torch_sim") is None:
         return None
     try:
-        door = importlib.import_module("equiscope.adapters.torch_sim")
-        engine: Engine = door.TorchSim(make(calculator))
+        from equiscope.adapters.torch_sim_engine import TorchSim
+
+        engine: Engine = TorchSim(make(calculator))
         wanted = [o for o in outputs or engine.outputs if o != "stress" or st.has_stress(first)]
         if not {*wanted} <= {*engine.outputs} or _apart(engine, Calculators(calculator), first, wanted) > ALIKE:
             return None

@@ -1,10 +1,10 @@
-"""What named layers of a module answer, call by call, recorded with forward hooks."""
+"""What the modules of a model answer, call by call, heard with forward hooks, and kept for named layers."""
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,20 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 
 ANSWER = "answer"
+
+
+@contextlib.contextmanager
+def listening(modules: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """``note(name, answer)`` for every call of these modules inside; no hook is left afterwards."""
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, answer, name=name: note(name, answer))
+        for name, module in modules.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def default_layers(model: nn.Module) -> list[str]:
@@ -62,15 +76,9 @@ class Recorder:
         self._counts: dict[str, int] = {}
         self.calls: dict[str, Tensor] = {}
 
-    @contextlib.contextmanager
-    def recording(self) -> Iterator[None]:
-        """Hooks are in place inside, and gone afterwards."""
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in self._modules.items()]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def recording(self) -> contextlib.AbstractContextManager[None]:
+        """Layers are recorded inside, and left as they were afterwards."""
+        return listening(self._modules, self._keep)
 
     def silent(self) -> list[str]:
         """The layers that gave nothing in the last call of the model."""
@@ -81,16 +89,13 @@ class Recorder:
         """Forget the last call of the model."""
         self.calls, self._counts = {}, {}
 
-    def _hook(self, name: str) -> Any:
-        def keep(module: nn.Module, inputs: Any, answer: Any) -> None:
-            shown = name or ANSWER
-            self._counts[shown] = self._counts.get(shown, 0) + 1
-            again = f" #{self._counts[shown]}" if self._counts[shown] > 1 else ""
-            for part, value in _tensors(answer):
-                # Copies: later layers may work in place.
-                self.calls[f"{shown}{part}{again}"] = value.detach().clone()
-
-        return keep
+    def _keep(self, name: str, answer: Any) -> None:
+        shown = name or ANSWER
+        self._counts[shown] = self._counts.get(shown, 0) + 1
+        again = f" #{self._counts[shown]}" if self._counts[shown] > 1 else ""
+        for part, value in _tensors(answer):
+            # Copies: later layers may work in place.
+            self.calls[f"{shown}{part}{again}"] = value.detach().clone()
 
 
 def _tensors(answer: Any) -> Iterator[tuple[str, Tensor]]:

@@ -125,14 +125,12 @@ class Graphs:
         """
         held = self._held(key, "gauss_newton", run, losses[0])
         moved = [pulled(held.back, held.dummies, vector, True) for vector in vectors]
-        flat = torch.stack([torch.cat([_filled(m, r).flatten() for m, r in zip(one, held.rows, strict=True)]).double()
-                            for one in moved])  # fmt: skip
+        flat = torch.stack([_flat(one, held.rows) for one in moved])
         found = []
         for loss in losses:
             slopes, leaves = slopes_of(shaped(held.rows, held.names), loss)
-            bent = [pulled(slopes, leaves, one, True) for one in moved]
-            images = [torch.cat([_filled(b, r).flatten() for b, r in zip(one, held.rows, strict=True)]) for one in bent]
-            found.append(flat @ torch.stack(images).double().T)
+            bent = torch.stack([_flat(pulled(slopes, leaves, one, True), held.rows) for one in moved])
+            found.append(flat @ bent.T)
         return found
 
     def _held(
@@ -196,6 +194,10 @@ def swept(
 
 def _filled(found: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if found is None else found.detach()
+
+
+def _flat(found: Derivatives, like: Sequence[Tensor]) -> Tensor:
+    return torch.cat([_filled(f, one).flatten() for f, one in zip(found, like, strict=True)]).double()
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition.batches import Batch, as_batch, repeated
+from equiscope.decomposition.calling import Call
 from equiscope.decomposition.fold import copies_of
 from equiscope.decomposition.measure import device_of, measure
 from equiscope.decomposition.orbit import Forward, rows_of, twisted
 from equiscope.decomposition.preserve import untouched
-from equiscope.errors import InputError
+from equiscope.errors import InputError, check_count
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import group, haar
 
@@ -61,18 +62,18 @@ def brute_force(
     (name, spec), *others = declaration.outputs.items()
     if others or spec.loss != "mse" or spec.target is None:
         raise InputError(f"brute force compares one output with a target and loss 'mse', got {declaration.outputs}")
-    if count < 2 or repeats < 2:
-        raise InputError(f"brute force needs count and repeats of at least 2, got {count} and {repeats}")
+    check_count("count", count, 2)
+    check_count("repeats", repeats, 2)
     exact = declaration.group == "O"
     device, generator = device_of(model), torch.Generator().manual_seed(seed)
     samples = [{k: v[i : i + 1].to(device) for k, v in batch.items()}
                for batch in batches for i in range(len(next(iter(batch.values()))))]  # fmt: skip
-    orbits = []
+    orbits, call = [], forward or Call(declaration)
     with untouched(model):
         for one in samples:
             # Rotations of its own for each sample, so that their errors are independent.
             turns = group("O").matrices.double() if exact else haar(count, generator)
-            orbits.append(_orbit(model, as_batch(one), name, declaration, forward, turns.to(device), at_once))
+            orbits.append(_orbit(model, as_batch(one), name, declaration, call, turns.to(device), at_once))
     by_force = [_by_force(*orbit, exact) for orbit in orbits]
     reported = [_reported(model, one, declaration, repeats, forward, "O" if exact else rotations, cosets, seed)
                 for one in samples]  # fmt: skip

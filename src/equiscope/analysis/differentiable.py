@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from equiscope.analysis.activations import listening
 from equiscope.decomposition.orbit import Forward
-from equiscope.decomposition.preserve import refuse_lazy
+from equiscope.decomposition.preserve import refuse_lazy, untouched
 from equiscope.errors import InputError, UnsuitedModelError
 
 HALF = (torch.float16, torch.bfloat16)
@@ -143,54 +144,44 @@ def only(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]
             parameter.requires_grad_(True)
 
 
-def _hooked(model: nn.Module, call: Callable[[], Any], note: Callable[[str, Any], None]) -> None:
-    handles = [
-        part.register_forward_hook(lambda _m, _i, out, name=name: note(name, out))
-        for name, part in model.named_modules()
-        if name and not list(part.children())
-    ]
-    try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            call()
-    finally:
-        for handle in handles:
-            handle.remove()
+def _heard(model: nn.Module, call: Callable[[], Any]) -> list[tuple[str, Tensor, int, Any]]:
+    """(name, answer, its version and the node that made it) of every innermost layer, as it answered in one call."""
+    seen: list[tuple[str, Tensor, int, Any]] = []
+
+    def note(name: str, answer: Any) -> None:
+        if isinstance(answer, Tensor):
+            seen.append((name, answer, answer._version, answer.grad_fn))
+
+    inner = {name: part for name, part in model.named_modules() if name and not list(part.children())}
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), listening(inner, note):
+        call()
+    return seen
 
 
 def _changed_in_place(model: nn.Module, call: Callable[[], Any]) -> list[str]:
     """The layers whose answer was written to after they gave it."""
-    seen: list[tuple[str, Tensor, int]] = []
-    _hooked(model, call, lambda name, out: seen.append((name, out, out._version)) if isinstance(out, Tensor) else None)
-    return [name for name, out, version in seen if out._version != version][:3]
+    return [name for name, answer, version, _ in _heard(model, call) if answer._version != version][:3]
 
 
 def _layers_of(model: nn.Module, call: Callable[[], Any], message: str) -> list[str]:
     """The layers whose own answer comes from the operation that the message names."""
-    found: list[str] = []
 
-    def note(name: str, out: Any) -> None:
-        made_by = getattr(out, "grad_fn", None)
-        kind = type(made_by).__name__.removesuffix("Backward0").lower()
+    def at_fault(node: Any) -> bool:
         # A function of the user's own is not named in torch's message, but it is no node of torch's either.
-        own = isinstance(made_by, torch.autograd.function.BackwardCFunction) and "differentiate twice" in message
-        if own or (made_by is not None and kind in message.lower().replace("_", "")):
-            found.append(name)
+        own = isinstance(node, torch.autograd.function.BackwardCFunction) and "differentiate twice" in message
+        kind = type(node).__name__.removesuffix("Backward0").lower()
+        return own or (node is not None and kind in message.lower().replace("_", ""))
 
-    _hooked(model, call, note)
-    return found[:3]
+    return [name for name, _, _, node in _heard(model, call) if at_fault(node)][:3]
 
 
 def _last_with_graph(model: nn.Module, call: Callable[[], Any]) -> str:
     """The layer where the graph ends."""
-    seen: list[tuple[str, bool]] = []
-    _hooked(model, call, lambda name, out: seen.append((name, bool(getattr(out, "requires_grad", False)))))
-    last = [name for name, graph in seen if graph]
+    last = [name for name, _, _, node in _heard(model, call) if node is not None]
     return f"the last layer whose answer still has a gradient is {last[-1]!r}" if last else "no layer's answer has one"
 
 
-def refuse_hidden_dependence(
-    parameters: dict[str, nn.Parameter], without: Sequence[str], answer: Callable[[], Tensor]
-) -> None:
+def refuse_hidden_dependence(model: nn.Module, without: Sequence[str], answer: Callable[[], Tensor]) -> None:
     """Parameters without a gradient must not change the answer; where they do, something cannot be differentiated.
 
     Raises:
@@ -198,17 +189,12 @@ def refuse_hidden_dependence(
     """
     if not without:
         return
-    before = answer()
-    kept = {name: parameters[name].detach().clone() for name in without}
-    with torch.no_grad():
-        for name in without:
-            parameters[name].add_(_MOVE * (parameters[name].abs() + 1))
-    try:
-        changed = not torch.equal(answer(), before)
-    finally:
+    before, own = answer(), dict(model.named_parameters())
+    with untouched(model):
         with torch.no_grad():
-            for name, value in kept.items():
-                parameters[name].copy_(value)
+            for name in without:
+                own[name].add_(_MOVE * (own[name].abs() + 1))
+        changed = not torch.equal(answer(), before)
     if changed:
         raise UnsuitedModelError(
             f"the answer changes with the parameters {list(without)[:5]}, but no gradient reaches them: an operation "

@@ -1,4 +1,8 @@
-"""How much of the equivariance error at a checkpoint is the noise of the optimiser that training goes on with."""
+"""What gradients and curvature at a checkpoint say of training from there.
+
+How much of the equivariance error is the noise of the optimiser, and how the rest begins to fall: where the gradients
+lie in the spectrum, and the course of the error under plain descent.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.activations import listening
 from equiscope.analysis.autograd import Graphs, Predictions, saved_bytes
-from equiscope.analysis.gradients import HALVES, adam_metric
-from equiscope.analysis.krylov import Floor, Recursion, noise_floor, signs
+from equiscope.analysis.gradients import adam_metric
+from equiscope.analysis.krylov import Array, Floor, Recursion, lanczos, noise_floor, signs
 from equiscope.analysis.pairs import student
-from equiscope.analysis.parts import Parts
+from equiscope.analysis.parts import HALVES, Parts
 from equiscope.decomposition.pool import added
 from equiscope.errors import InputError
 
@@ -59,6 +65,10 @@ class Objective:
         )
         return added(images) / len(self._curved)
 
+    def release(self) -> None:
+        """Drop the graphs kept between products."""
+        self._graphs.release()
+
     def scale(self, output: str) -> float:
         """s with training loss = s x mean squared error a component + what the ``output`` does not enter; else NaN.
 
@@ -79,28 +89,16 @@ class Objective:
         """The model's answer in training, and the loss as a function of it."""
 
         def run() -> Predictions:
-            heard = _Heard(self.parts.model)
-            self._loss(heard, batch)
-            answer = heard.answer if isinstance(heard.answer, dict) else {_ONLY: heard.answer}
+            answers: list[Any] = []
+            with listening({"": self.parts.model}, lambda _, answer: answers.append(answer)):
+                self._loss(self.parts.model, batch)
+            answer = answers[-1] if isinstance(answers[-1], dict) else {_ONLY: answers[-1]}
             return [{n: a for n, a in answer.items() if isinstance(a, Tensor) and a.requires_grad}]
 
         def loss(rows: Predictions) -> Tensor:
             return self._loss(_Told(rows[0]), batch)
 
         return run, loss
-
-
-class _Heard(nn.Module):
-    """The model, whose last answer is kept."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-        self.answer: Any = None
-
-    def forward(self, *batch: Any, **named: Any) -> Any:
-        self.answer = self.model(*batch, **named)
-        return self.answer
 
 
 class _Told(nn.Module):
@@ -196,6 +194,7 @@ def noise_share(
 
         floors = noise_floor(drawn.vectors, product, forms, stepper.recursion, steps=steps, depth=depth)
     parts.release()
+    objective.release()
     return {
         **_told(floors, parts, stepper),
         "clipped": drawn.clipped,
@@ -237,10 +236,13 @@ def _drawn(
 
 def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, Any]:
     edge, most = stepper.recursion.edge, max(float(one.kappa[-1]) for one in floors)
-    found: dict[str, Any] = {"kappa_max": most, "edge": edge, "refused": "", "kappa": [], "share": []}
-    for one in floors:
-        found["kappa"] += one.kappa.tolist()
-        found["share"] += (one.share / len(floors)).tolist()
+    found: dict[str, Any] = {
+        "kappa_max": most,
+        "edge": edge,
+        "refused": "",
+        "kappa": np.concatenate([one.kappa for one in floors]).tolist(),
+        "share": np.concatenate([one.share / len(floors) for one in floors]).tolist(),
+    }
     if most >= edge:
         found["refused"] = (
             f"the largest curvature, κ = {most:.3g}, is at or over the edge of stability {edge:.3g}: there is no "
@@ -253,4 +255,47 @@ def _told(floors: Sequence[Floor], parts: Parts, stepper: Stepper) -> dict[str, 
     error = parts.values["equivariance"]
     one = found["equivariance"]["weights"]
     found["of_error"] = {"value": one["value"] / error, "interval": [end / error for end in one["interval"]]}
+    return found
+
+
+def gradient_spectra(parts: Parts, products: int = 5) -> dict[str, Any]:
+    """Spectral measures of the Gauss-Newton matrix of the total loss, seen from the gradient of each part.
+
+    Returns:
+        part -> ``nodes`` and ``weights`` (sum 1) of a Lanczos run from its gradient g, ``square`` = |g|^2, ``mean`` =
+        g^T H g / g^T g; a part whose gradient vanishes is left out. Plain types.
+    """
+    slopes = parts.gradient(HALVES)
+    found = {}
+    with parts.steady():
+        for part, slope in slopes.items():
+            if not bool(slope.any()):
+                continue
+            run = lanczos(lambda v: parts.product("total", v, "gauss_newton"), slope, products)
+            found[part] = {"nodes": run.nodes.tolist(), "weights": run.weights.tolist(),
+                           "square": float(slope @ slope), "mean": float(run.nodes @ run.weights)}  # fmt: skip
+    parts.release()
+    return found
+
+
+def predicted_decay(nodes: Array, weights: Array, square: float, error: float, rate: float, steps: Array) -> Array:
+    """L_E after each number of plain gradient steps, on a quadratic whose symmetry does not couple to the rest.
+
+        L_E(n) = L_E(0) - sum_i c_i^2 (1 - (1 - eta lambda_i)^2n) / (2 lambda_i),    sum_i c_i^2 = |g_E|^2
+
+    with nodes lambda_i and weights c_i^2 / |g_E|^2 of a Lanczos run from g_E; (1 - exp(-2 eta lambda n)) / 2 lambda for
+    small eta. No label enters but through the nodes. A mode with eta lambda > 2 grows, as it does in descent.
+
+    Args:
+        nodes, weights: (k,) eigenvalues and weights, sum 1, as of :func:`gradient_spectra`.
+        square: |g_E|^2.
+        error: L_E(0), the equivariance error now.
+        rate: eta. steps: (n,) numbers of steps.
+    """
+    kept = np.maximum(np.asarray(nodes), 0.0)[None]
+    passed = (1 - rate * kept) ** (2 * np.asarray(steps, dtype=float)[:, None])
+    flat = rate * np.asarray(steps, dtype=float)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gone = np.where(kept > 0, (1 - passed) / (2 * kept), flat)
+    found: Array = error - square * (gone * np.asarray(weights)[None]).sum(1)
     return found

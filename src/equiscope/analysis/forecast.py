@@ -7,55 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from equiscope.analysis.krylov import Array
+from equiscope.analysis.pairs import Array, ratio_limits
 from equiscope.errors import InputError
 
 #: Points that a line is fitted to, at least: two for the line and one for its error.
 LEAST = 3
 
 
-@dataclass(frozen=True)
-class Line:
-    """y = offset + slope x by least squares; ``error`` of the slope, ``spread`` of y about it, t quantile ``t``."""
-
-    offset: float
-    slope: float
-    error: float
-    spread: float
-    t: float
-    points: int
-    middle: float
-    square: float
-
-    @classmethod
-    def fit(cls, x: Array, y: Array) -> Line:
-        """Raises InputError for fewer than three points or a single x."""
-        if len(x) < LEAST or np.ptp(x) == 0:
-            raise InputError(f"a line with an error needs {LEAST} points at different places, got {len(x)}")
-        middle, square = float(x.mean()), float(((x - x.mean()) ** 2).sum())
-        slope = float((x - middle) @ (y - y.mean())) / square
-        offset = float(y.mean()) - slope * middle
-        freedom = len(x) - 2
-        spread = math.sqrt(float(((y - offset - slope * x) ** 2).sum()) / freedom)
-        error = spread / math.sqrt(square)
-        return cls(offset, slope, error, spread, float(stats.t.ppf(0.975, freedom)), len(x), middle, square)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval of the slope."""
-        return self.slope - self.t * self.error, self.slope + self.t * self.error
+def _line(x: Array, y: Array) -> tuple[Any, float]:
+    """scipy's fit of a line by least squares, and Student's 97.5 % quantile for its errors."""
+    if np.ptp(x) == 0:
+        raise InputError(f"a line needs points at different places, got {len(x)} at {x[0]:g}")
+    return stats.linregress(x, y), float(stats.t.ppf(0.975, len(x) - 2))
 
 
 def crossing(steps: Sequence[float], percents: Sequence[float], threshold: float = 2.0) -> dict[str, float]:
     """Step at which an exponential through a falling percent reaches the threshold, from measurements above twice it.
 
-    Inverse regression of log percent on step; the interval is Fieller's for the mean line, (-inf or inf where the line
-    is not told from a level one).
+    Inverse regression of log percent on step; the interval is Fieller's for the mean line, from the mean step to inf
+    where the line is not told from a level one.
 
     Args:
         steps: of the measurements, ascending.
@@ -76,24 +51,21 @@ def crossing(steps: Sequence[float], percents: Sequence[float], threshold: float
             f"only {last} measurements lie above {2 * threshold:g} % before the first below it, {LEAST} are needed: "
             "track more steps at the start (track.first, track.points)"
         )
-    line = Line.fit(n[:last], np.log(p[:last]))
-    goal = math.log(threshold)
-    low, high = _where(line, goal)
-    step = (goal - line.offset) / line.slope if line.slope < 0 else math.inf
-    return {"step": step, "low": low, "high": high, "rate": -line.slope, "points": float(last),
-            "until": float(n[last - 1])}  # fmt: skip
-
-
-def _where(line: Line, goal: float) -> tuple[float, float]:
-    """Where the mean line may reach a value: the x with (a + b x - goal)^2 <= t^2 var(a + b x)."""
-    gap = goal - (line.offset + line.slope * line.middle)
-    variance = line.spread**2
-    a = line.slope**2 - line.t**2 * variance / line.square
-    if not (a > 0 and line.slope < 0):
-        return line.middle, math.inf
-    b, c = line.slope * gap, gap**2 - line.t**2 * variance / line.points
-    root = math.sqrt(max(b * b - a * c, 0.0))
-    return line.middle + (b - root) / a, line.middle + (b + root) / a
+    n, p = n[:last], np.log(p[:last])
+    line, t = _line(n, p)
+    # The line meets the threshold at mean n + (log threshold - mean log p) / slope, of independent errors.
+    middle, gap, variance = float(n.mean()), math.log(threshold) - float(p.mean()), line.stderr**2
+    low, high = ratio_limits(gap, line.slope, variance * float(n.var()), variance, 0.0, t)
+    falls = line.slope < 0
+    told = falls and math.isfinite(low)
+    return {
+        "step": middle + gap / line.slope if falls else math.inf,
+        "low": middle + low if told else middle,
+        "high": middle + high if told else math.inf,
+        "rate": -line.slope,
+        "points": float(last),
+        "until": float(n[-1]),
+    }
 
 
 def steps_worth(steps: Sequence[float], losses: Sequence[float], share: float) -> dict[str, float]:
@@ -122,14 +94,17 @@ def steps_worth(steps: Sequence[float], losses: Sequence[float], share: float) -
             f"a learning curve needs {LEAST} measurements in its last three quarters, got {int(used.sum())}: track "
             "more steps (track.points)"
         )
-    line = Line.fit(np.log(n[used]), np.log(loss[used]))
-    steepest, flattest = (-end for end in line.interval)
+    line, t = _line(np.log(n[used]), np.log(loss[used]))
+    alpha, reach = -line.slope, t * line.stderr
 
     def worth(alpha: float) -> float:
-        return float(n[-1]) * math.expm1(-math.log1p(-share) / alpha) if alpha > 0 else math.inf if share else 0.0
+        if alpha <= 0:
+            return math.inf if share else 0.0
+        with np.errstate(over="ignore"):
+            return float(n[-1] * np.expm1(-math.log1p(-share) / alpha))
 
-    return {"steps": worth(-line.slope), "low": worth(steepest), "high": worth(flattest), "alpha": -line.slope,
-            "points": float(line.points)}  # fmt: skip
+    return {"steps": worth(alpha), "low": worth(alpha + reach), "high": worth(alpha - reach), "alpha": alpha,
+            "points": float(used.sum())}  # fmt: skip
 
 
 def cheaper_below(more_steps: float, batch: int, rotations: int) -> float:

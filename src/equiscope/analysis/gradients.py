@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.analysis.pairs import Array, cosine, fieller, figure, mean_value, norm, norm_ratio, pair_product
-from equiscope.analysis.parts import Parts
+from equiscope.analysis.parts import HALVES, Parts
 from equiscope.decomposition.plan import Plan
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
-HALVES = ("twirled", "equivariance")
 MIN_GROUPS = 3
 
 
@@ -72,25 +71,23 @@ def gradients(
     metric = None if optimizer_state is None else adam_metric(model, parts, optimizer_state)
     count = min(groups, len(parts))
     weights, losses = np.zeros(count), np.zeros((2, count))
-    kept: list[list[Tensor | None]] = [[None] * count for _ in HALVES]
+    kept = torch.zeros(2, count, parts.size, dtype=torch.float64, device=parts.own[0].device)
     for index in (progress or iter)(range(len(parts))):
         group = index % count
         weights[group] += parts.shares[index]
         values, found = parts.batch_values(index), parts.batch_gradient(index, HALVES)
         for row, part in enumerate(HALVES):
             losses[row, group] += values[part]
-            before = kept[row][group]
-            kept[row][group] = found[part] if before is None else before + found[part]
-    stacked = torch.stack([v for row in kept for v in row if v is not None])
+            kept[row, group] += found[part]
+    stacked = kept.flatten(0, 1)
     summarise = functools.partial(_block, weights=weights, losses=losses)
-    layers = {name: stacked[:, places] for name, places in _layers(parts).items()}
     return {
         **parts.described,
         "groups": count,
         "parameters": parts.size,
         "unused": list(parts.unused),
         "whole": summarise(_gram(stacked)),
-        "layers": {name: summarise(_gram(v)) for name, v in layers.items()},
+        "layers": {name: summarise(_gram(stacked[:, places])) for name, places in _layers(parts).items()},
         "adam": None if metric is None else summarise(_gram(stacked, metric)),
     }
 
@@ -133,17 +130,15 @@ def _layers(parts: Parts) -> dict[str, slice]:
 
 def adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Tensor:
     """Diagonal of Adam's preconditioner over the chosen parameters, flat."""
-    moments = state.get("state", {})
-    order = [i for group in state.get("param_groups", []) for i in group["params"]]
-    named = dict(model.named_parameters())
-    if len(order) != len(named):
+    moments, named = state.get("state", {}), dict(model.named_parameters())
+    groups = {index: group for group in state.get("param_groups", []) for index in group["params"]}
+    if len(groups) != len(named):
         raise InputError(
-            f"the optimizer state has {len(order)} parameters, the model {len(named)}: give the state_dict of the "
+            f"the optimizer state has {len(groups)} parameters, the model {len(named)}: give the state_dict of the "
             "optimizer that trained this model"
         )
-    settings = {i: group for group in state["param_groups"] for i in group["params"]}
     found = []
-    for index, (name, parameter) in zip(order, named.items(), strict=True):
+    for (index, group), (name, parameter) in zip(groups.items(), named.items(), strict=True):
         if name not in parts.parameters:
             continue
         own = moments.get(index, {})
@@ -152,7 +147,7 @@ def adam_metric(model: nn.Module, parts: Parts, state: Mapping[str, Any]) -> Ten
             continue
         if "exp_avg_sq" not in own or own["exp_avg_sq"].shape != parameter.shape:
             raise InputError(f"the optimizer state has no Adam moments (exp_avg_sq) of the shape of {name!r}")
-        correction = 1 - settings[index]["betas"][1] ** float(own["step"])
-        scale = (own["exp_avg_sq"].to(parameter.device).double() / correction).sqrt() + settings[index]["eps"]
+        correction = 1 - group["betas"][1] ** float(own["step"])
+        scale = (own["exp_avg_sq"].to(parameter.device).double() / correction).sqrt() + group["eps"]
         found.append((1 / scale).flatten())
     return torch.cat([f.double() for f in found])

@@ -18,17 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from equiscope.analysis.activations import listening
 from equiscope.analysis.krylov import signs
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import Batch, as_batches
+from equiscope.decomposition.batches import Batch, kept
+from equiscope.decomposition.calling import Call
 from equiscope.decomposition.measure import measured
 from equiscope.decomposition.orbit import output_rows, predict
-from equiscope.decomposition.plan import Plan, as_plan, check_count, declared, make_plan
+from equiscope.decomposition.plan import Plan, as_plan, declared, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, UnsuitedModelError
+from equiscope.errors import InputError, UnsuitedModelError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import Action, IrrepsAction, action
 from equiscope.symmetry.declaration import Declaration
@@ -97,11 +99,11 @@ def commutant_projection(weight: Tensor, inputs: str, outputs: str) -> Tensor:
 
 
 def orbit_moment(moment: Tensor, inputs: str) -> Tensor:
-    """E_g rho(g) M rho(g)^T of a second moment M = E phi phi^T (d, d) of features with the given irreps, float64."""
-    turns = _irreps(inputs)
-    quadrature = _quadrature(2 * turns.irreps.lmax)
-    matrices = _matrices(turns, quadrature.matrices.to(moment.device))
-    return torch.einsum("n,nab,bc,ndc->ad", quadrature.weights.to(moment.device), matrices, moment.double(), matrices)
+    """E_g rho(g) M rho(g)^T of a second moment M = E phi phi^T (d, d) of features with the given irreps, float64.
+
+    As rho is orthogonal, it is the nearest moment that commutes with rotations.
+    """
+    return commutant_projection(moment, inputs, inputs)
 
 
 def head_form(weight: Tensor, moment: Tensor, inputs: str, outputs: str) -> float:
@@ -174,7 +176,7 @@ def heads(
     if len(declaration.outputs) > 1:
         raise InputError(f"a head gives one output, {sorted(declaration.outputs)} are declared: declare one of them")
     refuse_other_losses(declaration, "the error of a head is a quadratic form of its weights")
-    batches, plan = list(as_batches(batches)), as_plan(plan, design)
+    batches, plan = kept(batches), as_plan(plan, design)
     result = measured(model, batches, plan)
     if isinstance(model, RowHead) and head is None:
         found = _rows(model, batches, declaration)
@@ -202,18 +204,19 @@ def _rows(model: RowHead, batches: Sequence[Any], declaration: Declaration) -> d
             everyone += float(weights.sum())
     moment *= next(iter(declaration.outputs.values())).weight / everyone
     form = float(torch.einsum("ck,kl,cl->", apart, moment, apart)) / 3
-    square, trace = float(apart.square().sum()), float(moment.trace())
-    width = weight.shape[1]
+    square, size = float(apart.square().sum()), float(weight.square().sum())
     return {
         "layer": "the three rows of head_weight()",
         "kind": "rows",
-        "parameters": weight.numel(),
-        "variance": square / (3 * width),
-        "normalised_variance": square / float(weight.square().sum()),
-        "features": trace,
-        "alignment": 3 * form * width / (square * trace) if square * trace > 0 else None,
-        "form": form,
+        "normalised_variance": square / size if size > 0 else None,
+        **_factors(form, square, weight.numel(), float(moment.trace())),
     }
+
+
+def _factors(form: float, square: float, count: int, trace: float) -> dict[str, Any]:
+    """A form of ``count`` weights, the sum of whose squares is ``square``, and the three factors it is made of."""
+    alignment = form * count / (square * trace) if square * trace > 0 else None
+    return {"form": form, "parameters": count, "variance": square / count, "features": trace, "alignment": alignment}
 
 
 def _atom_counts(batch: Batch, sample: Tensor, declaration: Declaration) -> Tensor:
@@ -240,32 +243,24 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
     Raises:
         InputError: if there is none, or the one named is none; the message names what was tried.
     """
-    if head is not None and head not in dict(model.named_modules()):
-        owners = [name for name, part in model.named_modules() if part._parameters]
-        raise InputError(f"no layer of {type(model).__name__} is named {head!r}; the last are {', '.join(owners[-5:])}")
-    declaration, forward = declared(plan), plan.forward if isinstance(plan, Plan) else None
+    modules = dict(model.named_modules())
+    owners = {name: part for name, part in modules.items() if next(part.parameters(recurse=False), None) is not None}
+    if head is not None and (head not in modules or not list(modules[head].parameters())):
+        what = "layer with parameters" if head in modules else "layer"
+        last = ", ".join(list(owners)[-5:])
+        raise InputError(f"no {what} of {type(model).__name__} is named {head!r}; the last are {last}")
+    declaration = declared(plan)
+    call = plan.call if isinstance(plan, Plan) else Call(declaration)
     wrapped = batch_of(batch, declaration)
     called: list[str] = []
 
     def answer() -> Tensor:
-        found = predict(model, wrapped.with_fields({}), wrapped, declaration, forward)
+        found = predict(model, wrapped.with_fields({}), wrapped, declaration, call)
         return torch.cat([rows.detach().double().flatten() for rows in found.values()])
 
-    def noting(name: str) -> Any:
-        return lambda *_: called.append(name)
-
     with untouched(model):
-        owners = [
-            (name, part)
-            for name, part in model.named_modules()
-            if next(part.parameters(recurse=False), None) is not None
-        ]
-        handles = [part.register_forward_hook(noting(name)) for name, part in owners]
-        try:
+        with listening(owners, lambda name, _: called.append(name)):
             plain = answer()
-        finally:
-            for handle in handles:
-                handle.remove()
         tried = list(dict.fromkeys(reversed(called))) if head is None else [head]
         for name in tried:
             own: list[Tensor] = list(model.get_submodule(name).parameters())
@@ -274,7 +269,7 @@ def find_head(model: nn.Module, batch: Any, plan: Plan | Declaration, head: str 
             twice = answer()
             with torch.no_grad():
                 torch._foreach_mul_(own, 0.5)
-            if own and bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
+            if bool((twice - 2 * plain).norm() <= _DOUBLES * plain.norm()) and bool(plain.norm() > 0):
                 return name
     output = next(iter(declaration.outputs))
     raise UnsuitedModelError(
@@ -304,18 +299,13 @@ def _linear(
                 for parameter in own:
                     parameter.copy_(signs(generator, *parameter.shape))
             traces.append(measured(model, batches, plan).equivariance)
-    trace = float(np.mean(traces))
     rows = own[0].detach().double().flatten(1) if own[0].ndim > 1 else own[0].detach().double()[None]
     return {
         "layer": layer,
         "kind": "linear",
-        "parameters": count,
-        "variance": square / count,
         "normalised_variance": float((rows - rows.mean(0)).square().sum() / rows.square().sum()),
-        "features": trace,
         "features_error": float(np.std(traces, ddof=1)) / probes**0.5,
-        "alignment": form * count / (square * trace) if square * trace > 0 else None,
-        "form": form,
+        **_factors(form, square, count, float(np.mean(traces))),
     }
 
 

@@ -17,10 +17,10 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor, nn
 
 from equiscope.analysis.krylov import Array, Lanczos, lanczos, quantile, signs, smoothed
-from equiscope.analysis.pairs import student
+from equiscope.analysis.pairs import around, figure, student
 from equiscope.analysis.parts import KINDS, PARTS, Parts
-from equiscope.decomposition.plan import Plan, check_count
-from equiscope.errors import InputError
+from equiscope.decomposition.plan import Plan
+from equiscope.errors import InputError, check_count
 from equiscope.symmetry.declaration import Declaration
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -31,8 +31,9 @@ class CurvatureOperator(LinearOperator):
     """H v of one part of the loss (or its Gauss-Newton matrix) for scipy, float64.
 
     Attributes:
-        products: calls so far.
-        quadratics: v^T H_b v of every batch in the last call, H_b the mean over the batch's own samples.
+        shares: weight of each batch averaged over, by its index.
+        products: calls so far, and those of its halves.
+        calls: v^T H_b v of every batch in each call, H_b the mean over the batch's own samples.
 
     Args:
         batches: indices of the batches averaged over; all by default.
@@ -42,20 +43,25 @@ class CurvatureOperator(LinearOperator):
         super().__init__(np.float64, (parts.size, parts.size))
         self.parts, self.part, self.kind = parts, part, kind
         self.batches = list(range(len(parts)) if batches is None else batches)
-        self._shares = {i: parts.shares[i] for i in self.batches}
-        self._rescale = 1 / sum(self._shares.values())
+        self.shares = {i: parts.shares[i] for i in self.batches}
+        self._rescale = 1 / sum(self.shares.values())
         self.products = 0
-        self.quadratics: dict[int, float] = {}
+        self.calls: list[dict[int, float]] = []
 
     def apply(self, vector: Tensor) -> Tensor:
         """H v for a torch vector."""
         total = torch.zeros(self.parts.size, dtype=torch.float64, device=vector.device)
+        self.products += 1
+        self.calls.append({})
         for index in self.batches:
             image = self.parts.batch_product(index, self.part, vector, self.kind)
-            self.quadratics[index] = float(vector.double() @ image) / self._shares[index]
+            self.calls[-1][index] = float(vector.double() @ image) / self.shares[index]
             total += image
-        self.products += 1
         return total * self._rescale
+
+    def spread(self) -> dict[str, Any]:
+        """v^T H v of the last call, with Student's interval over the batches."""
+        return student(list(self.calls[-1].values()), list(self.shares.values()))
 
     def _matvec(self, vector: Array) -> Array:
         device = self.parts.own[0].device
@@ -123,8 +129,7 @@ def hessian(
         raise InputError(f"tolerance must lie between 0 and 1, got {tolerance!r}")
     parts = Parts(model, batches, plan, parameters=parameters, memory=memory, **design)
     seed = parts.plan.design.seed
-    for part in which:
-        parts.check_parts((part,))
+    parts.check_parts(which)
     slopes = parts.gradient(tuple({*which, *(["total"] if parts.labelled else [])}))
     found: dict[str, Any] = {part: {} for part in which}
     for part, kind in (progress or iter)([(part, kind) for part in which for kind in kinds]):
@@ -167,39 +172,31 @@ def _spectrum(
     operator: CurvatureOperator, tolerance: float, steps: int, probes: int, depth: int, seed: int
 ) -> dict[str, Any]:
     runs: list[Lanczos] = []
-    tables = []
+    size, tables = operator.parts.size, []
     for probe in range(probes):
-        start = _rademacher(operator.parts, seed, probe)
-        seen: list[dict[int, float]] = []
-
-        def product(vector: Tensor, seen: list[dict[int, float]] = seen) -> Tensor:
-            image = operator.apply(vector)
-            seen.append(dict(operator.quadratics))
-            return image
-
-        first = probe == 0
-        run = lanczos(
-            product, start, max(steps, depth) if first else depth, tolerance if first else None,
-            least=depth if first else 1,
-        )
-        runs.append(run)
-        tables.append([operator.parts.size * value for value in seen[0].values()])
-    size, top = operator.parts.size, _largest(operator, runs[0])
-    trace = _two_way(np.array(tables), [operator._shares[i] for i in operator.batches], _probed(runs, size, np.copy))
-    squares = _probed(runs, size, np.square)
+        first, before = probe == 0, len(operator.calls)
+        runs.append(lanczos(
+            operator.apply, _rademacher(operator.parts, seed, probe), max(steps, depth) if first else depth,
+            tolerance if first else None, least=depth if first else 1,
+        ))  # fmt: skip
+        tables.append([size * value for value in operator.calls[before].values()])
+    top, squares = _largest(operator, runs[0]), around(*_probed(runs, size, np.square))
+    trace, reach = _probed(runs, size, np.copy)
+    low, high = student(np.mean(tables, axis=0).tolist(), list(operator.shares.values()))["interval"]
+    both = around(trace, math.hypot(reach, (high - low) / 2))
     quantiles = {
         str(q): student([quantile(np.abs(run.nodes), run.weights, q) for run in runs]) for q in QUANTILES
     }
     value = top["value"]
     return {
         "lambda_max": top,
-        "trace": trace,
+        "trace": {**around(trace, reach), "interval_samples": both["interval"]},
         "frobenius_square": squares,
         "stable_rank": squares["value"] / max(value**2, float(runs[0].nodes[0]) ** 2) if value else math.nan,
         "smallest_ritz": float(runs[0].nodes[0]),
         "quantiles": quantiles,
         "conditioning": {q: value / found["value"] if found["value"] else math.inf for q, found in quantiles.items()},
-        "over_mean": value * size / trace["value"] if trace["value"] else math.inf,
+        "over_mean": value * size / trace if trace else math.inf,
         "density": _density(runs, size, depth),
     }
 
@@ -207,22 +204,21 @@ def _spectrum(
 def _largest(operator: CurvatureOperator, run: Lanczos) -> dict[str, Any]:
     if len(operator.batches) > 1:
         operator.apply(run.vector)
-    spread = student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
     return {
         "value": run.largest,
         "residual": run.residual,
         "converged": run.converged,
         "steps": run.steps,
-        "interval": spread["interval"],
+        "interval": operator.spread()["interval"],
     }
 
 
 def _along(operator: CurvatureOperator, gradient: Tensor) -> dict[str, Any]:
     norm = gradient.norm()
     if not norm > 0:
-        return {"value": math.nan, "interval": [math.nan, math.nan]}
+        return figure(math.nan, (math.nan, math.nan))
     operator.apply(gradient / norm)
-    return student(list(operator.quadratics.values()), [operator._shares[i] for i in operator.batches])
+    return operator.spread()
 
 
 def _halves(operator: CurvatureOperator, tolerance: float, steps: int, seed: int) -> dict[str, float]:
@@ -241,11 +237,12 @@ def _density(runs: list[Lanczos], size: int, depth: int) -> dict[str, Any]:
     width = (high - low) / (50 if depth >= size else min(depth, 50)) or max(abs(high), 1e-300) / 50
     grid = np.linspace(low - 3 * width, high + 3 * width, GRID)
     one = np.ones(1)
-    found = _probed(runs, size, lambda nodes: np.stack([smoothed(x[None], one, grid, width) for x in nodes], -1) / size)
-    reach = (found["interval"][1] - found["interval"][0]) / 2
+    value, reach = _probed(
+        runs, size, lambda nodes: np.stack([smoothed(x[None], one, grid, width) for x in nodes], -1) / size
+    )
     return {
         "grid": grid.tolist(),
-        "value": found["value"].tolist(),
+        "value": value.tolist(),
         "error": (reach / float(stats.norm.ppf(0.975))).tolist(),
         "width": float(width),
         "nodes": [run.nodes.tolist() for run in runs],
@@ -253,8 +250,8 @@ def _density(runs: list[Lanczos], size: int, depth: int) -> dict[str, Any]:
     }
 
 
-def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> dict[str, Any]:
-    """tr f(H) from the quadratures z^T f(H) z = n sum_k w_k f(t_k), with a 95 % interval that does not undercover.
+def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> tuple[Any, Any]:
+    """tr f(H) from the quadratures z^T f(H) z = n sum_k w_k f(t_k), and a 95 % reach that does not undercover.
 
     Few skewed values (a dominant eigenvalue makes z^T H z a chi-square of one degree) are too often all small, with a
     small scatter. But the variance of one is at most 2 tr f(H)^2, estimated likewise and never below sum_k f(t_k)^2 of
@@ -267,18 +264,7 @@ def _probed(runs: list[Lanczos], size: int, f: Callable[[Array], Array]) -> dict
     bound = 2 * np.maximum(squares, np.max([(i**2).sum(-1) for i in images], axis=0))
     student = float(stats.t.ppf(0.975, len(runs) - 1)) * each.std(axis=0, ddof=1)
     reach = np.maximum(student, float(stats.norm.ppf(0.975)) * np.sqrt(bound)) / math.sqrt(len(runs))
-    mean = each.mean(axis=0)
-    if mean.ndim:
-        return {"value": mean, "interval": [mean - reach, mean + reach]}
-    return {"value": float(mean), "interval": [float(mean - reach), float(mean + reach)]}
-
-
-def _two_way(table: Array, shares: Sequence[float], over_probes: dict[str, Any]) -> dict[str, Any]:
-    """The trace with its interval over probes, and that over probes (rows of the table) and batches (columns)."""
-    over_batches = student(table.mean(axis=0).tolist(), shares)
-    half = [np.subtract(*found["interval"][::-1]) / 2 for found in (over_probes, over_batches)]
-    reach, value = math.hypot(*half), over_probes["value"]
-    return {**over_probes, "interval_samples": [value - reach, value + reach]}
+    return each.mean(axis=0), reach
 
 
 def _rademacher(parts: Parts, seed: int, probe: int) -> Tensor:

@@ -36,7 +36,6 @@ class Lanczos:
         residual: bound on the error of the largest Ritz value as an eigenvalue.
         vector: its Ritz vector, of norm 1.
         steps: products used. converged: residual within the tolerance asked for.
-        first: (q^T H q, |H q|^2) of the start.
         basis: (k, n) Krylov basis Q, its first row q; ritz: (k, k) columns are the Ritz vectors in it. If kept.
     """
 
@@ -46,7 +45,6 @@ class Lanczos:
     vector: Tensor
     steps: int
     converged: bool
-    first: tuple[float, float]
     basis: Tensor | None = None
     ritz: Array | None = None
 
@@ -74,16 +72,13 @@ def lanczos(
     basis[0] = start / start.norm()
     alphas: list[float] = []
     betas: list[float] = []
-    first = (0.0, 0.0)
     for k in range(count):
         image = product(basis[k]).to(basis)
         alphas.append(float(basis[k] @ image))
-        if k == 0:
-            first = (alphas[0], float(image @ image))
         for _ in range(2):  # once more, since one pass leaves rounding along the basis
             image = image - basis[: k + 1].T @ (basis[: k + 1] @ image)
         beta = float(image.norm())
-        nodes, vectors = _tridiagonal(alphas, betas)
+        nodes, vectors = np.linalg.eigh(np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1))
         residual = beta * abs(float(vectors[-1, -1]))
         scale = float(np.abs(nodes).max())
         exhausted = beta <= 100 * torch.finfo(basis.dtype).eps * max(scale, 1e-300)
@@ -95,12 +90,7 @@ def lanczos(
     vector = basis[: len(alphas)].T @ torch.from_numpy(vectors[:, -1].copy()).to(basis)
     converged = exhausted or len(alphas) == len(start) or (tolerance is not None and done)
     kept = (basis[: len(alphas)], vectors) if keep else (None, None)
-    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), first, *kept)
-
-
-def _tridiagonal(alphas: list[float], betas: list[float]) -> tuple[Array, Array]:
-    off = betas[: len(alphas) - 1]
-    return np.linalg.eigh(np.diag(alphas) + np.diag(off, 1) + np.diag(off, -1))
+    return Lanczos(nodes, vectors[0] ** 2, residual, vector, len(alphas), bool(converged), *kept)
 
 
 def quantile(nodes: Array, weights: Array, share: float) -> float:
@@ -206,10 +196,10 @@ def noise_floor(
         nodes = np.maximum(run.nodes, 0.0)
         shares = [answers.T @ answers for answers in recursion.responses(nodes, steps)]
         start = float(z.norm()) * run.ritz[0]
-        excess: list[dict[str, float]] = [{}, {}]
-        for name, seen in forms(run.basis).items():
-            form = run.ritz.T @ seen.cpu().numpy() @ run.ritz
-            for told, share in zip(excess, shares, strict=True):
-                told[name] = float(0.5 * start @ (share * (form + form.T) / 2) @ start)
-        found.append(Floor(excess[0], excess[1], recursion.rate * run.nodes, run.weights))
+        seen = {name: run.ritz.T @ form.cpu().numpy() @ run.ritz for name, form in forms(run.basis).items()}
+        weights, averaged = (
+            {name: float(0.5 * start @ (share * (form + form.T) / 2) @ start) for name, form in seen.items()}
+            for share in shares
+        )
+        found.append(Floor(weights, averaged, recursion.rate * run.nodes, run.weights))
     return found

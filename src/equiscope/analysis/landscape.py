@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from equiscope.analysis.hessian import CurvatureOperator, largest_eigenvalue
 from equiscope.analysis.krylov import Array, signs
+from equiscope.analysis.pairs import mean_variance
 from equiscope.analysis.parts import PARTS, Parts
 from equiscope.decomposition.plan import Plan
+from equiscope.decomposition.pool import added
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -77,23 +79,24 @@ def landscape(
     named = [(label, _direction(parts, d, seed, tolerance, steps)) for label, d in zip(labels, directions, strict=True)]
     parts.release()
     t = np.linspace(-span, span, points)
-    shifts = [float(a) * d for _, d in named for a in t]
     s = np.linspace(-span, span, plane_points)
+    # (length, direction) of the summands of each displacement, which are as large as the model: made one at a time.
+    sums_of: list[list[tuple[float, Tensor]]] = [[(float(a), d)] for _, d in named for a in t]
     second = _orthogonal(named[1][1], named[0][1]) if plane and len(named) > 1 else None
     if second is not None:
-        shifts += [float(a) * named[0][1] + float(b) * second for b in s for a in s]
-    found = [_at(parts, shift) for shift in (progress or iter)(shifts)]
+        sums_of += [[(float(a), named[0][1]), (float(b), second)] for b in s for a in s]
+    found = [_at(parts, added(a * d for a, d in sums)) for sums in (progress or iter)(sums_of)]
     weights = np.array(parts.shares)
-    lines, kept = {}, list(parts.values)
+    tables = {part: np.stack([row[part] for row in found]) for part in parts.values}
+    lines = {}
     for place, (label, _) in enumerate(named):
-        table = found[place * points : (place + 1) * points]
-        lines[label] = {part: _summary(np.stack([row[part] for row in table]), weights) for part in kept}
+        own = slice(place * points, (place + 1) * points)
+        lines[label] = {part: _summary(table[own], weights) for part, table in tables.items()}
     grid: dict[str, Any] | None = None
     if second is not None:
-        table = found[len(named) * points :]
-        shape = (plane_points, plane_points)
-        grid = {part: _summary(np.stack([r[part] for r in table]).reshape(*shape, -1), weights) for part in kept}
-        grid = {"x": s.tolist(), "y": s.tolist(), "axes": [named[0][0], named[1][0]], "parts": grid}
+        planes = {part: table[len(named) * points :].reshape(len(s), len(s), -1) for part, table in tables.items()}
+        grid = {"x": s.tolist(), "y": s.tolist(), "axes": [named[0][0], named[1][0]],
+                "parts": {part: _summary(plane, weights) for part, plane in planes.items()}}  # fmt: skip
     return {
         **parts.described,
         "batches": len(parts),
@@ -121,9 +124,7 @@ def roughness(values: Array, weights: Array) -> dict[str, float]:
     window = _windows(values, WINDOW_1D if dims == 1 else WINDOW_2D, dims)
     residual = window @ weights
     plug_in = float((residual**2).mean())
-    noise = math.nan
-    if len(weights) > 1:
-        noise = float((((window - residual[..., None]) ** 2) @ (weights**2 / (1 - weights))).mean())
+    noise = float(mean_variance(window, weights).mean())
     whole = mean.ravel() - _hat(mean.shape) @ mean.ravel()
     extent = float(np.ptp(mean))
     return {
@@ -139,11 +140,7 @@ def roughness(values: Array, weights: Array) -> dict[str, float]:
 def _summary(values: Array, weights: Array) -> dict[str, Any]:
     """Mean over batches, its standard error relative to the middle point, and the roughness."""
     middle = values[tuple(n // 2 for n in values.shape[:-1])]
-    change = values - middle
-    mean = change @ weights
-    error = np.full(mean.shape, math.nan)
-    if len(weights) > 1:
-        error = np.sqrt(((change - mean[..., None]) ** 2) @ (weights**2 / (1 - weights)))
+    error = np.sqrt(mean_variance(values - middle, weights))
     return {"value": (values @ weights).tolist(), "error": error.tolist(), **roughness(values, weights)}
 
 
@@ -192,12 +189,12 @@ def _direction(
             raise InputError(f"the direction names {unknown[:3]}, which are no parameters that are analysed")
         return parts.flat([direction.get(name) for name in parts.parameters])
     kind, _, detail = direction.partition(":")
-    if kind == "random":
-        return _filter_normalised(parts, int(detail) if detail else seed)
+    if kind == "random" and (not detail or detail.removeprefix("-").isdecimal()):
+        return _filter_normalised(parts, int(detail or seed))
     if kind not in ("eigenvector", "gradient") or detail not in PARTS:
         raise InputError(
-            f"unknown direction {direction!r}: use 'eigenvector:PART', 'gradient:PART' with PART of {PARTS}, 'random' "
-            "or a dict of tensors by parameter name"
+            f"unknown direction {direction!r}: use 'eigenvector:PART', 'gradient:PART' with PART of {PARTS}, "
+            "'random', 'random:SEED' or a dict of tensors by parameter name"
         )
     if kind == "gradient":
         vector = parts.gradient((detail,))[detail]

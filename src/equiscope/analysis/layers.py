@@ -30,13 +30,13 @@ from equiscope.decomposition import losses, statistics
 from equiscope.decomposition.batches import Batch, Rows, as_batches, boolean, device_of_batch
 from equiscope.decomposition.checks import check_batch, one_each
 from equiscope.decomposition.orbit import Caller, answer_of, has_inner_axis, predict, rotated
-from equiscope.decomposition.plan import Plan, as_plan, check_count, make_plan
+from equiscope.decomposition.plan import Plan, as_plan, make_plan
 from equiscope.decomposition.pool import relative_weights
 from equiscope.decomposition.preserve import untouched
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.spectrum import Spectrum, summarise_spectrum
 from equiscope.decomposition.split import BatchOutput, OutputSplit, add_pass
-from equiscope.errors import EquiscopeError, InputError, NonFiniteError
+from equiscope.errors import EquiscopeError, InputError, NonFiniteError, check_count
 from equiscope.signatures import handing_on
 from equiscope.symmetry.actions import action
 from equiscope.symmetry.declaration import Declaration

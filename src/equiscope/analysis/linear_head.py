@@ -10,7 +10,7 @@ estimated with the unbiased split of :mod:`equiscope.decomposition.split`, matri
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def linear_head(
     _check_linear(parts, head)
     own = parts.own[0]
     names = ("total", "equivariance") if parts.labelled else ("equivariance",)
-    found = {part: _matrices(parts, part) for part in names}
+    found = _matrices(parts, names)
     if parts.labelled:
         found["twirled"] = found["total"] - found["equivariance"]
     tolerance = rank_tolerance or 10 * parts.size * torch.finfo(own.dtype).eps
@@ -98,16 +98,14 @@ def linear_head(
     }
 
 
-def _matrices(parts: Parts, part: str) -> Tensor:
-    """Each batch's contribution to the Gauss-Newton matrix of a part, (batches, n, n) float64."""
+def _matrices(parts: Parts, names: Sequence[str]) -> dict[str, Tensor]:
+    """Each batch's contribution to the Gauss-Newton matrix of every part, (batches, n, n) float64."""
     units = torch.eye(parts.size, dtype=torch.float64, device=parts.own[0].device)
-    found = []
     with parts.steady():
-        for index in range(len(parts)):
-            found.append(torch.stack([parts.batch_product(index, part, unit, "gauss_newton") for unit in units]))
+        found = [parts.batch_form(index, names, units) for index in range(len(parts))]
     parts.release()
-    matrices = torch.stack(found)
-    return (matrices + matrices.mT) / 2
+    matrices = {part: torch.stack([one[part] for one in found]) for part in names}
+    return {part: (matrix + matrix.mT) / 2 for part, matrix in matrices.items()}
 
 
 def _conditions(matrices: Tensor, shares: Tensor, tolerance: float) -> Array:

@@ -43,10 +43,10 @@ def mean_value(contributions: Array, weights: Array) -> Array:
     return np.concatenate([[total], (total - contributions) / (1 - weights)])
 
 
-def interval(replicates: Array, level: float = 0.95) -> tuple[float, float]:
-    """Jackknife interval of a figure from its value and its delete-one values."""
+def interval(replicates: Array) -> tuple[float, float]:
+    """95 % jackknife interval of a figure from its value and its delete-one values."""
     value, error = float(replicates[0]), math.sqrt(float(covariance(replicates, replicates)))
-    width = stats.t.ppf(0.5 + level / 2, len(replicates) - 2) * error
+    width = stats.t.ppf(0.975, len(replicates) - 2) * error
     return value - width, value + width
 
 
@@ -56,13 +56,20 @@ def covariance(a: Array, b: Array) -> float:
     return float((n - 1) / n * ((a[1:] - a[1:].mean()) @ (b[1:] - b[1:].mean())))
 
 
-def fieller(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[float, float]:
-    """Fieller's interval of a ratio; (-inf, inf) where the denominator is not told from zero."""
-    n, d = float(numerator[0]), float(denominator[0])
-    t2 = stats.t.ppf(0.5 + level / 2, len(numerator) - 2) ** 2
-    a = d * d - t2 * covariance(denominator, denominator)
-    b = n * d - t2 * covariance(numerator, denominator)
-    c = n * n - t2 * covariance(numerator, numerator)
+def fieller(numerator: Array, denominator: Array) -> tuple[float, float]:
+    """Fieller's interval of the ratio of two figures from their values and delete-one values."""
+    of_both = covariance(numerator, denominator)
+    variances = covariance(numerator, numerator), covariance(denominator, denominator)
+    t = stats.t.ppf(0.975, len(numerator) - 2)
+    return ratio_limits(float(numerator[0]), float(denominator[0]), *variances, of_both, t)
+
+
+def ratio_limits(n: float, d: float, of_n: float, of_d: float, of_both: float, t: float) -> tuple[float, float]:
+    """Where (n - x d)^2 <= t^2 var(n - x d), Fieller's interval of n / d from variances and covariance of both.
+
+    (-inf, inf) where d is not told from zero.
+    """
+    a, b, c = d * d - t**2 * of_d, n * d - t**2 * of_both, n * n - t**2 * of_n
     if not a > 0:
         return -math.inf, math.inf
     root = math.sqrt(max(b * b - a * c, 0.0))
@@ -72,6 +79,11 @@ def fieller(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[
 def figure(value: float, bounds: tuple[float, float]) -> dict[str, Any]:
     """A value with its interval as plain types."""
     return {"value": float(value), "interval": [float(bounds[0]), float(bounds[1])]}
+
+
+def around(value: float, reach: float) -> dict[str, Any]:
+    """A value with the interval that reaches as far to both sides."""
+    return figure(value, (value - reach, value + reach))
 
 
 def norm(square: Array) -> dict[str, Any]:
@@ -99,13 +111,16 @@ def cosine(product: Array, a: Array, b: Array) -> dict[str, Any]:
     return figure(product[0] / math.sqrt(a[0] * b[0]), (max(low, -1.0), min(high, 1.0)))
 
 
+def mean_variance(values: Array, weights: Array) -> Array:
+    """Variance of the weighted mean of independent values (…, n), weights (n,) of sum 1; NaN of a single one."""
+    if len(weights) < 2:
+        return np.full(values.shape[:-1], math.nan)
+    return (values - (values @ weights)[..., None]) ** 2 @ (weights**2 / (1 - weights))
+
+
 def student(values: Sequence[float], shares: Sequence[float] | None = None) -> dict[str, Any]:
     """Mean of independent values, equal or with shares, and its 95 % Student interval."""
     x = np.asarray(values, dtype=float)
     w = np.full(len(x), 1 / len(x)) if shares is None else np.asarray(shares) / np.sum(shares)
     mean = float(w @ x)
-    if len(x) < 2:
-        return {"value": mean, "interval": [math.nan, math.nan]}
-    error = math.sqrt(float((w**2 / (1 - w)) @ (x - mean) ** 2))
-    reach = float(stats.t.ppf(0.975, len(x) - 1)) * error
-    return {"value": mean, "interval": [mean - reach, mean + reach]}
+    return around(mean, float(stats.t.ppf(0.975, len(x) - 1)) * math.sqrt(mean_variance(x, w)))

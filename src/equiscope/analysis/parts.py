@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, swept, tensors
+from equiscope.analysis.autograd import Graphs, Predictions, pulled, saved_bytes, shaped, slopes_of, swept, tensors
 from equiscope.analysis.differentiable import (
     chosen_parameters,
     differentiable,
@@ -42,7 +42,8 @@ from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError, NonFiniteError
 from equiscope.symmetry.declaration import Declaration
 
-PARTS = ("twirled", "equivariance", "total")
+HALVES = ("twirled", "equivariance")
+PARTS = (*HALVES, "total")
 KINDS = ("hessian", "gauss_newton")
 # Largest relative change that counts as rounding when all passes are run in one call, in units of the dtype's eps.
 _ROUNDING = 1e3
@@ -74,8 +75,9 @@ class Parts:
         unused: names of parameters on which the declared outputs do not depend; their derivatives are zero.
 
     Raises:
-        InputError: frozen or half-precision parameters, operations in place or without derivatives, no target; the
-            message names the layer and the remedy. And what :func:`equiscope.measure` raises for a bad batch.
+        InputError: frozen or half-precision parameters, operations in place or without derivatives, no target, a
+            second coset for a part of the samples only; the message names the layer and the remedy. And what
+            :func:`equiscope.measure` raises for a bad batch.
 
     Source: the split of Shen et al., TMLR 2025; double backward after Pearlmutter, Neural Computation 6 (1994) 147.
     """
@@ -91,7 +93,9 @@ class Parts:
         **design: Any,
     ):
         self.plan = plan = as_plan(plan, design, alone=True)
-        self.model, self.declaration, self._forward = model, plan.declaration, plan.forward
+        if plan.design.partial:
+            raise InputError(f"derivatives need whole cosets: give cosets=1 or 2, got {plan.design.cosets}")
+        self.model, self.declaration, self._forward = model, plan.declaration, plan.call
         self.parameters = chosen_parameters(model, parameters)
         self.own = list(self.parameters.values())
         self.size = sum(p.numel() for p in self.own)
@@ -107,7 +111,6 @@ class Parts:
         self._share = counted_outputs(plan.declaration)
         if not sum(self._share.values()) > 0:
             raise InputError(f"the weights of {sorted(self._share)} are all 0: their loss is nothing to differentiate")
-        self._norms = dict.fromkeys(self._share, float("nan"))
         self._survey()
 
     def _check_folding(self, fixed: Prepared) -> None:
@@ -143,18 +146,13 @@ class Parts:
                 found = self._run(fixed, fixed.passes[0])
                 return torch.cat([found[name].detach().flatten() for name in names])
 
-            refuse_hidden_dependence(self.parameters, self.unused, answer)
+            refuse_hidden_dependence(self.model, self.unused, answer)
             # Other outputs may reach every parameter where one reaches none.
             if loose := [name for name, r in rows.items() if not r.requires_grad]:
-                refuse_hidden_dependence(self.parameters, list(self.parameters), functools.partial(answer, loose))
+                refuse_hidden_dependence(self.model, list(self.parameters), functools.partial(answer, loose))
             self._check_folding(fixed)
-        kept, norms = [], dict.fromkeys(self._share, 0.0)
-        for index in range(len(self)):
-            found = self._sample_figures(index)
-            kept.append(found)
-            for name in self._share:
-                norms[name] += float(found[name][2].sum())
-        self._norms = norms
+        kept = [self._sample_figures(index) for index in range(len(self))]
+        self._norms = {name: sum(float(found[name][2].sum()) for found in kept) for name in self._share}
         self.shares = [self._batch_share(found) for found in kept]
         sums = [self._weigh(found) for found in kept]
         self.values = {part: float(sum(s[part] for s in sums)) for part in sums[0]}
@@ -179,24 +177,30 @@ class Parts:
         """Contribution of a batch to each loss, at the parameters moved by the flat vector ``shift``."""
         return {part: float(value) for part, value in self._weigh(self._sample_figures(index, shift)).items()}
 
-    def batch_gradient(self, index: int, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
+    def batch_gradient(self, index: int, parts: Sequence[str] = HALVES) -> dict[str, Tensor]:
         """Contribution of a batch to the gradient of each part, flat; they sum to the gradient over batches."""
         self.check_parts(parts)
         fixed = self._fixed[index]
         sums = {part: torch.zeros(self.size, dtype=torch.float64, device=self.own[0].device) for part in parts}
         with self._ready(index):
-            coefficients = self._coefficients(fixed, self._predictions(fixed), parts)
+            predictions = self._predictions(fixed)
+            losses = {part: functools.partial(self._part_of, fixed, part=part) for part in parts}
+            # F'_m of each part: the derivative of the loss by every pass's predictions.
+            slopes = {part: shaped(slopes_of(predictions, loss)[0], predictions) for part, loss in losses.items()}
             for place, one in enumerate(fixed.passes):
                 rows = self._run(fixed, one)
                 for part in parts:
-                    slopes, again = coefficients[part][place], part != parts[-1]
-                    sums[part] += self.flat(pulled(tensors([rows]), self.own, tensors([slopes]), again))
+                    along, again = tensors([slopes[part][place]]), part != parts[-1]
+                    sums[part] += self.flat(pulled(tensors([rows]), self.own, along, again))
         return sums
 
-    def gradient(self, parts: Sequence[str] = ("twirled", "equivariance")) -> dict[str, Tensor]:
+    def gradient(self, parts: Sequence[str] = HALVES) -> dict[str, Tensor]:
         """The flat gradient of each part."""
-        found = [self.batch_gradient(index, parts) for index in range(len(self))]
-        return {part: added(f[part] for f in found) for part in parts}
+        sums = self.batch_gradient(0, parts)
+        for index in range(1, len(self)):
+            for part, slope in self.batch_gradient(index, parts).items():
+                sums[part] += slope
+        return sums
 
     def product(self, part: str, vector: Tensor, kind: str = "hessian") -> Tensor:
         """H v, or the Gauss-Newton matrix times v, of the mean loss of ``part``: flat, float64."""
@@ -212,8 +216,7 @@ class Parts:
         fixed, v = self._fixed[index], self.split_vector(vector)
         called = not (self._steady and self.graphs.holds((index, part), kind))
         with self._ready(index) if called else contextlib.nullcontext():
-            if not self._twice:
-                self._check_twice(fixed)
+            self._check_twice(fixed)
             loss = functools.partial(self._part_of, fixed, part=part)
             if self.graphs.memory == "pass":
                 runs = [functools.partial(self._run, fixed, one) for one in fixed.passes]
@@ -222,20 +225,23 @@ class Parts:
 
     def form(self, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
         """(k, k) U G U^T of the Gauss-Newton matrix of each part, for the rows of U (k, size)."""
+        found = [self.batch_form(index, parts, vectors) for index in range(len(self))]
+        return {part: added(one[part] for one in found) for part in parts}
+
+    def batch_form(self, index: int, parts: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
+        """Contribution of a batch to :meth:`form`."""
         self.check_parts(parts)
-        split = [self.split_vector(vector) for vector in vectors]
-        found = dict.fromkeys(parts, torch.zeros((), device="cpu"))
-        for index, fixed in enumerate(self._fixed):
-            with self._ready(index):
-                if not self._twice:
-                    self._check_twice(fixed)
-                losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
-                made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
-            found = {part: found[part].to(one) + one for part, one in zip(parts, made, strict=True)}
-        return found
+        fixed, split = self._fixed[index], [self.split_vector(vector) for vector in vectors]
+        with self._ready(index):
+            self._check_twice(fixed)
+            losses = [functools.partial(self._part_of, fixed, part=part) for part in parts]
+            made = self.graphs.form((index, parts[0]), split, functools.partial(self._runs, fixed), losses)
+        return dict(zip(parts, made, strict=True))
 
     def _check_twice(self, fixed: Prepared) -> None:
-        """What a product needs is there, how much memory a pass takes, and whether one call can run all passes."""
+        """Before the first product: what it needs is there, the memory of a pass, whether one call runs all passes."""
+        if self._twice:
+            return
         with same_randomness(), saved_bytes(self.own) as saved:
             rows = self._run(fixed, fixed.passes[-1])
             scalar = added(r.square().sum() for r in rows.values())
@@ -328,13 +334,6 @@ class Parts:
 
     def _part_of(self, fixed: Prepared, predictions: Predictions, part: str) -> Tensor:
         return self._weigh(self._figures(fixed, predictions))[part]
-
-    def _coefficients(self, fixed: Prepared, predictions: Predictions, parts: Sequence[str]) -> dict[str, Predictions]:
-        """F'_m of each part: the derivative of the loss by every pass's predictions."""
-        leaves = [rows.clone().requires_grad_(True) for rows in tensors(predictions)]
-        values = self._weigh(self._figures(fixed, shaped(leaves, predictions)))
-        slopes = {p: torch.autograd.grad(values[p], leaves, retain_graph=p != parts[-1]) for p in parts}
-        return {part: shaped(found, predictions) for part, found in slopes.items()}
 
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:

@@ -11,23 +11,18 @@ until one says in which direction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equiscope.analysis.differentiable import keeping_graphs
 from equiscope.analysis.heads import refuse_other_losses
-from equiscope.decomposition.batches import as_batches
-from equiscope.decomposition.collect import prepared_batches
+from equiscope.analysis.parts import Parts
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.measure import measured
-from equiscope.decomposition.orbit import predict, rotated, rotated_back
 from equiscope.decomposition.plan import Plan, as_plan, declared
-from equiscope.decomposition.pool import pooled_equivariance
 from equiscope.decomposition.preserve import untouched
-from equiscope.decomposition.samples import SampleValues
-from equiscope.decomposition.split import OutputSplit, add_pass
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -41,9 +36,10 @@ def tangent_form(
 ) -> dict[str, float]:
     """delta^T G delta = E Var_g(J_g delta) with delta = theta - theta*, to be compared with L_equiv(theta).
 
-    J_g is the derivative of the twisted prediction at theta*, applied by two backward passes; nothing of the size of G
-    is ever held. Exact where the answer is linear in what differs; else the error is of third order in delta.
-    Rotations, weights and means are those of :func:`equiscope.measure` with the same arguments.
+    J_g is the derivative of the twisted prediction at theta*, applied as half a Gauss-Newton product of the
+    equivariance error; nothing of the size of G is ever held. Exact where the answer is linear in what differs; else
+    the error is of third order in delta. Rotations, weights and means are those of :func:`equiscope.measure` with the
+    same arguments.
 
     Args:
         plan: what is measured, or a declaration with ``forward, rotations, cosets, seed`` as for
@@ -56,8 +52,8 @@ def tangent_form(
         is symmetric; ``distance``: |delta|^2.
 
     Raises:
-        InputError: for a name or shape the model does not have, an output that cannot be differentiated twice, or a
-            loss other than squared error.
+        InputError: for a name or shape the model does not have, a loss other than squared error, and what
+            :class:`equiscope.analysis.parts.Parts` refuses.
     """
     refuse_other_losses(declared(plan), "the error near a symmetric point is a quadratic form")
     own = dict(model.named_parameters())
@@ -68,77 +64,16 @@ def tangent_form(
     names = [name for name in reference if not torch.equal(own[name].detach(), reference[name].to(own[name]))]
     if not names:
         raise InputError("the reference has the model's own weights: there is no difference to follow")
-    batches, plan = list(as_batches(batches)), as_plan(plan, design)
+    batches, plan = kept(batches), as_plan(plan, design)
     error = measured(model, batches, plan).equivariance
+    # Put back afterwards, with the flags of those that were frozen.
     with untouched(model):
-        delta = [own[name].detach() - reference[name].to(own[name]) for name in names]
-        with torch.no_grad():
-            for name in names:
-                own[name].copy_(reference[name])
+        delta = {name: own[name].detach() - reference[name].to(own[name]) for name in names}
+        for name in names:
+            own[name].requires_grad_(True).detach().copy_(reference[name])
         rest = measured(model, batches, plan).equivariance
-        form = _tangent_variance(model, [own[name] for name in names], delta, batches, plan)
-    distance = float(sum(part.double().square().sum() for part in delta))
-    return {"form": form, "equivariance": error, "at_reference": rest, "distance": distance}
-
-
-def _tangent_variance(
-    model: nn.Module,
-    parameters: list[nn.Parameter],
-    delta: list[Tensor],
-    batches: Sequence[Any],
-    plan: Plan,
-) -> float:
-    declaration = plan.declaration
-    flags = [p.requires_grad for p in parameters]
-    values: dict[str, list[SampleValues]] = {name: [] for name in declaration.outputs}
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        prepared = prepared_batches(batches, plan)
-        first = prepared[0].batch
-        forward = keeping_graphs(
-            plan.forward, lambda: predict(model, first.with_fields({}), first, declaration, plan.forward)
-        )
-        for fixed in prepared:
-            splits: dict[str, OutputSplit] = {}
-            for one in fixed.passes:
-                with torch.enable_grad():
-                    native = rotated(fixed.batch, one.turns, declaration)
-                    answer = predict(model, native, fixed.batch, declaration, forward, turned=True)
-                    moved = _directional(answer, parameters, delta)
-                back = rotated_back(moved, fixed.batch, one.turns, declaration, linear=True)
-                rows = {name: output.coordinates(back[name].detach()) for name, output in fixed.outputs.items()}
-                add_pass(splits, fixed.outputs, rows, one.weight, one.last_of_coset)
-            for name, split in splits.items():
-                values[name].append(split.values(plan.design.lone))
-    finally:
-        for parameter, flag in zip(parameters, flags, strict=True):
-            parameter.requires_grad_(flag)
-    pooled = pooled_equivariance({name: SampleValues.cat(parts) for name, parts in values.items()}, declaration)
-    return float(pooled.mean())
-
-
-def _directional(
-    answer: Mapping[str, Tensor], parameters: list[nn.Parameter], delta: list[Tensor]
-) -> dict[str, Tensor]:
-    """J delta of every output: J^T u is linear in u, and its derivative along delta is J delta."""
-    moved = {}
-    for name, rows in answer.items():
-        dummy = torch.zeros_like(rows, requires_grad=True)
-        try:
-            pulled = torch.autograd.grad(rows, parameters, dummy, create_graph=True, allow_unused=True)
-            along = sum(
-                (p * d).sum() for p, d in zip(pulled, delta, strict=True) if p is not None and p.grad_fn is not None
-            )
-            if not isinstance(along, Tensor):
-                raise InputError(
-                    f"output {name!r} does not depend on the weights in which the reference differs, or not "
-                    "differentiably: declare the others alone"
-                )
-            moved[name] = torch.autograd.grad(along, dummy)[0]
-        except RuntimeError as error:
-            raise InputError(
-                f"output {name!r} cannot be differentiated twice by the weights ({error}): switch fused attention to "
-                "its math kernel, and detach nothing on the way"
-            ) from error
-    return moved
+        parts = Parts(model, batches, plan, parameters=names)
+        along = parts.flat(delta[name] for name in parts.parameters)
+        # The Gauss-Newton matrix of E Var_g(p_g) is 2 E Cov_g(J_g).
+        form = float(along @ parts.product("equivariance", along, "gauss_newton")) / 2
+    return {"form": form, "equivariance": error, "at_reference": rest, "distance": float(along @ along)}

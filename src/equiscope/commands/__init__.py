@@ -1,0 +1,1 @@
+"""The commands, a file each: ``add_parser`` adds it to the subparsers of ``equiscope``, ``run`` gives its status."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from equiscope.commands.common import FOLDERS, add_command, completed_by, device, show_report
+from equiscope.commands.common import add_command, add_run, device, show_report
 from equiscope.errors import InputError
 from equiscope.runs.kinds import analyses, check, settable
 
@@ -20,11 +19,9 @@ _EXAMPLES = (
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "analyse the kept checkpoints of a run, record it there and put it into the report"
     made = add_command(subparsers, "analyse", run, summary, _EXAMPLES)
-    folder = "the run's folder, or task/name under runs/"
-    completed_by(made.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
+    add_run(made, "task/name")
     made.add_argument("kinds", nargs="*", metavar="ANALYSIS", help=f"one or more of {', '.join(analyses())}")
     made.add_argument("--at", nargs="+", metavar="STEP", help="training steps; every kept checkpoint by default")
     made.add_argument("--probe", action="append", metavar="NAME", help="of the run; its headline probe by default")
@@ -35,8 +32,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
             more["nargs"] = "+"
         text = more.pop("help") + (f"; for {', '.join(kinds)}" if kinds else "")
         made.add_argument(f"--{name.replace('_', '-')}", help=text, **more)
-    trust = "import the task that the run's configuration names, code that is not equiscope's"
-    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--device", help="cpu, cuda, cuda:1, mps, or gpu; a GPU if there is one")
     return made
 
@@ -44,23 +39,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Analyse, record, print, and make the report again."""
     from equiscope.records import read
+    from equiscope.report.curves import history
+    from equiscope.report.kinds import summary
+    from equiscope.report.sentences import squared_unit
     from equiscope.runs.analyse import analyse
     from equiscope.runs.folder import find_run
 
     kinds, steps, changes = _sorted(options)
     folder = find_run(options.folder)
     made = analyse(folder, kinds, steps, options.probe, changes, device(options.device), trust=options.trust)
-    try:
-        from equiscope.report.curves import history
-        from equiscope.report.kinds import summary
-        from equiscope.report.sentences import squared_unit
-
-        book = read(Path(folder) / "records.jsonl")
-        measured = [record for record in book if record["kind"] == "measure"]
-        print(summary([*measured, *made], squared_unit(history(book))))
-    except ModuleNotFoundError:
-        print(f"{len(made)} analyses recorded: {Path(folder) / 'records.jsonl'}")
-    show_report(Path(folder))
+    book = read(folder / "records.jsonl")
+    measured = [record for record in book if record["kind"] == "measure"]
+    print(summary([*measured, *made], squared_unit(history(book))))
+    show_report(folder)
     return 0
 
 

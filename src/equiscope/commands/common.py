@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,14 +39,46 @@ def add_command(
     return made
 
 
-def show_report(folder: Path) -> None:
-    """Make the page of a run and print where it is; without the packages that make it, say which extra has them."""
+def add_run(command: argparse.ArgumentParser, place: str) -> None:
+    """The argument ``RUN``, under runs/ as ``place``, and ``--trust`` for the task that its configuration names."""
+    folder = f"the run's folder, or {place} under runs/"
+    completed_by(command.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
+    trust = "import the task that the run's configuration names, code that is not equiscope's"
+    command.add_argument("--trust", action="store_true", help=trust)
+
+
+def pairs(option: str, given: Sequence[str], example: str, form: str = "NAME=VALUE") -> dict[str, str]:
+    """What was given as ``NAME=VALUE``, each time the option was; ``form`` is what the command calls it.
+
+    Raises:
+        InputError: for anything else, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"{option} needs {form}, such as {option} {example}, got {item!r}")
+        if name in found:
+            raise InputError(f"{option} names {name!r} twice: {found[name]!r} and {value!r}")
+        found[name] = value
+    return found
+
+
+@contextlib.contextmanager
+def pages() -> Iterator[None]:
+    """Inside, pages are imported and made; without a package that makes them it is said which extra has it."""
     try:
-        from equiscope.report import build
+        yield
     except ModuleNotFoundError as error:
         print(f"no page was made, the records are whole: {sentence(error)}", file=sys.stderr)
-        return
-    print(f"report: {build(folder)}")
+
+
+def show_report(folder: Path) -> None:
+    """Make the page of a run and print where it is."""
+    with pages():
+        from equiscope.report import build
+
+        print(f"report: {build(folder)}")
 
 
 def device(name: str | None) -> str:

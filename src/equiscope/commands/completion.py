@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from equiscope.commands.common import add_command
-from equiscope.errors import InputError
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 _EXAMPLES = (
@@ -28,15 +27,9 @@ def add_parser(commands: Any, parser: Callable[[], argparse.ArgumentParser]) -> 
 
 
 def run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    """Print the script.
+    """Print the script."""
+    import shtab
 
-    Raises:
-        InputError: if the package shtab, which writes it, is missing.
-    """
-    try:
-        import shtab
-    except ImportError as error:
-        raise InputError("equiscope completion needs shtab: pip install 'equiscope[completion]'") from error
     # shtab takes a preamble for each shell; its annotation says a string.
     script = shtab.complete(parser, shell=options.shell, preamble=_preamble())  # type: ignore[arg-type]
     sys.stdout.write(script + "\n")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands.common import FILES, add_command, completed_by, writable, writable_folder
+from equiscope.commands.common import FILES, add_command, completed_by, pairs, writable, writable_folder
 from equiscope.errors import InputError
 from equiscope.tasks.datasets.catalogue import FORMATS
 from equiscope.writing import write_atomically
@@ -25,7 +25,6 @@ _GENERATE = (
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     examples = ("equiscope data forcefield --frames 4000", _DESCRIBE[0])
     made = add_command(subparsers, "data", None, "make a data set, or say what is in one", examples)
     kinds = made.add_subparsers(title="data sets", required=True, metavar="KIND")
@@ -83,7 +82,8 @@ def describe(options: argparse.Namespace) -> int:
 
     writable("--json", options.json, options.path)
     sample = stream.Sample(options.frames, options.share, options.seed)
-    rules, settings = stream.Rules(max_force=options.max_force), _settings(options.settings)
+    rules = stream.Rules(max_force=options.max_force)
+    settings = pairs("--set", options.settings, "energy_unit=eV", "KEY=VALUE")
     found = catalogue.describe(options.format, options.path, settings, rules, sample, _counted)
     print(found)
     if options.json:
@@ -92,16 +92,6 @@ def describe(options: argparse.Namespace) -> int:
         except OSError as error:
             raise InputError(f"--json {options.json!r} cannot be written: {error.strerror}") from error
     return 0
-
-
-def _settings(given: list[str]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise InputError(f"--set needs KEY=VALUE, got {item!r}")
-        found[name] = value
-    return found
 
 
 def _counted(blocks: Iterator[Any]) -> Iterator[Any]:

@@ -15,7 +15,6 @@ _MARKS = {"good": ("ok   ", "32"), "slow": ("slow ", "1;33"), "wrong": ("wrong",
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "versions, threads, precision, GPU: what slows or spoils a measurement here"
     made = add_command(subparsers, "doctor", run, summary, _EXAMPLES)
     made.add_argument("--quiet", action="store_true", help="only what is slow or wrong")

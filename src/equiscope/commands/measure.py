@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import importlib
 import inspect
 import os
@@ -16,9 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from equiscope.commands.common import FILES, add_command, completed_by, writable
+from equiscope.commands.common import FILES, add_command, completed_by, pairs, writable
 from equiscope.errors import InputError
-from equiscope.words import aligned
+from equiscope.words import aligned, nearest
 
 SOME_FAILED = 1
 # How libraries say that they could not download.
@@ -38,7 +37,6 @@ _UNSAID = "unless said; the file cannot say"
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "how far an ASE calculator or another atomistic model is from rotation symmetry, on a file of structures"
     made = add_command(subparsers, "measure", run, summary, _EXAMPLES)
     completed_by(made.add_argument("structures", help="a file ASE can read, such as extended XYZ"), FILES)
@@ -75,9 +73,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="of the rotations (default 0)")
     made.add_argument("--group", default="SO3", help="claimed symmetry: SO3 (default), or O3 with reflections")
     made.add_argument("--center", default="origin", help="structures turn about the origin (default) or their mean")
-    made.add_argument("--energy-weight", type=float, default=1.0, help="in the combined loss (default 1)")
-    made.add_argument("--force-weight", type=float, default=1.0, help="in the combined loss (default 1)")
-    made.add_argument("--stress-weight", type=float, default=1.0, help="in the combined loss (default 1)")
+    for loss in ("energy", "force", "stress"):
+        made.add_argument(f"--{loss}-weight", type=float, default=1.0, help="in the combined loss (default 1)")
     made.add_argument("--total-energy", action="store_true", help="energies of structures instead of per atom")
     made.add_argument("--energy-unit", help=f"of the labels: eV {_UNSAID}")
     made.add_argument("--length-unit", help=f"of positions and cells, and of force labels: Å {_UNSAID}")
@@ -105,12 +102,10 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: for anything wrong with the options, the calculator or the file.
     """
-    labels = _pairs("--label", options.label, "forces=REF_forces")
-    try:
-        from equiscope.adapters import ase as door
-        from equiscope.adapters.ase_structures import read
-    except ImportError as error:
-        raise InputError(f"equiscope measure needs ASE ({error}): pip install 'equiscope[ase]'") from error
+    from equiscope.adapters import ase as door
+    from equiscope.adapters.ase_structures import read
+
+    labels = pairs("--label", options.label, "forces=REF_forces")
     writable("--csv", options.csv, options.structures, options.json)
     writable("--json", options.json, options.structures)
     for _, path in options.export:
@@ -160,7 +155,7 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of both measurements."""
     outputs = options.outputs.split(",") if options.outputs else None
     own: dict[str, Any] = {"outputs": outputs, "energy_per_atom": not options.total_energy}
-    own["rotate"] = _pairs("--rotate", options.rotate, "e_field=1o")
+    own["rotate"] = pairs("--rotate", options.rotate, "e_field=1o")
     return own | {name: getattr(options, name) for name in _SHARED}
 
 
@@ -175,20 +170,8 @@ def _table(result: Any, count: int) -> list[str]:
     )])  # fmt: skip
 
 
-def _pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise InputError(f"{option} needs NAME=VALUE, such as {option} {example}, got {item!r}")
-        if name in pairs:
-            raise InputError(f"{option} names {name!r} twice: {pairs[name]!r} and {value!r}")
-        pairs[name] = value
-    return pairs
-
-
 def _keywords(given: Sequence[str]) -> dict[str, Any]:
-    return {name: _literal(value) for name, value in _pairs("--set", given, "device=cpu").items()}
+    return {name: _literal(value) for name, value in pairs("--set", given, "device=cpu").items()}
 
 
 def _literal(text: str) -> Any:
@@ -243,9 +226,7 @@ def _load(option: str, spec: str, keywords: Mapping[str, Any], fits: Callable[[A
         raise InputError(f"{option} {spec!r}: importing {package} failed: {type(error).__name__}: {error}") from error
     for name in path.split("."):
         if not hasattr(found, name):
-            close = difflib.get_close_matches(name, dir(found), 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"{option} {spec!r}: {package} has no {name!r}{hint}")
+            raise InputError(f"{option} {spec!r}: {package} has no {name!r}{nearest(name, dir(found))}")
         found = getattr(found, name)
     if fits(found) and not inspect.isclass(found):
         if keywords:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from equiscope.commands.common import FOLDERS, add_command, completed_by, writable_folder
+from equiscope.commands.common import add_command, add_run, writable_folder
 from equiscope.errors import InputError
 
 _EXAMPLES = (
@@ -17,11 +17,9 @@ _EXAMPLES = (
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "draw protein backbones from a trained flow and judge them beside real chains"
     made = add_command(subparsers, "sample", run, summary, _EXAMPLES)
-    folder = "the run's folder, or proteinflow/name under runs/"
-    completed_by(made.add_argument("folder", metavar="RUN", help=folder), FOLDERS)
+    add_run(made, "proteinflow/name")
     made.add_argument("--length", type=int, default=96, help="residues of a chain (default 96)")
     made.add_argument("--number", type=int, default=8, help="chains (default 8)")
     made.add_argument("--steps", type=int, default=100, help="integration steps (default 100)")
@@ -33,8 +31,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     twirled = "draw from the same noise with the model averaged over T, O, …, too"
     made.add_argument("--twirl", metavar="SET", help=twirled)
     made.add_argument("--format", default="cif,pdb", help="cif, pdb or both (default cif,pdb)")
-    trust = "import the task that the run's configuration names, code that is not equiscope's"
-    made.add_argument("--trust", action="store_true", help=trust)
     made.add_argument("--out", help="folder for the chains; RUN/samples by default")
     return made
 

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from equiscope.commands.common import SETTINGS, add_command, completed_by
-from equiscope.errors import InputError, sentence
+from equiscope.commands.common import SETTINGS, add_command, completed_by, pages
+from equiscope.errors import InputError
 
 _EXAMPLES = (
     "equiscope study model_size task=forcefield",
@@ -19,7 +19,6 @@ _EXAMPLES = (
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
     summary = "train the runs of a study and report on them; go on if it was stopped"
     made = add_command(subparsers, "study", run, summary, _EXAMPLES)
     names = "replicates, model_size, data_size, optimizer, augmentation, or all of these: all; efficiency, dynamics, "
@@ -45,13 +44,10 @@ def run(options: argparse.Namespace) -> int:
             print(f"{name}:\n{summary(outcome)}")
             failed += len(outcome.failed)
             folders.append(outcome.folder)
-    try:
+    with pages():
         from equiscope.report.study import build, with_siblings
-    except ModuleNotFoundError as error:
-        print(f"no page was made, the records are whole: {sentence(error)}", file=sys.stderr)
-        return 1 if failed else 0
-    tasks = dict.fromkeys(folder.name.partition("-")[0] for folder in folders)
-    for task in tasks:
-        own = [folder for folder in folders if folder.name.startswith(f"{task}-")]
-        print(f"report: {build(with_siblings(own, (*STUDIES, 'efficiency', 'paper_scale')))}")
+
+        for task in dict.fromkeys(folder.name.partition("-")[0] for folder in folders):
+            own = [folder for folder in folders if folder.name.startswith(f"{task}-")]
+            print(f"report: {build(with_siblings(own, (*STUDIES, 'efficiency', 'paper_scale')))}")
     return 1 if failed else 0

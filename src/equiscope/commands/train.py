@@ -25,7 +25,7 @@ _MANY_MOLECULES = ["data.frames=3800", "data.frames_per_molecule=4"]
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add both commands to the subparsers of ``equiscope``; the parsed options carry ``run(options) -> status``."""
+    """Add both commands."""
     summary = "the main job: real data, a force field, its symmetry, the report"
     demonstrated = add_command(subparsers, "demo", demo, summary, _DEMO_EXAMPLES)
     demonstrated.add_argument("--threads", type=int, help="CPU threads (OMP_NUM_THREADS, or as many as help)")

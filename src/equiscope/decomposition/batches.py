@@ -351,3 +351,24 @@ def as_batches(batches: Any) -> Iterable[Any]:
     if not isinstance(batches, Iterable):
         raise InputError(f"batches must be an iterable of batches, got {type(batches).__name__}")
     return batches if isinstance(batches, list | tuple | Guarded) else Guarded(batches)
+
+
+def kept(batches: Any) -> list[Any]:
+    """All batches in a list, to be gone through again; a stream, which may fill one memory for all, is copied."""
+    given = as_batches(batches)
+    return list(given) if isinstance(given, list | tuple) else [own(native) for native in given]
+
+
+def own(native: Any) -> Any:
+    """A native batch in memory of its own."""
+    if isinstance(native, Tensor):
+        return marked(native.detach().clone(), native)
+    if isinstance(native, np.ndarray):
+        return native.copy()
+    if isinstance(native, Mapping):
+        return {name: own(value) for name, value in native.items()}
+    if isinstance(native, list | tuple):
+        parts = [own(part) for part in native]
+        return parts if isinstance(native, list) else tuple(parts)
+    known = as_batch.dispatch(type(native)) is not as_batch.dispatch(object)
+    return as_batch(native).with_fields({}) if known else native

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import DeclarationError, EquiscopeError, InputError
 from equiscope.symmetry.declaration import Declaration
+from equiscope.words import nearest
 
 
 def named(native: Any, fields: Sequence[str]) -> Any:
@@ -46,8 +48,12 @@ def named(native: Any, fields: Sequence[str]) -> Any:
 
 
 def _tensor(value: Any) -> Any:
-    plain = isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fciub"
-    return torch.from_numpy(np.ascontiguousarray(value)) if plain else value
+    if not (isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind in "fciub"):
+        return value
+    # torch knows neither the other order of bytes, which files have, nor more than 64 bits.
+    wide = {"f": np.float64, "c": np.complex128}.get(value.dtype.kind, value.dtype)
+    known = wide if value.dtype.itemsize > np.dtype(wide).itemsize else value.dtype.newbyteorder("=")
+    return torch.from_numpy(np.ascontiguousarray(value, dtype=known))
 
 
 def check_model(model: Any) -> None:
@@ -116,16 +122,24 @@ class Call:
         if set(required) <= set(fields) and (required or wanted):
             yield self._by_name(required, [*optional, *free], fields)
         if len(required) == 1 and len(self._inputs) == 1 and self._inputs[0] in fields:
-            yield lambda model, batch: model(batch[self._inputs[0]])
+            yield functools.partial(_by_field, self._inputs[0])
 
     def _by_name(self, required: list[str], optional: list[str], fields: Sequence[str]) -> Callable[[Any, Any], Any]:
         more = dict.fromkeys(k for k in optional if k in fields and k not in (*self._targets, *required))
-        names = [*required, *more]
-        return lambda model, batch: model(**{name: batch[name] for name in names})
+        return functools.partial(_by_names, [*required, *more])
 
 
 def _whole(model: Any, native: Any) -> Any:
     return model(native)
+
+
+# Partials of functions of the module, not lambdas: what keeps a call can be pickled.
+def _by_names(names: Sequence[str], model: Any, native: Any) -> Any:
+    return model(**{name: native[name] for name in names})
+
+
+def _by_field(name: str, model: Any, native: Any) -> Any:
+    return model(native[name])
 
 
 def needs_gradient(error: BaseException) -> bool:
@@ -268,12 +282,6 @@ def _places(answer: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[tuple[Any
             yield (*path, key), tensor
         else:
             yield from _places(value, (*path, key))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'forces'?``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def other_irreps(label: str, shape: Sequence[int]) -> str:

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, Rows, names
-from equiscope.decomposition.calling import nearest
+from equiscope.decomposition.batches import Batch, Rows, boolean, names
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import (
     center,
@@ -24,15 +23,22 @@ from equiscope.decomposition.orbit import (
     output_rows,
     rows_of,
     sample_means,
+    turning_rows,
 )
 from equiscope.decomposition.samples import SampleValues
 from equiscope.errors import DeclarationError, InputError, NonFiniteError
 from equiscope.symmetry.declaration import VECTORS, Declaration
+from equiscope.words import nearest
 
 # A rotation mixes components: what is this far below the largest number of its dtype cannot overflow.
 HEADROOM = 16
 # Squares of distances: a centre at least so far from the origin, and means at most so far apart.
 FAR, NEAR = 1e-6, 0.02
+
+TOGETHER = (
+    "samples see each other: asked without the rest of their batch, some are answered otherwise (batch statistics, "
+    "neighbours in other samples?), and the figures are of these batches"
+)
 
 
 def check_inputs(batch: Batch, declaration: Declaration) -> None:
@@ -139,6 +145,15 @@ def check_batch(batch: Batch, declaration: Declaration, labels: bool = True) -> 
             f"holds the labels of an output is its target, target='{unknown[0]}'"
         )
     check_finite(batch, declaration)
+    if torn := [k for k in declaration.inputs if declaration.mask_of_outputs and _left_behind(batch, k, declaration)]:
+        mask = declaration.mask
+        raise DeclarationError(
+            f"mask {mask!r} is said of the outputs alone, and behind it {torn[0]!r} holds numbers that differ, as "
+            f"padding does not: if it is padding all the same, say mask={mask!r} of the declaration too; if these are "
+            "atoms that the loss leaves out, which turn with the others, name the field with all atoms, mask='…', or "
+            f"say that every entry turns, {{{torn[0]!r}: eq.Input({declaration.inputs[torn[0]].action.label!r}, "
+            "per='sample')}"
+        )
     for name in declaration.outputs if labels else ():
         _check_target(batch, name, declaration)
 
@@ -223,7 +238,8 @@ def _check_target(batch: Batch, name: str, declaration: Declaration) -> None:
         _check_classes(rows, values, spec.action.shape[0], what)
     elif values.is_floating_point():
         selected = rows_of(values, name, batch, declaration, f"target {spec.target!r} of output {name!r}")
-        _refuse(~torch.isfinite(selected), rows, f"target {spec.target!r} is NaN or infinite")
+        remedy = f"or leave what has no label out of the loss, {name!r}: eq.Output(…, mask='…')"
+        _refuse(~torch.isfinite(selected), rows, f"target {spec.target!r} is NaN or infinite", remedy)
     elif values.is_complex():
         raise InputError(f"target {spec.target!r} must be real, got {values.dtype}")
     else:
@@ -240,13 +256,13 @@ def _check_classes(rows: Rows, values: Tensor, count: int, what: str) -> None:
         raise InputError(f"{what} holds class {int(wrong[0])}, but there are {count} classes, 0..{count - 1}{many}")
 
 
-def _refuse(bad: Tensor, rows: Rows, what: str) -> None:
+def _refuse(bad: Tensor, rows: Rows, what: str, remedy: str = "or mask the entries that are padding") -> None:
     bad = bad.flatten(1).any(dim=1)
     if bool(bad.any()):
         samples = rows.sample[bad].unique().tolist()
         raise NonFiniteError(
             f"{what} in {len(samples)} of {rows.samples} samples of a batch "
-            f"(positions {samples[:5]}): remove these samples, or mask the entries that are padding"
+            f"(positions {samples[:5]}): remove these samples, {remedy}"
         )
 
 
@@ -296,6 +312,16 @@ def remarks(
             "origin: if it holds positions, declare eq.Output('1o', points=True), otherwise points=False"
         )
     return found
+
+
+def _left_behind(batch: Batch, name: str, declaration: Declaration) -> bool:
+    """Whether entries of an input that do not turn with their sample hold different finite numbers in some sample."""
+    if turning_rows(batch, name, declaration).index is None:
+        return False
+    values, real = batch.fields()[name].flatten(2), boolean(batch.fields()[str(declaration.mask)], "")
+    out = (real[..., None] == 0) & values.isfinite()
+    low, high = (values.masked_fill(~out, end) for end in (torch.inf, -torch.inf))
+    return bool((high.amax(1) > low.amin(1)).any())
 
 
 def check_figures(name: str, values: SampleValues, ids: list[int], labelled: bool) -> None:

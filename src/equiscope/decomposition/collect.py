@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from equiscope.decomposition import noise
 from equiscope.decomposition.arcs import Site
-from equiscope.decomposition.batches import Batch, as_batches, device_of_batch
+from equiscope.decomposition.batches import Batch, device_of_batch, kept
 from equiscope.decomposition.calling import check_model
-from equiscope.decomposition.checks import check_batch, check_figures, one_each, refuse_infinite, remarks
+from equiscope.decomposition.checks import TOGETHER, check_batch, check_figures, one_each, refuse_infinite, remarks
 from equiscope.decomposition.computing import Computing
 from equiscope.decomposition.fold import CHECKED, Folding, copies_of, folded, rows_at
 from equiscope.decomposition.orbit import Caller, input_rows, output_middle, output_rows, predict, rows_of
@@ -25,7 +24,7 @@ from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, WholeLabels
 from equiscope.decomposition.spectrum import Spectrum
 from equiscope.decomposition.split import BatchOutput, Labels, OutputSplit, add_block
-from equiscope.errors import InputError
+from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.orientation import longest_axis_outer
 
 
@@ -103,7 +102,7 @@ def prepared_batches(batches: Iterable[Any], plan: Plan) -> list[Prepared]:
     """
     made: list[Prepared] = []
     first = 0
-    for native in as_batches(batches):
+    for native in kept(batches):
         made.append(prepare(native, plan, first))
         first += made[-1].batch.size
     if not made:
@@ -159,7 +158,8 @@ class Collector:
             self.keep(orbit.samples())
         if self.known.batches == 1:
             # Some samples once more after all rotations: a model that calls change gets no figure.
-            self._again(orbit, orbit.first, list(range(min(CHECKED, orbit.of.batch.size))), BatchOrbit.judged, True)
+            some = list(range(min(CHECKED, orbit.of.batch.size - 1) or 1))
+            self._again(orbit, orbit.first, some, BatchOrbit.judged, True)
         self._passes += orbit.of.plan.design.passes * orbit.of.batch.size
         return orbit
 
@@ -260,15 +260,18 @@ class Collector:
 
         The change enters what is known of the model, and so its floors. Returns who was asked, and the precision.
         """
-        known, seen = self.known, None
+        known, seen, otherwise = self.known, None, False
         if len(places) < orbit.of.batch.size:
             # Made by hand, of a fixed size, seeing each other, random: the whole batch tells.
-            with contextlib.suppress(Exception):
+            try:
                 some = orbit.part(places)
                 rows = {k: v[rows_at(orbit.of.outputs[k].rows, places)] for k, v in first.items()}
                 seen = noise.again(known, rows, functools.partial(answer, some), later)
+            except Exception as error:
+                otherwise = isinstance(error, RandomModelError)
         if seen is None or seen[1] > min(noise.ORDER_UNITS * seen[0].eps, noise.RANDOM_MODEL):
             some, seen = orbit, noise.again(known, first, functools.partial(answer, orbit), later)
+            known.notes |= {"together": TOGETHER} if otherwise else {}
         known.change = max(known.change, seen[1])
         return some, seen[0]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Unpack
 
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.measure import MeasureSettings, measure
 from equiscope.decomposition.pool import host
 from equiscope.decomposition.result import PerSample, Result, carried
@@ -80,8 +80,8 @@ def compare(
     """
     if settings.get("rtol") is not None:
         raise InputError("compare measures both models with the same passes: give cosets instead of rtol")
-    kept = list(as_batches(batches))
-    first, second = (measure(model, kept, declaration, **settings) for model in (a, b))
+    listed = kept(batches)
+    first, second = (measure(model, listed, declaration, **settings) for model in (a, b))
     for which, result in (("a", first), ("b", second)):
         if result.total == 0:
             raise InputError(f"the total loss is zero for model {which}: it has no percent to compare")

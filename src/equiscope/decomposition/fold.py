@@ -68,7 +68,8 @@ class Folding:
         seen: the second call on the first batch, and the input numbers of that batch.
         free: bytes that were free then.
         change: of an output between identical calls.
-        compared: samples of the largest call whose answers were compared with those of single passes.
+        compared: samples, and numbers of the inputs, of the largest calls whose answers were compared with those of
+            single passes.
     """
 
     asked: int | None = None
@@ -79,7 +80,7 @@ class Folding:
     free: float = 0.0
     refused: str = ""
     change: float = 0.0
-    compared: int = 0
+    compared: tuple[int, int] = (0, 0)
 
     def watch(self, seen: Computing, batch: Batch, declaration: Declaration) -> None:
         """Take in what the first batch showed."""
@@ -161,13 +162,16 @@ class Folding:
         return True
 
     def confirm(
-        self, samples: int, alone: Callable[[int], Mapping[str, Tensor]], together: Mapping[str, Tensor], passes: int
-    ) -> bool:
-        """Whether the first and the last pass of a call of so many samples are answered as ``alone(place)`` answers.
+        self, size: tuple[int, int], alone: Callable[[int], Mapping[str, Tensor]], together: Mapping[str, Tensor],
+        passes: int,
+    ) -> bool:  # fmt: skip
+        """Whether the first and the last pass of a call are answered as ``alone(place)`` answers.
 
-        Two of them, since where samples see each other by an extreme of the batch, one pass has it.
+        Two of them, since where samples see each other by an extreme of the batch, one pass has it. ``size``: of the
+        call, its samples and the numbers of its inputs; either may meet a limit of the model's.
         """
-        if samples <= self.compared:
+        most = max(size[0], self.compared[0]), max(size[1], self.compared[1])
+        if most == self.compared:
             return True
         pieces = {name: rows.detach().chunk(passes) for name, rows in together.items()}
         for place in (0, passes - 1):
@@ -175,7 +179,7 @@ class Folding:
             self.sound = self.alike(single, {name: rows[place] for name, rows in pieces.items()})
             if not self.sound:
                 return False
-        self.compared = samples
+        self.compared = most
         return True
 
 
@@ -283,7 +287,8 @@ def folded(
             rows = alone(0)
         else:
             rows = shared(functools.partial(together, some), len(some) * batch.size, folding)
-            if rows is not None and not folding.confirm(len(some) * batch.size, alone, rows, len(some)):
+            size = len(some) * batch.size, len(some) * input_numbers(batch, declaration)
+            if rows is not None and not folding.confirm(size, alone, rows, len(some)):
                 rows = None
         if rows is None:
             copies.clear()

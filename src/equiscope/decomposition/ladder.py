@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from equiscope.decomposition import statistics
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.computing import allowing_tf32
 from equiscope.decomposition.measure import device_of, resolve_declaration
@@ -179,12 +179,12 @@ def precisions(
     wanted = checked(names)
     declaration = resolve_declaration(declaration, inputs, outputs, target, loss, settings)
     plan = make_plan(declaration, forward, rotations, cosets, seed)
-    kept = list(as_batches(batches))
+    listed = kept(batches)
 
     def figures(prepared: Any, dtype: torch.dtype) -> dict[str, Figures]:
         collector = Collector(prepared, plan, 0)
         with untouched(prepared):
-            for native in kept:
+            for native in listed:
                 batch = batch_of(native, declaration)
                 cast = {k: v.to(dtype) for k, v in batch.fields().items() if v.is_floating_point()}
                 collector.run(batch.with_fields(cast))

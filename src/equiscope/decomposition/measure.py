@@ -113,8 +113,9 @@ def measure(
         symmetry: ``"rotation"``, or another, g being its transformations: ``"translation"``, ``"parity"``,
             ``"mirror"``, ``"permutation"``, ``"edges"``, ``"lattice"``, ``"supercell"``, ``"space group"``,
             ``"point group"``, or one of ``eq.symmetries`` with its settings. A tuple of several is measured together,
-            and ``result.by_symmetry`` says how much of the error each adds, the first alone, the next what it still
-            finds in the model averaged over those before (:mod:`equiscope.decomposition.symmetries.nested`).
+            and ``result.by_symmetry`` says how much of the error each adds, the first by itself on samples that the
+            others have moved, the next what it still finds in the model averaged over those before
+            (:mod:`equiscope.decomposition.symmetries.nested`).
         noise_samples: samples whose numerical noise floor is used, at most: a quarter of them (all of the first 12),
             of short measurements fewer (:mod:`equiscope.decomposition.noise`), chosen by a hash of their ids, so spread
             over the stream.

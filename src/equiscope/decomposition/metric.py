@@ -174,6 +174,7 @@ class EquivarianceError(Metric):
 
     def _first_id(self, given: int | None) -> int:
         if given is not None:
+            check_count("first_id", given)
             return given
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world = torch.distributed.get_world_size() if distributed else 1

@@ -364,16 +364,18 @@ def floors_allowed(values: Array, freedom: float = math.inf) -> float:
     return max(FLOORS, float(stats.f.isf(RARE, carrying, freedom)))
 
 
-def stands_apart(deviation: Array, spread: Array, rounding: Array, passes: float) -> NDArray[np.bool_]:
-    """Samples whose answer as given is none of those they give when turned.
+def stands_apart(
+    deviation: Array, spread: Array, rounding: Array, passes: float, worth: Array | float = math.inf
+) -> NDArray[np.bool_]:
+    """Samples whose answer as given is none of those they give when turned, (samples,) as all arguments.
 
-    ``deviation`` is the mean square of f(x) less the twirled prediction, ``spread`` the variance of the twisted
-    predictions over ``passes`` rotations and ``rounding`` that of rounding alone, each (samples,). A sample stands
-    apart beyond max(83, F) of the larger of the two, F the limit of the F distribution of 1 and passes - 1 degrees of
-    freedom that one of all samples exceeds once in a thousand sets.
+    ``deviation`` is the mean square of f(x) less the twirled prediction, ``spread`` the variance of the twisted ones
+    over n = ``passes`` rotations (n = ``worth`` if fewer are independent), ``rounding`` that of rounding alone. Apart
+    is what exceeds the larger of the two max(83, F) times; F(1, n - 1) is exceeded by one of all once in 1,000 sets.
     """
-    limit = float(stats.f.isf(RARE / max(len(deviation), 1), 1, max(passes - 1, 1))) * (1 + 1 / passes)
-    return deviation > max(APART, limit) * np.maximum(spread, rounding)
+    count = np.where(spread > rounding, np.minimum(worth, passes), passes)
+    limit = stats.f.isf(RARE / max(len(deviation), 1), 1, np.maximum(count - 1, 1)) * (1 + 1 / count)
+    return deviation > np.maximum(APART, limit) * np.maximum(spread, rounding)
 
 
 def computing_notes(known: Known) -> list[str]:

@@ -9,7 +9,7 @@ not grow with the number of rotations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ def rotated(batch: Batch, rotations: Tensor, declaration: Declaration) -> Any:
     centers = center(batch, declaration)
     for name, spec in declaration.inputs.items():
         values = batch.fields()[name]
-        rows = input_rows(batch, name, declaration)
+        rows = turning_rows(batch, name, declaration)
         selected = rows.select(values, spec.action.shape)
         middle = centers[rows.sample][:, None, :] if name in declaration.points and centers is not None else None
         selected = turned(spec.action, rotations[rows.sample], selected, middle)
@@ -129,6 +129,18 @@ def input_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
     if per == "atom" or (per == "points" and declaration.mask is not None):
         return batch.rows(name, "atom", declaration.mask)
     return batch.rows(name, "block" if per == "sample" else per, None)
+
+
+def turning_rows(batch: Batch, name: str, declaration: Declaration) -> Rows:
+    """The rows of an input that move with their sample.
+
+    Those of :func:`input_rows`; where atoms stand one after another, without padding, all of them: a mask then says
+    which count, and to leave the others behind would tear the sample.
+    """
+    per = declaration.rows_of_input(name)
+    if batch.dense or declaration.mask is None or per not in ("atom", "points"):
+        return input_rows(batch, name, declaration)
+    return batch.rows(name, per, None)
 
 
 def one_a_sample(batch: Batch, name: str, declaration: Declaration) -> bool:
@@ -228,6 +240,8 @@ def answer_of(model: Any, native: Any, forward: Forward | None, given: Batch | N
 
 def _how_called(model: Any, forward: Forward | None, native: Any, error: Exception) -> str:
     """What a person who gave no forward=… may not know."""
+    if needs_gradient(error):
+        return ": it differentiates, so call it where gradients are recorded, not under torch.no_grad()"
     if getattr(forward, "given", forward) is not None or isinstance(error, ImportError):
         return ""
     return f" (called as {how_called(model, native)})"
@@ -244,7 +258,19 @@ def rows_of(value: Tensor, name: str, batch: Batch, declaration: Declaration, wh
     rows = check_rows(value, name, batch, declaration, what)
     if not value.is_floating_point():
         raise InputError(f"{what} must be floating, got {value.dtype}")
+    label = batch.fields().get(spec.target or "")
+    if label is not None and label.is_floating_point() and _exchanged(value.shape, label.shape):
+        raise InputError(
+            f"{what} has shape {tuple(value.shape)} and its labels {spec.target!r} {tuple(label.shape)}: axes "
+            "exchanged? Give both in one order"
+        )
     return rows.select(value, spec.action.shape)
+
+
+def _exchanged(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes are of as many numbers but not of the same order, whatever axes of length one they have."""
+    a, b = ([n for n in each if n != 1] for each in (shape, other))
+    return a != b and sorted(a) == sorted(b)
 
 
 def matrix_remark(rows: Tensor, name: str, batch: Batch, declaration: Declaration) -> str:
@@ -330,18 +356,15 @@ def _rows_first(batch: Batch, spec: Output, seen: int) -> str:
 
 
 def rotated_back(
-    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration, linear: bool = False
+    values: Mapping[str, Tensor], batch: Batch, rotations: Tensor, declaration: Declaration
 ) -> dict[str, Tensor]:
-    """g^-1 applied to each output's rows, in float64; positions turn back about their centre.
-
-    ``linear`` is for directions in which outputs move, which turn as vectors do.
-    """
+    """g^-1 applied to each output's rows, in float64; positions turn back about their centre."""
     inverse = rotations.mT
     back: dict[str, Tensor] = {}
     for name, rows in values.items():
         spec = declaration.outputs[name]
         sample = output_rows(batch, name, declaration).sample
-        middle = None if linear else output_middle(batch, name, declaration)
+        middle = output_middle(batch, name, declaration)
         back[name] = turned(spec.action, inverse[sample], rows, middle).double()
     return back
 

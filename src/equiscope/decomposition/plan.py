@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from equiscope.decomposition.batches import Batch
+from equiscope.decomposition.calling import Call
 from equiscope.decomposition.losses import Loss
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.orbit import Forward, check_forward
@@ -161,7 +162,7 @@ class Plan:
         declaration: what rotates, and how outputs are judged.
         losses: of every output; none where nothing is judged.
         design: the rotations of every sample.
-        forward: ``forward(model, batch)`` calls the model; None for ``model(batch)``.
+        forward: ``forward(model, batch)`` calls the model; None for the batch, or the fields that its signature names.
         highest_degree: of the spectrum, 0 without one.
         scheme: other symmetries than rotations alone, and how they are drawn.
         fold: most passes that share a call of the model; None for as many as the device likes.
@@ -174,6 +175,11 @@ class Plan:
     highest_degree: int = 0
     scheme: Scheme | None = None
     fold: int | None = None
+
+    @property
+    def call(self) -> Forward:
+        """How the model is called: ``forward``, or in the way that its first call shows to work."""
+        return self.forward or Call(self.declaration)
 
     def walk(
         self, ids: Sequence[int], device: torch.device, first: int = 0, cosets: int | None = None

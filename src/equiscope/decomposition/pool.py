@@ -179,20 +179,21 @@ class _OutputPool:
         self.mean_total, self.mean_equivariance = float(self.total.mean()), float(self.equivariance.mean())
         self.square = float((weights * host(values.square)).mean())
         self.as_given = float((weights * host(values.as_given)).mean())
-        variance = host(values.variance)
-        self.spread = self.equivariance if loss.exact else weights * variance
+        self.spread = self.equivariance if loss.exact else weights * host(values.variance)
         self.pooled = pooled_floor(samples, name, weights, plan.design.seed, known)
         self.rounding = self.pooled.rounding * self.square
         self.floor = self.rounding if loss.exact else self._loss_floor(passes)
         deviation = host(values.deviation)
         self.mean_deviation = float((weights * deviation).mean())
         own = self.pooled.rounding * np.maximum(host(values.square), self.square)
-        self.apart = np.flatnonzero(noise.stands_apart(deviation, variance, own, passes))
+        cosets = plan.design.cosets * (plan.scheme.cells if plan.scheme else 1)
+        spread, worth = map(host, values.independent(passes, cosets))
+        self.apart = np.flatnonzero(noise.stands_apart(deviation, spread, own, passes, worth))
         self.powers = weights[:, None] * host(values.powers)
         self.parts = weights[:, None] * host(values.parts)
         self.halvings = (weights[:, None] * host(values.halvings)).mean(axis=0)
         self.baseline = self._baseline(samples, declaration)
-        target = float((weights * host(values.target_square)).mean())
+        target = float((weights * host(values.target_square)).mean()) if loss.exact else math.nan
         # E |p - y|^2 = E |p|^2 + E |y|^2 - 2 E <p, y>; NaN without labels and for other losses.
         self.cosine = _divide(self.square + target - self.mean_total, 2 * math.sqrt(self.square * target))
 
@@ -288,6 +289,9 @@ def _notes(
     alike = all(p.baseline == 0 for p in labelled)
     why = "the labels do not vary, so that a constant answer is perfect" if alike else (
         "the loss of the best constant answer is not known, of a loss of your own in the torchmetrics metric")
+    own = ", ".join(p.loss.name for p in labelled if p.loss.per_sample is not None)
+    negative = f"as it is where {own} is not convex: no share of it" if own else (
+        "which an unbiased estimate of a small quantity may be; it is not clipped")
     how = "worse" if round(r2, 2) < 0 else "hardly better"
     notes = _those_that_hold(
         (missing, f"no target for {missing}: percent needs labels, the relative equivariance error does not"),
@@ -298,8 +302,7 @@ def _notes(
         (labelled and math.isnan(r2) and any(p.mean_total for p in labelled), f"skill unknown: {why}"),
         (labelled and r2 < POOR_SKILL,
          f"the model is {how} than the best constant predictor (R² {r2:.2f}): a small percent says nothing yet"),
-        (labelled and headline.value < 0,
-         "the estimate is negative, which an unbiased estimate of a small quantity may be; it is not clipped"),
+        (labelled and headline.value < 0, f"the estimate is negative, {negative}"),
         (labelled and headline.clusters > 1 and headline.error == 0,
          "all clusters have the same ratio: the interval says what clusters unlike them might add, unseen so far"),
     )  # fmt: skip

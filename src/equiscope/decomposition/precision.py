@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, Subset
 
-from equiscope.decomposition.batches import Batch, DenseBatch, Guarded
+from equiscope.decomposition.batches import Batch, DenseBatch, Guarded, own
 from equiscope.decomposition.collect import BatchOrbit, Collector
 from equiscope.decomposition.plan import Design, Plan
 from equiscope.decomposition.pool import host
@@ -206,7 +206,8 @@ def draw(batches: Iterable[Any], seed: int, wrap: Callable[[Any], Batch]) -> Dra
     if isinstance(inner, DataLoader) and _has_places(inner):
         order = random.permutation(_sized(inner.dataset)).tolist()
         return Draw(_loaded(inner, order), len(order))
-    return Draw(([(None, native)] for native in batches), None)
+    # Held until the goal is reached, while a stream may fill one memory for all.
+    return Draw(([(None, own(native))] for native in batches), None)
 
 
 def _has_places(loader: DataLoader[Any]) -> bool:
@@ -232,7 +233,7 @@ def _loaded(loader: DataLoader[Any], order: list[int]) -> Iterator[Round]:
     )  # fmt: skip
     size = loader.batch_size or 1
     for number, native in enumerate(Guarded(again)):
-        yield [(order[number * size : (number + 1) * size], native)]
+        yield [(order[number * size : (number + 1) * size], own(native))]
 
 
 def _parts(

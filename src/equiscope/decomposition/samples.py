@@ -38,7 +38,7 @@ class SampleValues:
         variance: variance of p over rotations, mean over components; for squared error the same as ``equivariance``.
         square: mean of |p|^2 over components and passes.
         components: number of real components.
-        target_square: mean of |y|^2 over components.
+        target_square: mean of |y|^2 over components, of classes as numbers.
         target_invariant: (samples, k) mean over rows of the invariant part of y.
         halvings: (samples, 3) plug-in twirled loss from all, half and a quarter of the cosets (jackknifed losses).
         as_given: loss of the batch as it came; deviation: mean square of that answer less the twirled prediction.
@@ -77,6 +77,21 @@ class SampleValues:
     def cat(cls, parts: Sequence[SampleValues]) -> SampleValues:
         """One after another."""
         return cls(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+
+    def independent(self, passes: float, cosets: float) -> tuple[Tensor, Tensor]:
+        """(variance over rotations, how many independent rotations its estimate is worth), (samples,) each.
+
+        Passes of a coset move together: of a variance w + b that lies between cosets, not within, few are known. With
+        Satterthwaite's degrees of freedom that is 1 + (w + b)^2 / (w^2 / (passes - cosets) + b^2 / (cosets - 1)).
+        Samples with one coset of a design in which others have two take the mean b of those.
+        """
+        lone = self.between.isnan()
+        between = torch.where(lone, self.between.nanmean(), self.between).nan_to_num(0.0)
+        within, variance = self.variance, self.variance + between
+        within, variance = torch.where(lone, within, within - between), torch.where(lone, variance, within)
+        spread = within.square() / max(passes - cosets, 1.0) + between.square() / max(cosets - 1, 1.0)
+        free = torch.where(spread > 0, variance.square() / spread, torch.full_like(spread, passes - 1))
+        return variance, 1 + free
 
     def take(self, places: Tensor) -> SampleValues:
         """The figures of some samples, or of all in another order."""
@@ -238,8 +253,8 @@ def _conflict(name: str, part: str, ids: list[int], declaration: Declaration) ->
 
 
 def _code(label: Any) -> int:
-    """A cluster's integer label, or 63 bits of a hash of any other label: the same in every process."""
-    if isinstance(label, int):
+    """A cluster's label of 64 bits, or 63 bits of a hash of any other label: the same in every process."""
+    if isinstance(label, int) and -(2**63) <= label < 2**63:
         return int(label)
     digest = hashlib.blake2b(repr(label).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -137,10 +137,12 @@ class BatchOutput:
         return self.rows.mean(squares(rows.flatten(2)))
 
     def target_moments(self) -> dict[str, Tensor]:
-        """The figures of the labels alone, for squared error."""
-        if self.labels is None or not self.loss.exact:
+        """The figures of the labels alone; all but their size for squared error only."""
+        if self.labels is None:
             return {}
-        square = self.mean_square(self.labels.target)
+        square = self.mean_square(self.labels.target.double())
+        if not self.loss.exact:
+            return {"target_square": square}
         basis = self.action.invariants("SO3").to(self.labels.target.device)
         parts = self.labels.target @ basis
         means = [self.rows.mean(parts[..., k]) for k in range(parts.shape[-1])]

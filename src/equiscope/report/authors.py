@@ -32,11 +32,8 @@ def data() -> Mapping[str, Any]:
 
 def evidence() -> Evidence:
     """The published curves as runs."""
-    made = []
-    for curve in data()["curves"]:
-        book = records(curve)
-        made.append(run_of(f"{curve['task']}/{curve['name']}", history(book), ()))
-    return Evidence(tuple(made), ())
+    runs = (run_of(f"{one['task']}/{one['name']}", history(records(one)), ()) for one in data()["curves"])
+    return Evidence(tuple(runs), ())
 
 
 def records(curve: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +68,7 @@ def judged() -> tuple[Claim, ...]:
         )  # fmt: skip
     found = claims(evidence())
     return tuple(
-        Claim(one.key, one.rule, tuple(_as_read(row) for row in told.get(one.key, one.rows)), one.missing)
+        Claim(one.key, tuple(_as_read(row) for row in told.get(one.key, one.rows)), one.missing)
         for one in found
     )
 

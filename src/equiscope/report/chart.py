@@ -120,12 +120,6 @@ class Chart:
     most: int = 4
 
 
-def spread(panels: Sequence[Any], most: int) -> list[Any]:
-    """At most so many of them, evenly spread, with the first and the last."""
-    places = np.linspace(0, len(panels) - 1, min(most, len(panels))).round().astype(int)
-    return [panels[place] for place in places]
-
-
 def save(
     drawings: Mapping[str, Chart | Callable[[], Figure] | None], folder: Path, dpi: int = 150,
     look: Mapping[Any, Any] = style.SCREEN, kinds: Sequence[str] = ("png",), optional: bool = False,
@@ -167,7 +161,11 @@ def still(chart: Chart) -> Figure:
     """The figure for a file."""
     from matplotlib.figure import Figure
 
-    rows = [spread(chart.rows[0], chart.most)] if chart.slider else chart.rows
+    rows = chart.rows
+    if chart.slider:
+        count = len(rows[0])
+        places = np.linspace(0, count - 1, min(chart.most, count)).round().astype(int)
+        rows = [[rows[0][place] for place in places]]
     figure = Figure(figsize=chart.size, layout="constrained")
     grid = figure.subplots(
         len(rows), max(map(len, rows)), squeeze=False, height_ratios=list(chart.heights) or None,

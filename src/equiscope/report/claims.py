@@ -6,6 +6,7 @@ arXiv 2512.02303. A rule never decides on an estimate alone: it needs an interva
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,63 +15,31 @@ import numpy as np
 from equiscope import tasks
 from equiscope.report import paper
 from equiscope.report.claims_analyses import ENOUGH, brute_rows, dynamics_rows, landscape_rows, relation_rows
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, skilled
+from equiscope.report.crossings import ABLE, SKILL, THRESHOLD, Crossing, skilled
 from equiscope.report.curves import Curve
 from equiscope.report.efficiency import RATES, SAME_BUDGET, SEEDS, budget_rows, log_ratio
 from equiscope.report.evidence import AGREES, DIFFERS, EQUAL, UNDECIDED, Evidence, Row, Run, combined, decided
 from equiscope.report.kinds import EQUIVALENCE
 from equiscope.report.paper import SHORTEST, WINDOW
 from equiscope.report.sentences import share_text
-from equiscope.report.views import Measurement
 from equiscope.words import percent, r2
 
 #: The step of the crossing "hardly moves" where it changes by less than this factor between sizes.
 MARGIN = 3.0
 #: Skilled measurements that "throughout training" needs at least.
 THROUGHOUT = 2
-_SKILLED = f"skilled is R² ≥ {SKILL:g} and a loss below that of the task’s best linear equivariant predictor"
-#: claim -> when it counts as agreed, different or undecided.
-RULES = {
-    "measure":
-        "Decided by brute force on a trained model of every task: all reported parts within four joint standard errors "
-        "of 100,000 independent rotations of a few samples, known to 5 %, or of a closed form. Differs if one is not, "
-        "if parts do not add up to within 10⁻⁶, or if an interval lies wholly below zero. That the parts add up "
-        "decides nothing else: the twirled loss is defined as the difference.",
-    "quick":
-        f"A finished run of at least {SHORTEST:,} steps agrees with a skilled crossing by step {WINDOW:,}, from which "
-        f"on every interval, the final one too, is under {THRESHOLD:g} %. A run differs if a skilled model is above "
-        f"{THRESHOLD:g} % with its whole interval at step {WINDOW:,} or later, or at the end of such a finished run; "
-        f"{_SKILLED}. Voxels are judged on the SO(3), noise-averaged probe. Runs of the flow and of voxels count whose "
-        "training samples were all turned, as the paper’s were. All three tasks are needed.",
-    "robust":
-        f"Of runs that differ in one size alone, with at least {SEEDS} seeds each: agrees if the 95 % interval over "
-        f"seeds of the ratio of crossing steps stays under {MARGIN:g} between every two sizes, differs if one lies "
-        "above, or if every seed of one size differs in the claim before while another size agrees. Both sizes, of "
-        "model and data, in all three tasks are needed.",
-    "easier":
-        f"Compared are conditioning, roughness and relative rates of the gradients of both parts, after step 0. "
-        "An analysis agrees (differs) if the interval lies on that side at half of its steps or more and at none on "
-        f"the other; equal is an interval within {100 * EQUIVALENCE:g} % of one, which rounding never moves. "
-        "Landscapes of a single batch are refused.",
-    "penalty":
-        f"Small is taken as {THRESHOLD:g} %: a finished run of at least {SHORTEST:,} steps agrees if the upper limit "
-        f"stays under it at every skilled measurement, {THROUGHOUT} or more; a run differs if a skilled measurement "
-        f"lies above it with its whole interval. {_SKILLED[0].upper()}{_SKILLED[1:]}. Runs count as "
-        "in the claim “quick”. All three tasks are needed.",
-    "efficiency":
-        "The best learning model against the best symmetric one, of those with all that follows if there are any, each "
-        "annealed to its own budget: the one whose final "
-        f"loss is lower beyond the 95 % interval over at least {SEEDS} seeds is ahead, if it had no more seconds and "
-        f"no more FLOPs (within {100 * SAME_BUDGET - 100:.0f} %). Seconds are steps times step times taken in turn. "
-        f"Each learning rate is the best of {RATES} or more and not at the edge of them. All three tasks are needed.",
-    "relations":
-        "Only the pairs of the paper decide. Agrees if the 95 % interval of the correlation without the trend lies "
-        "above zero; differs if the plain correlation is above zero and the interval without the trend reaches zero or "
-        f"below with at least {ENOUGH} effective points; else undecided. Identities are shown apart, and so is what "
-        "checkpoints foretell, with how such predictions fared: it decides nothing.",
+#: What stands in braces in the words of ``paper.toml``.
+_CONSTANTS = {
+    "threshold": THRESHOLD, "skill": SKILL, "able": ABLE, "window": WINDOW, "shortest": SHORTEST, "margin": MARGIN,
+    "throughout": THROUGHOUT, "seeds": SEEDS, "rates": RATES, "budget": 100 * SAME_BUDGET - 100,
+    "equal": 100 * EQUIVALENCE, "enough": ENOUGH,
 }  # fmt: skip
+_TOLD = {key: {part: text.format(**_CONSTANTS) for part, text in told.items()} for key, told in paper.CLAIMS.items()}
+#: claim -> when it counts as agreed, different or undecided.
+RULES = {key: told["rule"] for key, told in _TOLD.items()}
 #: The tasks that the paper bases a claim on.
 NEEDED = {key: ("forcefield", "proteinflow") if key in ("easier", "relations") else tuple(paper.TASKS) for key in RULES}
+_TRAIN = "equiscope train task={} run=NAME"
 _SIZES = [f"{task}, {what}" for task in paper.TASKS for what in ("model size", "data size")]
 #: Settings that make a model or a data set larger: what runs that differ in size alone may differ in.
 _LARGER = {
@@ -82,24 +51,27 @@ _LARGER = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of :data:`paper.CLAIMS`: the rule of its verdict, evidence, runs that would help.
+    """One claim of :data:`paper.CLAIMS`: evidence, runs that would help.
 
     authors: the same rows from the authors' own published curves.
     """
 
     key: str
-    rule: str
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
     authors: tuple[Row, ...] = ()
 
     @property
     def title(self) -> str:
-        return paper.CLAIMS[self.key][0]
+        return _TOLD[self.key]["title"]
 
     @property
     def says(self) -> str:
-        return paper.CLAIMS[self.key][1]
+        return _TOLD[self.key]["says"]
+
+    @property
+    def rule(self) -> str:
+        return RULES[self.key]
 
     @property
     def verdict(self) -> str:
@@ -113,13 +85,13 @@ class Claim:
     @property
     def summary(self) -> str:
         """How many of the decided rows agree, and how many are undecided."""
-        count = {v: sum(row.verdict == v for row in self.rows) for v in (AGREES, DIFFERS, EQUAL, UNDECIDED)}
+        count = Counter(row.verdict for row in self.rows)
         decided = count[AGREES] + count[DIFFERS] + count[EQUAL]
         if not decided:
             return ""
-        words = f"{count[AGREES]} of {decided} decided rows agree"
-        words += f", {count[EQUAL]} equal" if count[EQUAL] else ""
-        return words + (f", {count[UNDECIDED]} undecided" if count[UNDECIDED] else "")
+        rest = ((count[EQUAL], "equal"), (count[UNDECIDED], "undecided"))
+        others = "".join(f", {number} {word}" for number, word in rest if number)
+        return f"{count[AGREES]} of {decided} decided rows agree{others}"
 
 
 def _verdict(key: str, rows: Sequence[Row]) -> str:
@@ -131,34 +103,29 @@ def _verdict(key: str, rows: Sequence[Row]) -> str:
 def claims(evidence: Evidence, authors: Sequence[Claim] = ()) -> list[Claim]:
     """Every claim of the abstract, in order; ``authors``: the same claims judged on the authors' own curves."""
     learning = [run for task in paper.TASKS for run in evidence.of(task)]
-    absent = [f"{tasks.words(task).title}: {_train(task)}" for task in paper.TASKS if not evidence.of(task)]
-    easier, related = landscape_rows(evidence), relation_rows(evidence)
+    identities = [_identity_row(task, runs) for task in evidence.tasks if (runs := evidence.of(task, None))]
+    brute, easier, related = brute_rows(evidence), landscape_rows(evidence), relation_rows(evidence)
+    quick = [_crossing_row(run) for run in learning]
+    penalty = [row for run in learning for row in _penalty_rows(run)]
     curvature = "equiscope analyse RUN gradients conditioning hessian landscape, on a run that kept checkpoints"
     heads = "equiscope analyse RUN gradients heads --at STEPS, on a run that kept at least six checkpoints"
-    brute = brute_rows(evidence)
-    unmeasured = [task for task in paper.TASKS if task not in {row.task for row in brute}]
     found: dict[str, tuple[Sequence[Row], Sequence[str]]] = {
-        "measure": (
-            [*brute, *(_identity_row(t, evidence.of(t, None)) for t in evidence.tasks if evidence.of(t, None))],
-            [f"{tasks.words(task).title}: equiscope analyse runs/{task}/NAME brute" for task in unmeasured],
-        ),
-        "quick": ([_crossing_row(run) for run in learning], absent),
+        "measure": ([*brute, *identities], _asked("measure", brute, "equiscope analyse runs/{}/NAME brute")),
+        "quick": (quick, _asked("quick", quick, _TRAIN)),
         "robust": _robust(evidence),
-        "easier": (easier, _unanalysed(easier, curvature)),
-        "penalty": ([row for run in learning for row in _penalty_rows(run)], absent),
+        "easier": (easier, _asked("easier", easier, curvature)),
+        "penalty": (penalty, _asked("penalty", penalty, _TRAIN)),
         "efficiency": budget_rows(evidence),
-        "relations": ([*related, *dynamics_rows(evidence)], _unanalysed(related, heads)),
+        "relations": ([*related, *dynamics_rows(evidence)], _asked("relations", related, heads)),
     }
     theirs = {claim.key: claim.rows for claim in authors}
-    return [
-        Claim(key, RULES[key], tuple(rows), tuple(missing), theirs.get(key, ()))
-        for key, (rows, missing) in found.items()
-    ]
+    return [Claim(key, tuple(rows), tuple(missing), theirs.get(key, ())) for key, (rows, missing) in found.items()]
 
 
-def _unanalysed(rows: Sequence[Row], command: str) -> list[str]:
+def _asked(key: str, rows: Sequence[Row], command: str) -> list[str]:
+    """What makes a row that decides, for each task that needs one and has none."""
     seen = {row.task for row in rows if row.verdict}
-    return [f"{tasks.words(task).title}: {command}" for task in NEEDED["easier"] if task not in seen]
+    return [f"{tasks.words(task).title}: {command.format(task)}" for task in NEEDED[key] if task not in seen]
 
 
 def _identity_row(task: str, runs: Sequence[Run]) -> Row:
@@ -175,58 +142,43 @@ def _identity_row(task: str, runs: Sequence[Run]) -> Row:
                "decides nothing", "exact for convex losses", DIFFERS if broken else "")  # fmt: skip
 
 
-def _train(task: str) -> str:
-    return f"equiscope train task={task} run=NAME"
-
-
-def _paper(run: Run) -> paper.Told:
-    return paper.TASKS.get(run.task, paper.NOTHING)
-
-
 def _unlike(run: Run) -> str:
     """What would make a run one of the paper's kind; empty if it is."""
     share = run.config.get("augment", 1.0)
     return "a run whose training samples are all turned (augment=1), as the paper’s" if (
-        _paper(run).turned and share is not None and float(share) < 1) else ""  # fmt: skip
+        paper.told(run.task).turned and share is not None and float(share) < 1) else ""  # fmt: skip
 
 
-def _final(run: Run, curve: Curve) -> Measurement | None:
-    return run.told.finals.get(curve.probe)
-
-
-def _above(run: Run, curve: Curve) -> np.ndarray:
+def _above(curve: Curve) -> np.ndarray:
     """(T,) bool: where a skilled model is above the threshold with its whole interval."""
     return skilled(curve) & (curve.low > THRESHOLD) & ~curve.is_upper_limit
 
 
 def _ends_above(run: Run, curve: Curve) -> bool:
     """Whether the final measurement of a skilled model (the last tracked one without it) is surely above."""
-    final = _final(run, curve)
+    final = run.told.finals.get(curve.probe)
     if final is None:
-        return bool(_above(run, curve)[-1])
+        return bool(_above(curve)[-1])
     able = final.result.r2 >= SKILL and not final.skill <= 0 and not curve.skill[-1] <= 0
     return able and final.result.percent_interval[0] > THRESHOLD and final.result.interval_kind == "two-sided"
 
 
 def _ends_under(run: Run, curve: Curve) -> bool:
-    final = _final(run, curve)
+    final = run.told.finals.get(curve.probe)
     return bool(curve.high[-1] < THRESHOLD and (final is None or final.result.percent_interval[1] < THRESHOLD))
 
 
 def _crossing_row(run: Run) -> Row:
-    verdict, change = crossing_verdict(run)
-    probe = _paper(run).probe
+    (verdict, change), told = crossing_verdict(run), paper.told(run.task)
     if run.judged is None:
-        return Row(run.task, run.name, "crossing of 2 %", f"no measurement of the probe “{probe}”, which decides", "",
-                   _paper(run).crossing, verdict, run.words, change)  # fmt: skip
-    found, on = run.found, f" on “{probe}”" if probe else ""
-    ours = f"skilled crossing{on} {_step(found.skilled)}; first crossing {_step(found.first)}"
-    end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{_skill(run.judged)}{_probes(run)}"
-    return Row(run.task, run.name, "crossing of 2 %", ours, end, _paper(run).crossing, verdict, run.words, change)
-
-
-def _skill(curve: Curve) -> str:
-    return f", skill against the baseline {r2(curve.skill[-1])}" if np.isfinite(curve.skill[-1]) else ""
+        ours, end = f"no measurement of the probe “{told.probe}”, which decides", ""
+    else:
+        on = f" on “{told.probe}”" if told.probe else ""
+        ours = f"skilled crossing{on} {_step(run.found.skilled)}; first crossing {_step(run.found.first)}"
+        last = run.judged.skill[-1]
+        skill = f", skill against the baseline {r2(last)}" if np.isfinite(last) else ""
+        end = f"at the end {share_text(run.result)}, R² {r2(run.result.r2)}{skill}{_probes(run)}"
+    return run.row("crossing of 2 %", ours, end, told.crossing, verdict, change)
 
 
 def _probes(run: Run) -> str:
@@ -240,9 +192,9 @@ def crossing_verdict(run: Run) -> tuple[str, str]:
     """The verdict of a run on the claim "quick", and what would change it."""
     curve = run.judged
     if curve is None:
-        return UNDECIDED, f"a run that tracks the probe “{_paper(run).probe}”"
+        return UNDECIDED, f"a run that tracks the probe “{paper.told(run.task).probe}”"
     whole = run.finished and run.last_step >= SHORTEST
-    late = bool((_above(run, curve) & (curve.step >= WINDOW)).any())
+    late = bool((_above(curve) & (curve.step >= WINDOW)).any())
     crossing = run.found.skilled
     if unlike := _unlike(run):
         return UNDECIDED, unlike
@@ -278,7 +230,7 @@ def _robust(evidence: Evidence) -> tuple[list[Row], list[str]]:
             group = varying(runs, what)
             if len(group) < 2:
                 missing.append(f"{called.title}, {what}: {SEEDS} seeds each of runs that differ in it alone, such as "
-                               f"{_train(task)} {example}")  # fmt: skip
+                               f"{_TRAIN.format(task)} {example}")  # fmt: skip
                 continue
             rows.append(_size_row(task, what, group))
     return rows, missing
@@ -340,11 +292,12 @@ def size_verdict(group: dict[int, list[Run]]) -> tuple[str, str, str]:
 
 def _penalty_rows(run: Run) -> list[Row]:
     """The judged probe, and where a run has several probes the one with the largest share."""
+    largest, told = "largest share while skilled", paper.told(run.task)
     if run.judged is None:
-        return [Row(run.task, run.name, "largest share while skilled", f"no measurement of “{_paper(run).probe}”", "",
-                    _paper(run).end, UNDECIDED, run.words, "a run that tracks it")]  # fmt: skip
+        nothing = f"no measurement of “{told.probe}”"
+        return [run.row(largest, nothing, "", told.end, UNDECIDED, "a run that tracks it")]
     able = run.judged.step[skilled(run.judged)]
-    rows = [_penalty_row(run, run.judged, able, "largest share while skilled")]
+    rows = [_penalty_row(run, run.judged, able, largest)]
     others = [
         curve for name, curve in run.told.curves.items()
         if name != run.judged.probe and paper.counts(run.task, name) and _places(curve, able).any()
@@ -361,25 +314,24 @@ def _places(curve: Curve, steps: np.ndarray) -> np.ndarray:
 
 
 def _penalty_row(run: Run, curve: Curve, steps: np.ndarray, what: str) -> Row:
-    able, final = _places(curve, steps), _final(run, curve)
-    end = f"at the end {share_text(final.result)}" if final is not None else ""
-    told = (_paper(run).end, UNDECIDED, run.words)
+    able, final, end = _places(curve, steps), run.told.finals.get(curve.probe), paper.told(run.task).end
+    last = f"at the end {share_text(final.result)}" if final is not None else ""
     if unlike := _unlike(run):
         ours = f"the largest is {percent(float(np.nanmax(curve.percent)))[0]} %"
-        return Row(run.task, run.name, what, ours, end, *told, unlike)
+        return run.row(what, ours, last, end, UNDECIDED, unlike)
     if not able.any():
         known = bool(np.isfinite(curve.r2).any())
         ours = "the model has no skill yet" if known else "its R² is not known, so neither is its skill"
-        return Row(run.task, run.name, what, ours, end, *told, "a model with skill" if known else "its R²")
+        return run.row(what, ours, last, end, UNDECIDED, "a model with skill" if known else "its R²")
     top = int(np.flatnonzero(able)[np.argmax(curve.percent[able])])
     value, low, high = percent(*(float(v[top]) for v in (curve.percent, curve.low, curve.high)))
     whole = run.finished and run.last_step >= SHORTEST and int(able.sum()) >= THROUGHOUT
     under = whole and bool((curve.high[able] < THRESHOLD).all()) and _ends_under(run, curve)
-    verdict = decided(under, bool((_above(run, curve) & able).any()) or _ends_above(run, curve))
+    verdict = decided(under, bool((_above(curve) & able).any()) or _ends_above(run, curve))
     change = (
         f"a skilled measurement above {THRESHOLD:g} %" if verdict == AGREES
         else f"none: one measurement above {THRESHOLD:g} % is enough" if verdict == DIFFERS
         else "more samples, or the run at the end of its schedule"
     )  # fmt: skip
     ours = f"{value} % [{low}, {high}] at step {curve.step[top]:,}, R² {r2(curve.r2[top])}"
-    return Row(run.task, run.name, what, ours, end, _paper(run).end, verdict, run.words, change)
+    return run.row(what, ours, last, end, verdict, change)

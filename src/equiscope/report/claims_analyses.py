@@ -44,8 +44,8 @@ def _brute_row(run: Run, record: Record) -> Row:
         "a part outside four standard errors" if verdict == AGREES else "none: the parts are wrong"
         if verdict == DIFFERS else f"a trained model, {ROTATIONS:,} rotations, the error known to {100 * KNOWN:g} %"
     )  # fmt: skip
-    return Row(run.task, run.name, f"parts of {record.get('probe')} by brute force", "; ".join(told),
-               f"{found.samples} samples, {how}", "exact for convex losses", verdict, run.words, change)  # fmt: skip
+    return run.row(f"parts of {record.get('probe')} by brute force", "; ".join(told),
+                   f"{found.samples} samples, {how}", "exact for convex losses", verdict, change)  # fmt: skip
 
 
 def landscape_rows(evidence: Evidence) -> list[Row]:
@@ -79,7 +79,7 @@ def _landscape_row(run: Run, name: str, steps: dict[int, Record]) -> Row:
     counts = "" if len(steps) == 1 else "; of {} trained steps {} easier, {} harder, {} equal".format(
         len(sides), *map(sides.count, ("lower", "higher", "equal")))  # fmt: skip
     change = "more batches or another step of training" if verdict == UNDECIDED else "another run or model"
-    return Row(run.task, run.name, what, told[0], f"{told[1]}{counts}", paper.EASIER, verdict, run.words, change)
+    return run.row(what, told[0], f"{told[1]}{counts}", paper.EASIER, verdict, change)
 
 
 def side_verdict(sides: Sequence[str]) -> str:
@@ -103,11 +103,10 @@ def relation_rows(evidence: Evidence) -> list[Row]:
 def dynamics_rows(evidence: Evidence) -> list[Row]:
     """What the newest analysed checkpoint of each run foretells, with how such predictions fared; decides nothing."""
     return [
-        Row(run.task, run.name, f"step {record.get('step')}: {what}", ours,
-            f"{rest}; {history}" if history else rest, "", "")
+        run.row(f"step {record.get('step')}: {what}", ours, f"{rest}; {history}" if history else rest, "", "")
         for run, record in evidence.newest("dynamics")
         for what, ours, rest, history in told(view(Dynamics, record["values"]))
-    ]  # fmt: skip
+    ]
 
 
 def _relation_row(run: Run, pair: str, found: Relation) -> Row:
@@ -119,10 +118,10 @@ def _relation_row(run: Run, pair: str, found: Relation) -> Row:
     ours, rest = f"Pearson {plain} over {found.points} steps", f"without the trend {partial}"
     if pair not in paper.OWN_PAIRS:
         identity = "an identity" if pair in paper.IDENTITIES else "not a pair of the paper"
-        return Row(run.task, run.name, pair, ours, f"{rest}; {identity}, it decides nothing", "", "")
+        return run.row(pair, ours, f"{rest}; {identity}, it decides nothing", "", "")
     verdict = decided(found.partial.low > 0, confounded)
     change = (
         f"at least {ENOUGH} effective points" if verdict == UNDECIDED
         else "another run or seed whose interval lies on the other side of zero"
     )  # fmt: skip
-    return Row(run.task, run.name, pair, ours, rest, paper.correlation_words(pair), verdict, run.words, change)
+    return run.row(pair, ours, rest, paper.correlation_words(pair), verdict, change)

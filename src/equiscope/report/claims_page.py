@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from equiscope import records as record_files
 from equiscope import tasks
 from equiscope.report import authors, chart, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
@@ -27,6 +26,7 @@ from equiscope.report.sentences import share_text
 from equiscope.report.style import Axis, log_axis
 from equiscope.report.views import Record
 from equiscope.words import as_csv, r2
+from equiscope.writing import inner_folder, write_atomically
 
 #: How each verdict looks on the page.
 CLASSES = {AGREES: "agrees", DIFFERS: "differs", EQUAL: "equal", UNDECIDED: "open", MISSING: "missing"}
@@ -52,16 +52,17 @@ def build_paper(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLik
     Raises:
         InputError: if no run has measurements.
         IntegrityError: for damaged records.
+        RunError: if a folder in ``out`` is a link.
     """
     evidence, place = gather(folders), Path(out)
     found = claims(evidence, authors.judged())
     panels = save_figures(evidence, place / "figures")
-    (place / "tables").mkdir(parents=True, exist_ok=True)
+    folder = inner_folder(place / "tables")
     for name, rows in _tables(evidence, found).items():
-        record_files.write_atomically(place / "tables" / f"{name}.csv", as_csv(rows))
+        write_atomically(folder / f"{name}.csv", as_csv(rows))
     page = page_environment().get_template("paper.html.j2").render(**_content(evidence, found, panels))
     target = place / "paper.html"
-    record_files.write_atomically(target, page.encode())
+    write_atomically(target, page.encode())
     return target
 
 
@@ -161,7 +162,8 @@ def save_figures(evidence: Evidence, folder: Path, dpi: int = 220) -> list[Paper
              f"share of the held-out loss{probe}. Hollow: R² under {SKILL:g}, or a loss over the baseline’s.{crosses}"),
             ("size", "robust", _sizes, _sized(learning),
              "step of the skilled crossing against the number of parameters."),
-            ("penalty", "penalty", _penalty, learning[:1], "the loss, and the part of it that is equivariance error."),
+            ("penalty", "penalty", _penalty, learning[:1],
+             f"the loss{probe}, and the part of it that is equivariance error."),
             ("seconds", "efficiency", _seconds, both,
              "held-out loss against training seconds. Dashed: symmetric by construction."),
         ):  # fmt: skip
@@ -198,18 +200,17 @@ def _label(run: Run) -> str:
 
 def _percent(runs: Sequence[Run]) -> Panel:
     """Percent against step, log-log, with the paper's points and the 2 % line."""
-    points, curves = _paper(runs[0]), [run.curve if run.judged is None else run.judged for run in runs]
+    points, curves = _paper(runs[0]), [run.shown for run in runs]
     axis = style.step_axis(np.concatenate([*(curve.step for curve in curves), points[:, 0]]))
-    floor = style.percent_floor(curves, points[:, 1])
+    floor, top = style.percent_ends(curves, points[:, 1])
     series: list[Series | Band] = [level(axis, THRESHOLD, "", style.LIMIT)]
     for colour, run, curve in zip(style.COLOURS, runs, curves, strict=False):
-        found, x = style.log_points(curve, floor), axis.place(curve.step)
-        band, able = (found.low, found.high), skilled(curve)
-        series += skilled_curve(x, found.y, band, able, _label(run), colour, 3, 1.2)
+        drawn, x = style.clipped(curve, floor), axis.place(curve.step)
+        band = drawn.low, drawn.high
+        series += skilled_curve(x, drawn.percent, band, skilled(curve), _label(run), colour, 3, 1.2)
     if len(points):
         label = runs[0].told.run.reference.label
         series.append(Series(points[:, 0], points[:, 1], label, style.PAPER, "dot", "x-thin", size=4.5, width=0.9))
-    top = max(style.percent_ceiling(curves), *(points[:, 1] * 1.4), 4)
     return Panel(axis, log_axis("equivariance error, % of loss", floor, top, " %"), series)
 
 
@@ -224,7 +225,7 @@ def _sizes(runs: Sequence[Run]) -> Panel:
 
 def _penalty(runs: Sequence[Run]) -> Panel:
     (run,) = runs
-    axis, curve = style.step_axis(run.curve.step), run.curve
+    axis, curve = style.step_axis(run.shown.step), run.shown
     series = [
         Series(axis.place(curve.step), np.where(values > 0, values, np.nan), name, colour, line, "circle", size=2,
                width=1.2)
@@ -240,8 +241,9 @@ def _penalty(runs: Sequence[Run]) -> Panel:
 def _seconds(runs: Sequence[Run]) -> Panel:
     series = []
     for colour, run in zip(style.COLOURS, runs, strict=False):
-        later, line = run.seconds > 0, "dash" if run.symmetric else "solid"
-        series.append(Series(run.seconds[later], run.curve.total[later], _label(run), colour, line, "circle", size=2.5))
+        seconds, line = run.told.seconds, "dash" if run.symmetric else "solid"
+        x, y = seconds[seconds > 0], run.curve.total[seconds > 0]
+        series.append(Series(x, y, _label(run), colour, line, "circle", size=2.5))
     return Panel(Axis("training seconds on the machine of the runs", True), Axis("held-out total loss", True), series)
 
 
@@ -257,11 +259,10 @@ def _extra(evidence: Evidence) -> dict[str, tuple[str, Panel, str] | None]:
         timed = [run for run in shown(evidence.of(task)) if len(_times(run)) > 1]
         ended = "penalty", _by_time(timed), f"{title}: share of the loss at the end of the run."
         found[f"times-{task}"] = ended if timed else None
-        told = [(run, record) for run, record in evidence.analyses("relations")
-                if run.task == task and record.get("second")]  # fmt: skip
-        newest = {(run.name, record["probe"], str(record["pair"])): (run, record) for run, record in told}
+        related = [(run, record) for run, record in evidence.newest("relations")
+                   if run.task == task and record.get("second")]  # fmt: skip
         for pair in paper.OWN_PAIRS:
-            own = [one for (*_, name), one in newest.items() if name == pair][: len(style.RAMP)]
+            own = [(run, record) for run, record in related if record["pair"] == pair][: len(style.RAMP)]
             stem = "-".join(pair.replace("~", "").split())
             caption = f"{title}: {pair}, a point for each analysed step after the first."
             found[f"{stem}-{task}"] = ("relations", _scatter(pair, own), caption) if own else None

@@ -19,6 +19,8 @@ from equiscope.words import r2
 THRESHOLD = 2.0
 #: R² from which on a model counts as skilled.
 SKILL = 0.5
+#: What makes a model skilled, in words.
+ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equivariant predictor"
 #: R² of a task's baseline, the best linear equivariant predictor, by probe, for runs that did not record their own:
 #: flow by a linear Gaussian-chain denoiser, voxels by a Wiener filter at 24³.
 BASELINE_R2 = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,8 @@ class RunHistory:
     """Everything the report needs of a run, sorted out of its records.
 
     curves: probe -> its tracked measurements; finals: probe -> the final one; headline, headline_final: those of the
-    headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one.
+    headline probe (the first where none is marked); headline_record: the final measurement, else the last tracked one;
+    newest: probe -> the same of each.
     times: seconds of training, tracking, analyses and in all, and of a GPU's time;
     seconds: (T,) those of training at each step of ``headline``; refusals: analysis -> why the model cannot have it.
     """
@@ -63,13 +64,13 @@ class RunHistory:
     headline: Curve | None
     headline_final: Measurement | None
     headline_record: Measurement | None
+    newest: dict[str, Measurement]
     seconds: np.ndarray
     last_step: int
     planned_steps: int | None
     finished: bool
     times: dict[str, float]
     resumes: int
-    remarks: tuple[str, ...]
     pictures: tuple[Record, ...]
     refusals: dict[str, str]
 
@@ -77,6 +78,11 @@ class RunHistory:
     def result(self) -> Result:
         """The figures of ``headline_record``, all missing where there is none."""
         return self.headline_record.result if self.headline_record is not None else view(Result, {})
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader must know about records that are missing, in whole sentences."""
+        return tuple(_remarks(self))
 
 
 def read(folder: str | os.PathLike[str]) -> RunHistory:
@@ -95,27 +101,24 @@ def history(records: Iterable[Record]) -> RunHistory:
     error: the run is then described as unfinished in ``remarks``.
     """
     records = list(records)
-    told = _last(records, "run")
-    run = view(RunRecord, told)
-    tracked = _measurements(records, "track")
-    finals = {probe: steps[max(steps)] for probe, steps in _measurements(records, "final").items()}
+    run = view(RunRecord, _last(records, "run"))
+    tracked, final_ones = _measurements(records, "track"), _measurements(records, "final")
+    finals = {probe: steps[max(steps)] for probe, steps in final_ones.items()}
+    newest = {probe: steps[max(steps)] for probe, steps in tracked.items()} | finals
     curves = {probe: _curve(probe, steps) for probe, steps in tracked.items()}
     headline = next((c for c in curves.values() if c.headline), next(iter(curves.values()), None))
     final = next((m for m in finals.values() if m.headline), next(iter(finals.values()), None))
     starts = [record["kind"] for record in records if record["kind"] in ("run", "resume", "end")]
-    last = tracked[headline.probe][int(headline.step[-1])] if headline is not None else None
-    made = RunHistory(
+    return RunHistory(
         run=run, data=_last(records, "data"), curves=curves, finals=finals, headline=headline, headline_final=final,
-        headline_record=final or last,
+        headline_record=final or (newest[headline.probe] if headline is not None else None), newest=newest,
         seconds=seconds_at(records, headline.step) if headline is not None else np.array([]),
         last_step=max((int(record["step"]) for record in records if "step" in record), default=0),
         planned_steps=run.planned_steps, finished=bool(starts) and starts[-1] == "end", times=_times(records),
-        resumes=sum(record["kind"] == "resume" for record in records), remarks=(),
+        resumes=sum(record["kind"] == "resume" for record in records),
         pictures=tuple(_last(records, "pictures").get("pictures") or ()),
         refusals=record_files.refusals(records),
     )  # fmt: skip
-    remarks = [] if told else ["The record that describes the run (model, configuration, versions) is missing."]
-    return replace(made, remarks=(*remarks, *_remarks(made)))
 
 
 def seconds_at(records: Sequence[Record], steps: np.ndarray) -> np.ndarray:
@@ -170,8 +173,9 @@ def _times(records: list[Record]) -> dict[str, float]:
 
 
 def _remarks(told: RunHistory) -> list[str]:
-    """What the reader must know about records that are missing, in whole sentences."""
     remarks = []
+    if not (told.run.name or told.run.task):
+        remarks.append("The record that describes the run (model, configuration, versions) is missing.")
     if not told.finished:
         of = f" of {told.planned_steps:,} planned" if told.planned_steps is not None else ""
         remarks.append(

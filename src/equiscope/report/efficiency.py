@@ -232,7 +232,7 @@ class Side:
     def seconds(self) -> float:
         """Of its training: steps times the median step time, of the runs' own clock where none was taken in turn."""
         steps = float(self.runs[0].last_step)
-        return steps * self.cost.step if self.cost else float(np.mean([run.seconds[-1] for run in self.runs]))
+        return steps * self.cost.step if self.cost else float(np.mean([run.told.seconds[-1] for run in self.runs]))
 
     @property
     def flops(self) -> float:
@@ -276,8 +276,7 @@ def budget_rows(evidence: Evidence) -> tuple[list[Row], list[str]]:
 def _setting(run: Run) -> str:
     """What must be equal for losses and seconds to be comparable: data, held-out samples, loss, device and threads."""
     told = run.told.run
-    probe = run.judged.probe if run.judged is not None else run.curve.probe
-    return repr((sorted((run.config.get("data") or {}).items()), probe, run.result.loss, run.result.samples,
+    return repr((sorted((run.config.get("data") or {}).items()), run.shown.probe, run.result.loss, run.result.samples,
                  told.device, told.threads))  # fmt: skip
 
 
@@ -293,7 +292,7 @@ def _sides(runs: Sequence[Run], costs: dict[str, Cost]) -> dict[str, list[Side]]
         rates.setdefault(run.rate, {}).setdefault(run.seed, run)
     found: dict[str, list[Side]] = {}
     for (setting, _), rates in grouped.items():
-        tracked = {r: {seed: float((run.judged or run.curve).total[-1]) for seed, run in seeds.items()}
+        tracked = {r: {seed: float(run.shown.total[-1]) for seed, run in seeds.items()}
                    for r, seeds in rates.items()}  # fmt: skip
         runs_there = tuple(rates[best_rate(tracked)].values())
         cost = costs.get(runs_there[0].architecture) or costs.get(runs_there[0].model)

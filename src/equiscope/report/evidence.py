@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ class Run:
             one along training.
         judged: the curve of the probe that decides (:attr:`paper.Told.probe`), None if the run did not track it; found:
             its crossings.
-        seconds: (T,) of training at each measured step. analyses: its records of kind ``analysis…``.
+        analyses: its records of kind ``analysis…``.
         symmetric: whether the percent stayed at rounding throughout: a model that is symmetric by construction.
     """
 
@@ -97,10 +98,18 @@ class Run:
     judged: Curve | None
     found: Crossings
     result: Result
-    seconds: np.ndarray
     last_step: int
     symmetric: bool
     analyses: tuple[Record, ...]
+
+    def row(self, what: str, ours: str, interval: str, paper: str, verdict: str, change: str = "") -> Row:
+        """A row of evidence from this run alone; of one that decides it says what was run."""
+        return Row(self.task, self.name, what, ours, interval, paper, verdict, self.words if verdict else "", change)
+
+    @property
+    def shown(self) -> Curve:
+        """The curve that decides, the headline's without it."""
+        return self.curve if self.judged is None else self.judged
 
     @property
     def training_samples(self) -> int | None:
@@ -191,12 +200,15 @@ def gather(folders: Sequence[str | os.PathLike[str]]) -> Evidence:
         InputError: if no run is left.
         IntegrityError: for damaged records.
     """
-    runs, left_out, profiles = [], [], []
+    runs, left_out, profiles, taken = [], [], [], Counter[str]()
     places = list(dict.fromkeys(Path(f) for f in folders))
     for folder in places:
         book = record_files.read(folder / "records.jsonl")
         told = history(book)
         name = f"{told.run.task or folder.parent.name}/{told.run.name or folder.name}"
+        # Evidence of runs is told apart by their names: of two roots there may be two of one name.
+        taken[name] += 1
+        name += f" ({taken[name]})" if taken[name] > 1 else ""
         if told.headline is None or not np.isfinite(told.headline.percent).any():
             left_out.append(f"{name}: no percent has been measured along its training")
             continue
@@ -211,16 +223,16 @@ def run_of(name: str, told: RunHistory, analyses: Sequence[Record]) -> Run:
     """A run of its history, which has a headline, and its analyses."""
     task, headline = told.run.task, told.headline
     assert headline is not None
-    probe = paper.TASKS.get(task, paper.NOTHING).probe
+    probe = paper.told(task).probe
     judged = told.curves.get(probe) if probe else headline
     if judged is not None:
         judged = with_known_baseline(judged, task)
     headline = with_known_baseline(headline, task)
-    final = told.finals.get(judged.probe) if judged is not None else None
+    result = told.newest[judged.probe].result if judged is not None else told.result
     symmetric = bool((np.abs(headline.percent[np.isfinite(headline.percent)]) <= SYMMETRIC_PERCENT).all())
     return Run(name, name.split("/", 1)[-1], task, told.run.model, told.run.parameters or 0, told, headline, judged,
-               crossings(judged if judged is not None else headline), final.result if final else told.result,
-               told.seconds, int(headline.step[-1]), symmetric, tuple(analyses))  # fmt: skip
+               crossings(headline if judged is None else judged), result, int(headline.step[-1]), symmetric,
+               tuple(analyses))  # fmt: skip
 
 
 def _studied(folders: Sequence[Path]) -> list[tuple[str, Profile]]:

@@ -15,7 +15,7 @@ from equiscope.report.chart import Band, Chart, Panel, Series
 from equiscope.report.crossings import SKILL, THRESHOLD, crossings
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.sentences import squared_unit
-from equiscope.report.style import LOWEST_R2, Axis, LogPoints, StepAxis, log_axis
+from equiscope.report.style import LOWEST_R2, Axis, StepAxis, log_axis
 from equiscope.report.views import Measurement, Record
 from equiscope.words import digits, r2
 
@@ -110,15 +110,14 @@ def parts(told: RunHistory) -> Chart | None:
 def percent_ends(told: RunHistory, curves: Sequence[Curve], axis: Axis) -> tuple[float, float]:
     """Ends of the percent axis around these curves and what of the paper's lies within the run's steps."""
     points = np.concatenate([style.reference_points(told, curve.probe) for curve in curves])
-    paper = points[points[:, 0] <= (axis.high or 0), 1]
-    return style.percent_floor(curves, paper), max(style.percent_ceiling(curves), *(paper * 1.4), 4)
+    return style.percent_ends(curves, points[points[:, 0] <= (axis.high or 0), 1])
 
 
 def _percent_series(
     told: RunHistory, curve: Curve, axis: StepAxis, floor: float, small: bool = False
 ) -> list[Series | Band]:
     """Band, filled points where R² >= 0.5, arrows for limits, triangles at the floor, the final figure, the paper."""
-    points, x, size = style.log_points(curve, floor), axis.place(curve.step), 4 if small else 6
+    drawn, x, size = style.clipped(curve, floor), axis.place(curve.step), 4 if small else 6
     paper = style.reference_points(told, curve.probe)
     hover = np.array([_hover(curve, place) for place in range(len(curve))], dtype=object)
     series: list[Series | Band] = []
@@ -127,28 +126,29 @@ def _percent_series(
         series.append(Series(axis.place(paper[:, 0]), paper[:, 1], told.run.reference.label, style.PAPER, "dash",
                              "x-thin", size=size, width=1.2, hover=texts))  # fmt: skip
     series.append(level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.LIMIT))
-    series.append(Band(x, points.low, points.high, "95 % interval"))
-    series.append(Series(x, points.y, "", style.OURS, "solid", width=1.8))
-    shown, skilled = ~points.at_floor & ~curve.is_upper_limit, curve.r2 >= SKILL
+    series.append(Band(x, drawn.low, drawn.high, "95 % interval"))
+    series.append(Series(x, drawn.percent, "", style.OURS, "solid", width=1.8))
+    at_floor, skilled = curve.percent <= floor, curve.r2 >= SKILL
+    shown = ~at_floor & ~curve.is_upper_limit
     for chosen, name, mark, colour in (
         (shown & skilled, f"measured, R² ≥ {SKILL:g}", "circle", style.OURS),
         (shown & ~skilled, f"measured, R² < {SKILL:g}: not skilled", "hollow", style.OURS),
-        (points.at_floor, "estimate ≤ 0, or under the axis", "triangle-down", style.INK),
+        (at_floor, "estimate ≤ 0, or under the axis", "triangle-down", style.INK),
     ):
         if chosen.any():
-            series.append(Series(x[chosen], points.y[chosen], name, colour, mark=mark, over=True,
+            series.append(Series(x[chosen], drawn.percent[chosen], name, colour, mark=mark, over=True,
                                  size=size + (mark == "triangle-down"), hover=hover[chosen]))  # fmt: skip
-    series += _limits(curve, points, x, hover, size)
+    series += _limits(drawn, x, hover, size)
     final = told.finals.get(curve.probe)
     return series + (_final(final, axis, floor, size) if final is not None else [])
 
 
-def _limits(curve: Curve, points: LogPoints, x: np.ndarray, hover: np.ndarray, size: float) -> list[Series]:
+def _limits(drawn: Curve, x: np.ndarray, hover: np.ndarray, size: float) -> list[Series]:
     """A bar at each upper limit and an arrow down from it, as limits are drawn in print."""
-    limit = curve.is_upper_limit
+    limit = drawn.is_upper_limit
     if not limit.any():
         return []
-    top, tip = points.high[limit], 0.62 * points.high[limit]
+    top, tip = drawn.high[limit], 0.62 * drawn.high[limit]
     bar = Series(x[limit], top, "upper limit only", style.OURS, mark="line-ew", size=size + 2, low=tip, high=top,
                  hover=hover[limit])  # fmt: skip
     return [bar, Series(x[limit], tip, "", style.OURS, mark="triangle-down", size=size - 1)]
@@ -188,12 +188,14 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
     """Total, twirled and equivariance loss of the headline probe against step, log-log."""
     axis, low = style.step_axis(curve.step), style.loss_floor(curve)
     x, line = axis.place(curve.step), "solid" if len(curve) > 1 else ""
+    # None is known of a perfect model.
+    constant = np.divide(curve.total, 1 - curve.r2, out=np.full(len(curve), np.nan), where=curve.r2 != 1)
     series: list[Series | Band] = []
     for values, name, colour, dash, width in (
         (curve.total, "total loss", style.OURS, "solid", 3.0),
         (curve.twirled, "twirled loss", style.INK, "dash", 1.6),
         (curve.equivariance, "equivariance error = total − twirled", style.EQUIVARIANCE, "solid", 2.0),
-        (curve.total / (1 - curve.r2), "best constant prediction (R² = 0)", style.GREY, "dot", 1.4),
+        (constant, "best constant prediction (R² = 0)", style.GREY, "dot", 1.4),
         (curve.floor, "numerical noise floor", style.PURPLE, "dot", 1.4),
     ):
         if (values > low).any():
@@ -205,7 +207,7 @@ def losses(told: RunHistory, curve: Curve) -> Chart:
         series.append(Series(x[missing], np.full(missing.sum(), low), "equivariance error zero or negative",
                              style.EQUIVARIANCE, mark="triangle-down", size=7, over=True))  # fmt: skip
     tops = np.concatenate([curve.total, curve.twirled])
-    top = float(np.nanmax(tops)) * 2 if np.isfinite(tops).any() else 10.0
+    top = float(np.nanmax(tops)) * 2 if (tops > 0).any() else 10.0
     unit = squared_unit(told)
     known = told.result.loss if told.result.loss != "mse" else "squared error"
     words = f"squared error,{unit}" if unit else f"loss ({known or 'as measured'})"

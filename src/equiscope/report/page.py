@@ -17,6 +17,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from equiscope import records as record_files
+from equiscope import tasks
 from equiscope.errors import EquiscopeError, IntegrityError, first_line
 from equiscope.report import chart, figures, kinds, sentences, style, tables
 from equiscope.report.chart import Chart
@@ -72,27 +73,31 @@ def render(entries: Iterable[Record], folder: Path, remarks: Iterable[str] = ())
         warnings.simplefilter("always")
         found = kinds.sections(entries, sentences.squared_unit(told))
     remarks = [*remarks, *(str(warning.message) for warning in caught)]
-    sections = {f"{s.name}-{re.sub('[^A-Za-z0-9.=]+', '-', s.probe).strip('-')}": s for s in found}
-    analysed = {name: section.chart for name, section in sections.items()}
-    drawings: dict[str, Any] = {name: charts.get(name) for name in ("percent", "losses", "relative")}
-    # Pages of versions before this one had a figure "skill".
-    drawings |= {"skill": None, "panels": panels, "parts": figures.parts(told), **analysed}
-    drawings["pictures"] = (lambda: figures.pictures(told)) if told.pictures else None
+    sections: dict[str, kinds.Section] = {}
+    for section in found:
+        stem = f"{section.name}-{re.sub('[^A-Za-z0-9.=]+', '-', section.probe).strip('-')}"
+        # Of probes that differ in other characters alone, each has its place.
+        sections[f"{stem}-{len(sections)}" if stem in sections else stem] = section
+    pictures = (lambda: figures.pictures(told)) if told.pictures else None
+    drawings: dict[str, Any] = {
+        **dict.fromkeys(("percent", "losses", "relative")), **charts, "panels": panels, "parts": figures.parts(told),
+        **{name: section.chart for name, section in sections.items()}, "pictures": pictures,
+    }  # fmt: skip
     images = {name: data_uri(path) for name, path in chart.save(drawings, folder / "figures", optional=True).items()}
     several = len({section.probe for section in sections.values()}) > 1
     content = {
         **_content(told, folder.name),
         "remarks": [*remarks, *told.remarks],
-        "charts": {name: _json(charts[name]) if name in charts else None for name in ("percent", "losses", "relative")},
+        "charts": {name: _json(drawn) for name, drawn in charts.items()},
         "panels": [] if panels is None else [
             (f"panel-{place}", panel.title, _json(Chart([[replace(panel, title="")]], height=panels.height, legend=0)))
             for place, panel in enumerate(panel for row in panels.rows for panel in row)
         ],
-        "images": {"panels": None, "parts": None, "pictures": None} | images,
+        "images": images,
         "analyses": [
             {"id": name, "title": section.kind.title + (f" ({section.probe})" if several else ""), "lead": section.lead,
              "tables": section.tables, "caption": section.kind.caption, "image": images.get(name),
-             "chart": _json(drawn) if (drawn := analysed[name]) is not None else None}
+             "chart": None if section.chart is None else _json(section.chart)}
             for name, section in sections.items()
         ],
     }  # fmt: skip
@@ -113,7 +118,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
     at_floor, paper_end = 0, ""
     if curve is not None:
         floor, _ = figures.percent_ends(told, [curve], style.step_axis(curve.step))
-        at_floor = int(style.log_points(curve, floor).at_floor.sum())
+        at_floor = int((curve.percent <= floor).sum())
         paper = style.reference_points(told, curve.probe)
         # The last step of the paper's curve where it lies beyond the run's.
         paper_end = f"{paper[-1, 0]:,.0f}" if len(paper) and paper[-1, 0] > curve.step[-1] else ""
@@ -124,7 +129,7 @@ def _content(told: RunHistory, folder_name: str) -> dict[str, Any]:
         "found": found,
         "verdict": sentences.verdict(found) if found is not None else "",
         "warning": sentences.crossing_warning(found) if found is not None else None,
-        "samples": sentences.samples_name(told),
+        "samples": tasks.words(told.run.task).samples,
         "unit": sentences.squared_unit(told),
         "threshold": f"{THRESHOLD:g}",
         "skill": f"{SKILL:g}",

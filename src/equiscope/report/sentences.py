@@ -21,11 +21,6 @@ class Notice:
     text: str
 
 
-def samples_name(told: RunHistory) -> str:
-    """The plural word for the samples of the run's task."""
-    return tasks.words(told.run.task).samples
-
-
 def squared_unit(told: RunHistory) -> str:
     """The unit of the run's squared errors, with a blank before it: `` (eV/Å)²``; nothing where it is not known."""
     unit = tasks.words(told.run.task).unit if told.result.loss == "mse" else ""
@@ -49,11 +44,11 @@ def headline(told: RunHistory) -> str:
     record = told.headline_record
     if record is None:
         return "Nothing has been measured in this run yet."
-    steps = f"{record.step:,}"
+    steps, samples = f"{record.step:,}", tasks.words(told.run.task).samples
     return (
         f"{f'After {steps} training steps' if told.headline_final is not None else f'So far, at step {steps}'}, "
         f"{share_text(record.result)} of the model’s loss is there only because it has not learned rotation "
-        f"symmetry perfectly{_group_clause(record.result)}{_skill_clause(record.result.r2, samples_name(told))} "
+        f"symmetry perfectly{_group_clause(record.result)}{_skill_clause(record.result.r2, samples)} "
         f"and the value is {_noise_clause(record.result)}.{_few(record.result)}"
     )
 

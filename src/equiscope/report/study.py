@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from equiscope import records as record_files
 from equiscope.errors import EquiscopeError, InputError, IntegrityError
 from equiscope.report import chart, efficiency, figures, paper, style
 from equiscope.report.chart import Band, Chart, Panel, Series
-from equiscope.report.crossings import SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
+from equiscope.report.crossings import ABLE, SKILL, THRESHOLD, Crossing, crossings, skilled, with_known_baseline
 from equiscope.report.curves import Curve, RunHistory, read
 from equiscope.report.page import data_uri, page_environment
 from equiscope.report.style import log_axis
@@ -29,9 +29,6 @@ COLUMNS = (
     "point", "seeds", "parameters", "first ≤ 2 %", "last above 2 %", "sustained", "skilled crossing",
     "dip", "final percent", "final R²", "skill", "seconds",
 )  # fmt: skip
-
-#: What makes a model skilled, in words.
-ABLE = f"R² ≥ {SKILL:g} and a loss below that of the task’s best linear equivariant predictor"
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,14 @@ class Point:
 
     @property
     def finals(self) -> list[Measurement]:
-        found = (run.finals.get(_deciding(run)) or run.headline_final for run in self.runs)
+        found = (run.finals.get(paper.told(run.run.task).probe) or run.headline_final for run in self.runs)
         return [final for final in found if final is not None]
 
 
 def _curve(run: RunHistory) -> Curve | None:
     """Of the probe that decides (:attr:`paper.Told.probe`), where a run has it; else of its headline."""
-    found = run.curves.get(_deciding(run)) or run.headline
+    found = run.curves.get(paper.told(run.run.task).probe) or run.headline
     return None if found is None else with_known_baseline(found, run.run.task)
-
-
-def _deciding(run: RunHistory) -> str:
-    return paper.TASKS.get(run.run.task, paper.NOTHING).probe
 
 
 @dataclass(frozen=True)
@@ -110,19 +103,25 @@ def load(folder: str | os.PathLike[str]) -> Study:
     except (AttributeError, TypeError, ValueError) as error:
         said = "its records are not as this version writes them"
         raise IntegrityError(f"{place}: {said} ({error}); upgrade equiscope") from error
-    points = []
-    for name in dict.fromkeys(run.point for run in told.runs):
-        own = [run for run in told.runs if run.point == name]
-        begun = [run for run in own if run.status == "open" and (place / run.folder / "records.jsonl").exists()]
-        gone = [run for run in own if run.status != "open" and not run.reason and not (place / run.folder).is_dir()]
-        done = [run for run in own if not run.reason and run not in gone and (run.status != "open" or run in begun)]
-        histories = {run: read(place / run.folder) for run in done}
-        far = {run: f"step {h.last_step:,} of {h.planned_steps or 0:,}" for run, h in histories.items()}
-        missing = tuple(f"seed {run.seed}: {run.reason or f'its folder {run.folder} is gone'}" for run in own
-                        if run.reason or run in gone)  # fmt: skip
-        going = tuple(f"seed {run.seed}: {far.get(run, 'not begun')}" for run in own if run.status == "open")
-        points.append(Point(name, tuple(histories.values()), missing, going))
-    return Study(told, tuple(points), profile)
+    names = dict.fromkeys(run.point for run in told.runs)
+    return Study(told, tuple(_point(place, name, told.runs) for name in names), profile)
+
+
+def _point(place: Path, name: str, runs: Sequence[StudyRun]) -> Point:
+    """The runs of one point, from their folders."""
+    histories, missing, going = [], [], []
+    for run in (run for run in runs if run.point == name):
+        folder, seed, still_open = place / run.folder, f"seed {run.seed}", run.status == "open"
+        there = (folder / "records.jsonl").exists() if still_open else folder.is_dir()
+        far = "not begun"
+        if run.reason or not (there or still_open):
+            missing.append(f"{seed}: {run.reason or f'its folder {run.folder} is gone'}")
+        elif there:
+            histories.append(read(folder))
+            far = f"step {histories[-1].last_step:,} of {histories[-1].planned_steps or 0:,}"
+        if still_open:
+            going.append(f"{seed}: {far}")
+    return Point(name, tuple(histories), tuple(missing), tuple(going))
 
 
 def build(folders: Sequence[str | os.PathLike[str]]) -> Path:
@@ -162,7 +161,7 @@ def _part(study: Study, folder: Path) -> dict[str, Any]:
         "picture": None if picture is None else data_uri(picture),
         "image": None if picture is None else f"{folder.name}/{picture.name}",
         "rows": rows,
-        "paper": paper.TASKS.get(told.task, paper.NOTHING).studies.get(told.name, ()),
+        "paper": paper.told(told.task).studies.get(told.name, ()),
         "missing": [f"{point.name}, {why}" for point in study.points for why in point.missing],
         "going": [f"{point.name}, {far}" for point in study.points for far in point.going],
         "refused": [f"{name} of {', '.join(dict.fromkeys(whose))}: {why}" for (name, why), whose in _refused(study)],
@@ -249,17 +248,16 @@ def table(study: Study) -> list[tuple[str, ...]]:
 def _row(point: Point) -> tuple[str, ...]:
     found, finals = [crossings(curve) for curve in point.curves], [final.result for final in point.finals]
     dips = [f.skilled_dip for f in found if f.skilled_dip is not None]
-    low, high = (raised(f"{end(dip.percent for dip in dips):.2g}") if dips else "" for end in (min, max))
     # One run: its percent with the interval over samples; several: mean ± standard deviation over seeds.
     final = _mean([result.percent for result in finals], ".2g", " %")
     if len(finals) == 1:
-        final += " [{}, {}]".format(*(raised(f"{end:.2g}") for end in finals[0].percent_interval))
+        final += " [{}, {}]".format(*map(_two_digits, finals[0].percent_interval))
     return (
         point.name,
         str(len(point.runs)),
         ", ".join(f"{size:,}" for size in sorted({run.run.parameters or 0 for run in point.runs})),
         *(_steps([getattr(f, name) for f in found]) for name in ("first", "last_above", "sustained", "skilled")),
-        f"{low if low == high else f'{low}–{high}'} % at {_steps(dips)}" if dips else "none",
+        f"{_span([dip.percent for dip in dips], _two_digits)} % at {_steps(dips)}" if dips else "none",
         final,
         _mean([result.r2 for result in finals], ",.3f"),
         _mean([final.skill for final in point.finals], ".2f"),
@@ -269,11 +267,21 @@ def _row(point: Point) -> tuple[str, ...]:
 
 def _steps(found: Sequence[Crossing | None]) -> str:
     """``411–681 (2 of 3)``: the range of steps, and how many seeds crossed where not all did."""
-    steps = sorted(c.step for c in found if c is not None)
+    steps = [crossing.step for crossing in found if crossing is not None]
     if not steps:
         return "none"
-    text = f"{steps[0]:,}" if steps[0] == steps[-1] else f"{steps[0]:,}–{steps[-1]:,}"
+    text = _span(steps, "{:,}".format)
     return text if len(steps) == len(found) else f"{text} ({len(steps)} of {len(found)})"
+
+
+def _span(values: Sequence[float], words: Callable[[float], str], form: str = "{}–{}") -> str:
+    """The least and the largest of values, one where they read the same."""
+    low, high = words(min(values)), words(max(values))
+    return low if low == high else form.format(low, high)
+
+
+def _two_digits(value: float) -> str:
+    return raised(f"{value:.2g}")
 
 
 def _mean(values: Sequence[float], form: str, unit: str = "") -> str:
@@ -290,24 +298,17 @@ def verdict(study: Study) -> str:
     steps = sorted(one.step for found in crossed.values() for one in found if one is not None)
     finals = [final for point in study.points for final in point.finals]
     if not steps:
-        ability = [f"{name} {_ends([value for value in values if np.isfinite(value)])}" for name, values in (
-            ("R²", [final.result.r2 for final in finals]), ("skill", [final.skill for final in finals]),
-        ) if np.isfinite(values).any()]  # fmt: skip
+        told = {"R²": [final.result.r2 for final in finals], "skill": [final.skill for final in finals]}
+        known = {name: [value for value in values if np.isfinite(value)] for name, values in told.items()}
+        ability = [f"{name} {_span(values, r2, 'between {} and {}')}" for name, values in known.items() if values]
         end = f" At the end {' and '.join(ability)}." if ability else ""
         return f"No run has a skilled crossing: under {THRESHOLD:g} % for good with {ABLE}.{end}"
     when = f"between steps {steps[0]:,} and {steps[-1]:,}" if steps[0] < steps[-1] else f"at step {steps[0]:,}"
-    ends = [final.result.percent for final in finals]
-    low, high = (raised(f"{end(ends):.2g}") if ends else "" for end in (min, max))
-    spread = f"; final percents lie between {low} and {high}" if ends else ""
+    ends = [final.result.percent for final in finals if np.isfinite(final.result.percent)]
+    spread = f"; final percents lie between {_two_digits(min(ends))} and {_two_digits(max(ends))}" if ends else ""
     unskilled = ", ".join(name for name, found in crossed.items() if None in found)
     words = f"Where a run gets under {THRESHOLD:g} % for good with {ABLE}, it does so {when}{spread}."
     return words + (f" Not there at the end: {unskilled}." if unskilled else "")
-
-
-def _ends(values: Sequence[float]) -> str:
-    """``between 0.60 and 0.64``, or ``0.60``."""
-    low, high = r2(min(values)), r2(max(values))
-    return low if low == high else f"between {low} and {high}"
 
 
 def draw(study: Study) -> Chart | None:
@@ -316,7 +317,8 @@ def draw(study: Study) -> Chart | None:
     if not points:
         return None
     curves = [curve for point in points for curve in point.curves]
-    axis, floor = style.step_axis(np.concatenate([c.step for c in curves])), style.percent_floor(curves)
+    axis = style.step_axis(np.concatenate([curve.step for curve in curves]))
+    floor, top = style.percent_ends(curves, np.array([]))
     upper: list[Series | Band] = []
     lower: list[Series | Band] = []
     for point, colour in zip(points, style.COLOURS, strict=False):
@@ -327,7 +329,7 @@ def draw(study: Study) -> Chart | None:
         lower += [Band(x, skills.min(0), skills.max(0), "", colour), Series(x, skills.mean(0), "", colour, "solid")]
     upper.append(figures.level(axis, THRESHOLD, f"{THRESHOLD:g} % line", style.INK))
     lower.append(figures.level(axis, SKILL, "", style.SKILLED))
-    percent = log_axis("equivariance error,\npercent of the loss", floor, style.percent_ceiling(curves), " %")
+    percent = log_axis("equivariance error,\npercent of the loss", floor, top, " %")
     rows = [[Panel(axis, y, series)] for y, series in ((percent, upper), (style.r2_axis(), lower))]
     return Chart(rows, (8.2, 6.4), heights=(2.6, 1.2), shared=True, legend=3)
 

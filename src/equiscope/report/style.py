@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,24 +69,15 @@ class Axis:
     labels: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class LogPoints:
-    """Percents made fit for a log axis.
+def percent_ends(curves: Sequence[Curve], paper: np.ndarray) -> tuple[float, float]:
+    """The ends of a log percent axis for these curves and the paper's percents.
 
-    y: (T,) the percent; ``floor`` where it is zero or negative, NaN where it is unknown.
-    low, high: (T,) the band, clipped to the floor. at_floor: (T,) bool, the points drawn at the floor.
+    A power of ten under every positive estimate, and just above every estimate and limit, 100 % at most beyond 40 %.
     """
-
-    y: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    at_floor: np.ndarray
-
-
-def percent_floor(curves: Sequence[Curve], extra: Sequence[float] | np.ndarray = ()) -> float:
-    """The lower end of a log percent axis: a power of ten under every positive estimate."""
-    values = np.concatenate([np.ravel(curve.percent) for curve in curves] + [np.asarray(extra, dtype=float)])
-    return min(_decade_under(values, 1e-2), 0.1)
+    low = _decade_under(np.concatenate([*(curve.percent for curve in curves), paper]), 1e-2)
+    values = np.concatenate([*(curve.percent for curve in curves), *(curve.high for curve in curves)])
+    top = max(float(np.nanmax(values)) if np.isfinite(values).any() else 10.0, 4.0)
+    return min(low, 0.1), max([110.0 if 40 < top <= 105 else 1.4 * top, *(paper * 1.4)])
 
 
 def loss_floor(curve: Curve) -> float:
@@ -100,22 +91,10 @@ def _decade_under(values: np.ndarray, otherwise: float) -> float:
     return float(10.0 ** np.floor(np.log10(0.8 * positive.min()))) if len(positive) else otherwise
 
 
-def percent_ceiling(curves: Sequence[Curve]) -> float:
-    """The upper end of a log percent axis: just above every estimate and limit, 100 % at most beyond 40 %."""
-    values = np.concatenate([np.concatenate([curve.percent, curve.high]) for curve in curves] or [np.array([])])
-    top = max(float(np.nanmax(values)) if np.isfinite(values).any() else 10.0, 4.0)
-    return 110.0 if 40 < top <= 105 else 1.4 * top
-
-
-def log_points(curve: Curve, floor: float) -> LogPoints:
-    """Percents of ``curve`` on a log axis that ends at ``floor``: nothing vanishes silently."""
-    at_floor = np.isfinite(curve.percent) & (curve.percent <= floor)
-    return LogPoints(
-        y=np.where(at_floor, floor, curve.percent),
-        low=np.where(np.isfinite(curve.low), np.maximum(curve.low, floor), np.nan),
-        high=np.where(np.isfinite(curve.high), np.maximum(curve.high, floor), np.nan),
-        at_floor=at_floor,
-    )
+def clipped(curve: Curve, floor: float) -> Curve:
+    """The curve with percents and limits no lower than the end of a log axis: none vanishes silently, gaps stay."""
+    return replace(curve, percent=np.maximum(curve.percent, floor), low=np.maximum(curve.low, floor),
+                   high=np.maximum(curve.high, floor))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from equiscope.decomposition.result import Result
 from equiscope.report import style
-from equiscope.report.crossings import Crossing, Crossings, crossings
+from equiscope.report.crossings import THRESHOLD, Crossing, Crossings, crossings
 from equiscope.report.curves import RunHistory
 from equiscope.report.sentences import crossing_step, share_text, squared_unit
 from equiscope.tasks.datasets.blocks import SYMBOLS
@@ -46,32 +46,32 @@ _IRREPS = {
     "0e": "a scalar, unchanged by rotation", "1o": "a vector", "1e": "an axial vector",
     "2e": "a symmetric traceless matrix", "0e+2e": "a symmetric matrix",
 }  # fmt: skip
-#: Milestone -> (its name, field of Crossings, words where there is none).
+#: Milestone, a field of Crossings -> (its name, words where there is none).
 _MILESTONES = {
-    "start": ("start", "start", "–"), "first": ("first ≤ 2 %", "first", "never"),
-    "last": ("last above 2 %", "last_above", "never above"), "skilled": ("skilled crossing", "skilled", "not reached"),
-    "dip": ("dip (lowest)", "dip", "–"), "peak": ("later peak", "later_peak", "–"), "end": ("end", "end", "–"),
+    "start": ("start", "–"), "first": ("first ≤ 2 %", "never"), "last_above": ("last above 2 %", "never above"),
+    "skilled": ("skilled crossing", "not reached"), "dip": ("dip (lowest)", "–"), "later_peak": ("later peak", "–"),
+    "end": ("end", "–"),
 }  # fmt: skip
+_FIELDS = {name.partition(" (")[0]: field for field, (name, _) in _MILESTONES.items()}
 
 
 def comparison(told: RunHistory, found: Crossings | None) -> list[Row]:
     """(what, this run, the paper): start, first and last crossing, dip, later peak, end.
 
-    The paper's column comes from the reference's own ``table`` where it names the same thing, else from
-    its points. Rows of that table which match nothing of ours are added with an empty middle column.
+    The paper's column comes from the reference's own ``table`` where a row has the same name, else from its points.
+    Rows of that table with other names are added with an empty middle column.
     """
     theirs = _from_points(told, told.headline.probe) if told.headline is not None else {}
     others: list[Row] = []
     for what, value in told.run.reference.table:
-        key = _key(str(what))
-        if key is None:
+        if (field := _FIELDS.get(str(what))) is None:
             others.append((str(what), "", str(value)))
         else:
-            theirs[key] = str(value)
+            theirs[field] = str(value)
     if not theirs and not others:
         return []
     ours = _milestones(found)
-    return [(name, ours.get(key, "–"), theirs.get(key, "–")) for key, (name, *_) in _MILESTONES.items()] + others
+    return [(name, ours.get(field, "–"), theirs.get(field, "–")) for field, (name, _) in _MILESTONES.items()] + others
 
 
 def comparison_by_probe(told: RunHistory) -> list[Row]:
@@ -87,11 +87,10 @@ def comparison_by_probe(told: RunHistory) -> list[Row]:
 
 
 def _milestones(found: Crossings | None, skill: bool = True) -> dict[str, str]:
-    made = {}
-    for key, (_, field, absent) in _MILESTONES.items() if found is not None else ():
-        one = getattr(found, field)
-        made[key] = absent if one is None else _place(one, skill and key != "start")
-    return made
+    if found is None:
+        return {}
+    made = {field: (getattr(found, field), absent) for field, (_, absent) in _MILESTONES.items()}
+    return {field: _place(one, skill and field != "start") if one else none for field, (one, none) in made.items()}
 
 
 def _place(crossing: Crossing | None, skill: bool = False) -> str:
@@ -108,28 +107,17 @@ def _from_points(told: RunHistory, probe: str) -> dict[str, str]:
     points = style.reference_points(told, probe)
     if not len(points):
         return {}
-    below = points[points[:, 1] <= 2.0]
+    below = points[points[:, 1] <= THRESHOLD]
     # The paper calls dip the lowest point before its curve rises again; a curve that never does has its lowest.
     middle = points[1:-1][(points[1:-1, 1] < points[:-2, 1]) & (points[1:-1, 1] < points[2:, 1])]
     dip = min(middle if len(middle) else points, key=lambda point: point[1])
     after = points[points[:, 0] > dip[0]]
     rows = {"start": points[0], "end": points[-1], "dip": dip}
     if len(middle):
-        rows["peak"] = after[after[:, 1].argmax()]
+        rows["later_peak"] = after[after[:, 1].argmax()]
     if len(below):
         rows["first"] = below[0]
     return {key: f"{_percent(value)} at step {step:,.0f}" for key, (step, value) in rows.items()}
-
-
-def _key(what: str) -> str | None:
-    """Which milestone a free-text row of the paper's table means, None for another thing."""
-    text = what.lower()
-    for key in ("last", "peak", "start", "dip", "end", "first"):
-        word = "last above" if key == "last" else key
-        if text.startswith(word) or f" {word}" in text:
-            # "first ≤ 5 %" is another crossing than ours of 2 %.
-            return None if key == "first" and "2" not in text else key
-    return None
 
 
 def probes(told: RunHistory) -> list[Row]:
@@ -207,12 +195,15 @@ def data_table(told: RunHistory) -> tuple[list[Row], list[Row]]:
     """(counts, units and orientation; how it was made in detail) of the task's data, nested names joined by a dot."""
     facts = {key: value for key, value in told.data.items() if key not in {"n", "kind", "sha"}}
     told_of = {key: value for key, value in facts.items() if key not in _DETAILS}
-    main = [_fact(name, shown) for name, shown in flatten(_readable(told_of))]
+    main: list[Row] = []
+    for name, shown in flatten(_readable(told_of)):
+        words, unit = _FACTS.get(name, (name, ""))
+        main.append((words, f"{shown} {unit}".rstrip()))
     details = flatten({key: value for key, value in facts.items() if key in _DETAILS})
     # Whatever a task tells, its orientation is never among the rows that are folded away.
     if len(main) > MAIN_ROWS:
         main.sort(key=lambda row: not row[0].startswith("orientation"))
-    return list(main[:MAIN_ROWS]), [*main[MAIN_ROWS:], *details]
+    return main[:MAIN_ROWS], [*main[MAIN_ROWS:], *details]
 
 
 def _readable(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,12 +225,6 @@ def _readable(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _counted(value: Any) -> str:
     """"3,200 frames, 320 molecules" of how many there are of each."""
     return ", ".join(f"{text(n)} {of}" for of, n in value.items()) if isinstance(value, Mapping) else text(value)
-
-
-def _fact(name: str, shown: str) -> Row:
-    """A row of the data table in words, with its unit."""
-    words, unit = _FACTS.get(name, (name, ""))
-    return words, f"{shown} {unit}".rstrip()
 
 
 def rotation_table(told: RunHistory, result: Result) -> list[Row]:

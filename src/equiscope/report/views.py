@@ -82,7 +82,6 @@ class Measurement:
     part: str
     probe: str
     headline: bool
-    seconds: float
     result: Result
     skill: float
 

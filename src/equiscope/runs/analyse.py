@@ -21,7 +21,7 @@ from equiscope.errors import InputError, UnsuitedModelError
 from equiscope.records import Record, Records
 from equiscope.runs import progress
 from equiscope.runs.deal import thinned
-from equiscope.runs.kinds import Analysis, AnalysisSettings, analyses, check
+from equiscope.runs.kinds import Analysis, AnalysisSettings, analyses, check, newest
 from equiscope.runs.trained import Trained, available_steps, check_data, open_run
 from equiscope.tasks.task import Probe
 
@@ -78,7 +78,8 @@ def analyse(
                     found.append(_one(records, path, opened, kind, step, pair, settings[kind], device))
                     bar.update(1)
             # The relations of every probe whose series has grown since they were last made, and all those there are.
-            found += [record for kind, analysis in analyses().items() for probe, steps in _series(records, kind).items()
+            found += [record for kind, analysis in analyses().items()
+                      for probe, steps in newest(records.entries, kind).items()
                       for record in _relations(records, probe, steps, analysis)]  # fmt: skip
     finally:
         first.folder.release()
@@ -144,24 +145,13 @@ def _one(
     return records.append("analysis", **identity, values=values, seconds=time.perf_counter() - begun)
 
 
-def _series(records: Records, analysis: str) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """probe -> step -> values of an analysis, of the records with the settings of the last one."""
-    mine = [r for r in records.entries if r["kind"] == "analysis" and r["analysis"] == analysis]
-    settings = {record["probe"]: record["settings"] for record in mine}
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for record in mine:
-        if record["settings"] == settings[record["probe"]]:
-            found.setdefault(record["probe"], {})[record["step"]] = record["values"]
-    return {probe: dict(sorted(steps.items())) for probe, steps in found.items()}
-
-
 def _relations(
     records: Records, probe: str, found: Mapping[int, Mapping[str, Any]], analysis: Analysis
 ) -> list[Record]:
     steps = list(found)
     if len([step for step in steps if step > 0]) < LEAST:
         return []
-    told, made = [analysis.series(values) for values in found.values()], []
+    told, made = [analysis.series(record["values"]) for record in found.values()], []
     for name, pair in analysis.related.items():
         first, second = ([_at(values, path) for values in told] for path in pair)
         identity = {"analysis": "relations", "probe": probe, "pair": name, "first": first, "second": second}

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import pickle
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,14 +22,12 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor
 
-from equiscope.errors import InputError, IntegrityError, RunError, first_line
+from equiscope.errors import IntegrityError, RunError, first_line
 from equiscope.runs.folder import RunFolder
 from equiscope.writing import inner_folder, replacing, write_atomically
 
 RUN = "equiscope_run"
 """The key of a checkpoint that names its run."""
-_BLOCK = 1 << 20
-_HEX = set("0123456789abcdef")
 
 
 class VerifiedCheckpointIO(CheckpointIO):
@@ -93,8 +92,6 @@ class Checkpoints(pl.Callback):
     def __init__(
         self, folder: RunFolder, every: int, max_steps: int, keep: Sequence[int] = (), until: float | None = None
     ) -> None:
-        if every < 1:
-            raise InputError(f"trainer.checkpoint_every must be at least 1, got {every}")
         self._folder, self._every, self._max_steps, self._keep = folder, every, max_steps, frozenset(keep)
         self._until = math.inf if until is None else until
 
@@ -102,11 +99,10 @@ class Checkpoints(pl.Callback):
         if trainer.global_step == 0:
             self._save_kept(trainer)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         step = trainer.global_step
-        over = time.time() >= self._until
+        # Clocks of several processes differ, and one that stopped alone would be waited for.
+        over = self._until < math.inf and trainer.strategy.broadcast(time.time() >= self._until)
         due = step % self._every == 0 or step == self._max_steps or over
         if due or step in self._keep:
             cast(Any, pl_module).check_finite()
@@ -139,6 +135,9 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str
     with file:
         found = sha256(file)
         admitted = _listed(source)
+        if found not in admitted and _replaced(file, source):
+            # By the run that goes on: what was hashed is whole, and no longer on the list.
+            return load(source, map_location, run)
         if found not in admitted:
             raise IntegrityError(
                 f"checkpoint {source} is damaged: its SHA-256 is {found[:16]}…, due is "
@@ -156,6 +155,13 @@ def load(path: str | os.PathLike[str], map_location: Any | None = None, run: str
         except Exception as error:
             raise IntegrityError(f"checkpoint {source} cannot be read: {first_line(error)}") from error
     return _checked(found_in, source, run)
+
+
+def _replaced(file: BinaryIO, path: Path) -> bool:
+    try:
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _checked(stored: Any, source: Path, run: str | None) -> dict[str, Any]:
@@ -189,12 +195,9 @@ def check_fit(due: Mapping[str, Tensor], weights: Mapping[str, Any], place: str 
             )
 
 
-def sha256(file: BinaryIO) -> str:
+def sha256(file: Any) -> str:
     """Hex SHA-256 of the rest of an open file."""
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _beside(path: Path) -> Path:
@@ -215,10 +218,9 @@ def _listed(path: Path) -> list[str]:
         content = beside.read_bytes()
     except FileNotFoundError:
         raise IntegrityError(f"{beside} is missing, so {path.name} cannot be verified: restore it") from None
-    lines = content.decode("ascii", errors="replace").splitlines()
-    hashes = [line.split()[0] for line in lines if line.split()]
+    hashes = re.findall(r"^[0-9a-f]{64}", content.decode("ascii", errors="replace"), re.MULTILINE)
     # Byte for byte what was written, so that a flip anywhere in it is seen.
-    if not hashes or content != _list_text(path, hashes) or any(len(h) != 64 or set(h) - _HEX for h in hashes):
+    if not hashes or content != _list_text(path, hashes):
         raise IntegrityError(
             f"{beside} is damaged: it does not hold the SHA-256 of {path.name} as it was written; restore it"
         )

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from equiscope.runs.devices import settle
+
 
 class Clock:
     """Seconds of training (tracking excluded), of tracking, and of the run as a whole.
@@ -50,14 +52,14 @@ class Clock:
     @contextmanager
     def tracking(self, device: torch.device) -> Iterator[None]:
         """Time spent inside counts as tracking, on a GPU once its queue of work is done."""
-        _wait_for(device)
+        settle(device)
         was_running = self._running_since is not None
         self.stop()
         begun = time.perf_counter()
         try:
             yield
         finally:
-            _wait_for(device)
+            settle(device)
             self.track += time.perf_counter() - begun
             if was_running:
                 self.start()
@@ -69,8 +71,3 @@ class Clock:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the seconds of an earlier process."""
         self._train, self.track, self._wall = float(state["train"]), float(state["track"]), float(state["wall"])
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

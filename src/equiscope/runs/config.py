@@ -5,7 +5,6 @@ Every setting with its default and its meaning is read from the comments of the 
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
@@ -14,26 +13,26 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from equiscope.errors import InputError
-from equiscope.words import leaves
+from equiscope.words import leaves, nearest
 
 CONF = "equiscope.conf"
-GROUPS = ("task", "model", "loss", "optimizer", "logger", "data")
+#: The groups of the configuration, said by what may be chosen.
+GROUPS = {
+    "task": "what is trained", "model": "the network", "loss": "what it is trained on", "optimizer": "of torch",
+    "logger": "where losses and percents go beside the records", "data": "of the task; a published set for forcefield",
+}  # fmt: skip
 _PATHS = ("root", "path", "smiles", "store", "dir")
 _SPECIAL = re.compile(r"[^\w./:%+@?|\\$ -]|[^\x00-\x7f]")
 # These take several types: devices=2, devices=auto, devices=[0,1]; keep=8, keep=[0,100]. run=7 is a name.
 _ANY_TYPE = ("accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "benchmark", "keep",
              "compile", "run")  # fmt: skip
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:#\s*(?P<said>.*))?$")
-# Groups are said by what may be chosen.
-_GROUP_WORDS = {
-    "task": "what is trained", "model": "the network", "loss": "what it is trained on", "optimizer": "of torch",
-    "logger": "where losses and percents go beside the records", "data": "of the task; a published set for forcefield",
-}  # fmt: skip
 
 
 def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,14 +46,7 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
         InputError: in one line, for an unknown key or choice, a value that cannot be read or is of the wrong
             type, a missing value.
     """
-    try:
-        made = _compose(overrides, complete=True)
-    except MissingMandatoryValue as error:
-        key = error.full_key or error.key
-        raise InputError(f"{key} has no value: add {key}=…") from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        # ValueError: what Hydra says to a group that is null, logger=null.
-        raise InputError(_one_line(error, overrides)) from error
+    made = composed(overrides, complete=True)
     _check_types(made, _defaults(overrides))
     if made["run"] is None:
         raise InputError("run is the name of the run's folder: give run=NAME")
@@ -62,23 +54,27 @@ def configuration(overrides: Sequence[str] = ()) -> dict[str, Any]:
     return made
 
 
-def composed(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The configuration that the overrides choose, in which values may still be missing.
+def composed(overrides: Sequence[str] = (), complete: bool = False) -> dict[str, Any]:
+    """The configuration that the overrides choose, in which values may be missing unless it is to be complete.
 
     Raises:
-        InputError: in one line, for an unknown key or choice.
+        InputError: in one line, for an unknown key or choice, a value that cannot be read, a missing value.
     """
     try:
-        return _compose(overrides)
+        return _compose(overrides, complete)
+    except MissingMandatoryValue as error:
+        key = error.full_key or error.key
+        raise InputError(f"{key} has no value: add {key}=…") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        # ValueError: what Hydra says to a group that is null, logger=null.
         raise InputError(_one_line(error, overrides)) from error
 
 
 def known_settings() -> list[str]:
     """The dotted name of every setting of the configuration, of all tasks, sorted; groups by their own name."""
     names = set(GROUPS)
-    for task in sorted(file.name for file in (importlib.resources.files(CONF) / "task").iterdir()):
-        names |= {name for name, _ in leaves(_compose([f"task={task.removesuffix('.yaml')}"]))}
+    for task in choices("task"):
+        names |= {name for name, _ in leaves(_compose([f"task={task}"]))}
     return sorted(name for name in names if name not in ("model.name", "loss.name", "optimizer.name", "logger.name"))
 
 
@@ -88,10 +84,7 @@ def study_definition(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]
     Raises:
         InputError: in one line, for an unknown study or key.
     """
-    try:
-        study = _compose([f"+study={name}", *overrides]).get("study")
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_one_line(error, [])) from error
+    study = composed([f"+study={name}", *overrides]).get("study")
     if not isinstance(study, dict):
         raise InputError(f"conf/study/{name}.yaml describes no study")
     return study
@@ -107,8 +100,7 @@ def spelled(override: str) -> str:
 
 def quoted(text: str) -> str:
     """A text that Hydra takes as it is."""
-    inside = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
-    return f"'{inside}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _compose(overrides: Sequence[str], complete: bool = False) -> dict[str, Any]:
@@ -158,15 +150,11 @@ def _one_line(error: Exception, overrides: Sequence[str]) -> str:
     if text.startswith("Could not override '") and "No match in the defaults list" not in text:
         key = text.split("'")[1]
         known = [*GROUPS, *(name for name, _ in leaves(_defaults(overrides)))]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        return f"there is no setting {key!r}{meant} (to add a new one, write +{key}=…)"
+        return f"there is no setting {key!r}{nearest(key, known, 0.5)} (to add a new one, write +{key}=…)"
     if unknown := re.search(r"Could not find '(\w+)/([^']*)' Available options in '\w+': ([\w ]+)", text):
         group, name, known = unknown[1], unknown[2], unknown[3].split(" Config search path")[0].split()
         known = [word for word in known if not word.startswith("_")]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        meant = f", did you mean {near[0]!r}?" if near else ","
-        return f"there is no {group} {name!r}{meant} there are {', '.join(known)}"
+        return f"there is no {group} {name!r}{nearest(name, known, 0.5, ',') or ','} there are {', '.join(known)}"
     return f"the settings cannot be read: {text.split(' Config search path')[0].split(' See https')[0]}"
 
 
@@ -187,7 +175,7 @@ def settings(overrides: Sequence[str] = ()) -> list[Setting]:
     """
     config = composed(overrides)
     said = meanings(_text("config.yaml"))
-    for group in GROUPS[1:]:
+    for group in list(GROUPS)[1:]:
         for file in _files(group, config):
             said |= {f"{group}.{key}": text for key, text in meanings(_text(f"{group}/{file}.yaml")).items()}
     # A choice such as voxels_paper stands on its task's own file.
@@ -233,7 +221,7 @@ def _group(group: str, config: Mapping[str, Any]) -> Setting:
     chosen = config[group] if group == "task" else (config.get(group) or {}).get("name", "")
     if group == "data":
         chosen = (config.get("data") or {}).get("format") or ("generated" if config["task"] == "forcefield" else "")
-    return Setting(group, str(chosen), f"{_GROUP_WORDS[group]}: {', '.join(choices(group))}")
+    return Setting(group, str(chosen), f"{GROUPS[group]}: {', '.join(choices(group))}")
 
 
 def _typed(value: Any) -> str:

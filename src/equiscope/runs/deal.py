@@ -13,6 +13,7 @@ from equiscope.decomposition.batches import as_batch
 from equiscope.decomposition.checks import one_each
 from equiscope.errors import check_count
 from equiscope.symmetry.declaration import Declaration
+from equiscope.tasks.seeded import spread
 
 Batch = dict[str, Any]
 
@@ -65,11 +66,9 @@ def thinned(
 ) -> list[Batch]:
     """So many samples, evenly spread over the batches as they come; all of them if there are fewer."""
     sizes = [len(next(iter(batch.values()))) for batch in batches]
-    count = sum(sizes)
-    places = range(count) if samples is None or samples >= count else [i * count // samples for i in range(samples)]
-    made, start = [], 0
+    places, made, start = spread(torch.arange(sum(sizes)), samples), [], 0
     for batch, size in zip(batches, sizes, strict=True):
-        rows = torch.tensor([place - start for place in places if start <= place < start + size], dtype=torch.int64)
+        rows = places[(places >= start) & (places < start + size)] - start
         start += size
         if len(rows):
             made.append({name: value[rows].to(device) for name, value in batch.items()})

@@ -34,11 +34,11 @@ def fitting(name: str | None) -> str:
     Raises:
         InputError: for another name.
     """
-    gpu = "cuda" if torch.cuda.is_available() or not torch.backends.mps.is_available() else "mps"
+    cuda = torch.cuda.is_available()
     if name in (None, "auto"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if cuda else "cpu"
     if name == "gpu":
-        return gpu
+        return "cuda" if cuda or not torch.backends.mps.is_available() else "mps"
     if not _NAMED.fullmatch(str(name)):
         raise InputError(f"there is no device {name!r}: the devices are {NAMES}, or gpu for the one that is here")
     return str(name)
@@ -57,6 +57,12 @@ def usable(name: str | None) -> str:
         why = str(error).splitlines()[0]
         raise InputError(f"the device {chosen!r} cannot be used here ({why}): give cpu, or cuda:0 of a GPU") from error
     return chosen
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; other devices have by then."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def accelerator(name: Any, devices: Any) -> dict[str, Any]:
@@ -120,11 +126,9 @@ class Arithmetic:
         precision = options.get("precision")
         return cls("32-true" if precision is None else str(precision), options.get("matmul"), backend)
 
-    @contextlib.contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self) -> contextlib.AbstractContextManager[None]:
         """Float32 products are as ``matmul`` says inside."""
-        with _products(self.matmul):
-            yield
+        return _products(self.matmul)
 
     @contextlib.contextmanager
     def measuring(self, net: nn.Module, how: str | None, device: torch.device) -> Iterator[nn.Module]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from equiscope.errors import InputError, version
+from equiscope.runs.devices import settle
 from equiscope.tasks.datasets.processes import available_cores
 
 GOOD, SLOW, WRONG = "good", "slow", "wrong"
@@ -228,17 +229,16 @@ def _costs(facts: Facts, asked: Asked) -> list[Finding]:
     return found
 
 
-def _timed(device: str, call: Callable[[], object], count: int) -> float:
-    """Median seconds of one of ``count`` calls in a row, the device's work included."""
-    rounds = []
-    for _ in range(4):
+def _timed(device: str, call: Callable[[], object], count: int, rounds: int = 3) -> float:
+    """Median seconds of one of ``count`` calls in a row, the device's work included, after a round to warm up."""
+    taken = []
+    for _ in range(1 + rounds):
         begun = time.perf_counter()
         for _ in range(count):
             call()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        rounds.append((time.perf_counter() - begun) / count)
-    return statistics.median(rounds[1:])
+        settle(torch.device(device))
+        taken.append((time.perf_counter() - begun) / count)
+    return statistics.median(taken[1:])
 
 
 class _Block(nn.Module):
@@ -308,13 +308,7 @@ def _timings(threads: int) -> dict[int, float]:
     try:
         for count in sorted({1, threads}):
             torch.set_num_threads(count)
-            rounds = []
-            for _ in range(8):
-                started, y = time.perf_counter(), x
-                for _ in range(40):
-                    y = torch.tanh(y @ w)
-                rounds.append(time.perf_counter() - started)
-            found[count] = statistics.median(rounds[1:])
+            found[count] = 40 * _timed("cpu", lambda: torch.tanh(x @ w), 40, rounds=7)
     finally:
         torch.set_num_threads(before)
     return found

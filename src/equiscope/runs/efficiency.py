@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from equiscope import tasks
 from equiscope.decomposition.orbit import Caller
 from equiscope.errors import RunError
-from equiscope.runs.devices import TRAINED, Arithmetic
+from equiscope.runs.devices import TRAINED, Arithmetic, fitting, settle
 from equiscope.runs.module import arrange, build_optimizer, compiled
 
 
@@ -47,7 +47,7 @@ class Bench:
     @classmethod
     def of(cls, config: Mapping[str, Any], device: torch.device | None = None) -> Bench:
         """The model of a configuration at its initial weights, on a batch of its own task, as it is trained."""
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or torch.device(fitting(None))
         task = tasks.build(config, trust=True)
         task.prepare(progress=False)
         model = task.build_model().to(device)
@@ -113,19 +113,15 @@ def seconds(benches: Sequence[Any], what: str, rounds: int, warmup: int = 2) -> 
         for _ in range(warmup):
             getattr(bench, what)()
     taken = np.empty((rounds, len(benches)))
+    device = torch.device(fitting(None))
     for turn in range(rounds):
         for place, bench in enumerate(benches):
-            _synchronize()
+            settle(device)
             begun = time.perf_counter()
             getattr(bench, what)()
-            _synchronize()
+            settle(device)
             taken[turn, place] = time.perf_counter() - begun
     return taken
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def peak_memory(config: Mapping[str, Any]) -> float:
@@ -200,10 +196,10 @@ def profile(configs: Mapping[str, Mapping[str, Any]], rounds: int = 15) -> dict[
     }  # fmt: skip
 
 
-def paces(configs: Mapping[str, Mapping[str, Any]], rounds: int = 9) -> dict[str, float]:
+def paces(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Name -> median seconds of a training step, the models in turn and nothing else on the device."""
     benches = {name: Bench.of(config) for name, config in configs.items()}
-    taken = seconds(list(benches.values()), "train_step", rounds, warmup=3)
+    taken = seconds(list(benches.values()), "train_step", rounds=9, warmup=3)
     return {name: float(np.median(taken[:, place])) for place, name in enumerate(benches)}
 
 

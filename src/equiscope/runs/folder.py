@@ -68,10 +68,10 @@ class RunFolder:
             self.acquire()
             remove_left_over(self.path)
             remove_left_over(inner_folder(self.checkpoint.parent))
-            if self.started or (self.config.exists() and not self._differing(config)):
+            if self.started:
                 self.compare(config)
-                if self.config.exists():
-                    return False
+            if self.config.exists() and not _differing(self.stored_config(), plain(config)):
+                return False
             write_atomically(self.config, yaml.safe_dump(plain(without_secrets(config)), sort_keys=False).encode())
         except OSError as error:
             raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
@@ -138,14 +138,11 @@ class RunFolder:
         Raises:
             RunError: naming every setting that differs, with its old and new value.
         """
-        if differs := self._differing(config):
+        if differs := _differing(self.stored_config(), plain(config)):
             raise RunError(
                 f"run folder {self.path} was started with other settings: {', '.join(differs)}; "
                 "use its settings to go on, or another run=NAME"
             )
-
-    def _differing(self, config: Mapping[str, Any]) -> list[str]:
-        return _differing(self.stored_config(), plain(config))
 
     def acquire(self) -> None:
         """Take the lock; the system releases it when this process ends, however it ends.
@@ -160,7 +157,7 @@ class RunFolder:
 
     def release(self) -> None:
         """Give the lock back."""
-        self.lock.drop()
+        self.lock.close()
 
     def __fspath__(self) -> str:
         return str(self.path)

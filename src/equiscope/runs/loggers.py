@@ -24,8 +24,8 @@ from equiscope.runs.folder import RunFolder
 from equiscope.words import leaves, without_secrets
 from equiscope.writing import inner_folder, write_atomically
 
-#: Package that each logger needs.
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+#: The loggers, each of the name of the package that it needs.
+PACKAGES = ("tensorboard", "wandb", "trackio", "mlflow")
 #: Fields of a measurement that are logged, and their names on the dashboard.
 SHOWN = {"percent": "percent", "r2": "R2", "total": "total", "equivariance": "equivariance"}
 
@@ -39,7 +39,7 @@ def chosen(config: Mapping[str, Any]) -> str:
     name = str((config.get("logger") or {}).get("name", "none"))
     if name != "none" and name not in PACKAGES:
         raise InputError(f"logger must be one of {', '.join(PACKAGES)}, none; got {name!r}")
-    if name != "none" and importlib.util.find_spec(PACKAGES[name]) is None:
+    if name != "none" and importlib.util.find_spec(name) is None:
         raise InputError(f"logger={name} needs the package {name}: pip install {name}, or choose logger=none")
     return name
 
@@ -165,12 +165,10 @@ class Mirror(pl.Callback):
         self._logger, self._records, self._folder, self._state = logger, records, folder, dict(state)
         self._config = config
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self.copy()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:
         self.copy()
 
     def copy(self) -> None:
@@ -191,7 +189,7 @@ class Mirror(pl.Callback):
         path = _state_path(self._folder, self._state["logger"])
         write_atomically(path, json.dumps(self._state).encode())
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any) -> None:
         self._close("failed")
 
     def finish(self) -> None:

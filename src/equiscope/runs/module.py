@@ -24,6 +24,8 @@ from equiscope.tasks.task import Task
 OPTIMIZERS = ("adamw", "adam", "sgd")
 # Reading the loss from a GPU stalls it, so there it is looked at once in so many steps.
 GPU_CHECK_EVERY = 25
+# Batches that a thread has made before they are asked for.
+AHEAD = 3
 
 
 class TaskModule(pl.LightningModule):
@@ -190,16 +192,13 @@ def build_optimizer(
         InputError: for another name, or a setting that is unknown or out of range.
     """
     check_optimizer(settings)
-    name, lr = str(settings.get("name")).lower(), float(settings["lr"])
-    decay = float(settings.get("weight_decay", 0.0))
+    name, lr, decay = str(settings["name"]).lower(), float(settings["lr"]), float(settings.get("weight_decay", 0.0))
+    if name == "sgd":
+        momentum = float(settings.get("momentum", 0.0))
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=fused or None)
     first, second = settings.get("betas", (0.9, 0.999))
-    betas = (float(first), float(second))
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
-    if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused or None)
-    momentum = float(settings.get("momentum", 0.0))
-    return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=decay, fused=fused or None)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, betas=(float(first), float(second)), weight_decay=decay, fused=fused or None)
 
 
 def check_optimizer(settings: Mapping[str, Any]) -> None:
@@ -306,8 +305,8 @@ class Ahead(Dataset[Batch]):
     Batches are functions of the step, so that they are equal whoever makes them, and whenever.
     """
 
-    def __init__(self, steps: Dataset[Batch], max_steps: int, depth: int = 3, pinned: bool = True) -> None:
-        self._steps, self._max_steps, self._depth, self._pinned = steps, max_steps, depth, pinned
+    def __init__(self, steps: Dataset[Batch], max_steps: int, pinned: bool = True) -> None:
+        self._steps, self._max_steps, self._pinned = steps, max_steps, pinned
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._made: dict[int, Future[Batch]] = {}
 
@@ -315,7 +314,7 @@ class Ahead(Dataset[Batch]):
         return self._max_steps
 
     def __getitem__(self, step: int) -> Batch:
-        for coming in range(step, min(step + self._depth + 1, self._max_steps)):
+        for coming in range(step, min(step + AHEAD + 1, self._max_steps)):
             if coming not in self._made:
                 self._made[coming] = self._thread.submit(self._make, coming)
         return self._made.pop(step).result()

@@ -47,9 +47,7 @@ class Bar(pl.Callback):
             done, most = trainer.global_step, self._max_steps
             self._bar = tqdm(total=most, initial=done, desc="training", unit="step", smoothing=0.05)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         if self._bar is None:
             return
         self._bar.update(1)
@@ -63,13 +61,10 @@ class Bar(pl.Callback):
                 text["R²"] = "–" if skill is None else f"{skill:.2f}"
             self._bar.set_postfix(text)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def on_train_end(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()

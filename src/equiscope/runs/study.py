@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from equiscope.errors import InputError
-from equiscope.records import plain
+from equiscope.records import Record, json_object, plain
 from equiscope.runs.config import configuration
 from equiscope.runs.folder import FREE_KEYS, RunFolder
 from equiscope.words import aligned
@@ -207,7 +208,7 @@ class State:
     """One run at one moment.
 
     Attributes:
-        status: ``"waiting"``, ``"running"``, ``"finished"`` or ``"failed"``.
+        status: ``"waiting"``, ``"running"`` or ``"finished"``.
         step, steps: done and planned; seconds: of training so far; percent, r2: as last measured, None before that.
     """
 
@@ -219,11 +220,15 @@ class State:
     r2: float | None = None
 
 
-def state(member: Member, since: float = 0.0) -> State:
-    """The state of a run by its records; ``running`` if they were touched after ``since`` (seconds of the epoch)."""
+def state(member: Member, since: float = 0.0, records: Sequence[Record] | None = None) -> State:
+    """The state of a run by its records; ``running`` if they were touched after ``since`` (seconds of the epoch).
+
+    Args:
+        records: of the run, where they have been read already; None reads the last of them.
+    """
     steps = int(member.config["trainer"]["max_steps"])
     path = member.folder.records
-    lines = _last_records(path)
+    lines = _last_records(path) if records is None else records
     step = max((int(r["step"]) for r in lines if isinstance(r.get("step"), int)), default=0)
     seconds = max((float(r["seconds"]) for r in lines if r["kind"] == "train"), default=0.0)
     measured = [r["result"] for r in lines if r["kind"] == "measure" and r.get("headline")]
@@ -234,7 +239,7 @@ def state(member: Member, since: float = 0.0) -> State:
     return State("running" if touched > since and lines else "waiting", step, steps, seconds, percent, r2)
 
 
-def _last_records(path: Path) -> list[dict[str, Any]]:
+def _last_records(path: Path) -> list[Record]:
     """The records in the last part of a file that another process writes; an unfinished line is left out.
 
     The part holds one of training at least: analyses are recorded after its end, and may be long.
@@ -244,24 +249,13 @@ def _last_records(path: Path) -> list[dict[str, Any]]:
             size, part = os.fstat(file.fileno()).st_size, _TAIL
             while True:
                 file.seek(max(0, size - part))
-                found = _whole(file.read().split(b"\n")[:-1])
+                lines = map(json_object, file.read().split(b"\n")[:-1])
+                found = [record for record in lines if record is not None and "kind" in record]
                 if part >= size or any(record["kind"] not in ("analysis", "refusal") for record in found):
                     return found
                 part *= 8
     except FileNotFoundError:
         return []
-
-
-def _whole(lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and "kind" in record:
-            found.append(record)
-    return found
 
 
 class Watch:
@@ -291,7 +285,7 @@ class Watch:
     def _show(self) -> None:
         states = [state(member, self._since) for member in self._members]
         if self._terminal:
-            text = table(self._members, states)
+            text = table(self._members, states, shutil.get_terminal_size())
             # Up to the first line of the table before, and clear from there on.
             up = f"\x1b[{self._height}A\x1b[J" if self._height else ""
             self._stream.write(up + text + "\n")
@@ -304,14 +298,18 @@ class Watch:
         self._stream.flush()
 
 
-def table(members: Sequence[Member], states: Sequence[State]) -> str:
-    """What runs, how far, how long, as text."""
+def table(members: Sequence[Member], states: Sequence[State], within: os.terminal_size | None = None) -> str:
+    """What runs, how far, how long, as text; on a terminal too small for all runs only those under way."""
     rows = [("point", "seed", "state", "step", "time", "percent", "R²")]
-    for member, now in zip(members, states, strict=True):
+    pairs = list(zip(members, states, strict=True))
+    if within is not None and len(pairs) + 3 > within.lines:
+        pairs = [pair for pair in pairs if pair[1].status == "running"][: within.lines - 3]
+    for member, now in pairs:
         minutes, seconds = divmod(int(now.seconds), 60)
         percent = "" if now.percent is None else f"{now.percent:.2g} %"
         skill = "" if now.r2 is None else f"{now.r2:.2f}"
         place = f"{now.step:,}/{now.steps:,}"
         rows.append((member.point, str(member.seed), now.status, place, f"{minutes}:{seconds:02d}", percent, skill))
     done = sum(now.status == "finished" for now in states)
-    return "\n".join([*aligned(rows), f"{done} of {len(states)} runs finished"])
+    lines = [*aligned(rows), f"{done} of {len(states)} runs finished"]
+    return "\n".join(line if within is None else line[: within.columns - 1] for line in lines)

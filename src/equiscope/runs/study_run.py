@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
@@ -15,9 +14,10 @@ from typing import Any
 import torch
 
 from equiscope.errors import EquiscopeError, InputError, RunError
-from equiscope.records import Records, read, refusals
+from equiscope.files import said
+from equiscope.records import Records, json_object, read, refusals
 from equiscope.runs.config import quoted, spelled, study_definition
-from equiscope.runs.devices import hardware
+from equiscope.runs.devices import fitting, hardware
 from equiscope.runs.efficiency import paces, profile
 from equiscope.runs.study import Member, Watch, analyses_of, described, members, state, study_folder, table
 from equiscope.runs.study import member as configured
@@ -85,7 +85,7 @@ def run_study(name: str, arguments: Sequence[str] = (), parallel: int | None = N
             arguments = [*arguments, f"+study.until={study['until']}"]
         return _run(name, study, task, members(study, task, user), folder, arguments, parallel, show)
     finally:
-        lock.drop()
+        lock.close()
 
 
 def check_time(study: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ def _launch(arguments: Sequence[str]) -> str:
     except EquiscopeError:
         raise
     except Exception as error:
-        return f"the launcher stopped: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return f"the launcher stopped: {said(error)}"
     return ""
 
 
@@ -193,7 +193,7 @@ def by_task(name: str, arguments: Sequence[str]) -> Iterator[list[str]]:
 
 def here() -> str:
     """The device that runs of this machine are given."""
-    return hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return hardware(torch.device(fitting(None)))
 
 
 def _task(arguments: Sequence[str]) -> str:
@@ -229,11 +229,7 @@ def _reason(member: Member, study: str, broken: str) -> str:
 def answer(member: Member, study: str) -> dict[str, Any]:
     """What the job of a run answered; nothing if it did not, or not in its own words."""
     path = answer_path(member, study)
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return (json_object(path.read_bytes()) or {}) if path.exists() else {}
 
 
 def _record(
@@ -266,21 +262,21 @@ def _profile(folder: Path, study: dict[str, Any], task: str, planned: Sequence[M
                 found = profile(configs)
             finally:
                 torch.set_num_threads(threads)
-            against, device = (study.get("against") or {}).get(task), "cuda" if torch.cuda.is_available() else "cpu"
-            records.append("profile", models=list(configs), costs=found, against=against, device=device,
+            against = (study.get("against") or {}).get(task)
+            records.append("profile", models=list(configs), costs=found, against=against, device=fitting(None),
                            threads=planned[0].config.get("threads"), hardware=here(), load=os.getloadavg())  # fmt: skip
 
 
 def summary(outcome: Outcome) -> str:
     """The table of a study's runs as they are now, and why some failed."""
-    states = [state(member) for member in outcome.members]
-    lines = [table(outcome.members, states)]
+    states, lines = [], []
     for member in outcome.members:
+        book = read(member.folder.records) if member.folder.records.exists() else []
+        states.append(state(member, records=book))
         if member.name in outcome.failed:
             lines.append(f"failed: {member.point}, seed {member.seed}: {outcome.failed[member.name]}")
-        book = read(member.folder.records) if member.folder.records.exists() else []
         for kind, why in refusals(book).items():
             lines.append(f"no {kind} of {member.point}, seed {member.seed}: {why}")
     if outcome.unfinished:
         lines.append(f"{len(outcome.unfinished)} runs are not finished: the same command goes on with them")
-    return "\n".join(lines)
+    return "\n".join([table(outcome.members, states), *lines])

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from equiscope import __version__, records
 from equiscope.errors import InputError, UnsuitedModelError, sentence
 from equiscope.runs.analyse import analyse
+from equiscope.runs.devices import fitting
 from equiscope.runs.study import Member, analyses_of, member, planned, state, study_folder
 from equiscope.runs.train import train
 from equiscope.writing import inner_folder, write_atomically
@@ -42,33 +42,6 @@ def training_overrides(arguments: Sequence[str]) -> list[str]:
 def root_of(override: str) -> str:
     """The first part of an override's key: ``hydra`` of ``++hydra.launcher.n_jobs=2`` or ``hydra/launcher=ray``."""
     return override.lstrip("+~").partition("=")[0].replace("/", ".").partition(".")[0].partition("@")[0]
-
-
-def run_point(config: DictConfig) -> Path:
-    """Train the run of one point; a failure is an answer, so that the other points go on.
-
-    A study with ``lease`` (minutes) or ``until`` (seconds of the epoch) has the run stop then with a checkpoint.
-
-    Returns:
-        The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"``, ``"open"`` where its time
-        was over before, or ``"failed"``) and the ``reason`` of a failure.
-    """
-    study: Any = OmegaConf.to_container(config.study, resolve=True)
-    user = training_overrides(list(HydraConfig.get().overrides.task))
-    assert isinstance(study, dict)
-    # Only the job's own run is composed: the others are for the jobs beside it.
-    chosen = member(*planned(study, str(config.task), user)[int(config.point)])
-    path = answer_path(chosen, str(study["name"]))
-    inner_folder(path.parent)
-    _end_with_study()
-    until = study.get("until")
-    lease = time.time() + 60 * study["lease"] if study.get("lease") else None
-    until = min((end for end in (until, lease) if end is not None), default=None)
-    reason = _failure(chosen, until, analyses_of(study, str(config.task)))
-    done = state(chosen).status == "finished"
-    answer = {"status": "failed" if reason else "finished" if done else "open", "reason": reason}
-    write_atomically(path, json.dumps(answer).encode())
-    return path
 
 
 def _end_with_study() -> None:
@@ -95,8 +68,8 @@ def _failure(member: Member, until: float | None = None, analyses: Mapping[str, 
     """Train the run, then make its analyses, as far as the time goes; the reason in one line if that failed."""
     try:
         if until is None or time.time() < until:
-            train(member.config, show_progress=False, **({} if until is None else {"until": until}))
-        device, path = "cuda" if torch.cuda.is_available() else "cpu", member.folder.path
+            train(member.config, show_progress=False, until=until)
+        device, path = fitting(None), member.folder.path
         for kind, step in analyses_due(member, analyses or {}):
             if until is not None and time.time() >= until:
                 break
@@ -129,11 +102,31 @@ def analyses_due(member: Member, analyses: Mapping[str, Any]) -> list[tuple[str,
 
 
 @hydra.main(config_path="pkg://equiscope.conf", config_name="config", version_base="1.3")
-def application(config: DictConfig) -> Any:
-    """One job of the multirun."""
+def application(config: DictConfig) -> str:
+    """One job of the multirun: train the run of a point; a failure is an answer, so that the other points go on.
+
+    A study with ``lease`` (minutes) or ``until`` (seconds of the epoch) has the run stop then with a checkpoint.
+
+    Returns:
+        The file ``ROOT/studies/TASK-STUDY/answers/RUN.json`` with ``status`` (``"finished"``, ``"open"`` where its time
+        was over before, or ``"failed"``) and the ``reason`` of a failure.
+    """
     if "study" not in config or "point" not in config:
         raise InputError("give +study=NAME and +point=NUMBER, see equiscope study --help")
-    return str(run_point(config))
+    study: Any = OmegaConf.to_container(config.study, resolve=True)
+    task, user = str(config.task), training_overrides(list(HydraConfig.get().overrides.task))
+    # Only the job's own run is composed: the others are for the jobs beside it.
+    chosen = member(*planned(study, task, user)[int(config.point)])
+    path = answer_path(chosen, str(study["name"]))
+    inner_folder(path.parent)
+    _end_with_study()
+    lease = time.time() + 60 * study["lease"] if study.get("lease") else None
+    until = min((end for end in (study.get("until"), lease) if end is not None), default=None)
+    reason = _failure(chosen, until, analyses_of(study, task))
+    done = state(chosen).status == "finished"
+    answer = {"status": "failed" if reason else "finished" if done else "open", "reason": reason}
+    write_atomically(path, json.dumps(answer).encode())
+    return str(path)
 
 
 def multirun(arguments: Sequence[str]) -> None:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from equiscope.decomposition.crossed import measure_crossed
 from equiscope.decomposition.losses import loss as find_loss
 from equiscope.decomposition.measure import device_of, measure
-from equiscope.decomposition.plan import check_cosets, check_count, make_design
+from equiscope.decomposition.plan import check_cosets, make_design
 from equiscope.decomposition.result import Result
-from equiscope.errors import InputError, IntegrityError
+from equiscope.errors import InputError, IntegrityError, check_count
 from equiscope.records import Record, Records
 from equiscope.runs.clock import Clock
 from equiscope.runs.deal import thinned
@@ -261,9 +261,7 @@ class Tracker(pl.Callback):
         self.latest = next((r for r in reversed(measured) if r["kind"] == "measure" and r["headline"]), None)
         self._measure_if_due(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
         self._accumulate(outputs)
         step = trainer.global_step
         if step % self._log_every == 0 or step == self._max_steps:

@@ -86,9 +86,9 @@ def _check(config: Mapping[str, Any]) -> None:
         InputError: naming the setting and the value seen.
     """
     options, threads = config["trainer"], config.get("threads")
-    for name, low in (("max_steps", 1), ("checkpoint_every", 1), ("log_every", 1)):
-        if options.get(name) is None or int(options[name]) < low:
-            raise InputError(f"trainer.{name} must be at least {low}, got {options.get(name)!r}")
+    for name in ("max_steps", "checkpoint_every", "log_every"):
+        if options.get(name) is None or int(options[name]) < 1:
+            raise InputError(f"trainer.{name} must be at least 1, got {options.get(name)!r}")
     for name in ("clip", "workers"):
         if not 0 <= float(options.get(name) or 0) < math.inf:
             raise InputError(f"trainer.{name} must be at least 0, got {options[name]!r}")
@@ -138,7 +138,7 @@ def _run(
         checkpoint_io.run = records.entries[0]["sha"]
         tracker.record_baseline(records, task, probes, "track", partial(tracker.measure_probe, settings=settings))
     with module.arithmetic.training():
-        _fit(trainer, module, folder, paused_at=until)
+        _fit(trainer, module, folder)
     if records is not None and trainer.global_step >= max_steps:
         _finish(records, config, task, module, trainer, clock, show)
     if mirror:
@@ -193,7 +193,7 @@ def _open_records(
         records.append("data", **plain(task.describe(), "data"))
 
 
-def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder, paused_at: float | None = None) -> None:
+def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder) -> None:
     checkpoint = str(folder.checkpoint) if folder.checkpoint.exists() else None
     if trainer.precision == "64-true":
         # Lightning converts after it has loaded a checkpoint, whose weights would be rounded on their way.
@@ -212,7 +212,7 @@ def _fit(trainer: pl.Trainer, module: TaskModule, folder: RunFolder, paused_at: 
         raise KeyboardInterrupt from error
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if trainer.global_step < int(trainer.max_steps) and (paused_at is None or time.time() < paused_at):
+    if trainer.global_step < int(trainer.max_steps) and not trainer.should_stop:
         raise RunError(f"training stopped at step {trainer.global_step} of {trainer.max_steps}: run it again to go on")
 
 

@@ -11,6 +11,7 @@ from e3nn import o3
 from torch import Tensor
 
 from equiscope.errors import InputError
+from equiscope.symmetry.rotations import haar, rotation_set
 
 
 @runtime_checkable
@@ -39,19 +40,15 @@ class Action(Protocol):
 
 
 @functools.cache
-def _sphere_points(degree: int) -> Tensor:
-    """2(2l+1) well spread directions on which the degree-l harmonics are well conditioned."""
+def _sphere(degree: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """p = 2(2l+1) well spread directions (p, 3), and the inverse (2l+1, p) of the degree-l harmonics there."""
     count = 2 * (2 * degree + 1)
     k = torch.arange(count, dtype=torch.float64, device="cpu") + 0.5
     z, angle = 1 - 2 * k / count, k * 2.399963229728653  # the golden angle
     ring = torch.sqrt(1 - z * z)
-    return torch.stack([ring * angle.cos(), ring * angle.sin(), z], dim=-1)
-
-
-@functools.cache
-def _sphere_inverse(degree: int) -> Tensor:
-    harmonics = o3.spherical_harmonics(degree, _sphere_points(degree), normalize=False)
-    return torch.linalg.pinv(harmonics)
+    points = torch.stack([ring * angle.cos(), ring * angle.sin(), z], dim=-1)
+    inverse = torch.linalg.pinv(o3.spherical_harmonics(degree, points, normalize=False))
+    return points.to(device), inverse.to(device)
 
 
 def wigner_d(degree: int, rotations: Tensor) -> Tensor:
@@ -64,10 +61,10 @@ def wigner_d(degree: int, rotations: Tensor) -> Tensor:
         return torch.ones(len(rotations), 1, 1, dtype=torch.float64, device=rotations.device)
     if degree == 1:
         return rotations
-    points = _sphere_points(degree).to(rotations.device, non_blocking=True)
+    points, inverse = _sphere(degree, rotations.device)
     turned = torch.einsum("nij,pj->npi", rotations, points)
     harmonics = o3.spherical_harmonics(degree, turned, normalize=False)
-    return torch.einsum("mp,npk->nkm", _sphere_inverse(degree).to(rotations.device, non_blocking=True), harmonics)
+    return torch.einsum("mp,npk->nkm", inverse, harmonics)
 
 
 def _signs(rotations: Tensor) -> Tensor:
@@ -209,8 +206,6 @@ def _check_unitary(spec: Action) -> None:
 
     An action that is exact on a finite group only names it as its ``group``, and is checked there.
     """
-    from equiscope.symmetry.rotations import haar, rotation_set
-
     generator = torch.Generator().manual_seed(7)
     exact_on = getattr(spec, "group", None)
     if exact_on is None:

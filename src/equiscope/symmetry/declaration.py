@@ -8,7 +8,6 @@ the atoms of all samples stand one after another, (atoms, …), and that field n
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import reprlib
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from equiscope.errors import DeclarationError
 from equiscope.symmetry.actions import Action, action
+from equiscope.words import nearest
 
 SYMMETRIES = ("SO3", "O3", "O", "SO2", "C4")
 PER = ("atom", "sample")
@@ -77,7 +77,8 @@ class Output(_Turning):
         target: name of the batch field with the label; None measures without labels (no percent).
         loss: ``"mse"`` or another name of :mod:`equiscope.decomposition.losses`, or a callable
             ``loss(prediction, target) -> per sample``.
-        mask: boolean batch field marking the real atoms; None takes the declaration's mask.
+        mask: boolean batch field of the atoms that count; None takes the declaration's mask. A mask of outputs alone
+            is taken for that of the real atoms of padded batches too, unless what it leaves out is no padding.
         weight: factor of this output in the total loss.
         per: ``"atom"`` for (samples, atoms, …), ``"sample"`` for (samples, …). None (default) means ``"atom"``, but
             ``"sample"`` where atoms stand one after another and the labels have one row for each sample and not one for
@@ -119,7 +120,7 @@ class Declaration:
         center: ``"origin"``, ``"mean"`` of the real points, or a batch field (samples, 3).
         group: the symmetry claimed: ``"SO3"``, ``"O3"`` or ``"O"``, the octahedral group of 24 rotations, under which
             voxel grids rotate exactly; of images ``"SO2"``, or ``"C4"``, the quarter turns, which are exact.
-        mask: boolean batch field (samples, atoms) marking real atoms.
+        mask: boolean batch field (samples, atoms) marking real atoms. With ``batch``, (atoms,), which of them count.
         batch: integer batch field (atoms,) with the sample of each atom, 0 and up, where the atoms of all samples stand
             one after another; then fields per atom are (atoms, …) and there is no padding.
         per: ``{"z": "atom", "box": "sample"}``: the rows of other fields, where samples must be taken apart (layers, a
@@ -142,7 +143,7 @@ class Declaration:
     ids: str | None = None
     weighting: str = "sample"
     fields: Sequence[str] = ()
-    _points: tuple[str, ...] = field(init=False, repr=False, default=())
+    _of_outputs: bool = field(init=False, repr=False, compare=False, default=False)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -168,13 +169,15 @@ class Declaration:
         masks = {o.mask for o in as_output.values() if o.mask}
         if self.mask is None and len(masks) == 1:
             object.__setattr__(self, "mask", masks.pop())
+            object.__setattr__(self, "_of_outputs", True)
         masked = {k: replace(o, mask=o.mask or self.mask if o.per != "sample" else None) for k, o in as_output.items()}
         object.__setattr__(self, "outputs", masked)
         object.__setattr__(self, "inputs", as_input)
         object.__setattr__(self, "fixed", tuple(self.fixed))
+        # Made once and kept, so that what cannot be is refused here.
         for spec in (*as_input.values(), *as_output.values()):
             _ = spec.action
-        object.__setattr__(self, "_points", self._find_points())
+        _ = self.points
 
     def _check_fixed(self) -> None:
         if isinstance(self.fixed, str) or not isinstance(self.fixed, Iterable):
@@ -193,7 +196,9 @@ class Declaration:
         if self.batch is not None and self.batch in self.inputs:
             raise DeclarationError(f"batch={self.batch!r} names the sample of each atom and cannot rotate")
 
-    def _find_points(self) -> tuple[str, ...]:
+    @functools.cached_property
+    def points(self) -> tuple[str, ...]:
+        """The inputs that are positions and turn about the centre."""
         points = self._points_named_or_only()
         for name in points:
             if self.inputs[name].action.shape != (3,):
@@ -224,9 +229,9 @@ class Declaration:
         return ()
 
     @property
-    def points(self) -> tuple[str, ...]:
-        """The inputs that are positions and turn about the centre."""
-        return self._points
+    def mask_of_outputs(self) -> bool:
+        """Whether the mask is that of the outputs, and none was said of the inputs."""
+        return self._of_outputs
 
     def rows_of_input(self, name: str) -> str:
         """``"atom"`` or ``"sample"`` as said; ``"points"`` for other positions, ``"any"`` for what turns whole."""
@@ -299,29 +304,23 @@ def declare(
     """
     known = sorted(f.name for f in fields(Declaration) if f.init)
     if unknown := sorted(set(settings) - set(known)):
-        near = difflib.get_close_matches(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE], 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = nearest(unknown[0].removeprefix("n_"), [*known, *_OF_MEASURE])
         raise DeclarationError(f"unknown arguments {unknown}{meant} A declaration takes {known}")
     _check_mapping("inputs", inputs, "{'pos': '1o'}")
     _check_mapping("outputs", outputs, "{'forces': '1o'}")
-    full: dict[str, Output] = {}
-    for name, spec in outputs.items():
-        if isinstance(spec, Output):
-            if len(outputs) == 1 and spec.loss == "mse":
-                spec = replace(spec, loss=loss)
-            if loss not in ("mse", spec.loss):
-                raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
-            full[name] = replace(spec, target=spec.target or target) if len(outputs) == 1 else spec
-        elif len(outputs) == 1:
-            full[name] = Output(spec, target=target, loss=loss)
-        else:
-            full[name] = Output(spec, loss=loss)
     if len(outputs) > 1 and target is not None:
         raise DeclarationError(
             f"target={target!r} is ambiguous for the outputs {sorted(outputs)}: "
             "give each its own, outputs={'forces': eq.Output('1o', target='forces'), …}"
         )
-    only = next(iter(outputs.values()), None)
-    if target is not None and isinstance(only, Output) and only.target not in (None, target):
-        raise DeclarationError(f"target={target!r} contradicts the output's own target={only.target!r}")
+    full: dict[str, Output] = {}
+    for name, given in outputs.items():
+        spec = given if isinstance(given, Output) else Output(given, loss=loss)
+        if len(outputs) == 1 and spec.loss == "mse":
+            spec = replace(spec, loss=loss)
+        if loss not in ("mse", spec.loss):
+            raise DeclarationError(f"loss={loss!r} contradicts the own loss={spec.loss!r} of output {name!r}")
+        if target is not None and spec.target not in (None, target):
+            raise DeclarationError(f"target={target!r} contradicts the output's own target={spec.target!r}")
+        full[name] = replace(spec, target=spec.target or target)
     return Declaration(dict(inputs), full, **settings)

@@ -88,9 +88,8 @@ class GridAction:
             InputError: for rotations that the grid cannot follow.
         """
         exact = octahedral(rotations if self.dimensions == 3 else in_plane(rotations))
-        if all_exact := bool(exact.all()):
-            return all_exact
-        if self.resampling is None:
+        all_exact = bool(exact.all())
+        if not all_exact and self.resampling is None:
             raise InputError(
                 f"a grid rotates exactly only under {_EXACT[self.group]}, got {rotations[~exact][0].tolist()}: claim "
                 f"group={self.group!r} with rotations={self.group!r}, or ask for GridAction({self.size}, 'cubic')"

@@ -205,10 +205,10 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     if symmetry in PLANAR:
         matrices = planar_matrices(name, symmetry)
         return RotationSet(name, matrices, _uniform(len(matrices)), 0)
-    if symmetry == "O" and isinstance(name, str) and name not in ("O", "T", "D2", "haar"):
-        raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if not isinstance(name, str):
         raise InputError(f"unknown rotations {reprlib.repr(name)}: give a name, such as 'T' or 'haar'")
+    if symmetry == "O" and name not in ("O", "T", "D2", "haar"):
+        raise InputError(f"rotations {name!r} leave the octahedral group that is claimed: use 'O', 'T', 'D2' or 'haar'")
     if name == "haar":
         base = RotationSet("haar", torch.eye(3, dtype=torch.float64, device="cpu")[None], _uniform(1), 0)
     elif name in GROUP_DEGREES:
@@ -228,13 +228,11 @@ def rotation_set(name: str, symmetry: str = "SO3") -> RotationSet:
     return RotationSet(base.name, both, torch.cat([base.weights, base.weights]) / 2, base.degree)
 
 
-def characters(matrices: Tensor, degree: int) -> Tensor:
-    """SO(3) characters chi_l(g) = 1 + 2 sum_{m=1}^{l} cos(m theta) for l = 0..degree, (degree+1, ...)."""
-    return characters_of_traces(matrices.diagonal(dim1=-2, dim2=-1).sum(-1), degree)
-
-
 def characters_of_traces(traces: Tensor, degree: int) -> Tensor:
-    """Characters from tr g: cos(m theta) by the Chebyshev recurrence from cos(theta) = (tr g - 1)/2."""
+    """SO(3) characters chi_l(g) = 1 + 2 sum_{m=1}^{l} cos(m theta) for l = 0..degree, (degree+1, ...), from tr g.
+
+    cos(m theta) by the Chebyshev recurrence from cos(theta) = (tr g - 1)/2.
+    """
     cosine = ((traces - 1) / 2).clamp(-1, 1)
     previous, current = torch.ones_like(cosine), cosine
     rows = [torch.ones_like(cosine)]
@@ -242,13 +240,6 @@ def characters_of_traces(traces: Tensor, degree: int) -> Tensor:
         rows.append(rows[-1] + 2 * current)
         previous, current = current, 2 * cosine * current - previous
     return torch.stack(rows)
-
-
-def residual(rotations: RotationSet, degree: int) -> Tensor:
-    """|| sum_k w_k D^l(g_k) ||_F^2 = sum_jk w_j w_k chi_l(g_j^T g_k) for l = 0..degree; zero where the set is exact."""
-    pairs = torch.einsum("jab,kac->jkbc", rotations.matrices, rotations.matrices)
-    weights = rotations.weights[:, None] * rotations.weights[None, :]
-    return (weights * characters(pairs, degree)).sum(dim=(1, 2))
 
 
 # Groups of images, which turn in their plane about the third axis: by any angle, which needs interpolation, and by

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
+from equiscope.words import nearest
 
 if TYPE_CHECKING:
     # A process that makes data needs neither torch nor the seconds of its import.
@@ -60,9 +60,7 @@ def build(config: Mapping[str, Any], trust: bool = False) -> Task:
     """
     name = str(config.get("task"))
     if name not in TASKS and ":" not in name:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}{meant}")
+        raise InputError(f"unknown task {name!r}: the tasks are {', '.join(TASKS)}{nearest(name, TASKS)}")
     if name not in TASKS and not trust and name not in _trusted:
         raise InputError(
             f"the stored configuration names the task {name!r}, code that is not equiscope's: it is not imported; if "
@@ -94,7 +92,7 @@ def _check_groups(task: Any, config: Mapping[str, Any]) -> None:
 
 
 def check_batch(task: Any, batch_size: int) -> None:
-    """No batch holds a sample twice: an InputError, where a task says how many ``training_samples`` it has."""
+    """No batch is larger than a pass: an InputError, where a task says how many ``training_samples`` it has."""
     count = getattr(task, "training_samples", None)
     if count is not None and batch_size > count:
         raise InputError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from equiscope.errors import InputError
 from equiscope.symmetry.rotations import haar
-from equiscope.tasks.guards import at_least, share
+from equiscope.tasks.guards import at_least, share, typed
 
 
 def rotate(batch: Mapping[str, Tensor], fields: Sequence[str], share: float, seed: int) -> dict[str, Tensor]:
@@ -87,21 +87,21 @@ class TaskSettings:
     def of(cls, config: Configuration, **own: Any) -> Self:
         """The common settings of a resolved configuration with a task's ``own``; None stands for the default."""
         network = {name: value for name, value in config.get("model", {}).items() if value is not None}
-        given = {**config, "model": network.pop("name", None), "size": network.pop("size", None)}
-        made = {"seed": int, "augment": float, "batch_size": int, "model": str, "size": str}
-        common = {name: kind(given[name]) for name, kind in made.items() if given.get(name) is not None}
-        kept = {name: value for name, value in own.items() if value is not None}
-        return cls(**common, model_settings=network, **kept)
+        common = {name: config.get(name) for name in ("seed", "augment", "batch_size")}
+        given = {**common, "model": network.pop("name", None), "size": network.pop("size", None), **own}
+        kept = {name: value for name, value in given.items() if value is not None}
+        return cls(model_settings=network, **typed(cls, kept))
 
 
 def configured(kind: str, models: Models, name: str, size: str, settings: Configuration) -> tuple[type[nn.Module], Any]:
     """The class of a named model and its configuration, a dataclass.
 
-    ``settings`` are fields of the configuration that differ from those of the size; lists become tuples. ``kind`` of
-    model (``"force-field"``) is named in messages.
+    ``settings`` are fields of the configuration that differ from those of the size. ``kind`` of model
+    (``"force-field"``) is named in messages.
 
     Raises:
-        InputError: an unknown name, size or field, or a field that the name already settles.
+        InputError: an unknown name, size or field, a field that the name already settles, or one of another kind
+            (:func:`equiscope.tasks.guards.typed`).
     """
     if name not in models:
         raise InputError(f"there is no {kind} model {name!r}: choose one of {', '.join(sorted(models))}")
@@ -111,8 +111,7 @@ def configured(kind: str, models: Models, name: str, size: str, settings: Config
     known = {found.name for found in fields(sizes[size])} - set(settled)
     if unknown := sorted(set(settings) - known):
         raise InputError(f"{name} has no setting {unknown}: choose among {', '.join(sorted(known))}")
-    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    return network, replace(sizes[size], **settled, **changes)
+    return network, replace(sizes[size], **settled, **typed(type(sizes[size]), settings, "model.{}"))
 
 
 def spread(every: Tensor, wanted: int | None) -> Tensor:

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from equiscope.decomposition import noise
-from equiscope.decomposition.pool import host, pooled_floor
+from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.samples import Samples
 from equiscope.symmetry.declaration import Declaration, Input
-from equiscope.testing.equivariance import label_free, listed, orbits
+from equiscope.testing.equivariance import judged, label_free, listed, orbits
 
 # A field the model uses as a vector takes nearly all of the error with it, sample by sample; a lucky one does not
 # halve it in most of them. (A standard error says little here: errors of a few samples are heavy-tailed.)
@@ -91,20 +88,21 @@ def assert_declared_symmetry_complete(
     labels = {o.target for o in declaration.outputs.values()}
     base = label_free(declaration, given[0])
 
-    def errors(chosen: Declaration) -> tuple[dict[str, Tensor], Samples, noise.Known]:
-        collector = orbits(model, given, chosen, forward, rotations, cosets, seed)
-        samples = collector.samples()
-        return {k: v.equivariance for k, v in samples.figures.items()}, samples, collector.known
+    def measured(chosen: Declaration) -> Collector:
+        return orbits(model, given, chosen, forward, rotations, cosets, seed)
 
-    before, samples, known = errors(base)
-    allowed = {k: _allowed(k, samples, seed, known) for k in before}
+    collector = measured(base)
+    samples = collector.samples()
+    before = {k: v.equivariance for k, v in samples.figures.items()}
+    # The largest mean error that rounding explains.
+    allowed = {k: judged(k, samples, collector).allowed ** 2 for k in before}
     fields = batch_of(given[0], declaration).fields()
     ways = {f: _ways(fields[f], base) for f in base.fixed if f not in labels and fields[f].is_floating_point()}
 
     def attempt(added: dict[str, Input]) -> Trial:
         fixed = tuple(f for f in base.fixed if f not in added)
-        turned = replace(base, inputs={**base.inputs, **added}, fixed=fixed)
-        return _trial(added, before, errors(turned)[0], allowed)
+        turned = measured(replace(base, inputs={**base.inputs, **added}, fixed=fixed)).samples()
+        return _trial(added, before, {k: v.equivariance for k, v in turned.figures.items()}, allowed)
 
     trials = [attempt({f: spec}) for f, specs in ways.items() for spec in specs]
     together = {f: specs[0] for f, specs in ways.items() if specs}
@@ -148,14 +146,6 @@ def _trial(
     forgotten = means[output][0] > allowed[output] and ratios[output] < FALL and fell >= MOST
     early, late = (math.sqrt(max(mean, 0.0)) for mean in means[output])
     return Trial(tuple(added), tuple(added.values()), output, early, late, forgotten)
-
-
-def _allowed(name: str, samples: Samples, seed: int, known: noise.Known) -> float:
-    """The largest mean equivariance error that rounding explains."""
-    values = samples.figures[name]
-    pooled = pooled_floor(samples, name, np.ones(len(samples)), seed, known)
-    allowed = noise.floors_allowed(host(values.equivariance), pooled.freedom)
-    return allowed * pooled.rounding * float(values.square.mean())
 
 
 def _fewest(together: dict[str, Input], attempt: Callable[[dict[str, Input]], Trial]) -> Trial:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.decomposition import noise
-from equiscope.decomposition.batches import as_batches
+from equiscope.decomposition.batches import kept
 from equiscope.decomposition.collect import Collector
 from equiscope.decomposition.measure import NOISE_SAMPLES
 from equiscope.decomposition.plan import check_cosets, make_plan
@@ -163,28 +163,27 @@ def assert_equivariant(
 
     def report(chosen: Declaration, called: Any = forward) -> EquivarianceReport:
         collector = orbits(model, given, chosen, called, rotations, cosets, seed, symmetry)
-        samples, passes, scheme = collector.samples(), collector.passes, collector.plan.scheme
-        known = collector.known
-        outputs = tuple(_output(name, samples, chosen, tolerance, passes, seed, known) for name in chosen.outputs)
+        samples, scheme = collector.samples(), collector.plan.scheme
+        outputs = tuple(judged(name, samples, collector, tolerance) for name in chosen.outputs)
         label = "rotation" if scheme is None else scheme.label
-        return EquivarianceReport(outputs, chosen, passes, len(samples), tolerance, symmetry=label)
+        return EquivarianceReport(outputs, chosen, collector.passes, len(samples), tolerance, symmetry=label)
 
     found = report(declaration)
-    if not found.passed and found.symmetry != "rotation":
+    if found.passed:
+        return found
+    if found.symmetry != "rotation":
         raise AssertionError(str(found))
-    if not found.passed:
-        called = readings.remembered(forward, declaration)
-        hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
-        broken = [o.name for o in found.outputs if not o.passed]
-        hints += readings.hints(declaration, broken, lambda chosen: report(chosen, called).passed)
-        hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
-        raise AssertionError(str(replace(found, hints=hints)))
-    return found
+    called = readings.remembered(forward, declaration)
+    hints = tuple(text for variant, text in _variants(declaration) if report(variant).passed)
+    broken = [o.name for o in found.outputs if not o.passed]
+    hints += readings.hints(declaration, broken, lambda chosen: report(chosen, called).passed)
+    hints += ("assert_declared_symmetry_complete finds inputs that were forgotten",) if declaration.fixed else ()
+    raise AssertionError(str(replace(found, hints=hints)))
 
 
 def listed(batches: Iterable[Any]) -> list[Any]:
     """The batches as a list, which checks go through more than once; an InputError if there are none."""
-    given = list(as_batches(batches))
+    given = kept(batches)
     if not given:
         raise InputError("the iterable of batches is empty: there is nothing to check (a used-up generator?)")
     return given
@@ -229,16 +228,18 @@ def orbits(
     return collector
 
 
-def _output(
-    name: str, samples: Samples, declaration: Declaration, tolerance: float | str, passes: float, seed: int,
-    known: noise.Known,
+def judged(
+    name: str, samples: Samples, collector: Collector, tolerance: float | str = "noise floor"
 ) -> OutputReport:
-    values = samples.figures[name]
+    """How far one output is from equivariant, and how far it may be; ``samples`` are those of the collector."""
+    values, plan, passes = samples.figures[name], collector.plan, collector.passes
     variance, squares, deviation = (host(v) for v in (values.equivariance, values.square, values.deviation))
-    pooled = pooled_floor(samples, name, np.ones(len(squares)), seed, known)
+    pooled = pooled_floor(samples, name, np.ones(len(squares)), plan.design.seed, collector.known)
     size, rms = (math.sqrt(max(float(v.mean()), 0.0)) for v in (squares, variance))
     floor = math.sqrt(pooled.rounding) * size
-    apart = noise.stands_apart(deviation, variance, pooled.rounding * np.maximum(squares, size**2), passes)
+    drawn = plan.design.cosets * (plan.scheme.cells if plan.scheme else 1)
+    spread, worth = map(host, values.independent(passes, drawn))
+    apart = noise.stands_apart(deviation, spread, pooled.rounding * np.maximum(squares, size**2), passes, worth)
     if isinstance(tolerance, str):
         allowed, given = (math.sqrt(noise.floors_allowed(v, pooled.freedom)) * floor for v in (variance, deviation))
         given *= math.sqrt(1 + 1 / passes)
@@ -250,7 +251,7 @@ def _output(
     worst = int(variance.argmax())
     return OutputReport(
         name=name,
-        irreps=declaration.outputs[name].action.label,
+        irreps=plan.declaration.outputs[name].action.label,
         size=size,
         deviation=rms,
         floor=floor,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from equiscope.decomposition.batches import DenseBatch
+from equiscope.decomposition.batches import DenseBatch, boolean
+from equiscope.decomposition.calling import named
 from equiscope.decomposition.checks import check_batch
 from equiscope.decomposition.orbit import Caller, predict
 from equiscope.decomposition.preserve import untouched
@@ -24,37 +25,6 @@ TOLERANCES, COARSE = {torch.float64: 1e-9, torch.float32: 1e-4}, 1e-2
 # Padding that a model must not see is made as loud as real atoms, but finite.
 LOUD = 10.0
 EXTRA_ATOMS = 3
-
-
-class _Checker:
-    """Calls a model on pairs of batches and compares the real rows of its outputs."""
-
-    def __init__(self, model: Any, declaration: Declaration, forward: Any, tolerance: float | None, what: str):
-        self.model, self.declaration, self.tolerance, self.what = model, declaration, tolerance, what
-        self.caller = Caller(forward, declaration)
-        self.failures: list[str] = []
-
-    def rows(self, native: Mapping[str, Any]) -> dict[str, Tensor]:
-        batch = DenseBatch(native)
-        check_batch(batch, self.declaration)
-        answer = predict(self.model, batch.with_fields({}), batch, self.declaration, self.caller)
-        return {k: v.detach() for k, v in answer.items()}
-
-    def compare(self, number: int, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:
-        for name, a in expected.items():
-            allowed = TOLERANCES.get(a.dtype, COARSE) if self.tolerance is None else self.tolerance
-            size = float(a.double().square().mean().sqrt())
-            change = float((found[name].double() - a.double()).abs().max())
-            # Not "change > …", so that NaN fails.
-            if not change <= allowed * size:
-                self.failures.append(
-                    f"  batch {number}, output {name!r}: changes by up to {change:.3g} when {what}; "
-                    f"RMS of the output {size:.3g}, allowed {allowed * size:.3g}"
-                )
-
-    def finish(self) -> None:
-        if self.failures:
-            raise AssertionError("\n".join([f"{self.what}:", *self.failures[:10]]))
 
 
 def assert_permutation_equivariant(
@@ -120,29 +90,26 @@ def assert_padding_ignored(
         AssertionError: naming batch, output and the size of the change.
         InputError: if no mask is declared, or per-atom fields cannot be told from others.
     """
-    given = _dicts(batches)
+    given = _dicts(batches, declaration)
     declaration = label_free(declaration, given[0])
-    if declaration.mask is None:
-        raise InputError("there is no padding without a mask: declare mask='…', a boolean field (samples, atoms)")
-    check = _Checker(model, declaration, forward, tolerance, "the model sees padding")
-    generator = torch.Generator().manual_seed(seed)
-    with untouched(model):
-        for number, native in enumerate(given):
-            batch = DenseBatch(native)
-            atoms = atoms_of(batch, declaration)
-            names = [*atom_fields_of(batch, declaration, atoms, atom_fields, pair_fields)]
-            wide = _widened(native, names, pair_fields)
-            changed = {
-                "padded entries get random values": _loud(native, declaration.mask, names, pair_fields, generator),
-                f"{EXTRA_ATOMS} padded atoms of zeros are added": wide,
-                f"{EXTRA_ATOMS} padded atoms of random values are added": _loud(
-                    wide, declaration.mask, names, pair_fields, generator
-                ),
-            }
-            expected = check.rows(native)
-            for what, other in changed.items():
-                check.compare(number, expected, check.rows(other), what)
-    check.finish()
+    if declaration.mask is None or declaration.batch is not None:
+        raise InputError(
+            "there is no padding without a mask, nor where atoms stand one after another (batch='…'): declare "
+            "mask='…', a boolean field (samples, atoms)"
+        )
+    mask, generator = declaration.mask, torch.Generator().manual_seed(seed)
+
+    def padded(native: Mapping[str, Any]) -> dict[str, Any]:
+        batch = DenseBatch(native)
+        names = atom_fields_of(batch, declaration, atoms_of(batch, declaration), atom_fields, pair_fields)
+        wide = _widened(native, names, pair_fields)
+        return {
+            "padded entries get random values": _loud(native, mask, names, pair_fields, generator),
+            f"{EXTRA_ATOMS} padded atoms of zeros are added": wide,
+            f"{EXTRA_ATOMS} padded atoms of random values are added": _loud(wide, mask, names, pair_fields, generator),
+        }
+
+    _assert_unchanged(model, given, declaration, forward, tolerance, "the model sees padding", padded)
 
 
 def assert_deterministic(
@@ -162,20 +129,62 @@ def assert_deterministic(
     Raises:
         AssertionError: naming batch, output and the size of the change.
     """
-    given = _dicts(batches)
+    given = listed(batches)
     declaration = label_free(declaration, given[0])
-    check = _Checker(model, declaration, forward, tolerance, "the model is random")
+    _assert_unchanged(
+        model, given, declaration, forward, tolerance, "the model is random", lambda native: {"called again": native}
+    )
+
+
+def _assert_unchanged(
+    model: Any,
+    given: Sequence[Any],
+    declaration: Declaration,
+    forward: Callable[[Any, Any], Any] | None,
+    tolerance: float | None,
+    fault: str,
+    variants: Callable[[Any], Mapping[str, Any]],
+) -> None:
+    """The real rows of every output are the same for ``variants`` of a batch, under other random seeds."""
+    caller, failures = Caller(forward, declaration), list[str]()
+
+    def rows(native: Any, seed: int) -> dict[str, Tensor]:
+        batch = batch_of(native, declaration)
+        check_batch(batch, declaration)
+        torch.manual_seed(seed)
+        answer = predict(model, batch.with_fields({}), batch, declaration, caller)
+        return {k: v.detach() for k, v in answer.items()}
+
     with untouched(model):
         for number, native in enumerate(given):
-            torch.manual_seed(1)
-            expected = check.rows(native)
-            torch.manual_seed(2)
-            check.compare(number, expected, check.rows(native), "called again")
-    check.finish()
+            expected = rows(native, seed=1)
+            for what, other in variants(native).items():
+                failures += [
+                    f"  batch {number}, output {name!r}: changes by up to {change:.3g} when {what}; "
+                    f"RMS of the output {size:.3g}, allowed {allowed:.3g}"
+                    for name, change, size, allowed in _changes(expected, rows(other, seed=2), tolerance)
+                ]
+    if failures:
+        raise AssertionError("\n".join([f"{fault}:", *failures[:10]]))
 
 
-def _dicts(batches: Iterable[Any]) -> list[Mapping[str, Any]]:
+def _changes(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], tolerance: float | None
+) -> Iterator[tuple[str, float, float, float]]:
+    """(output, largest change, root mean square, largest change allowed) where more changes than is allowed."""
+    for name, a in expected.items():
+        size = float(a.double().square().mean().sqrt())
+        allowed = size * (TOLERANCES.get(a.dtype, COARSE) if tolerance is None else tolerance)
+        change = float((found[name].double() - a.double()).abs().max())
+        # Not "change > …", so that NaN fails.
+        if not change <= allowed:
+            yield name, change, size, allowed
+
+
+def _dicts(batches: Iterable[Any], declaration: Declaration) -> list[Mapping[str, Any]]:
     given = listed(batches)
+    if declaration.fields or isinstance(given[0], Mapping):
+        given = [named(native, declaration.fields) for native in given]
     for native in given:
         if not isinstance(native, Mapping):
             raise InputError(f"this check reads batches that are dicts of tensors, got {type(native).__name__}")
@@ -186,13 +195,13 @@ def _loud(
     native: Mapping[str, Any], mask_name: str, atom: Sequence[str], pair: Sequence[str], generator: torch.Generator
 ) -> dict[str, Any]:
     """The batch with random values in the padding of its floating fields."""
-    new, mask = dict(native), native[mask_name]
+    new, mask = dict(native), boolean(native[mask_name], mask_name)
     for name in (*atom, *pair):
         old = native[name]
         if not old.is_floating_point():
             continue
         real = mask if name in atom else mask[:, :, None] & mask[:, None, :]
-        noise = LOUD * torch.randn(old.shape, generator=generator, dtype=torch.float64).to(old)
+        noise = LOUD * torch.randn(old.shape, generator=generator, dtype=torch.float64, device="cpu").to(old)
         new[name] = torch.where(real.reshape(*real.shape, *[1] * (old.ndim - real.ndim)), old, noise)
     return new
 

@@ -27,7 +27,7 @@ from e3nn import o3
 from torch import Tensor
 
 from equiscope.decomposition.batches import as_batch
-from equiscope.decomposition.calling import found_outputs
+from equiscope.decomposition.calling import Call, found_outputs
 from equiscope.decomposition.orbit import Forward
 from equiscope.errors import EquiscopeError, InputError
 from equiscope.symmetry.actions import Action, IrrepsAction, MatrixAction, VoigtAction, action, wigner_d
@@ -53,7 +53,7 @@ PHASES: dict[str, Callable[[int], int]] = {
     ", signs (-1)^m for m > 0": lambda m: (-1) ** max(m, 0),
 }
 _ASE = "xx yy zz yz xz xy"
-_CYCLE = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+_CYCLE = torch.eye(3, dtype=torch.float64, device="cpu")[[1, 2, 0]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def _six_numbers(spec: VoigtAction) -> Iterator[Convention]:
         made = Reread(f"{spec.label} ({name})", spec, itemgetter((..., place)), itemgetter((..., back)), (6,))
         yield Convention(name, f"in the order {order} ({name})", f"reorder it to ASE's, values[..., {place}]", made)
     for name, factor in SHEARS.items():
-        scale = torch.tensor([1, 1, 1, factor, factor, factor], dtype=torch.float64)
+        scale = torch.tensor([1, 1, 1, factor, factor, factor], dtype=torch.float64, device="cpu")
         made = Reread(f"{spec.label} ({name})", spec, partial(_scale, 1 / scale), partial(_scale, scale), (6,))
         yield Convention(name, f"{name} shears, off-diagonals times {factor:.3g}", "divide them by it", made)
 
@@ -182,8 +182,7 @@ def _flat_matrix() -> Convention:
 def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
     """Layouts and harmonics, each once and none that changes nothing."""
     degrees = sorted({irrep.l for _, irrep in spec.irreps})
-    eyes = tuple(torch.eye(2 * degree + 1, dtype=torch.float64) for degree in degrees)
-    seen = [(False, eyes)]
+    seen = [(False, tuple(map(_identity, degrees)))]
     last = any(multiplicity > 1 and irrep.l > 0 for multiplicity, irrep in spec.irreps)
     for swapped, (name, maps) in itertools.product((False, True)[: 1 + last], _harmonics(degrees)):
         if any(swapped == s and all(map(torch.equal, maps, m)) for s, m in seen):
@@ -200,20 +199,21 @@ def _conventions(spec: IrrepsAction) -> Iterator[Convention]:
 
 def _harmonics(degrees: Sequence[int]) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """Names of conventions and, for each degree, the map from its numbers to e3nn's."""
-    yield "", tuple(torch.eye(2 * degree + 1, dtype=torch.float64) for degree in degrees)
+    yield "", tuple(map(_identity, degrees))
     for phase, order, vectors in itertools.product(PHASES, ORDERS, (False, True)):
         name = f"z polar, {order}{phase}" + (", but l = 1 as x, y, z" if vectors else "")
-        maps = (
-            torch.eye(3, dtype=torch.float64) if vectors and degree == 1 else _to_e3nn(degree, order, phase)
-            for degree in degrees
-        )
+        maps = (_identity(1) if vectors and degree == 1 else _to_e3nn(degree, order, phase) for degree in degrees)
         yield name, tuple(maps)
+
+
+def _identity(degree: int) -> Tensor:
+    return torch.eye(2 * degree + 1, dtype=torch.float64, device="cpu")
 
 
 @cache
 def _to_e3nn(degree: int, order: str, phase: str) -> Tensor:
     """D(P)^-1 Q (2l+1, 2l+1) with Q from the order and signs of a convention to m = -l..l."""
-    placed = torch.zeros(2 * degree + 1, 2 * degree + 1, dtype=torch.float64)
+    placed = torch.zeros(2 * degree + 1, 2 * degree + 1, dtype=torch.float64, device="cpu")
     for place, m in enumerate(ORDERS[order](degree)):
         placed[m + degree, place] = PHASES[phase](m)
     return wigner_d(degree, _CYCLE.mT[None])[0] @ placed
@@ -307,6 +307,7 @@ def _fits(passes: Callable[[Declaration], bool], chosen: Declaration) -> bool:
 def remembered(forward: Forward | None, declaration: Declaration) -> Forward:
     """``forward`` that answers from memory where it saw the model and the batch before: readings share their passes."""
     kept: dict[Any, dict[str, Tensor]] = {}
+    call = Call(declaration) if forward is None else forward
 
     def called(model: Any, native: Any) -> Any:
         digest = hashlib.blake2b()
@@ -315,8 +316,8 @@ def remembered(forward: Forward | None, declaration: Declaration) -> Forward:
             digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
         key = id(model), digest.digest()
         if key not in kept:
-            answer = forward(model, native) if forward is not None else model(native)
-            kept[key] = {name: value.detach() for name, value in found_outputs(answer, declaration).items()}
+            answer = found_outputs(call(model, native), declaration)
+            kept[key] = {name: value.detach() for name, value in answer.items()}
         return kept[key]
 
     return called

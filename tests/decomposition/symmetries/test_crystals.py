@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import equiscope as eq
+from equiscope.decomposition.symmetries import crystals as module
 from equiscope.decomposition.symmetries.crystals import operations
 from equiscope.errors import InputError
 
@@ -60,6 +61,15 @@ def test_what_the_group_leaves_of_a_vector_and_a_tensor(name, crystal, orders, a
         for output, value in truth.items():
             assert found.outputs[output].equivariance == pytest.approx(value, rel=1e-12)
     assert operations(np.array(crystal.cell), crystal.positions, crystal.numbers, 1e-3, False).name.startswith(name)
+
+
+def test_operations_are_looked_up_once_for_all_passes(monkeypatch):
+    """Each look-up copies the positions from where the model computes."""
+    asked = []
+    monkeypatch.setattr(module, "operations", lambda *given: asked.append(given) or operations(*given))
+    found = eq.measure(constant([1.0, 0.0, 0.0]), [batch_of(bulk("Cu"))], symmetry="space group", **DECLARED)
+    assert found.passes == 48
+    assert len(asked) < 12
 
 
 def test_translations_of_a_conventional_cell_exchange_its_atoms():

@@ -230,3 +230,39 @@ def test_lone_atoms_axes_that_may_be_atoms_and_positions_without_atoms():
             batch="batch",
             symmetry="edges",
         )
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_lists_of_atoms_are_refused(ragged):
+    """They would keep their order."""
+    batch = {"pos": random_batch(3, 4)["pos"], "symbols": [list("CHHO")] * 3, "name": ["a", "b", "c"]}
+    more = {}
+    if ragged:
+        sample = torch.arange(3).repeat_interleave(4)
+        batch = {"pos": batch["pos"].flatten(0, 1), "symbols": list("CHHO") * 3, "sample": sample}
+        more = {"batch": "sample", "per": {"symbols": "atom"}}
+
+    def model(b):
+        heavy = torch.tensor([s != "H" for row in b["symbols"] for s in row])
+        sizes = b["pos"].square().sum(-1).flatten() * heavy
+        return {"e": sizes.reshape(3, 4).sum(1)}
+
+    settings = dict(inputs={"pos": "1o"}, outputs=ENERGY, **more)
+    assert eq.measure(model, [batch], **settings).relative_equivariance < 1e-25
+    for symmetry in ("permutation", ("rotation", "permutation")):
+        with pytest.raises(InputError, match="field 'symbols' lists one entry an atom"):
+            eq.measure(model, [batch], symmetry=symmetry, **settings)
+
+
+def test_lists_of_the_nodes_of_graphs_are_refused():
+    pytest.importorskip("torch_geometric")
+    from torch_geometric.data import Batch, Data
+
+    import equiscope.adapters.pyg
+
+    pos = random_batch(3, 4)["pos"]
+    batch = Batch.from_data_list([Data(pos=x, symbols=list("CHHO"), label="abcd") for x in pos])
+    assert isinstance(equiscope.adapters.pyg._graphs(batch).labels("symbols")[0], list)
+    with pytest.raises(InputError, match="field 'symbols' lists one entry an atom"):
+        eq.measure(lambda b: {"e": b.pos.reshape(3, 12).sum(1)}, [batch], inputs={"pos": "1o"}, outputs=ENERGY,
+                   symmetry="permutation")  # fmt: skip

@@ -6,7 +6,7 @@ FOLD, RAGGED, SPLIT = "decomposition/fold.py", "decomposition/ragged.py", "decom
 COMPUTING, COLLECT = "decomposition/computing.py", "decomposition/collect.py"
 
 BUGS = (
-    bug("calls of the real size are not looked at", FOLD, "Folding.confirm", r"if samples <= self\.compared",
+    bug("calls of the real size are not looked at", FOLD, "Folding.confirm", r"if most == self\.compared",
         "if True", "decomposition/test_fold"),
     bug("of a shared call one pass alone is looked at", FOLD, "Folding.confirm", r"\(0, passes - 1\)", "(0,)",
         "decomposition/test_fold"),

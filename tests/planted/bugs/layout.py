@@ -27,8 +27,6 @@ BUGS = (
         "decomposition/test_orbit"),
     bug("size and skill of positions are taken about the origin", SPLIT, "BatchOutput.about",
         r"values if self\.middle is None else values - self\.middle", "values", "decomposition/test_orbit"),
-    bug("directions in which positions move turn about the centre", ORBIT, "rotated_back", r"None if linear else",
-        "None if False else", "analysis/test_tangent"),
     bug("positions that turned as vectors are not noted", CHECKS, "follows_points", r"< NEAR", "< 0",
         "decomposition/test_orbit"),
     bug("forces about the centre are called positions", CHECKS, "follows_points", r"< NEAR \* far", "> 0",

@@ -51,7 +51,7 @@ BUGS = (
         r"\[cosine, -sine, zero, sine,", "[cosine, sine, zero, -sine,", "symmetry/test_rotations"),
     bug("interpolation called a jump", f"{D}/arcs.py", "jumps",
         r"at_once=True", "at_once=False", f"{D}/test_octahedral", f"{D}/test_arcs"),
-    bug("cells without a volume are taken", f"{D}/symmetries/lattices.py", "_spanning", r"\[-1\] >= FLAT", "[-1] >= 0",
+    bug("cells without a volume are taken", f"{D}/symmetries/lattices.py", "spanning", r"\[-1\] >= FLAT", "[-1] >= 0",
         f"{D}/symmetries/test_lattices"),
     bug("jumps of what is interpolated are overlooked", f"{D}/arcs.py", "_along_arc", r"turns, torch\.eye\(.*\n",
         "base, torch.eye(3, dtype=turns.dtype).expand_as(turns)\n", f"{D}/test_arcs"),

@@ -27,7 +27,7 @@ BUGS = (
     bug("rates compared over different seeds", BUDGETS, "best_rate", r"in shared or own", "in own",
         TABLE),
     bug("the rate chosen by the samples that judge it", BUDGETS, "_sides",
-        r"float\(\(run\.judged or run\.curve\)\.total\[-1\]\)", "run.result.total", TABLE),
+        r"float\(run\.shown\.total\[-1\]\)", "run.result.total", TABLE),
     bug("step times of another size taken for those of a model", BUDGETS, "_sides",
         r"cost\.parameters == runs_there\[0\]\.parameters", "True", TABLE),
     bug("a model that cannot be judged stands for its side", BUDGETS, "_best", r"bool\(side\.lacks\), ", "", TABLE),

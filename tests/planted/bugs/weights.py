@@ -166,7 +166,7 @@ BUGS = (
     bug(
         "without the packages of the report the command fails after the work",
         "commands/common.py",
-        "show_report",
+        "pages",
         r"except ModuleNotFoundError",
         r"except KeyError",
         "test_cli",

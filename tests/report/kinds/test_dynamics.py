@@ -76,6 +76,13 @@ def test_a_whole_record_in_words_and_figures():
     assert weight.series[1].x == [38.0, 38.0]
 
 
+def test_a_gain_that_no_training_brings():
+    level = {"steps": None, "low": 30.0, "high": None}
+    (section,) = sections([entry(900, {**WHOLE, "twirling": {**WHOLE["twirling"], "worth": level, "answers": level}})])
+    assert section.lead.endswith("the cheaper way to the same gain for any number of answers.")
+    assert any("more than any number" in row for row in section.tables[0].rows)
+
+
 def test_what_is_withheld_says_why():
     (section,) = sections([entry(5, BARE)])
     assert section.chart is None

@@ -6,7 +6,7 @@ from torch import nn
 
 from equiscope.errors import InputError
 from equiscope.runs.analyse import analyse
-from equiscope.runs.kinds.conditioning import doubled
+from equiscope.runs.kinds.handed import doubled
 from equiscope.runs.train import train
 from tests.runs.toy import config
 
@@ -35,6 +35,19 @@ def test_condition_numbers_of_the_head(run):
 class Single(nn.Linear):
     def forward(self, x):
         return super().forward(x.float())
+
+
+class Potential(nn.Linear):
+    """Forces of an energy, which need gradients."""
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        return -torch.autograd.grad(super().forward(x).square().sum(), x)[0]
+
+
+def test_forces_of_an_energy_run_in_float64():
+    exact, _ = doubled(Potential(3, 1), [{"x": torch.ones(2, 3)}], lambda m, batch: m(batch["x"]))
+    assert exact.weight.dtype == torch.float64
 
 
 def test_a_copy_in_float64():

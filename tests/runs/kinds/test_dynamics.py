@@ -51,6 +51,13 @@ def test_every_part_of_a_run_at_a_constant_rate(adam):
     assert twirling["answers"]["steps"] == pytest.approx(3 * 8 * twirling["worth"]["steps"] / 11)
 
 
+def test_seconds_are_those_of_a_device_that_is_done(adam, monkeypatch):
+    waited = []
+    monkeypatch.setattr("equiscope.runs.clock._wait_for", waited.append)
+    assert values(adam, KEPT, seed=11)["twirling"]["cost"] > 1
+    assert waited == 4 * [torch.device("cpu")]
+
+
 def test_the_start_has_a_spectrum_and_no_noise(adam):
     found = values(adam, 0)
     assert "no state of the optimiser" in found["noise"]["refused"]
@@ -88,6 +95,8 @@ def test_states_that_are_not_stationary_are_refused(folder):
 def test_bad_input_is_a_sentence(folder, adam):
     with pytest.raises(InputError, match="8 mini-batches or more, got 3"):
         values(adam, KEPT, minibatches=3)
+    with pytest.raises(InputError, match="one rotation per sample has no equivariance error"):
+        values(adam, KEPT, rotations="haar")
     with pytest.raises(InputError, match="draws must be an integer >= 2, got 1"):
         values(adam, KEPT, draws=1)
     adam.acquire()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from equiscope.errors import DataError
-from equiscope.tasks.datasets.chemistry import MoleculeFilter, describe, lines, nci_smiles_path, read_smiles, select
+from equiscope.tasks.datasets.chemistry import MoleculeFilter, Smiles, lines, nci_smiles_path, read_smiles, select
 from equiscope.tasks.datasets.stream import Sample
 
 REASONS = {
@@ -76,13 +76,13 @@ def test_lines(tmp_path):
 
 def test_description(tmp_path):
     (tmp_path / "train.csv").write_text(MOSES)
-    found = describe(tmp_path / "train.csv", Sample())
+    found = Smiles(tmp_path / "train.csv").describe(Sample())
     assert (found.molecules, found.atoms) == (3, (9, 17))
     assert found.elements == {"C": 3, "H": 3, "O": 1, "N": 1}
     assert found.charges == {0: 2, 1: 1}
     assert found.rejected == {"SMILES that RDKit cannot read": 1}
     assert "no geometry" in str(found)
-    assert describe(tmp_path / "train.csv", Sample(2)).to_dict()["molecules"] <= 2
+    assert Smiles(tmp_path / "train.csv").describe(Sample(2)).to_dict()["molecules"] <= 2
 
 
 def test_refusals(tmp_path):
@@ -96,17 +96,17 @@ def test_refusals(tmp_path):
         list(lines(tmp_path / "a.smi.gz"))
     (tmp_path / "b.smi").write_text("nonsense\n")
     with pytest.raises(DataError, match="no molecule that RDKit can read"):
-        describe(tmp_path / "b.smi", Sample())
+        Smiles(tmp_path / "b.smi").describe(Sample())
 
 
 def test_what_spreadsheets_write(tmp_path):
     (tmp_path / "a.csv").write_bytes('"id","SMILES"\r\n"a, b","CCO"\r\n"short"\r\n"é","C"\r\n'.encode("utf-8-sig"))
     assert [text for _, text in lines(tmp_path / "a.csv")] == ["CCO", "C"]
-    found = describe(tmp_path / "a.csv", Sample())
+    found = Smiles(tmp_path / "a.csv").describe(Sample())
     assert (found.molecules, found.rejected) == (2, {"line without a SMILES": 1})
-    assert describe(tmp_path / "a.csv", Sample(2)).rejected == {"line without a SMILES": 1}
+    assert Smiles(tmp_path / "a.csv").describe(Sample(2)).rejected == {"line without a SMILES": 1}
     (tmp_path / "b.csv.bz2").write_bytes(bz2.compress("name,smiles\ncafé,CCO\n".encode("latin-1")))
-    shown = str(describe(tmp_path / "b.csv.bz2", Sample()))
+    shown = str(Smiles(tmp_path / "b.csv.bz2").describe(Sample()))
     assert "left out: nothing" in shown
     assert "read with a remark: 1 line with bytes that are no UTF-8" in shown
 

@@ -8,11 +8,20 @@ import pytest
 from equiscope.errors import DataError, InputError
 from equiscope.files import REMARK, Refused
 from equiscope.tasks.datasets import reading
-from equiscope.tasks.datasets.reading import Reading, Rejected, block, fits, pieces, stress_matrix, told
+from equiscope.tasks.datasets.reading import Reader, Rejected, block, fits, pieces, stress_matrix, told
 
 
 def numbers(records, rejected, parse=float):
-    return list(Reading("file", rejected, "row").all(records, lambda record: [parse(record)], "has no row"))
+    class Numbers(Reader):
+        RECORD, NOTHING = "row", "has no row"
+
+        def records(self, reading):
+            return records
+
+        def parse(self, record, reading):
+            return [parse(record)]
+
+    return list(Numbers("file").blocks(rejected))
 
 
 def test_errors_inside_a_record_are_counted_with_the_first_words():

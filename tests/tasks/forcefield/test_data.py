@@ -77,22 +77,16 @@ def test_batches(frames: FrameSet) -> None:
     for name in ("pos", "species", "mask", "forces", "energy"):
         stored = getattr(frames, name)[torch.tensor([0, 17, 3])]
         assert torch.equal(batch[name], stored[:, :9] if stored.ndim > 1 else stored)
-    wide = frames.batch(torch.tensor([0, 17, 3]), pad_to=15)
-    for name in ("pos", "species", "mask", "forces"):
-        assert wide[name].shape[1] == 15
-        assert torch.equal(wide[name][:, :9], batch[name])
-        assert not wide[name][:, 9:].any()
     batch["pos"].zero_()
     assert frames.pos[0].any()
 
 
 @pytest.mark.parametrize(
-    ("indices", "pad_to", "message"),
-    [([], None, "non-empty"), ([24], None, r"0\.\.23, got 24"), ([-1], None, "got -1"), ([3], 8, "9 atoms")],
+    ("indices", "message"), [([], "non-empty"), ([24], r"0\.\.23, got 24"), ([-1], "got -1")]
 )
-def test_wrong_batches(frames: FrameSet, indices: list[int], pad_to: int | None, message: str) -> None:
+def test_wrong_batches(frames: FrameSet, indices: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        frames.batch(indices, pad_to)
+        frames.batch(indices)
 
 
 def test_parts_share_no_molecule_and_cover_all(frames: FrameSet) -> None:
@@ -149,11 +143,6 @@ def test_describe_is_plain(frames: FrameSet) -> None:
     train = frames.forces[frames.indices("train")]
     real = train[frames.mask[frames.indices("train")]]
     assert facts["force_rms"] == pytest.approx(float(real.square().mean().sqrt()))
-
-
-def test_moving_keeps_content(frames: FrameSet) -> None:
-    moved = frames.to("cpu")
-    assert torch.equal(moved.batch([1, 2])["pos"], frames.batch([1, 2])["pos"])
 
 
 def test_other_files_are_refused(path: Path, tmp_path: Path) -> None:

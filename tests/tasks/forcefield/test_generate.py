@@ -65,6 +65,15 @@ def test_counts_and_metadata(one: Path) -> None:
     assert sorted(p.name for p in one.parent.iterdir() if p.name.startswith((".", "one"))) == ["one.npz"]
 
 
+def test_without_tblite_nothing_is_begun(
+    config: ForceFieldData, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tblite.interface", None)
+    with pytest.raises(DataError, match="tblite is needed here and not installed"):
+        generate(replace(config, path=str(folder / "none.npz")), workers=1, progress=False)
+    assert not list(folder.glob("none*"))
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_another_seed_gives_other_frames(config: ForceFieldData, one: Path, folder: Path) -> None:
     same = generate(replace(config, path=str(folder / "same.npz")), progress=False)
@@ -95,7 +104,7 @@ def test_a_killed_generation_goes_on_with_more_processes_to_the_same_bytes(
 
 def test_a_shard_is_made_once_per_configuration(folder: Path) -> None:
     shard = folder / "shard.npz"
-    job = Job(Molecule(0, "CCO"), 2, 0, "jitter", "haar", str(shard), "a")
+    job = Job(Molecule(0, "CCO"), 2, ForceFieldData(), str(shard), "a")
     make_shard(job)
     content, written = shard.read_bytes(), shard.stat().st_ino
     make_shard(job)
@@ -103,7 +112,7 @@ def test_a_shard_is_made_once_per_configuration(folder: Path) -> None:
     shard.write_bytes(content[:50] + b"?" + content[51:])
     make_shard(job)
     assert shard.read_bytes() == content
-    make_shard(replace(job, seed=1, fingerprint="b"))
+    make_shard(replace(job, config=ForceFieldData(seed=1), fingerprint="b"))
     assert shard.read_bytes() != content
 
 

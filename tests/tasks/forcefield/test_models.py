@@ -212,6 +212,9 @@ def test_the_same_seed_gives_the_same_weights_and_outputs(name: str) -> None:
         (("edge_transformer",), {"width": 33}, "width 33 is not a multiple of heads 4"),
         (("escaip",), {"width": 33}, "width 33 is not a multiple of heads 4"),
         (("escaip",), {"degree": 0}, "degree must be at least 1"),
+        (("escaip",), {"layers": 0}, "layers must be at least 1"),
+        (("edge_transformer",), {"layers": 0}, "layers must be at least 1"),
+        (("edge_transformer",), {"heads": 0}, "heads must be at least 1"),
     ],
 )
 def test_impossible_models_are_refused(arguments: tuple, settings: dict, message: str) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import equiscope as eq
-from equiscope.tasks.forcefield.escaip import closed_form
 from equiscope.tasks.forcefield.models import build
 
+from .closed_form import closed_form
 from .molecules import random_batch
 
 SIZES = [12, 7, 10, 1, 5]

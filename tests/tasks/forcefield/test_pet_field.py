@@ -30,7 +30,7 @@ def test_without_metatrain_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "metatrain.pet.modules.backend", None)
     with pytest.raises(InputError, match="pip install metatrain"):
         build("pet")
-    with pytest.raises(InputError, match="divisible by heads"):
+    with pytest.raises(InputError, match="multiple of heads"):
         PetConfig(width=10, heads=4)
 
 

@@ -8,6 +8,8 @@ from ase import Atoms
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks import build
+from equiscope.tasks.datasets import mapped
+from equiscope.tasks.datasets.blocks import Block
 from equiscope.tasks.forcefield import real
 from equiscope.tasks.forcefield.data import composition, reference_energies
 from equiscope.tasks.forcefield.task import ForceField
@@ -71,8 +73,6 @@ def test_batches_are_the_file(task, molecules):
             assert int(batch["molecule"][i]) == frame // 6
             seen.add(frame)
     assert len(seen) == 48
-    wide = task.data.batch([0, 7], pad_to=9)
-    assert wide["pos"].shape == (2, 9, 3)
     with pytest.raises(InputError, match=r"0\.\.59, got 60"):
         task.data.batch([60])
 
@@ -93,6 +93,17 @@ def test_reference_energies_are_those_of_all_frames(task):
     assert torch.allclose(frames.reference, expected, atol=1e-6, rtol=1e-9)
     assert torch.allclose(frames.energy, (total - composition(every["species"]) @ expected).float(), atol=1e-4)
     assert frames.energy.abs().max() < 10
+
+
+def test_more_atoms_of_an_element_than_two_bytes_can_count(tmp_path):
+    blocks = [
+        Block(f"{n} atoms", np.ones(n, dtype=int), np.zeros((1, n, 3)), np.array([-2.0 * n]), np.zeros((1, n, 3)))
+        for n in (66_000, 2, 3)
+    ]
+    mapped.write(tmp_path / "s.frames", blocks, {"description": {"orientation": None}})
+    frames = real.load(tmp_path / "s.frames", seed=0, verbose=False)
+    assert float(frames.reference[1]) == pytest.approx(-2)
+    assert frames.energy.abs().max() < 1e-3
 
 
 def test_weighted_rows_are_repeated_rows():
@@ -184,5 +195,5 @@ def test_sets_that_cannot_be_trained_on(tmp_path):
     "setting", [{"share": "half"}, {"max_atoms": "few"}, {"frames": [1]}, {"elements": ["H"]}, {"seed": "x"}]
 )
 def test_settings_that_are_no_numbers(setting):
-    with pytest.raises(InputError, match=f"data.{next(iter(setting))} must be numbers, got"):
+    with pytest.raises(InputError, match=rf"data\.{next(iter(setting))} must be a (whole )?number, got"):
         real.RealData.from_settings({"format": "spice", "path": "x", **setting})

@@ -84,25 +84,21 @@ def test_files_of_another_kind_or_version_are_refused(path, flat, tmp_path):
             read(store.write(tmp_path / "x.npz", flat, about), Geometries, "times")
 
 
-@pytest.mark.parametrize("pad_to", [None, 4, 6])
-def test_batches_are_padded_to_their_largest_or_as_asked(made, pad_to):
-    batch, rows, wide = made.batch([2, 1], pad_to), torch.tensor([2, 1]), pad_to or 3
+def test_batches_are_padded_to_their_largest(made):
+    batch, rows = made.batch([2, 1]), torch.tensor([2, 1])
     assert list(batch) == ["pos", "species", "mask", "molecule", "id"]
     assert batch["id"].tolist() == [2, 1]
     assert batch["molecule"].tolist() == [1, 0]
     for name in ("pos", "species", "mask"):
-        assert batch[name].shape[1] == wide
-        common = min(wide, 4)
-        assert torch.equal(batch[name][:, :common], getattr(made, name)[rows, :common])
-        assert not batch[name][:, common:].any()
+        assert torch.equal(batch[name], getattr(made, name)[rows, :3])
 
 
 def test_wrong_numbers():
     atoms = torch.tensor([3, 5])
-    assert check_batch([1, 0], atoms, None)[1] == 5
-    for indices, pad_to, message in (([], None, "non-empty"), ([2], None, r"0\.\.1, got 2"), ([1], 4, "5 atoms")):
+    assert check_batch([1, 0], atoms)[1] == 5
+    for indices, message in (([], "non-empty"), ([2], r"0\.\.1, got 2")):
         with pytest.raises(InputError, match=message):
-            check_batch(indices, atoms, pad_to)
+            check_batch(indices, atoms)
 
 
 def test_parts_and_counts(made):
@@ -121,8 +117,5 @@ def test_parts_and_counts(made):
     assert describe_split(left, "left")["molecules"] == 1
 
 
-def test_moving_and_orientation(made):
-    moved = made.to("meta")
-    assert moved.pos.device.type == "meta"
-    assert moved.atoms.device.type == "cpu"
+def test_orientation(made):
     assert made.orientation() == orientation(made.pos, made.mask)

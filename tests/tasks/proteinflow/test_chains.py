@@ -136,8 +136,6 @@ def test_augmentation_is_a_share(data):
             ca = 0.1 * torch.from_numpy(data.chains.ca[number])
             turned += not torch.allclose(chain[row, : len(ca)], ca, atol=1e-3)
     assert 55 < turned < 105  # 160 draws at one half: four standard deviations are 25
-    with pytest.raises(InputError, match="share between 0 and 1"):
-        TrainingStream(data, 4, seed=1, augment=1.5)
 
 
 def test_half_of_the_batches_are_self_conditioned_as_a_whole(data):

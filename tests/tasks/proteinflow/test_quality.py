@@ -1,6 +1,7 @@
 """Tests of the figures by which drawn chains are judged."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def test_random_walks_and_mirror_images_are_told_from_proteins(real):
 
 def test_figures_are_plain_and_readable(real):
     figures = judge(real.traces[:4], real)
-    assert json.loads(json.dumps(figures.to_dict()))["chains"] == 4
+    assert json.loads(json.dumps(asdict(figures)))["chains"] == 4
     assert "4 chains" in str(figures)
     with pytest.raises(InputError, match="no trace"):
         judge([], real)
@@ -111,7 +112,7 @@ def test_figures_are_plain_and_readable(real):
 
 def test_plots_are_written(tmp_path, real):
     plot_quality({"drawn": real.traces[:3]}, real, tmp_path / "q.png")
-    plot_traces(real.traces[:5], tmp_path / "t.png", ["first"])
+    plot_traces(real.traces[:5], tmp_path / "t.png")
     plot_traces(real.traces[:1], tmp_path / "one.png")
     for name in ("q", "t", "one"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000

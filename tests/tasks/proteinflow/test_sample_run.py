@@ -1,9 +1,11 @@
 """Tests of drawing into a folder."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import torch
 
 from equiscope.errors import DataError, InputError
 from equiscope.tasks.datasets.structures import read_structures
@@ -34,8 +36,6 @@ def test_traces_are_in_angstrom_and_those_that_were_drawn(tmp_path):
     task = small_task()
     target = 0.1 * np.asarray(task.data.chains.ca[0][:45])
 
-    import torch
-
     class Known(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -63,13 +63,24 @@ def test_real_chains_of_similar_length_are_compared_with(tmp_path):
         sample_run(make("proteina"), task, tmp_path, Sampling(length=5, number=1, steps=1), formats=())
 
 
+def test_what_cannot_be_written_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
+    # Drawing would fail: a model without parameters lies on no device.
+    task, model, settings = small_task(), torch.nn.Identity(), Sampling(length=5, number=1, steps=1)
+    with pytest.raises(InputError, match="format must be one of cif, pdb, got 'xyz'"):
+        sample_run(model, task, tmp_path / "out", settings, formats=("cif", "xyz"))
+    monkeypatch.setitem(sys.modules, "gemmi", None)
+    with pytest.raises(DataError, match="gemmi is needed here and not installed"):
+        sample_run(model, task, tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("ending", ["cif", "pdb"])
 def test_a_written_trace_is_read_back(tmp_path, ending):
     ca = helix(50) - 20
-    write_trace(ca, tmp_path / f"a.{ending}", "drawn", "ACDEFGHIKL" * 5)
+    write_trace(ca, tmp_path / f"a.{ending}", "drawn")
     chains = read_structures(tmp_path)
     assert np.abs(chains.ca[0] - (ca - ca.mean(0))).max() < 2e-3
-    assert chains.sequences == ("ACDEFGHIKL" * 5,)
+    assert chains.sequences == ("G" * 50,)
 
 
 def test_atoms_are_numbered_ca_of_glycine_in_chain_a(tmp_path):
@@ -86,7 +97,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(InputError, match="cif or pdb"):
         write_trace(helix(5), tmp_path / "a.xyz")
     with pytest.raises(InputError, match=r"\(L, 3\)"):
-        write_trace(helix(5), tmp_path / "a.cif", sequence="AC")
+        write_trace(helix(5)[:, :2], tmp_path / "a.cif")
     with pytest.raises(DataError, match="not finite"):
         write_trace(np.full((5, 3), np.nan), tmp_path / "a.cif")
     with pytest.raises(DataError, match="write mmCIF"):

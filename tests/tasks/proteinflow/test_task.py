@@ -11,7 +11,7 @@ from equiscope.decomposition.twirled import Twirled
 from equiscope.errors import InputError
 from equiscope.tasks import build
 from equiscope.tasks.proteinflow.flow import clean_estimate, first_pass, flow_loss
-from equiscope.tasks.proteinflow.task import MODELS, ProteinFlow, declaration, self_conditioned
+from equiscope.tasks.proteinflow.task import MODELS, ProteinFlow, declaration
 from tests.tasks.proteinflow.common import make, rotations, small_task, turned
 
 
@@ -40,6 +40,20 @@ def test_settings_of_other_tasks_are_refused():
         ProteinFlow.from_config({"data": {"frames": 4}})
     with pytest.raises(InputError, match="seed must be at least 0"):
         ProteinFlow.from_config({"seed": -1})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"augment": 1.5}, "augment must be a share between 0 and 1, got 1.5"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"loss": {"self_conditioning": 2}}, r"loss\.self_conditioning must be a share between 0 and 1, got 2.0"),
+        ({"loss": {"distogram": -1}}, r"loss\.distogram must be at least 0, got -1.0"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_any_data_is_read(config, message):
+    with pytest.raises(InputError, match=message):
+        ProteinFlow.from_config(config)
 
 
 def test_runs_from_before_there_was_a_seed_of_the_data_keep_the_split_of_their_own():
@@ -199,7 +213,8 @@ def test_noise_that_is_not_turned_along_would_be_counted_as_equivariance_error(t
 
 def test_self_conditioning_coordinates_are_turned_along_as_an_input(task):
     model = make("proteina_equivariant")
-    batches = self_conditioned(model, task.probes("track")[1].batches)
+    # The estimate in the frame as given, computed once.
+    batches = [{**batch, "x_sc": first_pass(model, batch)} for batch in task.probes("track")[1].batches]
     assert all(batch["x_sc"].abs().max() > 0.1 for batch in batches)
     assert not measure(model, batches, declaration()).distinguishable
     # Not turned along they break the symmetry of an equivariant model, and the measure sees it.

@@ -41,8 +41,8 @@ FAMILIES: dict[str, type[Family]] = {
 # What turns by the set K of the call.
 TURNING = {kind.name: kind for kind in (Rotation, Interpolation)}
 NAMES = (*TURNING, *FAMILIES)
-# The argument that a name may be given with, "translation=100".
-_VALUES = {"translation": ("within", float), "space group": ("symprec", float), "point group": ("symprec", float)}
+# The argument, a number, that a name may be given with: "translation=100".
+_ARGUMENTS = {"translation": "within", "space group": "symprec", "point group": "symprec"}
 
 
 def families(given: Any, rotations: str, group: str) -> tuple[Family, ...]:
@@ -85,11 +85,10 @@ def _family(given: Any, rotations: str, group: str) -> Family:
         raise InputError(f"there is no symmetry {name!r}: {meant}they are {', '.join(NAMES)}")
     if not equals:
         return FAMILIES[name]()
-    argument, kind = _VALUES.get(name, ("", str))
-    if not argument:
+    if name not in _ARGUMENTS:
         raise InputError(f"symmetry {name!r} takes no value, got {given!r}")
     try:
-        number = kind(value)
+        number = float(value)
     except ValueError:
         raise InputError(f"symmetry {given!r}: {value!r} is no number, such as in {name + '=10'!r}") from None
-    return FAMILIES[name](**{argument: number})
+    return FAMILIES[name](**{_ARGUMENTS[name]: number})

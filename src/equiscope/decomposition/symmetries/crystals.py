@@ -23,9 +23,9 @@ from torch import Tensor
 from equiscope.decomposition.batches import Batch
 from equiscope.decomposition.orbit import rotated, rotated_back
 from equiscope.decomposition.ragged import batch_of
-from equiscope.decomposition.symmetries.lattices import Periodic, needs_field
+from equiscope.decomposition.symmetries.lattices import Periodic
 from equiscope.decomposition.symmetries.moves import Moved, MoveKey, Values
-from equiscope.decomposition.symmetries.relabelling import atom_fields, atoms_of, outputs_back
+from equiscope.decomposition.symmetries.relabelling import atom_fields, atoms_of, field_of, outputs_back
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
@@ -139,11 +139,8 @@ class SpaceGroup(Periodic):
     symprec: float = 1e-3
     fields: Sequence[str] | None = None
     name = "space group"
+    whole = True
     point = False
-
-    @property
-    def whole(self) -> bool:
-        return True
 
     def declared(self, declaration: Declaration) -> None:
         super().declared(declaration)
@@ -158,7 +155,7 @@ class SpaceGroup(Periodic):
                 f"{self.name} is of crystals, periodic in three directions; samples {mixed[:5]} of a batch are not"
             )
         atoms = atoms_of(batch, declaration)
-        species = atoms.flat(needs_field(batch, self.species, self.name)).reshape(len(atoms.sample), -1)[:, 0]
+        species = atoms.flat(field_of(batch, self.species, f"{self.name}: ")).reshape(len(atoms.sample), -1)[:, 0]
         places = atoms.flat(batch.fields()[declaration.points[0]]).double().cpu().numpy()
         owner, real, kinds = (v.cpu().numpy() for v in (atoms.sample, atoms.real, species))
         cells, found = self.cells(batch).cpu().numpy(), []
@@ -181,7 +178,8 @@ class SpaceGroup(Periodic):
         return every
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
-        found, atoms, cells = self.of(batch, declaration), atoms_of(batch, declaration), self.cells(batch)
+        found = draw.once("operations", lambda: self.of(batch, declaration))
+        atoms, cells = atoms_of(batch, declaration), self.cells(batch)
         device, owner = cells.device, atoms.sample.cpu().numpy()
         real, where, images = atoms.real.cpu().numpy(), np.arange(len(owner)), np.zeros((len(owner), 3))
         turns, shifts, choices = np.empty((batch.size, 3, 3)), np.empty((batch.size, 3)), np.empty((batch.size, 3, 3))
@@ -199,10 +197,10 @@ class SpaceGroup(Periodic):
         moved = torch.where(atoms.real[:, None], moved, flat).to(fields[points].dtype)
         turned = batch_of(rotated(batch, turn, declaration), declaration)
         changed = dict(turned.fields()) | {points: atoms.like(moved)}
-        changed[self.cell] = cell.reshape(fields[self.cell].shape).to(fields[self.cell].dtype)
+        changed[self.cell] = self.like_cell(cell, batch)
         order = there.argsort()
         for name in atom_fields(batch, declaration, atoms, self.fields, self.own(batch)):
-            changed[name] = atoms.like(atoms.flat(changed[name])[order])
+            changed[name] = atoms.taken(changed[name], order)
 
         def back(values: Values, after: Batch) -> dict[str, Tensor]:
             return rotated_back(outputs_back(values, after, batch, declaration, there), batch, turn, declaration)

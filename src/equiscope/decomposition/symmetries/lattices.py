@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from equiscope.decomposition.batches import Batch, DenseBatch, names
+from equiscope.decomposition.batches import Batch, DenseBatch
 from equiscope.decomposition.ragged import RaggedBatch
 from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Values, needs_points, unchanged
 from equiscope.decomposition.symmetries.relabelling import Atoms, atom_fields, atoms_of, outputs_back
@@ -61,6 +61,11 @@ class Periodic(Family):
             )
         return values.double().reshape(batch.size, 3, 3)
 
+    def like_cell(self, cells: Tensor, batch: Batch) -> Tensor:
+        """Lattice vectors (samples, 3, 3) in the layout and dtype of the batch's own."""
+        own = batch.fields()[self.cell]
+        return cells.reshape(own.shape).to(own.dtype)
+
     def periodic(self, batch: Batch) -> list[tuple[bool, ...]]:
         """Which directions of each sample are periodic.
 
@@ -74,7 +79,7 @@ class Periodic(Family):
         lacking = [
             place
             for place, (flag, cell) in enumerate(zip(flags, cells.cpu().numpy(), strict=True))
-            if not any(flag) or not _spanning(cell[np.array(flag)])
+            if not any(flag) or not spanning(cell[np.array(flag)])
         ]
         if lacking:
             raise InputError(
@@ -84,7 +89,7 @@ class Periodic(Family):
         return flags
 
 
-def _spanning(vectors: NDArray[np.float64]) -> bool:
+def spanning(vectors: NDArray[np.float64]) -> bool:
     """Whether lattice vectors (n, 3) are none of them zero, and span as many dimensions."""
     sizes = np.linalg.norm(vectors, axis=1, keepdims=True)
     return bool((sizes >= SHORT).all()) and bool(np.linalg.svd(vectors / sizes, compute_uv=False)[-1] >= FLAT)
@@ -126,11 +131,7 @@ class Lattice(Periodic):
             chosen[sample] = known[random.integers(len(known))]
             own = owner == sample
             images[own] = random.integers(-1, 2, (int(own.sum()), 3)) * np.array(flags[sample])
-        changed = {
-            self.cell: (torch.from_numpy(chosen).to(cells.device) @ cells)
-            .reshape(fields[self.cell].shape)
-            .to(fields[self.cell].dtype)
-        }
+        changed = {self.cell: self.like_cell(torch.from_numpy(chosen).to(cells.device) @ cells, batch)}
         if self.images:
             steps = torch.from_numpy(images).to(cells.device) * atoms.real[:, None]
             shifts = torch.einsum("ni,nij->nj", steps, cells[atoms.sample])
@@ -215,15 +216,13 @@ class Supercell(Periodic):
         order, block = base[sort], torch.div(sort, entries, rounding_mode="floor")
         copies = torch.tensor([int(random.integers(count)) for random in draw.generators()], device=cells.device)
         where = sort.argsort()[copies[atoms.sample] * entries + torch.arange(entries, device=cells.device)]
-        changed = {
-            name: atoms.like(atoms.flat(fields[name])[order])
-            for name in atom_fields(batch, declaration, atoms, self.fields, self.own(batch))
-        }
+        own = atom_fields(batch, declaration, atoms, self.fields, self.own(batch))
+        changed = {name: atoms.taken(fields[name], order) for name in own}
         sample = atoms.sample[order]
         shifts = torch.einsum("ni,nij->nj", blocks[block], cells[sample]) * atoms.real[order][:, None]
         changed |= {name: shifted(changed[name], shifts, atoms) for name in declaration.points}
         repeats = torch.tensor(shape, dtype=torch.float64, device=cells.device)[:, None]
-        changed[self.cell] = (cells * repeats).reshape(fields[self.cell].shape).to(fields[self.cell].dtype)
+        changed[self.cell] = self.like_cell(cells * repeats, batch)
         if "ptr" in fields and not batch.dense:
             changed["ptr"] = fields["ptr"] * count
 
@@ -232,14 +231,3 @@ class Supercell(Periodic):
             return {k: v.double() / (count if k in self.extensive else 1) for k, v in found.items()}
 
         return Moved(batch.with_fields(changed), back)
-
-
-def needs_field(batch: Batch, name: str, what: str) -> Tensor:
-    """A field of the batch.
-
-    Raises:
-        InputError: if it has none of that name.
-    """
-    if name not in batch.fields():
-        raise InputError(f"{what}: the batch has no tensor {name!r}; it has {names(batch.fields())}")
-    return batch.fields()[name]

@@ -18,13 +18,22 @@ from torch import Tensor
 
 from equiscope.decomposition.batches import Batch, device_of_batch
 from equiscope.decomposition.calling import found_outputs
-from equiscope.decomposition.orbit import Forward, answer_of, input_rows, output_rows, rotated, rotated_back, rows_of
+from equiscope.decomposition.orbit import (
+    Forward,
+    answer_of,
+    output_rows,
+    rotated,
+    rotated_back,
+    rows_of,
+    turning_rows,
+)
 from equiscope.decomposition.ragged import batch_of
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 from equiscope.symmetry.rotations import RotationSet, haar_keyed, uniform_keyed
 
 Values = Mapping[str, Tensor]
+Back = Callable[[Values, Batch], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,7 @@ class Moved:
     """
 
     native: Any
-    back: Callable[[Values, Batch], dict[str, Tensor]]
-    _made: list[Batch] = field(default_factory=list, repr=False)
-
-    def batch(self, declaration: Declaration) -> Batch:
-        """The moved batch, as declared."""
-        if not self._made:
-            self._made.append(batch_of(self.native, declaration))
-        return self._made[0]
+    back: Back
 
 
 def unchanged(values: Values, moved: Batch) -> dict[str, Tensor]:
@@ -170,10 +172,7 @@ class Parity(Orthogonal):
     """The identity and the inversion x -> c - (x - c) through the centre: the whole group of two, exact."""
 
     name = "parity"
-
-    @property
-    def whole(self) -> bool:
-        return True
+    whole = True
 
     def size(self, batch: Batch | None, declaration: Declaration) -> int:
         return 2
@@ -202,10 +201,7 @@ class Interpolation(Rotation):
     """Turned there and back, x -> h^-1 h x, with no net rotation: what the interpolation of grids alone does."""
 
     name = "interpolation"
-
-    @property
-    def whole(self) -> bool:
-        return False
+    whole = False
 
     def move(self, batch: Batch, declaration: Declaration, draw: MoveKey, places: Sequence[int]) -> Moved:
         device = device_of_batch(batch)
@@ -255,7 +251,7 @@ class Translation(Family):
         shifts = self.shifts(draw).to(device_of_batch(batch))
         fields, changed = batch.fields(), {}
         for name in declaration.points:
-            rows = input_rows(batch, name, declaration)
+            rows = turning_rows(batch, name, declaration)
             there = rows.select(fields[name], (3,)).double() + shifts[rows.sample][:, None, :]
             changed[name] = rows.scatter(there, fields[name], fill=fields[name]).to(fields[name].dtype)
         if declaration.center not in ("origin", "mean"):
@@ -264,7 +260,7 @@ class Translation(Family):
             changed[declaration.center] = moved_middle.reshape(middle.shape).to(middle.dtype)
 
         def back(values: Values, moved: Batch) -> dict[str, Tensor]:
-            found = {name: rows.double() for name, rows in values.items()}
+            found = unchanged(values, moved)
             for name, spec in declaration.outputs.items():
                 if spec.points:
                     found[name] = found[name] - shifts[output_rows(batch, name, declaration).sample][:, None, :]
@@ -289,14 +285,18 @@ class Step:
     place: int | None = None
     choice: tuple[MoveKey, int] | None = None
 
-    def moved(self, batch: Batch, declaration: Declaration) -> Moved:
-        """The batch moved."""
+    def moved(self, batch: Batch, declaration: Declaration) -> tuple[Batch, Back]:
+        """The batch moved, as declared, and the way back."""
         if self.place is not None:
-            return self.family.move(batch, declaration, self.draw, [self.place] * batch.size)
+            return self._moved_to([self.place] * batch.size, batch, declaration)
         # The passes of a coset of the innermost family share what was moved before.
         return self.draw.once(id(batch), lambda: (batch, self._chosen(batch, declaration)))[1]
 
-    def _chosen(self, batch: Batch, declaration: Declaration) -> Moved:
+    def _moved_to(self, places: Sequence[int], batch: Batch, declaration: Declaration) -> tuple[Batch, Back]:
+        moved = self.family.move(batch, declaration, self.draw, places)
+        return batch_of(moved.native, declaration), moved.back
+
+    def _chosen(self, batch: Batch, declaration: Declaration) -> tuple[Batch, Back]:
         assert self.choice is not None
         draw, number = self.choice
         size = self.family.size(batch, declaration)
@@ -305,7 +305,7 @@ class Step:
             places = [int(random.permutation(size)[number % size]) for random in draw.generators(use=2)]
         else:
             places = [int(random.choice(size, p=weights)) for random in self.draw.generators(use=2)]
-        return self.family.move(batch, declaration, self.draw, places)
+        return self._moved_to(places, batch, declaration)
 
 
 @dataclass(frozen=True)
@@ -314,13 +314,12 @@ class Moves:
 
     steps: tuple[Step, ...]
 
-    def moved(self, batch: Batch, declaration: Declaration) -> tuple[Batch, list[tuple[Any, Batch]]]:
+    def moved(self, batch: Batch, declaration: Declaration) -> tuple[Batch, list[tuple[Back, Batch]]]:
         """The moved batch, and each step's way back with the batch it starts from, the first step first."""
         here, backs = batch, []
         for step in self.steps:
-            moved = step.moved(here, declaration)
-            here = moved.batch(declaration)
-            backs.append((moved.back, here))
+            here, back = step.moved(here, declaration)
+            backs.append((back, here))
         return here, backs
 
 

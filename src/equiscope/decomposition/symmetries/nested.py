@@ -24,8 +24,9 @@ large: V_k = (1 - 1/n) (D_k - D_{k-1}).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,13 +65,9 @@ class Scheme:
         """Cosets of the innermost family that belong together."""
         return len(self.families) + 1 if self.several else 1
 
-    def inner(self, batch: Batch | None, declaration: Declaration) -> int:
-        """Transformations of a coset of the innermost family."""
-        return self.families[0].size(batch, declaration)
-
     def placed(self, batch: Batch | None, declaration: Declaration) -> RotationSet:
         """The passes that belong together, for a design that counts them; they are no rotations."""
-        count = self.cells * self.inner(batch, declaration)
+        count = self.cells * self.families[0].size(batch, declaration)
         uniform = torch.full((count,), 1.0 / count, dtype=torch.float64, device="cpu")
         return RotationSet(self.label, torch.eye(3, dtype=torch.float64, device="cpu").expand(count, 3, 3), uniform, 0)
 
@@ -137,7 +134,7 @@ def _mean_square(values: Tensor, rows: Rows) -> Tensor:
     return rows.mean(values.square().flatten(2).mean(dim=-1))
 
 
-def by_symmetry(scheme: Scheme, spectrum: dict[str, list[float]]) -> dict[str, list[object]]:
+def by_symmetry(scheme: Scheme, spectrum: Mapping[str, list[float]]) -> dict[str, list[Any]]:
     """Shares of the error of each family, innermost first, with their errors over clusters."""
     names = [family.label for family in scheme.families]
-    return {"symmetries": list(names), "share": list(spectrum["share"]), "error": list(spectrum["error"])}
+    return {"symmetries": names, "share": spectrum["share"], "error": spectrum["error"]}

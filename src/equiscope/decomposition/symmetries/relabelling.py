@@ -19,6 +19,7 @@ from equiscope.decomposition.symmetries.moves import Family, Moved, MoveKey, Val
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration
 
+SEQUENCES = list | tuple | np.ndarray
 # A second axis of these shapes may be atoms, or the components of one vector, cell or stress a sample.
 AMBIGUOUS = {(3,), (3, 3), (6,), (9,)}
 
@@ -48,6 +49,10 @@ class Atoms:
         """Entries (any number a sample) in the layout of a field of atoms."""
         return flat.unflatten(0, (self.shape[0], -1)) if self.dense else flat
 
+    def taken(self, values: Tensor, order: Tensor) -> Tensor:
+        """A field of atoms with the entries ``order``, any number a sample, in its layout."""
+        return self.like(self.flat(values)[order])
+
 
 def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     """Where the atoms are: from the mask or the positions of a padded batch, from the sample of each of a ragged one.
@@ -58,8 +63,8 @@ def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     fields, mask = batch.fields(), declaration.mask
     if not batch.dense:
         nodes: Tensor = batch.nodes  # type: ignore[attr-defined]
-        real = torch.ones_like(nodes, dtype=torch.bool) if mask is None else boolean(fields[mask], mask)
-        return Atoms((len(nodes),), nodes, real)
+        # A mask says which count: there is no padding.
+        return Atoms((len(nodes),), nodes, torch.ones_like(nodes, dtype=torch.bool))
     name = mask or next(iter(declaration.points), None)
     if name is None or fields[name].ndim < 2 + (name != mask):
         raise InputError("cannot tell where atoms are: declare mask='…', or positions (samples, atoms, 3) as points")
@@ -67,6 +72,17 @@ def atoms_of(batch: Batch, declaration: Declaration) -> Atoms:
     sample = torch.arange(samples, device=fields[name].device).repeat_interleave(atoms)
     real = torch.ones_like(sample, dtype=torch.bool) if mask is None else boolean(fields[mask], mask).flatten()
     return Atoms((samples, atoms), sample, real)
+
+
+def field_of(batch: Batch, name: str, asking: str = "") -> Tensor:
+    """A field of the batch; ``asking`` begins the message where there is none.
+
+    Raises:
+        InputError: if it has none of that name.
+    """
+    if name not in batch.fields():
+        raise InputError(f"{asking}the batch has no tensor {name!r}; it has {names(batch.fields())}")
+    return batch.fields()[name]
 
 
 def atom_fields(
@@ -77,19 +93,18 @@ def atom_fields(
     ``others`` hold pairs or numbers of atoms and are treated by themselves.
 
     Raises:
-        InputError: for a named field that is missing or has no axis of atoms, or one that may have.
+        InputError: for a named field that is missing or has no axis of atoms, one that may have, or a list of atoms.
     """
-    fields = batch.fields()
-    for name in (*(named or ()), *others):
-        if name not in fields:
-            raise InputError(f"the batch has no tensor {name!r}; it has {names(fields)}")
-    leading = len(atoms.shape)
+    fields, leading = batch.fields(), len(atoms.shape)
+    for name in others:
+        field_of(batch, name)
     for name in named or ():
-        if tuple(fields[name].shape[:leading]) != atoms.shape:
+        if tuple(field_of(batch, name).shape[:leading]) != atoms.shape:
             raise InputError(
                 f"field {name!r} {tuple(fields[name].shape)} has no axis of {atoms.shape[-1]} atoms to be renumbered: "
                 "leave it out of fields"
             )
+    _refuse_lists(batch, atoms)
     said = {name: declaration.rows_of_field(name) for name in fields}
     certain = {name for name, per in said.items() if per == "atom" and fields[name].ndim >= leading}
     if named is not None:
@@ -103,6 +118,26 @@ def atom_fields(
             "atoms, fields=[…] (atom_fields=[…] of an assert), or per={'z': 'atom'} in the declaration"
         )
     return sorted((found | certain) - set(others))
+
+
+def _refuse_lists(batch: Batch, atoms: Atoms) -> None:
+    """What a list says of atoms would stay in the old order.
+
+    Raises:
+        InputError: naming a field of one entry an atom that is no tensor.
+    """
+    stored = getattr(batch, "_batch", None) or getattr(batch, "_graphs", {})
+    for name in stored.keys():  # noqa: SIM118 (graphs are no dicts)
+        value = stored[name]
+        lists = [v for v in value if isinstance(v, SEQUENCES)] if isinstance(value, SEQUENCES) else []
+        counts = {*map(len, lists)} if atoms.dense else {sum(map(len, lists))}
+        if isinstance(value, SEQUENCES) and not atoms.dense:
+            counts.add(len(value))
+        if (atoms.dense or atoms.shape[-1] != batch.size) and atoms.shape[-1] in counts:
+            raise InputError(
+                f"field {name!r} lists one entry an atom, which would keep its order when atoms change theirs: give it "
+                "as a tensor of numbers, or leave it out of the batch"
+            )
 
 
 def _unsure(batch: Batch, values: Tensor, atoms: Atoms) -> bool:
@@ -136,20 +171,18 @@ def outputs_back(
         spec = declaration.outputs[name]
         there = output_rows(moved, name, declaration)
         of_samples = spec.per == "sample" or one_a_sample(batch, name, declaration)
-        of_atoms = not of_samples and (not before.dense or there.index is not None or _has_atoms(rows, after))
-        if not of_atoms:
+        # Rows of samples (n, c, …) may fold an axis of atoms into c.
+        folds = not before.dense or there.index is not None or rows.shape[1] % after.shape[-1] == 0
+        if of_samples or not folds:
             back[name] = rows
             continue
         here = output_rows(batch, name, declaration)
         entries = _entries(rows, there, after)[place]
-        whole = here.index is None and before.dense
-        back[name] = entries.reshape(before.shape[0], -1, *rows.shape[2:]) if whole else _picked(entries, here)
+        if here.index is not None:
+            back[name] = entries[here.index]
+        else:
+            back[name] = entries.reshape(before.shape[0], -1, *rows.shape[2:]) if before.dense else entries
     return back
-
-
-def _has_atoms(rows: Tensor, atoms: Atoms) -> bool:
-    """Whether rows of samples (n, c, …) fold an axis of atoms into c."""
-    return rows.shape[1] % atoms.shape[-1] == 0
 
 
 def _entries(rows: Tensor, where: Rows, atoms: Atoms) -> Tensor:
@@ -157,10 +190,6 @@ def _entries(rows: Tensor, where: Rows, atoms: Atoms) -> Tensor:
     if where.index is not None:
         return rows.new_zeros(len(atoms.sample), *rows.shape[1:]).index_copy(0, where.index, rows)
     return rows.reshape(len(atoms.sample), -1, *rows.shape[2:]) if atoms.dense else rows
-
-
-def _picked(entries: Tensor, where: Rows) -> Tensor:
-    return entries if where.index is None else entries[where.index]
 
 
 def renumbered(
@@ -215,21 +244,14 @@ class Permutation(Family):
             raise InputError("permutation: no sample of the batch has two atoms, there is nothing to exchange")
         order = draw.once("order", lambda: shuffled(atoms.sample, atoms.real, draw))
         where = order.argsort()
-        indices = [*self.indices, *_edge_index(batch, self.indices)]
-        fields = batch.fields()
-        changed = {
-            name: atoms.like(atoms.flat(fields[name])[order])
-            for name in atom_fields(batch, declaration, atoms, self.fields, (*self.pairs, *indices))
-        }
+        edges = [] if getattr(batch, "edges", None) is None else ["edge_index"]
+        indices = list(dict.fromkeys([*self.indices, *edges]))
+        own = atom_fields(batch, declaration, atoms, self.fields, (*self.pairs, *indices))
+        changed = {name: atoms.taken(batch.fields()[name], order) for name in own}
         changed |= renumbered(batch, atoms, order, where, self.pairs, indices)
         return Moved(
             batch.with_fields(changed), lambda rows, moved: outputs_back(rows, moved, batch, declaration, where)
         )
-
-
-def _edge_index(batch: Batch, named: Sequence[str]) -> list[str]:
-    has = getattr(batch, "edges", None) is not None
-    return ["edge_index"] if has and "edge_index" not in named else []
 
 
 @dataclass(frozen=True)
@@ -288,5 +310,3 @@ def _along(values: Tensor, order: Tensor, axis: int) -> Tensor:
     """values with its axis ``axis`` in the order given for each of the axes before."""
     wide = order.reshape(*order.shape, *[1] * (values.ndim - axis - 1)).expand(values.shape)
     return values.gather(axis, wide)
-
-

@@ -16,7 +16,7 @@ from equiscope.errors import first_line
 from equiscope.report import paper
 from equiscope.report.chart import Chart
 from equiscope.report.views import NAN, Figure, Record, view
-from equiscope.runs.kinds import registered
+from equiscope.runs.kinds import newest, registered
 from equiscope.words import aligned, correlation
 
 #: What reading records raises that are not as a run writes them.
@@ -124,17 +124,17 @@ def sections(entries: Iterable[Record], unit: str = "") -> list[Section]:
     entries = list(entries)
     noise = {(e["probe"], e["step"]) for e in entries
              if e["kind"] == "measure" and e["result"].get("distinguishable") is False}  # fmt: skip
-    entries = [entry for entry in entries if entry["kind"] == "analysis"]
+    pairs: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if entry["kind"] == "analysis" and entry["analysis"] == "relations":
+            pairs.setdefault(entry["probe"], {})[entry["pair"]] = entry["values"]
     made = []
     for name, kind in kinds().items():
-        for probe in dict.fromkeys(entry["probe"] for entry in entries if entry["analysis"] == name):
-            mine = [entry for entry in entries if entry["analysis"] == name and entry["probe"] == probe]
-            own = [entry for entry in mine if entry["settings"] == mine[-1]["settings"]]
-            related = {e["pair"]: e["values"] for e in entries if e["analysis"] == "relations" and e["probe"] == probe}
+        for probe, own in newest(entries, name).items():
             try:
-                steps: dict[int, Any] = {entry["step"]: view(kind.values, entry["values"]) for entry in own}
-                steps = dict(sorted(steps.items()))
-                lead, tables = kind.words(steps, {pair: view(Relation, values) for pair, values in related.items()})
+                steps: dict[int, Any] = {step: view(kind.values, entry["values"]) for step, entry in own.items()}
+                related = {pair: view(Relation, values) for pair, values in pairs.get(probe, {}).items()}
+                lead, tables = kind.words(steps, related)
                 if kind.of_error and all((probe, step) in noise for step in steps):
                     lead = ROUNDING_ALONE + lead
                 lead, tables, chart = _with_unit((lead, tables, kind.chart(steps)), f",{unit}" if unit else "")

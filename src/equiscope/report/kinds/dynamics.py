@@ -28,11 +28,9 @@ HISTORY = {
 
 @dataclass(frozen=True)
 class Percent(Figure):
-    """Percent of some weights, with the R² there and both losses."""
+    """Percent of some weights, and their equivariance error."""
 
-    r2: float
     equivariance: float
-    total: float
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,6 @@ class NoiseShare:
     of_error: Figure
     kappa_max: float
     edge: float
-    noise: float
-    pull: float
     kappa: tuple[float, ...] = ()
     share: tuple[float, ...] = ()
 
@@ -105,17 +101,14 @@ class CrossingAt:
     step: float
     low: float
     high: float
-    points: float
     measured: float
     r2: float
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The spectrum from one gradient: nodes, weights, mean."""
+    """The mean curvature along one gradient."""
 
-    nodes: tuple[float, ...]
-    weights: tuple[float, ...]
     mean: float
 
 
@@ -160,8 +153,11 @@ def _lead(found: Dynamics) -> str:
     if found.noise.equivariance is not None:
         said.append(f"the noise of the optimiser makes {ranged(*_percent(found.noise.of_error))} % of the error")
     if found.twirling.answers is not None:
-        said.append(f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain "
-                    f"for fewer than {digits(found.twirling.answers.steps)} answers")  # fmt: skip
+        most = found.twirling.answers.steps
+        few = f"fewer than {digits(most)} answers" if math.isfinite(most) else "any number of answers"
+        said.append(
+            f"averaging answers over {found.twirling.rotations} rotations is the cheaper way to the same gain for {few}"
+        )
     return "; ".join(said) + "."
 
 

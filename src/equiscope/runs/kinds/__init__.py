@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,17 @@ def settable() -> dict[str, tuple[Field[Any], list[str]]]:
             if "help" in one.metadata:
                 found.setdefault(name, (one, []))[1].append(kind)
     return found
+
+
+def newest(entries: Iterable[Mapping[str, Any]], analysis: str) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """probe -> step -> record of an analysis, steps ascending: those with the settings of the probe's last one."""
+    mine = [entry for entry in entries if entry["kind"] == "analysis" and entry["analysis"] == analysis]
+    settings = {entry["probe"]: entry["settings"] for entry in mine}
+    found: dict[str, dict[int, Mapping[str, Any]]] = {probe: {} for probe in settings}
+    for entry in mine:
+        if entry["settings"] == settings[entry["probe"]]:
+            found[entry["probe"]][entry["step"]] = entry
+    return {probe: dict(sorted(steps.items())) for probe, steps in found.items()}
 
 
 def check(kinds: Sequence[str]) -> None:

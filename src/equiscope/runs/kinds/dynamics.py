@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from equiscope.runs.kinds import Analysis, AnalysisSettings, Probe, Trained, Val
 if TYPE_CHECKING:
     from torch import nn
 
-    from equiscope.analysis.dynamics import Stepper
+    from equiscope.analysis.dynamics import Objective, Stepper
+    from equiscope.analysis.parts import Parts
 
 #: Steps over which learning rate and loss must be steady, and by how much.
 WINDOW, RATE_CHANGE, LOSS_CHANGE = 100, 0.1, 1.5
@@ -49,13 +50,13 @@ def make(trained: Trained, probe: Probe, other: Probe, settings: DynamicsSetting
     trained.task.prepare(progress=False)
     entries = records.read(trained.folder.records)
     curve = _curve(entries, probe.name, trained.step)
-    objective = functools.cache(lambda: _objective(trained, raw, probe, settings))
+    parts, objective, batches = _objective(trained, raw, probe, settings)
     return {
         "annealing": _annealing(trained, raw, average, probe, settings),
         "twirling": _twirling(trained, other, settings, curve),
-        "noise": _noise(trained, settings, entries, objective),
+        "noise": _noise(trained, settings, entries, parts, objective, batches),
         "crossing": _crossing(entries, probe.name),
-        "spectrum": _spectrum(trained, raw, probe, settings, objective),
+        "spectrum": _spectrum(trained, raw, probe, settings, parts, objective),
     }
 
 
@@ -85,29 +86,32 @@ def _twirling(
     trained: Trained, other: Probe, settings: DynamicsSettings, curve: Sequence[Mapping[str, Any]]
 ) -> Values:
     """The gain of averaging answers over rotations, what it costs, and how much training is worth as much."""
-    import time
-
     import torch
 
     from equiscope.analysis.forecast import cheaper_below, steps_worth
-    from equiscope.analysis.parts import Parts
+    from equiscope.analysis.parts import HALVES, Parts
+    from equiscope.decomposition.orbit import Caller
     from equiscope.decomposition.twirled import Twirled
+    from equiscope.runs.clock import Clock
     from equiscope.runs.deal import thinned
-    from equiscope.symmetry.rotations import rotation_set
 
-    batches = thinned(other.batches, 2 * settings.curved, next(trained.model.parameters()).device)
-    plan = settings.plan(other, alone=True)
-    values = Parts(trained.model, batches, plan).values
-    twirled = Twirled(trained.model, other.declaration, forward=other.forward,
-                      rotations=settings.rotations, cosets=settings.cosets)  # fmt: skip
+    device = next(trained.model.parameters()).device
+    batches, plan = thinned(other.batches, 2 * settings.curved, device), settings.plan(other, alone=True)
+    parts = Parts(trained.model, batches, plan)
+    parts.check_parts(HALVES)
+    values, count = parts.values, int(plan.design.passes)
+    caller = Caller(other.forward, other.declaration)
+    # Once before any clock runs: the caller learns whether the model needs gradients for its answer.
+    caller(trained.model, batches[0])
+    twirled = Twirled(trained.model, other.declaration, forward=caller, rotations=settings.rotations,
+                      cosets=settings.cosets)  # fmt: skip
     seconds = []
-    with torch.no_grad():
-        for call in (lambda b: other.forward(trained.model, b) if other.forward else trained.model(b), twirled):
-            begun = time.perf_counter()
+    for call in (functools.partial(caller, trained.model), twirled):
+        clock = Clock()
+        with torch.no_grad(), clock.tracking(device):
             for batch in batches:
                 call(batch)
-            seconds.append(time.perf_counter() - begun)
-    count = settings.cosets * len(rotation_set(settings.rotations))
+        seconds.append(clock.track)
     found: Values = {"total": values["total"], "twirled": values["twirled"], "rotations": count,
                      "cost": seconds[1] / seconds[0], "refused": ""}  # fmt: skip
     share = values["equivariance"] / values["total"] if values["total"] > 0 else 0.0
@@ -121,20 +125,22 @@ def _twirling(
 
 
 def _noise(
-    trained: Trained, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]], of: Callable[[], Any]
-) -> Values:
+    trained: Trained, settings: DynamicsSettings, entries: Sequence[Mapping[str, Any]], parts: Parts,
+    objective: Objective, batches: Sequence[Any],
+) -> Values:  # fmt: skip
     """How much of the error is the optimiser's noise, refused where its state is not stationary."""
     from equiscope.analysis.dynamics import noise_share
 
     reason = _unsteady(trained, entries)
     if reason:
         return {"refused": reason}
-    parts, objective, batches = of()
     return noise_share(parts, objective, batches, stepper(trained), steps=trained.step, vectors=settings.draws,
                        depth=settings.depth, seed=settings.seed)  # fmt: skip
 
 
-def _objective(trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings) -> tuple[Any, Any, Any]:
+def _objective(
+    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings
+) -> tuple[Parts, Objective, list[dict[str, Any]]]:
     """Both losses on the held-out samples, the training loss, and the mini-batches that training would take next."""
     from equiscope.analysis.dynamics import Objective
     from equiscope.analysis.parts import Parts
@@ -210,19 +216,18 @@ def _crossing(entries: Sequence[Mapping[str, Any]], probe: str) -> Values:
 
 
 def _spectrum(
-    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, of: Callable[[], Any]
+    trained: Trained, raw: nn.Module, probe: Probe, settings: DynamicsSettings, parts: Parts, objective: Objective
 ) -> Values:
     """Where both gradients lie in the spectrum, their cosine, and for plain descent the decay that follows."""
     import numpy as np
 
-    from equiscope.analysis.decay import gradient_spectra, predicted_decay
+    from equiscope.analysis.dynamics import gradient_spectra, predicted_decay
     from equiscope.analysis.gradients import gradients
     from equiscope.runs.deal import dealt, thinned
 
-    kept = thinned(probe.batches, settings.curved, next(raw.parameters()).device)
-    plan = settings.plan(probe, alone=True)
-    cosine = gradients(raw, dealt(kept, probe.declaration, settings.batch, settings.seed), plan)["whole"]["cosine"]
-    parts, objective, _ = of()
+    kept = dealt(thinned(probe.batches, settings.curved, next(raw.parameters()).device), probe.declaration,
+                 settings.batch, settings.seed)  # fmt: skip
+    cosine = gradients(raw, kept, settings.plan(probe, alone=True))["whole"]["cosine"]
     spectra = gradient_spectra(parts, settings.products)
     found: Values = {"cosine": cosine, "parts": spectra, "refused": ""}
     ours = stepper(trained)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-
 @dataclass(frozen=True)
 class GradientSettings(BatchedSettings):
     """Few samples, as they are also tracked along training."""
@@ -39,16 +38,13 @@ def probe_gradients(
 ) -> Values:
     """Gradients of both losses on a probe; the weights of an average, which are frozen, are let go for it."""
     from equiscope.analysis.gradients import gradients
+    from equiscope.decomposition.preserve import untouched
 
-    frozen = not any(p.requires_grad for p in net.parameters())
-    try:
-        if frozen:
+    with untouched(net):
+        if not any(p.requires_grad for p in net.parameters()):
             net.requires_grad_(True)
         return gradients(net, settings.batches(probe), settings.plan(probe, alone=True),
                          optimizer_state=adam_state(optimizer_state))  # fmt: skip
-    finally:
-        if frozen:
-            net.requires_grad_(False)
 
 
 def make(trained: Trained, probe: Probe, other: Probe, settings: GradientSettings) -> Values:

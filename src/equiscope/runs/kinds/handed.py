@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from equiscope.errors import UnsuitedModelError
 from equiscope.runs.kinds import Analysis, AnalysisSettings, BatchedSettings, Probe, Trained, Values, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from equiscope.runs.deal import Batch
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,55 @@ def brute(trained: Trained, probe: Probe, other: Probe, settings: BruteSettings)
 
     return brute_force(trained.model, probe.batches, probe.declaration, settings.count, forward=probe.forward,
                        rotations=settings.rotations, cosets=settings.cosets, seed=settings.seed)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConditioningSettings(BatchedSettings):
+    """The head's exact Hessians, in float64: their smallest eigenvalues drown in the rounding of single precision.
+
+    head: name of its layer; None finds it.
+    """
+
+    rotations: str = "O"
+    cosets: int = 1
+    samples: int | None = 32
+    head: str | None = option(None, "name of the linear head; found by default", metavar="LAYER")
+
+
+def conditioning(trained: Trained, probe: Probe, other: Probe, settings: ConditioningSettings) -> Values:
+    """See :func:`equiscope.analysis.linear_head.linear_head`; its matrices are too large for a record."""
+    from equiscope.analysis.heads import find_head
+    from equiscope.analysis.linear_head import linear_head
+
+    model, batches = doubled(trained.model, settings.batches(probe), probe.forward)
+    plan = settings.plan(probe, alone=True)
+    layer = find_head(model, batches[0], plan, settings.head)
+    found = linear_head(model, batches, plan, layer)
+    for part in found["parts"].values():
+        del part["matrix"]
+    return {"layer": layer, "samples": sum(len(next(iter(batch.values()))) for batch in batches), **found}
+
+
+def doubled(
+    model: nn.Module, batches: Sequence[Batch], forward: Callable[[nn.Module, Batch], Any] | None
+) -> tuple[nn.Module, list[Batch]]:
+    """A copy of the model and the batches in float64.
+
+    Raises:
+        UnsuitedModelError: if the model does not run in float64.
+    """
+    from equiscope.decomposition.orbit import Caller
+
+    exact = copy.deepcopy(model).double()
+    made = [{k: v.double() if v.is_floating_point() else v for k, v in batch.items()} for batch in batches]
+    try:
+        Caller(forward)(exact, made[0])
+    except RuntimeError as error:
+        raise UnsuitedModelError(
+            f"{type(model).__name__} does not run in float64, without which no smallest eigenvalue is known "
+            f"({str(error).splitlines()[0]}): make its own tensors in the dtype of its inputs, or look at 'hessian'"
+        ) from error
+    return exact, made
 
 
 @dataclass(frozen=True)
@@ -141,6 +199,7 @@ RELATED = {
 }
 ANALYSES = {
     "brute": Analysis(BruteSettings, brute),
+    "conditioning": Analysis(ConditioningSettings, conditioning),
     "heads": Analysis(HeadSettings, heads, RELATED),
     "hessian": Analysis(HessianSettings, hessian),
     "landscape": Analysis(LandscapeSettings, landscape),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +9,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import typed
+from equiscope.words import nearest
 
 if TYPE_CHECKING:
     from equiscope.tasks.datasets.blocks import Block
@@ -42,8 +43,7 @@ A reader has ``blocks`` (:class:`equiscope.tasks.datasets.reading.Reader`), or, 
 
 def _reader(name: str) -> Any:
     if name not in FORMATS:
-        near = difflib.get_close_matches(str(name), FORMATS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = nearest(str(name), FORMATS)
         raise InputError(f"there is no format {name!r}: the formats are {', '.join(FORMATS)}{meant}")
     module, _, attribute = FORMATS[name].partition(":")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
@@ -56,7 +56,7 @@ def settings(name: str) -> tuple[str, ...]:
 
 def source(name: str, path: str, options: Mapping[str, Any] | None = None) -> Reader:
     """The reader of a file of frames; an InputError where format or settings are unknown, or it has no frames."""
-    made: Reader = _made(name, path, options)
+    made: Reader = _made(name, path, options or {})
     if not hasattr(made, "blocks"):
         raise InputError(f"the format {name} has no frames: it can be described only")
     return made
@@ -83,15 +83,9 @@ def describe(
     return description.describe(watched(stream.read(made, rules, sample, rejected)), made.units(), rejected)
 
 
-def _made(name: str, path: str, options: Mapping[str, Any] | None) -> Any:
+def _made(name: str, path: str, options: Mapping[str, Any]) -> Any:
     reader, known = _reader(name), settings(name)
-    given = {key: value for key, value in (options or {}).items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"the format {name} has no setting {unknown}: it has {', '.join(known) or 'none'}")
-    kinds = {f.name: int if "int" in str(f.type) else str for f in fields(reader)}
-    for key, value in given.items():
-        try:
-            given[key] = kinds[key](value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the setting {key} of {name} must be a whole number, got {value!r}") from error
-    return reader(path, **given)
+    return reader(path, **typed(reader, given, f"the setting {{}} of {name}"))

@@ -139,7 +139,10 @@ def lines(path: str | Path, rejected: Counter[str] | None = None) -> Iterator[tu
         return
     with readable(path, "SMILES file"):
         rows = csv.reader(content)
-        column = _column(next(rows, []), path)
+        names = [name.strip().lower() for name in next(rows, [])]
+        if "smiles" not in names:
+            raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
+        column = names.index("smiles")
         for number, row in enumerate(rows, start=1):
             if len(row) > column and row[column].strip():
                 yield number, row[column].strip()
@@ -151,13 +154,6 @@ def read_smiles(path: str | Path) -> tuple[list[str], str]:
     """The SMILES of a file as by :func:`lines`, also its errors, and its SHA-256; a line without one is kept as ""."""
     found = dict(lines(path))
     return [found.get(number, "") for number in range(max(found, default=-1) + 1)], store.checksum(path)
-
-
-def _column(header: list[str], path: str | Path) -> int:
-    names = [name.strip().lower() for name in header]
-    if "smiles" not in names:
-        raise DataError(f"{path} has the columns {', '.join(names)}: one must be called SMILES")
-    return names.index("smiles")
 
 
 @dataclass(frozen=True)
@@ -198,31 +194,26 @@ class Smiles:
     path: str | Path
 
     def describe(self, sample: Sample) -> SmilesDescription:
-        """See :func:`describe`."""
-        return describe(self.path, sample)
-
-
-def describe(path: str | Path, sample: Sample) -> SmilesDescription:
-    """Read a sample of a SMILES file with RDKit and count; a DataError where there is no molecule that it can read."""
-    Chem, quiet = rdkit("Chem"), rdkit("rdBase").BlockLogs()
-    elements: Counter[str] = Counter()
-    charges: Counter[int] = Counter()
-    rejected: Counter[str] = Counter()
-    molecules, fewest, most = 0, 2**31, 0
-    # A first pass, where a number of molecules is asked for, only counts them.
-    passes = iter([None, rejected] if sample.frames is not None else [rejected])
-    for _, text in chosen(lambda: lines(path, next(passes)), sample):
-        if (mol := Chem.MolFromSmiles(text)) is None:
-            rejected["SMILES that RDKit cannot read"] += 1
-            continue
-        full = Chem.AddHs(mol)
-        molecules += 1
-        fewest, most = min(fewest, full.GetNumAtoms()), max(most, full.GetNumAtoms())
-        elements.update({atom.GetSymbol() for atom in full.GetAtoms()})
-        charges[Chem.GetFormalCharge(mol)] += 1
-    del quiet
-    if not molecules:
-        raise DataError(f"{path} has no molecule that RDKit can read (left out: {dict(rejected)})")
-    return SmilesDescription(
-        molecules, (fewest, most), dict(elements.most_common()), dict(sorted(charges.items())), dict(rejected)
-    )
+        """Read a sample with RDKit and count; a DataError where there is no molecule that it can read."""
+        Chem, quiet = rdkit("Chem"), rdkit("rdBase").BlockLogs()
+        sizes, elements, charges, rejected = Counter[int](), Counter[str](), Counter[int](), Counter[str]()
+        # A first pass, where a number of molecules is asked for, only counts them.
+        passes = iter([None, rejected] if sample.frames is not None else [rejected])
+        for _, text in chosen(lambda: lines(self.path, next(passes)), sample):
+            if (mol := Chem.MolFromSmiles(text)) is None:
+                rejected["SMILES that RDKit cannot read"] += 1
+                continue
+            full = Chem.AddHs(mol)
+            sizes[full.GetNumAtoms()] += 1
+            elements.update({atom.GetSymbol() for atom in full.GetAtoms()})
+            charges[Chem.GetFormalCharge(mol)] += 1
+        del quiet
+        if not sizes:
+            raise DataError(f"{self.path} has no molecule that RDKit can read (left out: {dict(rejected)})")
+        return SmilesDescription(
+            molecules=sizes.total(),
+            atoms=(min(sizes), max(sizes)),
+            elements=dict(elements.most_common()),
+            charges=dict(sorted(charges.items())),
+            rejected=dict(rejected),
+        )

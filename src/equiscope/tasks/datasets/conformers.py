@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from equiscope.errors import InputError
 from equiscope.tasks.datasets.chemistry import Rejected, rdkit
 
 JITTER = (0.03, 0.07)
@@ -92,53 +91,39 @@ def jittered(conformers: Conformers, rng: np.random.Generator) -> Iterator[np.nd
         yield base + rng.uniform(*JITTER) * rng.normal(size=base.shape)
 
 
-class MMFF:
-    """MMFF94 energy (kcal/mol) and gradient (kcal/mol/Å) of one molecule at any geometry.
+def mmff_gradient(mol: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The MMFF94 gradient (kcal/mol/Å) of one molecule as a function of any positions, both (N, 3), in Å.
 
     RDKit caches distances in a force field: ``CalcGrad(list)``, and ``CalcGrad()`` after ``SetPositions``
     alone, answer for an older geometry. ``SetPositions`` followed by ``Initialize`` is exact.
     """
+    AllChem = rdkit("Chem.AllChem")
+    mol = rdkit("Chem").Mol(mol)
+    conformer = mol.GetConformer()
+    properties = AllChem.MMFFGetMoleculeProperties(mol)
+    field = AllChem.MMFFGetMoleculeForceField(mol, properties, confId=conformer.GetId())
 
-    def __init__(self, mol: Any):
-        AllChem = rdkit("Chem.AllChem")
-        self._mol = rdkit("Chem").Mol(mol)
-        self._conformer = self._mol.GetConformer()
-        properties = AllChem.MMFFGetMoleculeProperties(self._mol)
-        self._field = AllChem.MMFFGetMoleculeForceField(self._mol, properties, confId=self._conformer.GetId())
+    def gradient(positions: np.ndarray) -> np.ndarray:
+        conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
+        field.Initialize()
+        return np.array(field.CalcGrad()).reshape(-1, 3)
 
-    def _move(self, positions: np.ndarray) -> None:
-        self._conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
-        self._field.Initialize()
-
-    def energy(self, positions: np.ndarray) -> float:
-        """The energy at positions (N, 3) in Å."""
-        self._move(positions)
-        return self._field.CalcEnergy()
-
-    def gradient(self, positions: np.ndarray) -> np.ndarray:
-        """The gradient (N, 3) at positions (N, 3) in Å."""
-        self._move(positions)
-        return np.array(self._field.CalcGrad()).reshape(-1, 3)
+    return gradient
 
 
-def langevin(
-    conformers: Conformers, rng: np.random.Generator, *, temperatures: tuple[float, ...] = TEMPERATURES, **settings: Any
-) -> Iterator[np.ndarray]:
-    """Endless frames (N, 3) of MMFF Langevin dynamics, one trajectory per temperature, taken in turn.
+def langevin(conformers: Conformers, rng: np.random.Generator, **settings: Any) -> Iterator[np.ndarray]:
+    """Endless frames (N, 3) of MMFF Langevin dynamics, one trajectory at 300 K and one at 500 K, taken in turn.
 
     BAOAB splitting (Leimkuhler & Matthews, Appl. Math. Res. Express 2013) with ``step`` (0.5) in fs and ``friction``
     (0.02) in 1/fs; after ``equilibrate`` (500) steps a frame ``every`` (200) steps, centred on its mean.
 
     Raises:
         Rejected: the dynamics left the finite numbers.
-        InputError: no temperature, or one that is not positive.
     """
-    if not temperatures or min(temperatures) <= 0:
-        raise InputError(f"Langevin temperatures must be positive, got {temperatures}")
     starts = itertools.cycle(conformers.positions)
     runs = [
         _trajectory(conformers, start, np.random.default_rng(rng.integers(2**63, size=4)), temperature, **settings)
-        for temperature, start in zip(temperatures, starts, strict=False)
+        for temperature, start in zip(TEMPERATURES, starts, strict=False)
     ]
     while True:
         for run in runs:
@@ -156,19 +141,19 @@ def _trajectory(
     equilibrate: int = 500,
     every: int = 200,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    field = MMFF(conformers.mol)
+    gradient = mmff_gradient(conformers.mol)
     mass = np.array([atom.GetMass() for atom in conformers.mol.GetAtoms()])[:, None]
     thermal = np.sqrt(BOLTZMANN * temperature * ACCELERATION / mass)
     keep = np.exp(-friction * step)
     x, v = start.copy(), thermal * rng.normal(size=start.shape)
-    a = -ACCELERATION * field.gradient(x) / mass
+    a = -ACCELERATION * gradient(x) / mass
     done = -equilibrate
     while True:
         v = v + 0.5 * step * a
         x = x + 0.5 * step * v
         v = keep * v + np.sqrt(1 - keep**2) * thermal * rng.normal(size=v.shape)
         x = x + 0.5 * step * v
-        a = -ACCELERATION * field.gradient(x) / mass
+        a = -ACCELERATION * gradient(x) / mass
         v = v + 0.5 * step * a
         done += 1
         if not np.isfinite(x).all():

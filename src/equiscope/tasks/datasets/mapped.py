@@ -6,6 +6,7 @@ unpacked for every sample) or impossible (text, JSON), and differs from one to t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -79,23 +80,23 @@ def write(path: str | Path, blocks: Iterable[Block], metadata: Mapping[str, Any]
     # A random name: in a container every start has the same process number.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     temporary.mkdir(parents=True)
+    digests = {name: hashlib.sha256() for name in ARRAYS}
+    counts = dict.fromkeys(ARRAYS, 0)
+    groups: dict[str, int] = {}
     try:
-        files = {name: (temporary / f"{name}.bin").open("wb") for name in ARRAYS}
-        digests = {name: hashlib.sha256() for name in ARRAYS}
-        counts = dict.fromkeys(ARRAYS, 0)
-        groups: dict[str, int] = {}
-        for block in blocks:
-            for name, array in _arrays(block, groups).items():
-                content = np.ascontiguousarray(array, dtype=ARRAYS[name][0]).tobytes()
-                files[name].write(content)
-                digests[name].update(content)
-                counts[name] += len(content)
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context((temporary / f"{name}.bin").open("wb")) for name in ARRAYS}
+            for block in blocks:
+                for name, array in _arrays(block, groups).items():
+                    content = np.ascontiguousarray(array, dtype=ARRAYS[name][0]).tobytes()
+                    files[name].write(content)
+                    digests[name].update(content)
+                    counts[name] += len(content)
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())
         if not groups:
             raise DataError("no frame is left to write: see what was left out, and why, in `equiscope data describe`")
-        for file in files.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
         about = {
             **metadata,
             "format": FORMAT,

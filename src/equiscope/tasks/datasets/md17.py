@@ -30,7 +30,6 @@ _LARGEST_WHOLE = 1 << 28
 class Column:
     """An array of which nothing but the header was read."""
 
-    name: str
     shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -86,7 +85,7 @@ class Archive:
             size, held = math.prod(shape) * dtype.itemsize, about.file_size - file.tell()
             if size != held:
                 raise DataError(f"{where} has shape {shape} of {dtype}, {size:,} bytes, but holds {held:,}")
-            yield file, Column(name, tuple(shape), dtype)
+            yield file, Column(tuple(shape), dtype)
 
 
 @contextmanager

@@ -47,7 +47,6 @@ class Reading(Generic[Made]):
     def __init__(self, path: str | Path, rejected: Counter[str], record: str = "frame") -> None:
         self._path, self.rejected, self._record = path, rejected, record
         self._reasons: dict[tuple[type, str], str] = {}
-        self._found = False
 
     def each(self, records: Iterable[T], parse: Callable[[T], Iterable[Made]]) -> Iterator[Made]:
         """What is made of the records that can be parsed, in their order; ``parse`` may call this method again.
@@ -63,23 +62,12 @@ class Reading(Generic[Made]):
                 except StopIteration:
                     return
             try:
-                for made in parse(record):
-                    self._found = True
-                    yield made
+                yield from parse(record)
             except (Refused, InputError):
                 raise
             except Exception as error:
                 self.rejected[self._reason(error, _name(record, number))] += 1
             number += 1
-
-    def all(self, records: Iterable[T], parse: Callable[[T], Iterable[Made]], nothing: str) -> Iterator[Made]:
-        """As :meth:`each`, for all records; a DataError if nothing could be made, with ``nothing``, what the file
-        lacks.
-        """
-        yield from self.each(records, parse)
-        if not self._found:
-            counts = ", ".join(f"{count:,} {reason}" for reason, count in self.rejected.items())
-            raise DataError(f"{self._path} {nothing}" + (f" (left out: {counts})" if counts else ""))
 
     def _reason(self, error: Exception, name: str) -> str:
         if isinstance(error, Rejected):
@@ -124,8 +112,13 @@ class Reader:
         Raises:
             DataError: no such file, a damaged one, or no frame of this layout in it.
         """
-        reading = Reading[Block](self.path, rejected, self.RECORD)
-        return reading.all(self.records(reading), lambda record: self.parse(record, reading), self.NOTHING)
+        reading, found = Reading[Block](self.path, rejected, self.RECORD), False
+        for made in reading.each(self.records(reading), lambda record: self.parse(record, reading)):
+            found = True
+            yield made
+        if not found:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in rejected.items())
+            raise DataError(f"{self.path} {self.NOTHING}" + (f" (left out: {counts})" if counts else ""))
 
     def units(self) -> Mapping[str, str]:
         """The units of the file, and how they are known."""

@@ -11,32 +11,30 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from equiscope.errors import DataError, InputError
+from equiscope.errors import DataError
 from equiscope.tasks.datasets.protein_chains import ProteinChains
 
 PARTS = ("train", "track", "final")
-FRACTIONS = (0.8, 0.1, 0.1)
+HELD_OUT = 0.1
+"""Share of the molecules in each of the two held-out parts."""
 
 
-def split_molecules(molecules: int, seed: int, fractions: tuple[float, float, float] = FRACTIONS) -> Tensor:
+def split_molecules(molecules: int, seed: int) -> Tensor:
     """(molecules,) part of every molecule, 0 train, 1 track, 2 final: a pure function of its arguments.
 
     Raises:
-        DataError: fewer than three molecules, a part would be empty. InputError: fractions not positive, or not of sum
-            1.
+        DataError: fewer than three molecules, a part would be empty.
     """
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise InputError(f"fractions must be positive and sum to 1, got {fractions}")
     if molecules < 3:
         raise DataError(
             f"{molecules} molecules cannot be split into {', '.join(PARTS)}; ask for more frames, "
             "or fewer frames_per_molecule"
         )
-    held = [max(1, round(f * molecules)) for f in fractions[1:]]
+    held = max(1, round(HELD_OUT * molecules))
     order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(molecules))
     part = torch.zeros(molecules, dtype=torch.int64)
-    part[order[: held[0]]] = 1
-    part[order[held[0] : held[0] + held[1]]] = 2
+    part[order[:held]] = 1
+    part[order[held : 2 * held]] = 2
     return part
 
 
@@ -53,7 +51,7 @@ class Clusters:
 
     @property
     def number(self) -> int:
-        return int(self.labels.max()) + 1 if len(self.labels) else 0
+        return int(self.labels.max()) + 1
 
 
 def cluster_chains(chains: ProteinChains, shared: float = 0.2) -> Clusters:
@@ -78,9 +76,9 @@ def similarity_labels(sequences: Sequence[str], shared: float = 0.2) -> np.ndarr
     words = [np.unique(_words(sequence)) for sequence in sequences]
     sizes = np.array([len(w) for w in words])
     owner = np.repeat(np.arange(number), sizes)
-    _, word = np.unique(np.concatenate(words), return_inverse=True) if number else (None, np.empty(0, int))
+    word = np.unique(np.concatenate(words), return_inverse=True)[1]
     frequency = np.bincount(word)
-    useful = frequency[word] <= _COMMON if len(word) else np.empty(0, bool)
+    useful = frequency[word] <= _COMMON
     incidence = coo_array(
         (np.ones(useful.sum(), dtype=np.int32), (owner[useful], word[useful])), shape=(number, len(frequency))
     ).tocsr()

@@ -113,16 +113,12 @@ class Made(Reader):
             held = metadata.get("format", "no format")
             raise DataError(f"{self.path} holds {held!r}, neither {' nor '.join(COUNTED)} of molecules")
         frame = atom = row = 0
-        for molecule, (atoms, count) in enumerate(zip(arrays["atoms"], arrays[counted], strict=True)):
-            n, frames = int(atoms), int(count)
+        for molecule, (n, frames) in enumerate(zip(arrays["atoms"].tolist(), arrays[counted].tolist(), strict=True)):
             numbers = arrays["species"][atom : atom + n]
+            vectors = [name for name in ("positions", "forces") if name in arrays]
+            found: dict[str, Any] = {name: arrays[name][row:][: frames * n].reshape(frames, n, 3) for name in vectors}
+            if "energy" in arrays:
+                found["energy"] = arrays["energy"][frame : frame + frames]
             for piece in pieces(frames, n):
-                first, here = row + piece.start * n, piece.stop - piece.start
-                vectors: dict[str, Any] = {
-                    name: arrays[name][first : first + here * n].reshape(here, n, 3).astype(np.float64)
-                    for name in ("positions", "forces")
-                    if name in arrays
-                }
-                energy = arrays["energy"][frame + piece.start : frame + piece.stop] if "energy" in arrays else None
-                yield block(f"molecule {molecule}", numbers, energy=energy, **vectors)
+                yield block(f"molecule {molecule}", numbers, **{name: array[piece] for name, array in found.items()})
             frame, atom, row = frame + frames, atom + n, row + frames * n

@@ -12,6 +12,7 @@ import numpy as np
 from equiscope.errors import InputError
 from equiscope.tasks.datasets.blocks import ARRAYS, SYMBOLS, Block
 from equiscope.tasks.datasets.reading import Reader
+from equiscope.tasks.guards import at_least
 
 T = TypeVar("T")
 _ALL = (1 << 64) - 1
@@ -80,17 +81,18 @@ class Sample:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 1:
-            raise InputError(f"frames must be at least 1, got {self.frames}")
+        at_least(1, frames=self.frames)
+        at_least(0, seed=self.seed)
         if not 0 < self.share <= 1:
             raise InputError(f"share must be above 0 and at most 1, got {self.share}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, got {self.seed}")
 
-    @property
-    def limit(self) -> int:
-        """The largest key that ``share`` takes."""
-        return _ALL if self.share >= 1 else int(self.share * 2.0**64)
+    def limit(self, accepted: Callable[[int], Iterable[np.ndarray]]) -> int:
+        """The largest key that is taken; ``accepted(most)`` gives the keys of all that may be, up to that of ``share``.
+
+        It is asked only where a number of frames is wanted.
+        """
+        most = _ALL if self.share >= 1 else int(self.share * 2.0**64)
+        return most if self.frames is None else min(most, _lowest(accepted(most), self.frames))
 
     def keys(self, first: int, count: int) -> np.ndarray:
         """(count,) uint64 keys of the frames first, first + 1, …: two rounds of splitmix64."""
@@ -100,12 +102,7 @@ class Sample:
 
 def read(source: Reader, rules: Rules, sample: Sample, rejected: Counter[str]) -> Iterator[Block]:
     """The accepted frames of a sample, in file order."""
-    limit = sample.limit
-    if sample.frames is not None:
-        lowest = _Lowest(sample.frames)
-        for keys, _ in _accepted(source, rules, sample, limit, Counter()):
-            lowest.add(keys)
-        limit = min(limit, lowest.largest())
+    limit = sample.limit(lambda most: (keys for keys, _ in _accepted(source, rules, sample, most, Counter())))
     for _, block in _accepted(source, rules, sample, limit, rejected):
         yield block
 
@@ -133,43 +130,22 @@ def _accepted(
 
 def chosen(items: Callable[[], Iterable[T]], sample: Sample) -> Iterator[T]:
     """The items of a sample, in order, for what is no frame: ``items()`` is asked twice where a number is wanted."""
-    limit = sample.limit
-    if sample.frames is not None:
-        lowest = _Lowest(sample.frames)
-        for first, _ in enumerate(items()):
-            keys = sample.keys(first, 1)
-            lowest.add(keys[keys <= np.uint64(limit)])
-        limit = min(limit, lowest.largest())
+    limit = sample.limit(lambda most: (sample.keys(number, 1) for number, _ in enumerate(items())))
     for number, item in enumerate(items()):
         if int(sample.keys(number, 1)[0]) <= limit:
             yield item
 
 
-class _Lowest:
-    """The ``count`` lowest of a stream of keys."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._kept = np.empty(0, dtype=np.uint64)
-        self._waiting: list[np.ndarray] = []
-        self._pending = 0
-
-    def add(self, keys: np.ndarray) -> None:
-        self._waiting.append(keys)
-        self._pending += len(keys)
-        if self._pending > max(self._count, 1 << 16):
-            self._merge()
-
-    def largest(self) -> int:
-        """The largest of the lowest keys; the whole range while there are fewer than ``count``."""
-        self._merge()
-        return int(self._kept.max()) if len(self._kept) >= self._count else _ALL
-
-    def _merge(self) -> None:
-        everything = np.concatenate([self._kept, *self._waiting])
-        if len(everything) > self._count:
-            everything = np.partition(everything, self._count - 1)[: self._count]
-        self._kept, self._waiting, self._pending = everything, [], 0
+def _lowest(stream: Iterable[np.ndarray], count: int) -> int:
+    """The largest of the ``count`` lowest keys of a stream; the whole range where it has fewer."""
+    parts, held = [np.empty(0, dtype=np.uint64)], 0
+    for keys in stream:
+        parts.append(keys)
+        held += len(keys)
+        if held > 2 * max(count, 1 << 16):
+            parts, held = [np.partition(np.concatenate(parts), count - 1)[:count]], count
+    every = np.concatenate(parts)
+    return int(np.partition(every, count - 1)[count - 1]) if len(every) >= count else _ALL
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -8,14 +8,14 @@ Ceriotti, arXiv 2305.19302) and to MD-ET (arXiv 2503.01431).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
-from equiscope.tasks.guards import heads_fit
+from equiscope.tasks.guards import at_least, heads_fit, positive
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class EdgeTransformerConfig:
     feedforward: int = 104
     radial: int = 24
     cutoff: float = 5.0
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
+        at_least(1, layers=self.layers)
         heads_fit(self.width, self.heads)
 
 

@@ -1,13 +1,12 @@
 """EScAIP: an invariant attention backbone whose only broken symmetry is a three-row force head.
 
-Written after the description of EScAIP (Qu and Krishnapriyan, arXiv 2410.24169), first version. Its twirl and its
-equivariance error are known in :func:`closed_form`.
+Written after the description of EScAIP (Qu and Krishnapriyan, arXiv 2410.24169), first version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, EdgeAttention, RadialBasis, SpeciesIndex, geometry
-from equiscope.tasks.guards import at_least, heads_fit, one_of, share
+from equiscope.tasks.guards import at_least, heads_fit, one_of, positive, share
 
 
 @dataclass(frozen=True)
@@ -47,11 +46,12 @@ class EscaipConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     tied: bool = False
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         heads_fit(self.width, self.heads)
-        at_least(1, degree=self.degree)
+        at_least(1, layers=self.layers, degree=self.degree)
         one_of(("layer", "rms"), norm=self.norm)
         one_of(("legendre", "cosine"), angle=self.angle)
         one_of(("envelope", "mean"), aggregation=self.aggregation)
@@ -60,23 +60,6 @@ class EscaipConfig:
     def normalise(self) -> nn.Module:
         """A norm of the model's width."""
         return nn.LayerNorm(self.width) if self.norm == "layer" else nn.RMSNorm(self.width)
-
-
-@dataclass(frozen=True)
-class HeadInputs:
-    """What the force head reads, per atom and neighbour: F_i = m_i Σ_j (W h_ij) ⊙ d_ij.
-
-    Attributes:
-        magnitude: m (A,). features: h (A, K, H), the cutoff envelope included. unit: d (A, K, 3).
-        valid: (A, K), which entries are neighbours; features and units are zero elsewhere.
-        atoms: the atoms, to bring per-atom values back into the padded batch.
-    """
-
-    magnitude: Tensor
-    features: Tensor
-    unit: Tensor
-    valid: Tensor
-    atoms: neighbours.FlatAtoms
 
 
 @dataclass(frozen=True)
@@ -227,17 +210,6 @@ class Escaip(nn.Module):
         forces = magnitude[:, None] * forces.new_zeros(len(magnitude), 3).index_add(0, edges.found.centre, forces)
         return {"energy": atoms.sum_samples(energy), "forces": atoms.pad(forces)}
 
-    def head_inputs(self, batch: Mapping[str, Tensor]) -> HeadInputs:
-        """Magnitudes, features, directions and their mask, as the force head reads them, by atom and neighbour."""
-        atoms, edges, magnitude, features, _ = self._read_out(batch)
-        valid, slot = edges.found.valid, edges.found.slot
-
-        def table(values: Tensor) -> Tensor:
-            flat = values.new_zeros(valid.numel(), values.shape[1]).index_copy(0, slot, values)
-            return flat.reshape(*valid.shape, values.shape[1])
-
-        return HeadInputs(magnitude, table(features), table(edges.unit), valid, atoms)
-
     def head_weight(self) -> Tensor:
         """W (3, H) of the force head."""
         return self.force_head.weight.expand(3, -1)
@@ -298,41 +270,3 @@ def order_parameters(edges: Edges, mean: bool = False) -> Tensor:
     # The small constant keeps the square root differentiable where a mean vanishes by symmetry.
     norms = (squared.clamp_min(0) + 1e-6).sqrt()
     return norms if mean else norms / (1 + weight.sum(1, keepdim=True))
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """Result of :func:`closed_form`, padded like the batch.
-
-    Attributes:
-        forces, twirled: (B, N, 3) eV/Å, the model's own prediction, and the mean μ of its twisted ones over rotations.
-        equivariance: (B, N) (eV/Å)², E_g |p_g − μ|² of every atom (summed over its three components).
-        per_sample: (B,) (eV/Å)², the mean of the equivariance error over the real components of a sample.
-    """
-
-    forces: Tensor
-    twirled: Tensor
-    equivariance: Tensor
-    per_sample: Tensor
-
-
-def closed_form(model: Escaip, batch: Mapping[str, Tensor]) -> ClosedForm:
-    """Twirl and equivariance error of ``model`` on ``batch``, exact for any weights.
-
-    With a_j = W h_j ∈ R³ per neighbour and invariant h, m and neighbour sets, the twisted prediction is
-    p_g = m Σ_j gᵀ diag(a_j) g d_j. From E_g gᵀ S g = (tr S / 3) 1 follows, with ā_j the mean of the components of a_j,
-
-        μ = m Σ_j ā_j d_j   and   E_g |p_g − μ|² = (m² / 3) Σ_c |Σ_j (a_jc − ā_j) d_j|².
-
-    p_g is quadratic in g, so averages over the octahedral (or tetrahedral) rotations give the same values. Holds in
-    evaluation and training alike (the model has no dropout), and everything is differentiable.
-    """
-    inputs = model.head_inputs(batch)
-    atoms, magnitude = inputs.atoms, inputs.magnitude[:, None]
-    rows = torch.where(inputs.valid[..., None], model.force_head(inputs.features), 0.0)
-    mean = rows.mean(-1, keepdim=True)
-    forces, twirled = (atoms.pad(magnitude * (some * inputs.unit).sum(1)) for some in (rows, mean))
-    broken = torch.einsum("ajc,ajx->acx", rows - mean, inputs.unit)
-    error = inputs.magnitude.square() / 3 * broken.square().sum((1, 2))
-    counts = torch.bincount(atoms.sample, minlength=atoms.shape[0])
-    return ClosedForm(forces, twirled, atoms.pad(error), atoms.sum_samples(error) / (3 * counts))

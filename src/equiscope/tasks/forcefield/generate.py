@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from equiscope.errors import DataError, IntegrityError
+from equiscope.files import needed
 from equiscope.tasks.datasets import chemistry, processes, store
 from equiscope.tasks.datasets.chemistry import Molecule, MoleculeFilter
 from equiscope.tasks.forcefield.frames import ORIENTATIONS, SAMPLERS, sample_molecule
@@ -68,9 +69,7 @@ class Job:
 
     molecule: Molecule
     frames: int
-    seed: int
-    sampler: str
-    orientation: str
+    config: ForceFieldData
     shard: str
     fingerprint: str
 
@@ -90,6 +89,7 @@ def generate(config: ForceFieldData, workers: int | None = None, progress: bool 
 
 
 def _make(config: ForceFieldData, path: Path, workers: int, progress: bool) -> None:
+    needed("tblite.interface", "tblite")
     source, smiles, digest = config.read_smiles()
     accepted, rejected = chemistry.select(smiles, MoleculeFilter(config.min_atoms, config.max_atoms))
     quota = _frames_per_molecule(config, len(accepted), rejected)
@@ -157,7 +157,7 @@ def _jobs(
     fingerprint = json.dumps(decides, sort_keys=True)
     for i in np.random.default_rng([config.seed, 0]).permutation(len(accepted)):
         shard = str(parts / f"{accepted[i].index:07d}.npz")
-        yield Job(accepted[i], quota, config.seed, config.sampler, config.orientation, shard, fingerprint)
+        yield Job(accepted[i], quota, config, shard, fingerprint)
 
 
 def make_shard(job: Job) -> None:
@@ -165,7 +165,8 @@ def make_shard(job: Job) -> None:
     with suppress(DataError, IntegrityError):
         if store.read(job.shard)[1]["fingerprint"] == job.fingerprint:
             return
-    made = sample_molecule(job.molecule, job.frames, seed=job.seed, sampler=job.sampler, orientation=job.orientation)
+    c = job.config
+    made = sample_molecule(job.molecule, job.frames, seed=c.seed, sampler=c.sampler, orientation=c.orientation)
     store.write(job.shard, made.arrays(), {"fingerprint": job.fingerprint, "counts": made.counts})
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from equiscope.errors import InputError
+from equiscope.tasks.guards import at_least, positive
 from equiscope.tasks.seeded import few_sizes
 
 PAIRS_AT_ONCE = 1 << 20
@@ -171,10 +172,8 @@ def find(atoms: FlatAtoms, cutoff: float, nearest: int | None = None, pairs_at_o
     Raises:
         InputError: the cutoff is not positive, or ``nearest`` is below 1.
     """
-    if not cutoff > 0:
-        raise InputError(f"the cutoff must be a positive length in Å, it is {cutoff}")
-    if nearest is not None and nearest < 1:
-        raise InputError(f"nearest must be at least 1 or None, it is {nearest}")
+    positive(cutoff=cutoff)
+    at_least(1, nearest=nearest)
     if atoms.found is not None:
         return atoms.found
     centre, neighbour, squared = _edges(atoms, cutoff, pairs_at_once)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
-from equiscope.tasks.guards import at_least, one_of
+from equiscope.tasks.guards import at_least, one_of, positive
 
 FORCES = ("gradient", "direct")
 
@@ -40,9 +40,10 @@ class NequipConfig:
     cutoff: float = 5.0
     neighbours: float = 11.0
     forces: str = "gradient"
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
+        positive(cutoff=self.cutoff)
         one_of(FORCES, forces=self.forces)
         at_least(1, lmax=self.lmax)  # for vectors to exist
 

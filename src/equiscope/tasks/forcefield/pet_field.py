@@ -9,7 +9,7 @@ in ``make pet``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.tasks.forcefield import neighbours
 from equiscope.tasks.forcefield.edges import ORGANIC, SpeciesIndex
-from equiscope.tasks.guards import at_least
+from equiscope.tasks.guards import at_least, heads_fit, positive
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class PetConfig:
     attention: int = 1
     heads: int = 4
     cutoff: float = 4.5
-    elements: tuple[int, ...] = field(default=ORGANIC)
+    elements: tuple[int, ...] = ORGANIC
 
     def __post_init__(self) -> None:
-        at_least(1, layers=self.layers, attention=self.attention, heads=self.heads)
-        if self.width % self.heads:
-            raise InputError(f"width must be divisible by heads, got {self.width} and {self.heads}")
+        positive(cutoff=self.cutoff)
+        at_least(1, layers=self.layers, attention=self.attention)
+        heads_fit(self.width, self.heads)
 
 
 class PetField(nn.Module):

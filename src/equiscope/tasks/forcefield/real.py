@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from equiscope.tasks.datasets.description import Describer
 from equiscope.tasks.datasets.splits import split_molecules
 from equiscope.tasks.forcefield.data import describe_frames, reference_energies
 from equiscope.tasks.forcefield.edges import ORGANIC
+from equiscope.tasks.guards import chosen
 from equiscope.tasks.molecules.padded import Parted, check_batch
 
-RULES = ("elements", "max_atoms", "max_force", "neutral")
 # Frames whose atoms are looked at together: bounds the memory of what is computed over the whole set.
 _AT_ONCE = 1 << 14
 _ORGANIC_ONLY, _EVERYTHING = stream.Rules(elements=ORGANIC), stream.Sample()
@@ -56,22 +56,18 @@ class RealData:
         """From the ``data`` section of a configuration; an InputError for an unknown format or setting, or no path."""
         name = str(data.get("format"))
         own = catalogue.settings(name)
-        general = ("format", "path", "store", "frames", "share", "seed", *RULES)
+        general = ("format", "path", "store", *(f.name for kind in (stream.Rules, stream.Sample) for f in fields(kind)))
         if unknown := sorted(set(data) - {*general, *own}):
             raise InputError(f"unknown data settings {unknown} for {name}; known are {sorted({*general, *own})}")
         if not data.get("path"):
             raise InputError(f"data={name} needs the path of the file: data.path=…")
-        rules = stream.Rules(
-            elements=_number(data, "elements", lambda given: tuple(int(z) for z in given), ORGANIC),
-            max_atoms=_number(data, "max_atoms", int, None),
+        rules = {"elements": ORGANIC, **chosen(stream.Rules, "data", data)}
+        if isinstance(most := data.get("max_force"), int):
             # A whole number stays one: the name of the folder depends on it.
-            max_force=_number(data, "max_force", lambda given: given if isinstance(given, int) else float(given), None),
-            neutral=bool(data.get("neutral", False)),
-        )
-        frames, seed = _number(data, "frames", int, None), _number(data, "seed", int, 0)
-        sample = stream.Sample(frames, _number(data, "share", float, 1.0), seed)
+            rules["max_force"] = most
+        sample = stream.Sample(**chosen(stream.Sample, "data", data))
         options = {key: data[key] for key in own if data.get(key) is not None}
-        made = cls(name, str(data["path"]), options, rules, sample, data.get("store"))
+        made = cls(name, str(data["path"]), options, stream.Rules(**rules), sample, data.get("store"))
         catalogue.source(name, made.path, options)
         return made
 
@@ -88,15 +84,6 @@ class RealData:
             return Path(self.store)
         digest = hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:8]
         return Path("data") / f"{self.format}-{Path(self.path).name.split('.')[0]}-{digest}.frames"
-
-
-def _number(data: Mapping[str, Any], name: str, kind: Callable[[Any], Any], missing: Any) -> Any:
-    """A number, or several, among the settings; an InputError if it is none."""
-    value = data.get(name)
-    try:
-        return missing if value is None else kind(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"data.{name} must be numbers, got {value!r}") from error
 
 
 def _identity(path: Path) -> dict[str, Any]:
@@ -170,9 +157,9 @@ class MappedFrames(Parted):
     def __len__(self) -> int:
         return len(self.energy)
 
-    def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
+    def batch(self, indices: Tensor | list[int]) -> dict[str, Tensor]:
         """The frames at ``indices`` as a dense batch, see :meth:`FrameSet.batch`; only their pages are read."""
-        index, n = check_batch(indices, self.atoms, pad_to)
+        index, n = check_batch(indices, self.atoms)
         frames = index.numpy()
         rows = self.store.rows(frames)
         mask = np.arange(n)[None] < self.store.atoms[frames][:, None]
@@ -242,11 +229,11 @@ def _references(store: mapped.Mapped, total: Tensor, train: Tensor) -> tuple[Ten
         frames = np.arange(first, min(first + _AT_ONCE, len(total)))
         atoms = store.atoms[frames].astype(np.int64)
         place = np.repeat(np.arange(len(frames)), atoms) * 119 + store.species[store.rows(frames)]
-        counts = np.bincount(place, minlength=119 * len(frames)).reshape(-1, 119).astype(np.uint16)
+        counts = np.bincount(place, minlength=119 * len(frames)).reshape(-1, 119).astype(np.uint32)
         unique, inverse = np.unique(counts, axis=0, return_inverse=True)
         numbers = [kinds.setdefault(row.tobytes(), len(kinds)) for row in unique]
         which[frames] = np.array(numbers)[inverse.reshape(-1)]
-    composition = torch.from_numpy(np.frombuffer(b"".join(kinds), np.uint16).reshape(-1, 119).astype(np.float64))
+    composition = torch.from_numpy(np.frombuffer(b"".join(kinds), np.uint32).reshape(-1, 119).astype(np.float64))
     # A composition may stand in the training part and outside it: a row for each.
     row = torch.from_numpy(which) + len(kinds) * (~train).long()
     weight = torch.bincount(row, minlength=2 * len(kinds)).double()

@@ -17,7 +17,7 @@ from equiscope.tasks.forcefield.data import ForceFieldData, FrameSet, generate, 
 from equiscope.tasks.forcefield.edges import refuse
 from equiscope.tasks.forcefield.neighbours import prepared
 from equiscope.tasks.forcefield.real import MappedFrames, RealData
-from equiscope.tasks.guards import at_least, chosen, one_of
+from equiscope.tasks.guards import at_least, chosen, one_of, typed
 from equiscope.tasks.seeded import SeededTask, Shuffled, TaskSettings, configured, key, lengthened, rotate, spread
 from equiscope.tasks.task import Probe
 
@@ -139,7 +139,7 @@ class ForceField(SeededTask[ForceFieldSettings, FrameSet | MappedFrames]):
             source: ForceFieldData | RealData = RealData.from_settings({k: v for k, v in data.items() if k not in _USE})
         else:
             source = ForceFieldData(**chosen(ForceFieldData, "data", data, cls.name, _USE))
-        loss = ForceFieldLoss(**config["loss"])
+        loss = ForceFieldLoss(**typed(ForceFieldLoss, config["loss"], "loss.{}"))
         return cls(ForceFieldSettings.of(config, data=source, loss=loss, **own))
 
     def prepare(self, progress: bool = True) -> None:

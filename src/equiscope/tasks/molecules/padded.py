@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class PaddedSet(Parted):
         pos: (F, N, 3) float32 Å, each centred on its mean; zero in the padding.
         species: (F, N) int64 atomic numbers, 0 in the padding; mask: (F, N) true for atoms.
         molecule: (F,) int64, the molecule (the cluster) of each; part: (F,) int64, index into ``PARTS``.
-        atoms: (F,) int64 atoms of each; stays on the CPU, so that a batch's padding needs no transfer.
+        atoms: (F,) int64 atoms of each.
         metadata: of the data file: configuration, counts of every rejection, versions.
     """
 
@@ -57,25 +57,14 @@ class PaddedSet(Parted):
     def __len__(self) -> int:
         return len(self.pos)
 
-    def batch(self, indices: Tensor | list[int], pad_to: int | None = None) -> dict[str, Tensor]:
-        """Some geometries as a dense batch, padded to its largest molecule or to ``pad_to`` atoms, see
-        :func:`check_batch`.
+    def batch(self, indices: Tensor | list[int]) -> dict[str, Tensor]:
+        """Some geometries as a dense batch, padded to its largest molecule, see :func:`check_batch`.
 
         It has the fields of ``PER_ATOM`` (B, N, …) and ``PER_SAMPLE`` (B,), and ``id`` (B,), the number in the set.
         """
-        index, atoms = check_batch(indices, self.atoms, pad_to)
-        index = index.to(self.pos.device)
-        missing = max(0, atoms - self.mask.shape[1])
-        out = {}
-        for name in self.PER_ATOM:
-            field = getattr(self, name)[index, :atoms]
-            out[name] = torch.nn.functional.pad(field, (0, 0) * (field.ndim - 2) + (0, missing)) if missing else field
-        return {**out, **{name: getattr(self, name)[index] for name in self.PER_SAMPLE}, "id": index}
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same set with its tensors on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("atoms", "metadata")}
-        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
+        index, atoms = check_batch(indices, self.atoms)
+        per_atom = {name: getattr(self, name)[index, :atoms] for name in self.PER_ATOM}
+        return {**per_atom, **{name: getattr(self, name)[index] for name in self.PER_SAMPLE}, "id": index}
 
     def orientation(self) -> Orientation:
         """The orientation tensor of all geometries."""
@@ -105,11 +94,11 @@ def describe_split(made: Any, noun: str = "frames") -> dict[str, Any]:
     }
 
 
-def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) -> tuple[Tensor, int]:
-    """Frame numbers (B,) on the CPU and the atoms the batch is padded to, of a set with ``atoms`` (F,) in its frames.
+def check_batch(indices: Tensor | list[int], atoms: Tensor) -> tuple[Tensor, int]:
+    """Frame numbers (B,) on the CPU and the atoms of the largest of them, of a set with ``atoms`` (F,) in its frames.
 
     Raises:
-        InputError: no index, one out of range, or ``pad_to`` smaller than a molecule.
+        InputError: no index, or one out of range.
     """
     index = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
     if index.ndim != 1 or index.numel() == 0:
@@ -117,10 +106,7 @@ def check_batch(indices: Tensor | list[int], atoms: Tensor, pad_to: int | None) 
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= len(atoms):
         raise InputError(f"frame numbers must be in 0..{len(atoms) - 1}, got {low}..{high}")
-    largest = int(atoms[index].max())
-    if pad_to is not None and pad_to < largest:
-        raise InputError(f"pad_to={pad_to} is smaller than the largest molecule, {largest} atoms")
-    return index, largest if pad_to is None else pad_to
+    return index, int(atoms[index].max())
 
 
 def read(path: str | Path, recipe: type[Recipe], counted: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -18,7 +18,7 @@ from equiscope.tasks.datasets.promod3 import read_structure_db
 from equiscope.tasks.datasets.protein_chains import ProteinChains, read_npz, shipped_chains
 from equiscope.tasks.datasets.splits import Clusters, cluster_chains, split_clusters
 from equiscope.tasks.datasets.structures import read_structures
-from equiscope.tasks.guards import at_least, one_of, share
+from equiscope.tasks.guards import at_least, one_of
 from equiscope.tasks.proteinflow.flow import draw_noise, draw_times, interpolate
 from equiscope.tasks.seeded import Shuffled
 
@@ -154,8 +154,6 @@ class TrainingStream(Shuffled):
     def __init__(
         self, data: ChainSet, batch_size: int, seed: int, augment: float = 1.0, self_conditioning: float = 0.5
     ) -> None:
-        at_least(1, batch_size=batch_size)
-        share(augment=augment, self_conditioning=self_conditioning)
         train = data.parts["train"]
         labels = data.clusters.labels[train]
         super().__init__([train[labels == label] for label in np.unique(labels)], seed)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equiscope.tasks.guards import at_least
 from equiscope.tasks.proteinflow.features import PairBias, sinusoids
 from equiscope.tasks.proteinflow.trunk import Trunk, TrunkConfig
 
@@ -35,24 +34,16 @@ class Proteina(nn.Module):
     Batch fields: ``x_t`` and ``x_sc`` (B, N, 3) nm, ``t`` (B,), ``residue`` (B, N) int, ``mask`` (B, N) bool.
     Returns ``{"velocity": (B, N, 3)}`` in nm, zero in padding, and where the sizes ask for one, ``distogram`` (B, N, N,
     bins), the logits of :func:`equiscope.tasks.proteinflow.flow.distogram_loss`.
-
-    Args:
-        sizes: width, layers and so on.
-        smooth_bins: interpolate between distance bins; the original has hard bins.
-        neighbours: on each side of a residue, so many sequence neighbours' x_t relative to its own are read as raw
-            coordinates too. The original has none (0) and must learn to form these differences by attention, which
-            takes it longer than a short run lasts; the symmetry is broken in the same way.
     """
 
-    def __init__(self, sizes: TrunkConfig, smooth_bins: bool = False, neighbours: int = 0) -> None:
+    def __init__(self, sizes: TrunkConfig) -> None:
         super().__init__()
-        at_least(0, neighbours=neighbours)
-        self.sizes, self.neighbours = sizes, neighbours
-        self.read_local = nn.Linear(6 * neighbours, sizes.width, bias=False) if neighbours else None
+        self.sizes = sizes
+        self.read_local = nn.Linear(6 * sizes.neighbours, sizes.width, bias=False) if sizes.neighbours else None
         self.read_noisy = nn.Linear(3, sizes.width, bias=False)
         self.read_guess = nn.Linear(3, sizes.width, bias=False)
         self.read_index = nn.Linear(sizes.width, sizes.width)
-        self.pair = PairBias(sizes.pair, sizes.layers, sizes.heads, smooth_bins)
+        self.pair = PairBias(sizes.pair, sizes.layers, sizes.heads, sizes.smooth_bins)
         self.trunk = Trunk(sizes)
         self.head = nn.Sequential(nn.LayerNorm(sizes.width), nn.Linear(sizes.width, 3, bias=False))
         self.distogram = (
@@ -64,7 +55,7 @@ class Proteina(nn.Module):
         index = sinusoids(residue, self.sizes.width, longest=2000.0).to(x_t.dtype)
         tokens = self.read_noisy(x_t) + self.read_guess(x_sc) + self.read_index(index)
         if self.read_local is not None:
-            tokens = tokens + self.read_local(relative_neighbours(x_t, mask, self.neighbours))
+            tokens = tokens + self.read_local(relative_neighbours(x_t, mask, self.sizes.neighbours))
         pair = self.pair.features(x_t, x_sc, residue)
         tokens, pair, _ = self.trunk(tokens, pair, self.pair, batch["t"].to(x_t.dtype), mask)
         velocity = self.head(tokens)
@@ -109,7 +100,7 @@ class ProteinaEquivariant(nn.Module):
         self.read_index = nn.Linear(sizes.width, sizes.width)
         self.read_shape = nn.Linear(2 * len(STRIDES) + 2, sizes.width, bias=False)
         # One set of biases more than the trunk has layers: the last one is for the output weights.
-        self.pair = PairBias(sizes.pair, sizes.layers + 2, sizes.heads, smooth=True)
+        self.pair = PairBias(sizes.pair, sizes.layers + 2, sizes.heads, sizes.smooth_bins)
         self.trunk = Trunk(sizes)
         self.norm = nn.LayerNorm(sizes.width)
         self.key = nn.Linear(sizes.width, 4 * sizes.width, bias=False)

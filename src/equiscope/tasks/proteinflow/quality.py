@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -74,10 +73,6 @@ class Quality:
     left_turns: float
     gyration_mean: float
     gyration_real: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types for a record."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (

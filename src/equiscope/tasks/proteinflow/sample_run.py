@@ -14,12 +14,14 @@ from torch import nn
 from equiscope.decomposition.twirled import Twirled
 from equiscope.errors import DataError, InputError
 from equiscope.files import needed
+from equiscope.tasks.guards import one_of
 from equiscope.tasks.proteinflow.quality import Quality, RealChains, dihedrals, judge, radius_of_gyration, step_lengths
 from equiscope.tasks.proteinflow.sampling import Sampling, sample
 from equiscope.tasks.proteinflow.task import ProteinFlow, declaration
 from equiscope.writing import inner_folder, replacing, write_atomically
 
 NM_TO_ANGSTROM = 10.0
+FORMATS = ("cif", "pdb")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ def sample_run(
     """
     if not formats:
         raise InputError("give at least one format: cif, pdb")
+    # Asked before hours of drawing, and not after.
+    for ending in formats:
+        one_of(FORMATS, format=ending)
+    needed("gemmi")
     task.prepare(progress=False)
-    folder = Path(folder)
-    inner_folder(folder)
+    folder = inner_folder(folder)
     models: dict[str, nn.Module] = {"drawn": model}
     if twirl:
         models["drawn, twirled"] = Twirled(model, declaration(), rotations=twirl)
@@ -93,7 +98,7 @@ def sample_run(
     moved = _moved(traces) if twirl else None
     table = {
         "settings": asdict(settings) | {"twirl": twirl},
-        "quality": {name: figures.to_dict() for name, figures in quality.items()},
+        "quality": {name: asdict(figures) for name, figures in quality.items()},
         "moved_by_twirling": moved,
     }
     write_atomically(folder / "quality.json", (json.dumps(table, indent=1) + "\n").encode())
@@ -101,11 +106,11 @@ def sample_run(
     return Drawn(traces, quality, moved, tuple(files))
 
 
-def real_chains(task: ProteinFlow, length: int, least: int = 50) -> RealChains:
-    """The task's chains within a tenth of ``length`` residues; all of them where these are fewer than ``least``."""
+def real_chains(task: ProteinFlow, length: int) -> RealChains:
+    """The task's chains within a tenth of ``length`` residues; all of them where these are fewer than fifty."""
     chains = task.data.chains
     near = [ca for ca in chains.ca if abs(len(ca) - length) <= 0.1 * length]
-    return RealChains.of(near if len(near) >= least else chains.ca, trend=chains.ca)
+    return RealChains.of(near if len(near) >= 50 else chains.ca, trend=chains.ca)
 
 
 def _moved(traces: dict[str, list[np.ndarray]]) -> float:
@@ -113,42 +118,35 @@ def _moved(traces: dict[str, list[np.ndarray]]) -> float:
     return float(np.mean([np.sqrt(np.square(a - b).sum(axis=1).mean()) for a, b in pairs]))
 
 
-FORMATS = ("cif", "pdb")
-
-
-def write_trace(ca: np.ndarray, path: str | Path, name: str = "sample", sequence: str | None = None) -> None:
-    """One chain A of CA atoms (L, 3) in Å; the ending of ``path`` (.cif or .pdb) chooses the format.
-
-    ``sequence`` has one-letter codes; glycine throughout where a chain has none (a drawn backbone).
+def write_trace(ca: np.ndarray, path: str | Path, name: str = "sample") -> None:
+    """One chain A of CA atoms (L, 3) in Å, glycine throughout; the ending of ``path`` (.cif or .pdb) is the format.
 
     Raises:
         DataError: coordinates that are not finite, or too large for the PDB format (±999 Å).
-        InputError: another ending, a wrong shape, or a sequence of another length.
+        InputError: another ending, or a wrong shape.
     """
     path, ca = Path(path), np.asarray(ca, dtype=np.float64)
     ending = path.suffix.lstrip(".").lower()
     if ending not in FORMATS:
         raise InputError(f"traces are written as {' or '.join(FORMATS)}, got the file name {path.name}")
-    letters = sequence or "G" * len(ca)
-    if ca.ndim != 2 or ca.shape[1] != 3 or not len(ca) or len(letters) != len(ca):
-        raise InputError(f"a trace must be (L, 3) with as many letters, got {ca.shape} and {len(letters)}")
+    if ca.ndim != 2 or ca.shape[1] != 3 or not len(ca):
+        raise InputError(f"a trace must be (L, 3), got {ca.shape}")
     if not np.isfinite(ca).all():
         raise DataError(f"the trace {name} has coordinates that are not finite: it cannot be written")
     if ending == "pdb" and np.abs(ca).max() >= 999:
         raise DataError(f"a coordinate of {np.abs(ca).max():.0f} Å does not fit the PDB format: write mmCIF")
-    structure = _structure(ca, letters, name)
+    structure = _structure(ca, name)
     text = structure.make_pdb_string() if ending == "pdb" else structure.make_mmcif_document().as_string()
     write_atomically(path, text.encode())
 
 
-def _structure(ca: np.ndarray, letters: str, name: str):
+def _structure(ca: np.ndarray, name: str) -> Any:
     gemmi = needed("gemmi")
     structure, model, chain = gemmi.Structure(), gemmi.Model(1), gemmi.Chain("A")
     structure.name = name
-    for number, (letter, place) in enumerate(zip(letters, ca.tolist(), strict=True), start=1):
+    for number, place in enumerate(ca.tolist(), start=1):
         residue = gemmi.Residue()
-        residue.name = gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA) or "UNK"
-        residue.seqid = gemmi.SeqId(number, " ")
+        residue.name, residue.seqid = "GLY", gemmi.SeqId(number, " ")
         atom = gemmi.Atom()
         atom.name, atom.element, atom.occ = "CA", gemmi.Element("C"), 1.0
         atom.pos = gemmi.Position(*place)
@@ -199,7 +197,7 @@ def plot_quality(drawn: Mapping[str, Sequence[np.ndarray]], real: RealChains, pa
         figure.savefig(file, format="png", dpi=130)
 
 
-def plot_traces(traces: Sequence[np.ndarray], path: str | Path, titles: Sequence[str] = ()) -> None:
+def plot_traces(traces: Sequence[np.ndarray], path: str | Path) -> None:
     """Up to eight traces (Å) in their own principal frame, coloured from first to last residue, to a file."""
     from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
@@ -208,14 +206,14 @@ def plot_traces(traces: Sequence[np.ndarray], path: str | Path, titles: Sequence
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3 * columns, 3 * rows), layout="constrained")
-    for number, (axes, ca) in enumerate(zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False)):
+    for axes, ca in zip(figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False):
         flat = ca - ca.mean(axis=0)
         flat = flat @ np.linalg.svd(flat, full_matrices=False)[2].T
         ends = np.stack([flat[:-1, :2], flat[1:, :2]], axis=1)
         axes.add_collection(LineCollection(list(ends), array=np.arange(len(ends)), cmap="turbo", lw=2))
         extent = np.abs(flat[:, :2]).max() * 1.1
         axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal", xticks=[], yticks=[])
-        axes.set_title(titles[number] if number < len(titles) else f"{len(ca)} residues", fontsize=9)
+        axes.set_title(f"{len(ca)} residues", fontsize=9)
         # A scale bar says more about size than ticks on a rotated frame.
         axes.plot([-extent * 0.9, -extent * 0.9 + 10], [-extent * 0.92] * 2, color="k", lw=2)
         axes.annotate("10 Å", (-extent * 0.9, -extent * 0.88), fontsize=7)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from equiscope.errors import InputError
 from equiscope.symmetry.declaration import Declaration, Input, Output
 from equiscope.symmetry.orientation import orientation
-from equiscope.tasks.guards import at_least, chosen, one_of
+from equiscope.tasks.guards import at_least, chosen, one_of, share
 from equiscope.tasks.proteinflow.baseline import GaussianChain
 from equiscope.tasks.proteinflow.chains import ANGSTROM_TO_NM, ChainSet, ChainSettings, TrainingStream, mix
 from equiscope.tasks.proteinflow.flow import (
@@ -30,7 +30,10 @@ from equiscope.tasks.proteinflow.trunk import SIZES
 from equiscope.tasks.seeded import Models, SeededTask, TaskSettings, configured, lengthened
 from equiscope.tasks.task import Probe
 
-MODELS: Models = {"proteina": (Proteina, SIZES, {}), "proteina_equivariant": (ProteinaEquivariant, SIZES, {})}
+MODELS: Models = {
+    "proteina": (Proteina, SIZES, {}),
+    "proteina_equivariant": (ProteinaEquivariant, SIZES, {"smooth_bins": True, "neighbours": 0}),
+}
 SELF_CONDITIONING = ("zeros", "first_pass")
 # Of the paper's vector figures: percent at the minimum and at the later maximum with their steps, and at the end (EMA
 # weights), by flow time; before them the middle of the ranges over all flow times.
@@ -57,8 +60,7 @@ class TrackSettings:
         self_conditioning: what the model gets as first estimate while it is measured. ``"zeros"``: none, as in
             half of the training; the curve is then that of one fixed function of one fixed input. ``"first_pass"``:
             the model's own first estimate, made from the turned input, so that what is measured is the two-pass
-            map that the sampler calls. :func:`self_conditioned` makes the third choice, an estimate computed
-            once and turned along with x_t.
+            map that the sampler calls.
     """
 
     times: tuple[float, ...] = FLOW_TIMES
@@ -91,6 +93,11 @@ class ProteinFlowSettings(TaskSettings):
     data: ChainSettings = field(default_factory=ChainSettings)
     track: TrackSettings = field(default_factory=TrackSettings)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share("loss.", self_conditioning=self.self_conditioning)
+        at_least(0, "loss.", distogram=self.distogram)
+
     @property
     def held_out_seed(self) -> int:
         """Runs that differ in ``seed`` alone are measured on the same chains, noise and times."""
@@ -98,13 +105,9 @@ class ProteinFlowSettings(TaskSettings):
 
 
 def build(model: str, size: str, **changes: Any) -> nn.Module:
-    """A model by name and size; ``changes`` are trunk sizes, and ``smooth_bins``, ``neighbours`` of ``proteina``.
-
-    What is unknown is an InputError.
-    """
-    own = {name: changes.pop(name) for name in ("smooth_bins", "neighbours") if model == "proteina" and name in changes}
+    """A model by name and size; ``changes`` are sizes of its trunk, see :func:`configured` for what is refused."""
     network, config = configured("protein", MODELS, model, size, changes)
-    return network(config, **own)
+    return network(config)
 
 
 def declaration(output: str = "velocity") -> Declaration:
@@ -134,16 +137,13 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
         """The task of a configuration with ``seed, augment, batch_size, data, model, loss, track``; impossible values
         are an InputError.
         """
-        # Other keys of this section belong to the run.
-        track = chosen(TrackSettings, "track", config.get("track", {}))
-        if "times" in track:
-            track["times"] = tuple(float(t) for t in track["times"])
-        loss = {"self_conditioning": 0.5, "distogram": 1.0, **config.get("loss", {})}
+        loss = config.get("loss", {})
         settings = ProteinFlowSettings.of(
             config,
-            **{name: float(loss[name]) for name in ("self_conditioning", "distogram")},
+            **{name: loss.get(name) for name in ("self_conditioning", "distogram")},
             data=ChainSettings(**chosen(ChainSettings, "data", config.get("data", {}), cls.name, ())),
-            track=TrackSettings(**track),
+            # Other keys of this section belong to the run.
+            track=TrackSettings(**chosen(TrackSettings, "track", config.get("track", {}))),
         )
         return cls(settings)
 
@@ -275,18 +275,6 @@ class ProteinFlow(SeededTask[ProteinFlowSettings, ChainSet]):
             first += len(some)
             batches.append({"x_t": x_t, "x_sc": torch.zeros_like(x_t), "t": t, "velocity": velocity, **padded})
         return batches
-
-
-def self_conditioned(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Probe batches whose ``x_sc`` is the model's first estimate in the frame as given, to be turned along.
-
-    The estimate depends on the model, so these batches belong to one state of training, not to a curve.
-    """
-    was_training = model.training
-    model.eval()
-    filled = [{**batch, "x_sc": first_pass(model, batch)} for batch in batches]
-    model.train(was_training)
-    return filled
 
 
 def _two_pass(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,10 @@ class TrunkConfig:
         qk_norm: queries and keys are normalised by ``"head"``, or over the ``"width"`` of all of them.
         pair_every: pairs are updated after the first layer and every so many from there on, but the last; 0 for never.
         distogram: bins of the distances that the updated pairs predict beside the velocity; 0 for none.
+        smooth_bins: interpolate between distance bins; the original has hard bins.
+        neighbours: on each side of a residue, so many sequence neighbours' x_t relative to its own are read as raw
+            coordinates too. The original has none (0) and must learn to form these differences by attention, which
+            takes it longer than a short run lasts; the symmetry is broken in the same way.
     """
 
     width: int = 128
@@ -40,13 +44,17 @@ class TrunkConfig:
     qk_norm: str = "head"
     pair_every: int = 0
     distogram: int = 0
+    smooth_bins: bool = False
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         heads_fit(self.width, self.heads)
         for name in ("width", "condition"):
             if getattr(self, name) < 4 or getattr(self, name) % 2:
                 raise InputError(f"{name} must be even and at least 4, got {getattr(self, name)}")
-        at_least(0, conditioning=self.conditioning, pair_every=self.pair_every, distogram=self.distogram)
+        at_least(1, layers=self.layers, expansion=self.expansion, pair=self.pair)
+        at_least(0, registers=self.registers, conditioning=self.conditioning, neighbours=self.neighbours)
+        at_least(0, pair_every=self.pair_every, distogram=self.distogram)
         one_of(("head", "width"), qk_norm=self.qk_norm)
         if self.distogram and not self.updated:
             raise InputError("a distogram is read from updated pairs: set pair_every, and two layers or more")

@@ -88,10 +88,7 @@ class Voxels(SeededTask[VoxelSettings, ConformerSet]):
     def from_config(cls, config: Mapping[str, Any]) -> Voxels:
         """The task of a resolved configuration; unknown or impossible values are an InputError."""
         data, grid, track = config.get("data", {}), config.get("grid", {}), config.get("track", {})
-        made = chosen(ConformerData, "data", data, cls.name, _USE)
-        if "elements" in made:
-            made["elements"] = tuple(made["elements"])
-        conformers = ConformerData(**made)
+        conformers = ConformerData(**chosen(ConformerData, "data", data, cls.name, _USE))
         if unknown := sorted(set(conformers.elements) - set(ATOMIC_NUMBERS)):
             raise InputError(f"data.elements has unknown elements {unknown}; known are {', '.join(ATOMIC_NUMBERS)}")
         numbers = tuple(ATOMIC_NUMBERS[symbol] for symbol in conformers.elements)

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from equiscope.errors import InputError
-from equiscope.tasks.guards import one_of
+from equiscope.tasks.guards import one_of, positive
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class UNetConfig:
         one_of(("pool", "stride"), downsampling=self.downsampling)
         if self.tied and self.strided:
             raise InputError("tied kernels need downsampling=pool: strides break the symmetry of the grid by structure")
-        if not self.head_scale > 0:
-            raise InputError(f"head_scale must be positive, got {self.head_scale!r}")
+        positive(head_scale=self.head_scale)
         if min(self.width, self.blocks, self.heads, self.groups, self.channels, *self.multipliers) < 1:
             raise InputError(f"the sizes of a U-Net must be positive, got {self}")
         if len(self.attention) != len(self.multipliers):

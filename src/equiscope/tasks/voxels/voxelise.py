@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from equiscope.errors import InputError, check_count
+from equiscope.tasks.guards import positive
 
 RATIO = 0.93
 # Atoms end where their density is exp(-16) = 1e-7, the rounding of float32.
@@ -51,9 +52,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         check_count("grid.size", self.size, 2)
-        for name in ("resolution", "radius"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"grid.{name} must be a positive length in Å, got {getattr(self, name)!r}")
+        positive("grid.", resolution=self.resolution, radius=self.radius)
         if not self.elements or len(set(self.elements)) != len(self.elements) or min(self.elements) < 1:
             raise InputError(f"grid.elements must be different atomic numbers, got {self.elements!r}")
 
