@@ -324,9 +324,11 @@ def test_a_coset_is_the_set_after_a_shift_keyed_by_the_samples_id():
     model, batch = Watched(MATRIX), random_batch(2, 3) | {"id": torch.tensor([5, 3])}
     found = collector(model, ids="id")
     orbit = BatchOrbit(model, found.caller, prepare(batch, found.plan), found.known.folding)
+    orbit.as_given()
     orbit.add_cosets(1)
     orbit.add_cosets(1)
-    seen = turned(model, batch["pos"])
+    given, *seen = turned(model, batch["pos"])
+    assert torch.allclose(given, torch.eye(3, dtype=torch.float64), atol=1e-9)
     assert len(seen) == 24
     for stream in (0, 1):
         shift = uniform_keyed("SO3", 3, [5, 3], stream)

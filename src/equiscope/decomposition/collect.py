@@ -23,7 +23,7 @@ from equiscope.decomposition.plan import Pass, Plan
 from equiscope.decomposition.ragged import batch_of
 from equiscope.decomposition.samples import FLOOR, LabelRows, Samples, WholeLabels
 from equiscope.decomposition.spectrum import Spectrum
-from equiscope.decomposition.split import BatchOutput, Labels, Lone, OutputSplit, add_block
+from equiscope.decomposition.split import BatchOutput, Labels, OutputSplit, add_block
 from equiscope.errors import InputError, RandomModelError
 from equiscope.symmetry.orientation import longest_axis_outer
 
@@ -372,20 +372,20 @@ class BatchOrbit:
         walk = of.plan.walk(of.ids, of.device, self._cosets, count)
         for some, rows in self._blocks(of.batch, walk, count * len(of.plan.design.rotations)):
             for name, block in rows.items():
-                of.outputs[name].check_shape(self.first.get(name, block[0]), block[0])
+                of.outputs[name].check_shape(self.first[name], block[0])
                 for one, prediction in zip(some, block, strict=True) if self.spectra else ():
                     self.spectra[name].add(prediction, one.turns)
             add_block(self.splits, of.outputs, rows, [one.weight for one in some], some[-1].last_of_coset)
         self._cosets += count
 
-    def samples(self, lone: Lone | None = None) -> Samples:
-        """The table of the batch's figures, from all cosets so far; ``lone`` as the design says if it is not given."""
+    def samples(self) -> Samples:
+        """The table of the batch's figures, from all cosets so far."""
         of = self.of
         figures, labels, wholes = {}, {}, {}
         for name, split in self.splits.items():
             output, first = of.outputs[name], self.first[name]
             figures[name] = replace(
-                split.values(lone or of.plan.design.lone),
+                split.values(of.plan.design.lone),
                 as_given=output.sample_loss(first),
                 deviation=output.rows.mean((first - split.twirled_prediction()).square()),
                 floor=self.floors[name],

@@ -137,7 +137,7 @@ def _cross(orbit: BatchOrbit, redraw: Redraw) -> Samples:
                 sums = columns.setdefault(name, [torch.zeros_like(prediction) for _ in wrapped])
                 sums[j] += prediction - reference[name]
             add_pass(orbit.splits, of.outputs, rows, 1 / redraw.draws, j == len(wrapped) - 1)
-    samples = orbit.samples("refuse")
+    samples = orbit.samples()
     figures = {}
     for name, split in orbit.splits.items():
         values, whole = samples.figures[name], not plan.design.shift

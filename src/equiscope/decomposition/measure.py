@@ -177,8 +177,7 @@ def measured(
             for native in _bar(as_batches(batches), progress):
                 collector.run(native)
         # Crystals differ in the number of their symmetries.
-        settings: dict[str, Any] = {} if plan.scheme is None else {"passes": collector.passes}
-        return result_of(collector, **settings)
+        return result_of(collector, passes=plan.design.passes if plan.scheme is None else collector.passes)
     with untouched(model):
         drawing = draw(as_batches(batches), plan.design.seed, lambda native: batch_of(native, plan.declaration))
         search = Search(collector, goal, lambda: result_of(collector))

@@ -28,6 +28,8 @@ BUGS = (
         r"invariants\(\w+\.group\)\.mT", 'invariants("SO3").mT', "decomposition/test_pool"),
     bug("partial designs: what the second coset adds left out elsewhere", POOL, "_equivariance",
         r"return [\w.]*two_phase\(np\.where\(\w+, (\w+) - .*", r"return \1", "decomposition/test_pool"),
+    bug("of the card that the batches are on nothing is said", POOL, "summarise",
+        r"hardware_notes\(known\.device", "hardware_notes(None", "decomposition/test_pool"),
     # Spectrum and comparison.
     bug("spectrum from pairs within a coset too", SPECTRUM, "Spectrum.powers",
         r"range\((\w+) \+ 1, (\w+)\)", r"range(\1, \2)", "decomposition/test_spectrum"),
