@@ -64,8 +64,8 @@ FLOORS = 3
 # Of the limits from chi^2 and F. As rounding is no Gaussian, a few in a thousand values of it exceed them.
 RARE = 1e-3
 # The answer as given stands apart beyond this many mean squares: a function of Wigner degrees 1 to 3 reaches at most
-# 9 + 25 + 49 of its mean square in any one orientation.
-APART = 83
+# 9 + 25 + 49 of its mean square in any one orientation. Rounding has tails (eigenvectors, in a few orientations).
+APART, TAILS = 83, 1e4
 # Numbers of inputs and outputs for which a float64 copy is asked: of large samples a few are enough.
 TWIN_NUMBERS = 100_000
 # Samples that have a floor, at least where there are so many, and their share of all; of short measurements fewer, at
@@ -370,12 +370,12 @@ def stands_apart(
     """Samples whose answer as given is none of those they give when turned, (samples,) as all arguments.
 
     ``deviation`` is the mean square of f(x) less the twirled prediction, ``spread`` the variance of the twisted ones
-    over n = ``passes`` rotations (n = ``worth`` if fewer are independent), ``rounding`` that of rounding alone. Apart
-    is what exceeds the larger of the two max(83, F) times; F(1, n - 1) is exceeded by one of all once in 1,000 sets.
+    over n = ``passes`` rotations (n = ``worth`` if fewer are independent), ``rounding`` that of rounding. Apart is what
+    exceeds the larger max(83, F) times, and rounding 10,000 times; one of all exceeds F(1, n - 1) once in 1,000 sets.
     """
     count = np.where(spread > rounding, np.minimum(worth, passes), passes)
     limit = stats.f.isf(RARE / max(len(deviation), 1), 1, np.maximum(count - 1, 1)) * (1 + 1 / count)
-    return deviation > np.maximum(APART, limit) * np.maximum(spread, rounding)
+    return deviation > np.maximum(np.maximum(APART, limit) * np.maximum(spread, rounding), TAILS * rounding)
 
 
 def computing_notes(known: Known) -> list[str]:
