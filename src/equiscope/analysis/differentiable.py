@@ -72,8 +72,8 @@ class _KeptGraphs(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def keeping_graphs(forward: Forward | None, call: Callable[[], Any]) -> Forward | None:
-    """``forward`` (None: the model called with its batch) as derivatives of its answer by the parameters need it.
+def keeping_graphs(forward: Forward, call: Callable[[], Any]) -> Forward:
+    """``forward`` as derivatives of its answer by the parameters need it.
 
     Most potentials take the forces −dE/dx of an energy without ``create_graph`` in eval mode, which cuts them off the
     parameters. Where ``call``, which runs the model once, shows that, every call is told to keep the graph.
@@ -85,7 +85,7 @@ def keeping_graphs(forward: Forward | None, call: Callable[[], Any]) -> Forward 
 
     def kept(model: Any, batch: Any) -> Any:
         with _KeptGraphs():
-            return model(batch) if forward is None else forward(model, batch)
+            return forward(model, batch)
 
     return kept
 
