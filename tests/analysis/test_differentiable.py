@@ -4,6 +4,7 @@ from torch import nn
 
 import equiscope as eq
 from equiscope.analysis.parts import Parts
+from equiscope.decomposition.calling import Call
 from equiscope.errors import InputError, UnsuitedModelError
 from tests.analysis.networks import DECLARED, batches, network
 
@@ -132,8 +133,8 @@ def test_forces_of_an_energy_are_asked_for_with_their_graph(declared, memory):
 
 
 def test_models_that_keep_their_graphs_are_called_as_they_are():
-    assert Parts(network("GELU"), batches(), DECLARED)._forward is None
-    assert Parts(Potential(dropped=False), batches(), DECLARED)._forward is None
+    for model in (network("GELU"), Potential(dropped=False)):
+        assert isinstance(Parts(model, batches(), DECLARED)._forward, Call)
 
 
 def test_an_output_without_a_graph_beside_one_that_has_it():

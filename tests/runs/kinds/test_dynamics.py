@@ -53,7 +53,7 @@ def test_every_part_of_a_run_at_a_constant_rate(adam):
 
 def test_seconds_are_those_of_a_device_that_is_done(adam, monkeypatch):
     waited = []
-    monkeypatch.setattr("equiscope.runs.clock._wait_for", waited.append)
+    monkeypatch.setattr("equiscope.runs.clock.settle", waited.append)
     assert values(adam, KEPT, seed=11)["twirling"]["cost"] > 1
     assert waited == 4 * [torch.device("cpu")]
 

@@ -129,7 +129,7 @@ def test_description_counts_what_was_left_out(task):
     ("changes", "message"),
     [
         ("grid.size=15", "multiple of 2"),
-        ("grid.size=1", "at least 2 voxels"),
+        ("grid.size=1", "grid.size must be an integer >= 2"),
         ("grid.sigma=0.0", "noise level"),
         ("data.elements=[C,Xx]", "unknown elements"),
         ("data.probe_batch=0", "probe_batch must be at least 1"),
