@@ -58,7 +58,7 @@ WRONG = {
     "one batch for many": ({"batches": BATCH}, "write [batch]"),
     "an empty list": ({"batches": []}, "a used-up generator?"),
     "atoms without samples": ({"batches": [{"pos": POS[0], "forces": FORCES[0]}]}, "give the batch an axis of samples"),
-    "NaN in the labels": ({"batches": [{**BATCH, "forces": FORCES * math.nan}]}, "leave what has no label out of the loss"),
+    "NaN in the labels": ({"batches": [{**BATCH, "forces": FORCES * math.nan}]}, "leave what has no label out of"),
     "a float for a mask": ({"batches": [{**BATCH, "m": torch.ones(8, 5)}], "mask": "m"}, "write mask > 0"),
     "a path for a model": ({"model": "model.pt"}, "load it first"),
     "a state for a model": ({"model": NET.state_dict()}, "model.load_state_dict"),
