@@ -3,7 +3,8 @@
     git worktree add ../before COMMIT
     python benchmarks/steps.py --before ../before [--device cuda] [--sizes paper] [--now trainer.precision=bf16-mixed …]
 
-Each code has a process of its own that stays, and the two train in turn, A B A B. A run is whole: Lightning, batches,
+Each code has a process of its own, and the two train in turn, A B, B A, …; on a CPU every turn has new processes, since
+where one puts its tensors makes it faster or slower by some percent for as long as it lives. A run is whole: Lightning, batches,
 average of the weights. A step is the difference between a long run and a short one over their steps, in seconds of the
 processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio is
 the median over turns of pairs side by side. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md; presets that
@@ -76,6 +77,10 @@ class Code:
             command, env=environment, cwd=place, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
     def step(self, overrides: list[str], steps: int, which: str) -> float:
         """Seconds of a step: long run minus short run."""
         long, short = (self.run([*overrides, f"trainer.max_steps={count}"])[which] for count in (steps + SHORT, SHORT))
@@ -96,31 +101,37 @@ class Code:
 def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) -> None:
     """A row a preset, told to ``done`` as they come."""
     rows = []
-    which = "processor" if options.device == "cpu" else "clock"
+    fresh = options.device == "cpu"
+    which, codes = "processor" if fresh else "clock", dict[int, Code]()
     with tempfile.TemporaryDirectory() as place:
         # Without another code the figures of this one stand alone.
         sources = [options.before or Path(__file__).parent.parent, Path(__file__).parent.parent]
-        codes = [Code(source, place) for source in sources[0 if options.before else 1 :]]
         for name, (overrides, steps) in PRESETS[options.sizes].items():
             if options.only and options.only not in name:
                 continue
             common = [*_QUIET, *overrides, f"trainer.accelerator={options.device}"]
             found: list[list[float]] = [[], []]
-            for turn in range(options.turns + 1):
-                for place_of, code in enumerate(codes):
-                    mine = [*common, *(options.now if place_of or not options.before else [])]
-                    if turn:
-                        found[place_of].append(code.step(mine, steps, which))
-                    else:  # makes data and warms up
-                        code.run([*mine, f"trainer.max_steps={SHORT}"])
+            settings = [common, [*common, *options.now]]
+            for turn in range(options.turns):
+                codes = codes or {i: Code(sources[i], place) for i in (0, 1) if i or options.before}
+                for warm in (True, False) if fresh or not turn else (False,):
+                    for i in sorted(codes, reverse=bool(turn % 2)):
+                        if warm:  # makes data
+                            codes[i].run([*settings[i], f"trainer.max_steps={SHORT}"])
+                        else:
+                            found[i].append(codes[i].step(settings[i], steps, which))
+                while fresh and codes:
+                    codes.popitem()[1].end()
             if not options.before:
-                found = [[float("nan")] * options.turns, found[0]]
+                found[0] = [float("nan")] * options.turns
             ratios = [new / old for old, new in zip(*found, strict=True)]
             row = {"preset": name, "before": statistics.median(found[0]), "now": statistics.median(found[1]),
                    "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now,
                    "load": os.getloadavg()[0]}  # fmt: skip
             rows.append(row)
             done(rows)
+    for code in codes.values():
+        code.end()
 
 
 def main() -> None:
