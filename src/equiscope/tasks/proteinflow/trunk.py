@@ -188,14 +188,14 @@ class Trunk(nn.Module):
         extra = len(self.registers)
         tokens = torch.cat([self.registers.expand(len(tokens), -1, -1), tokens], dim=1)
         bias = bias_of(pair)
-        framed = self._framed(bias, mask)
+        framed = self._framed(bias, mask).unbind()
         condition = self.conditioning(self.time(t))
         for place, block in enumerate(self.blocks):
             tokens = block(tokens, condition, framed[place])
             if str(place) in self.updates:
                 pair = self.updates[str(place)](tokens[:, extra:], pair, mask)
                 bias = bias_of(pair)
-                framed = self._framed(bias, mask)
+                framed = self._framed(bias, mask).unbind()
         return tokens[:, extra:], pair, bias
 
     def _framed(self, bias: Tensor, mask: Tensor) -> Tensor:
