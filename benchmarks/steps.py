@@ -7,7 +7,8 @@ Each code has a process of its own, and the two train in turn, A B, B A, …; on
 where one puts its tensors makes it faster or slower by some percent for as long as it lives. A run is whole: Lightning, batches,
 average of the weights. A step is the difference between a long run and a short one over their steps, in seconds of the
 processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio is
-the median over turns of pairs side by side. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md; presets that
+the median over turns of pairs side by side. Beside it stands what does not depend on the machine's mood: the operations
+of a step that reach torch's kernels, and the bytes that they write. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md; presets that
 --only leaves out keep their rows where these were made beside the same commit on the same hardware.
 """
 
@@ -22,6 +23,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
 _QUIET = ("logger=none", "trainer.checkpoint_every=100000", "trainer.keep=0", "track.points=2", "threads=1")
@@ -46,6 +51,35 @@ PRESETS = {
     },
 }
 SHORT = 4
+COUNT = "count"
+
+
+class Counted(TorchDispatchMode):
+    """Operations that reach the kernels inside, and bytes of their answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.operations += 1
+        self.written += out.numel() * out.element_size() if isinstance(out, torch.Tensor) else 0
+        return out
+
+
+def counted(overrides: list[str]) -> dict[str, int]:
+    """Of one training step, forward and back."""
+    from equiscope.runs.config import configuration
+    from equiscope.runs.efficiency import Bench
+
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as root:
+        bench = Bench.of(configuration([*overrides, "run=counted", f"root={root}"]))
+        bench.train_step()
+        with Counted() as count:
+            bench.train_step()
+    return {"operations": count.operations, "written": count.written}
 
 
 def worker() -> None:
@@ -58,6 +92,9 @@ def worker() -> None:
 
     for line in sys.stdin:
         overrides = json.loads(line)
+        if overrides[0] == COUNT:
+            print(json.dumps(counted(overrides[1:])), flush=True)
+            continue
         with tempfile.TemporaryDirectory() as root:
             config = configuration([*overrides, "run=timed", f"root={root}"])
             begun = time.process_time()
@@ -111,6 +148,7 @@ def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) ->
                 continue
             common = [*_QUIET, *overrides, f"trainer.accelerator={options.device}"]
             found: list[list[float]] = [[], []]
+            counts: list[dict[str, float]] = []
             settings = [common, [*common, *options.now]]
             for turn in range(options.turns):
                 codes = codes or {i: Code(sources[i], place) for i in (0, 1) if i or options.before}
@@ -120,6 +158,8 @@ def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) ->
                             codes[i].run([*settings[i], f"trainer.max_steps={SHORT}"])
                         else:
                             found[i].append(codes[i].step(settings[i], steps, which))
+                if turn + 1 == options.turns:
+                    counts = [codes[i].run([COUNT, *settings[i]]) for i in sorted(codes)]
                 while fresh and codes:
                     codes.popitem()[1].end()
             if not options.before:
@@ -127,7 +167,8 @@ def measured(options: argparse.Namespace, done: Callable[[list[dict]], None]) ->
             ratios = [new / old for old, new in zip(*found, strict=True)]
             row = {"preset": name, "before": statistics.median(found[0]), "now": statistics.median(found[1]),
                    "ratio": statistics.median(ratios), "ratios": ratios, "settings": options.now,
-                   "load": os.getloadavg()[0]}  # fmt: skip
+                   "operations": [count["operations"] for count in counts],
+                   "written": [count["written"] for count in counts], "load": os.getloadavg()[0]}  # fmt: skip
             rows.append(row)
             done(rows)
     for code in codes.values():
@@ -151,13 +192,16 @@ def main() -> None:
     if options.before is not None:
         asked = ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    import torch
-
     from equiscope.runs.devices import hardware
 
     about = {"device": options.device, "hardware": hardware(torch.device(options.device)), "against": commit}
     told = {**about, "threads": 1}
     measured(options, lambda rows: write({**told, "rows": rows}, list(PRESETS[options.sizes])))
+
+
+def told(counts: list[float], unit: float) -> str:
+    """``before → now`` in a unit."""
+    return " → ".join(f"{count / unit:,.0f}" for count in counts)
 
 
 def write(report: dict, order: list[str]) -> None:
@@ -177,12 +221,12 @@ def write(report: dict, order: list[str]) -> None:
         f"{report['hardware']}, one thread; {seconds}, whole runs in turn; the ratio is the median of pairs, with the "
         "lowest and the highest. Asked on a CPU: at most 1.02.",
         "",
-        "| preset | turns | load | before, ms | now, ms | ratio | on a GPU |",
-        "| --- | ---: | ---: | --- | --- | --- | --- |",
+        "| preset | turns | load | before, ms | now, ms | ratio | operations | MB written | on a GPU |",
+        "| --- | ---: | ---: | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {r['preset']} | {len(r['ratios'])} | {r['load']:.1f} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
-        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {'open' if report['device'] == 'cpu' else 'here'} |"
+        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {told(r['operations'], 1)} | {told(r['written'], 1e6)} | {'open' if report['device'] == 'cpu' else 'here'} |"
         for r in report["rows"]
     ]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
