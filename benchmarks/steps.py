@@ -40,8 +40,8 @@ PRESETS = {
     "default": {
         "forcefield, edge transformer nano": (_FIELD, 40),
         "forcefield, EScAIP nano": ((*_FIELD, "model=escaip"), 30),
-        "proteinflow, Proteina 1M": (_FLOW, 10),
-        "voxels, U-Net nano": (_GRID, 10),
+        "proteinflow, Proteina 1M": (_FLOW, 40),
+        "voxels, U-Net nano": (_GRID, 30),
     },
     "paper": {
         "edge transformer 6M, batch 64": (_BIG, 120),
