@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from steps import before_now
 
 from equiscope.records import digest
 from equiscope.report import chart
@@ -138,11 +139,13 @@ def times_parts(times: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for file in sorted(PLACE.glob("steps-*.json")):
         book = json.loads(file.read_text())
-        rows = [(r["preset"], "–" if r["before"] != r["before"] else f"{1000 * r['before']:.1f}", f"{1000 * r['now']:.1f}", f"{r['ratio']:.3f}") for r in book["rows"]]
-        texts = [f"{book['hardware']}, {book['threads']} thread(s), load {book['load']:.1f}; commit {book['against']} "
-                 "and this one in turn, the median of pairs."]  # fmt: skip
-        found.append({"title": f"Steps beside the code before, {book['device']}", "texts": texts,
-                      "head": ("preset", "before, ms", "now, ms", "ratio"), "rows": rows})  # fmt: skip
+        rows = [(r["preset"], "–" if r["before"] != r["before"] else f"{1000 * r['before']:.1f}", f"{1000 * r['now']:.1f}",
+                 f"{r['ratio']:.3f} ({min(r['ratios']):.3f}–{max(r['ratios']):.3f})", before_now(r["operations"], 1),
+                 before_now(r["written"], 1e6), f"{r['load']:.1f}") for r in book["rows"]]  # fmt: skip
+        texts = [f"{book['hardware']}, {book['threads']} thread(s); commit {book['against']} and this one in turn, the "
+                 "median of pairs with the lowest and the highest."]  # fmt: skip
+        found.append({"title": f"Steps beside the code before, {book['device']}", "texts": texts, "rows": rows,
+                      "head": ("preset", "before, ms", "now, ms", "ratio", "operations", "MB written", "load")})  # fmt: skip
     passes = [
         (one["model"], *(f"{ms:g} ({ms / count:.1f} each)" for ms, count in zip(one["ms"], one["rotations"], strict=True)))
         for one in times["passes"]

@@ -199,7 +199,7 @@ def main() -> None:
     measured(options, lambda rows: write({**told, "rows": rows}, list(PRESETS[options.sizes])))
 
 
-def told(counts: list[float], unit: float) -> str:
+def before_now(counts: list[float], unit: float) -> str:
     """``before → now`` in a unit."""
     return " → ".join(f"{count / unit:,.0f}" for count in counts)
 
@@ -226,7 +226,7 @@ def write(report: dict, order: list[str]) -> None:
     ]
     lines += [
         f"| {r['preset']} | {len(r['ratios'])} | {r['load']:.1f} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
-        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {told(r['operations'], 1)} | {told(r['written'], 1e6)} | {'open' if report['device'] == 'cpu' else 'here'} |"
+        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {before_now(r['operations'], 1)} | {before_now(r['written'], 1e6)} | {'open' if report['device'] == 'cpu' else 'here'} |"
         for r in report["rows"]
     ]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
