@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from steps import before_now
+import steps
 
 from equiscope.records import digest
 from equiscope.report import chart
@@ -132,27 +132,24 @@ def _rows(name: str, curve: Curve) -> list[tuple[str, ...]]:
 def times_parts(times: dict[str, Any]) -> list[dict[str, Any]]:
     """Step times asked beside seen, and what rotations in one call take."""
     told = f"{times['machine']}, commit {times['commit']}. {times['note']}"
-    steps = [
+    paper_sizes = [
         (one["model"], one["seen_ms"], one["other"] or "–", str(one["counted_ms"] or "–"), str(one["asked_ms"] or "–"), "open")
         for one in times["steps"]
     ]
     found = []
     for file in sorted(PLACE.glob("steps-*.json")):
         book = json.loads(file.read_text())
-        rows = [(r["preset"], "–" if r["before"] != r["before"] else f"{1000 * r['before']:.1f}", f"{1000 * r['now']:.1f}",
-                 f"{r['ratio']:.3f} ({min(r['ratios']):.3f}–{max(r['ratios']):.3f})", before_now(r["operations"], 1),
-                 before_now(r["written"], 1e6), f"{r['load']:.1f}") for r in book["rows"]]  # fmt: skip
         texts = [f"{book['hardware']}, {book['threads']} thread(s); commit {book['against']} and this one in turn, the "
                  "median of pairs with the lowest and the highest."]  # fmt: skip
-        found.append({"title": f"Steps beside the code before, {book['device']}", "texts": texts, "rows": rows,
-                      "head": ("preset", "before, ms", "now, ms", "ratio", "operations", "MB written", "load")})  # fmt: skip
+        found.append({"title": f"Steps beside the code before, {book['device']}", "texts": texts,
+                      "head": steps.HEAD, "rows": [steps.cells(row) for row in book["rows"]]})  # fmt: skip
     passes = [
         (one["model"], *(f"{ms:g} ({ms / count:.1f} each)" for ms, count in zip(one["ms"], one["rotations"], strict=True)))
         for one in times["passes"]
     ]
     return [
         {"title": "A training step", "texts": [told, "“Now” is open: no card was at hand since the steps were changed."],
-         "head": ("model", "before, ms", "also before, ms", "by counting, ms", "asked, ms", "now, ms"), "rows": steps},
+         "head": ("model", "before, ms", "also before, ms", "by counting, ms", "asked, ms", "now, ms"), "rows": paper_sizes},
         *found,
         {"title": "A pass without gradients", "texts": ["Milliseconds of a call with so many rotations of the batch in it."],
          "head": ("model", "one", "4", "12", "24"), "rows": passes},

@@ -4,12 +4,12 @@
     python benchmarks/steps.py --before ../before [--device cuda] [--sizes paper] [--now trainer.precision=bf16-mixed …]
 
 Each code has a process of its own, and the two train in turn, A B, B A, …; on a CPU every turn has new processes, since
-where one puts its tensors makes it faster or slower by some percent for as long as it lives. A run is whole: Lightning, batches,
-average of the weights. A step is the difference between a long run and a short one over their steps, in seconds of the
-processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio is
-the median over turns of pairs side by side. Beside it stands what does not depend on the machine's mood: the operations
-of a step that reach torch's kernels, and the bytes that they write. Results go to benchmarks/results/gpu/steps-DEVICE.json and .md; presets that
---only leaves out keep their rows where these were made beside the same commit on the same hardware.
+where one puts its tensors makes it faster or slower by some percent for as long as it lives. A run is whole: Lightning,
+batches, average of the weights. A step is the difference between a long run and a short one over their steps, in seconds
+of the processor's own time on a CPU (which other work on the machine hardly changes) and of the clock on a GPU. The ratio
+is the median over turns of pairs side by side. Beside it stands what does not depend on the machine's mood: the operations
+of a step that reach torch's kernels, and the bytes that they write. Results go to benchmarks/results/gpu/steps-DEVICE.json
+and .md; presets that --only leaves out keep their rows where these were made beside the same commit on the same hardware.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pages import store, table
 from torch.utils._python_dispatch import TorchDispatchMode
 
 RESULTS = Path(__file__).parent / "results" / "gpu"
@@ -50,6 +51,7 @@ PRESETS = {
         "VoxMol 28M, batch 16": ((*_GRID, *_PAPER_GRID, "batch_size=16"), 20),
     },
 }
+HEAD = ("preset", "turns", "load", "before, ms", "now, ms", "ratio", "operations", "MB written")
 SHORT = 4
 COUNT = "count"
 
@@ -199,9 +201,12 @@ def main() -> None:
     measured(options, lambda rows: write({**told, "rows": rows}, list(PRESETS[options.sizes])))
 
 
-def before_now(counts: list[float], unit: float) -> str:
-    """``before → now`` in a unit."""
-    return " → ".join(f"{count / unit:,.0f}" for count in counts)
+def cells(row: dict) -> tuple[str, ...]:
+    """What a row says under ``HEAD``; where no other code was timed there is nothing before."""
+    before = "–" if row["before"] != row["before"] else f"{1000 * row['before']:.1f}"
+    ratio = f"{row['ratio']:.3f} ({min(row['ratios']):.3f}–{max(row['ratios']):.3f})"
+    counts = (" → ".join(f"{n / unit:,.0f}" for n in row[what]) for what, unit in (("operations", 1), ("written", 1e6)))
+    return row["preset"], str(len(row["ratios"])), f"{row['load']:.1f}", before, f"{1000 * row['now']:.1f}", ratio, *counts
 
 
 def write(report: dict, order: list[str]) -> None:
@@ -213,7 +218,8 @@ def write(report: dict, order: list[str]) -> None:
     if all(kept.get(what) == report[what] for what in ("hardware", "against")):
         rows = {row["preset"]: row for row in [*kept["rows"], *report["rows"]]}
         report = {**report, "rows": [rows[name] for name in order if name in rows]}
-    place.write_text(json.dumps(report, indent=1) + "\n")
+    store(place, report)
+    open_here = "open" if report["device"] == "cpu" else "here"
     seconds = "seconds of the processor" if report["device"] == "cpu" else "seconds of the clock"
     lines = [
         f"# A training step beside commit {report['against']}, {report['device']}",
@@ -221,13 +227,7 @@ def write(report: dict, order: list[str]) -> None:
         f"{report['hardware']}, one thread; {seconds}, whole runs in turn; the ratio is the median of pairs, with the "
         "lowest and the highest. Asked on a CPU: at most 1.02.",
         "",
-        "| preset | turns | load | before, ms | now, ms | ratio | operations | MB written | on a GPU |",
-        "| --- | ---: | ---: | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {r['preset']} | {len(r['ratios'])} | {r['load']:.1f} | {1000 * r['before']:.1f} | {1000 * r['now']:.1f} | {r['ratio']:.3f} "
-        f"({min(r['ratios']):.3f}–{max(r['ratios']):.3f}) | {before_now(r['operations'], 1)} | {before_now(r['written'], 1e6)} | {'open' if report['device'] == 'cpu' else 'here'} |"
-        for r in report["rows"]
+        *table((*HEAD, "on a GPU"), [(*cells(row), open_here) for row in report["rows"]]),
     ]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
